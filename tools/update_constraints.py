@@ -1,0 +1,47 @@
+"""Which exact versions does CI run? Writes them to constraints.txt.
+
+``python tools/update_constraints.py`` resolves the package with every extra and
+writes the newest versions that fit together; nothing is installed. Versions that
+CI has passed with are then committed, and `make` installs under them.
+
+Known limit: one file for Python 3.11 to 3.13, resolved on the Python that runs this.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+EXTRAS = "dev,lab,ray"
+HEADER = """\
+# The exact versions that CI runs, for every extra; `make` installs under them.
+# Written by tools/update_constraints.py: change pyproject.toml, not this file.
+"""
+
+
+def resolve() -> dict[str, str]:
+    """Version by distribution name of everything that a full installation needs."""
+    with tempfile.TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        command = ["install", "--dry-run", "--ignore-installed", "--quiet"]
+        subprocess.run(
+            [sys.executable, "-m", "pip", *command]
+            + ["--report", str(report), "--editable", f"{ROOT}[{EXTRAS}]"],
+            check=True,
+        )
+        installed = json.loads(report.read_text())["install"]
+    versions = {item["metadata"]["name"]: item["metadata"]["version"] for item in installed}
+    del versions["ninlab"]
+    return versions
+
+
+def main() -> None:
+    """Write constraints.txt, sorted, one distribution a line."""
+    lines = (f"{name}=={version}\n" for name, version in resolve().items())
+    (ROOT / "constraints.txt").write_text(HEADER + "".join(sorted(lines, key=str.lower)))
+
+
+if __name__ == "__main__":
+    main()
