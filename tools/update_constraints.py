@@ -25,12 +25,9 @@ def resolve() -> dict[str, str]:
     """Version by distribution name of everything that a full installation needs."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
-        command = ["install", "--dry-run", "--ignore-installed", "--quiet"]
-        subprocess.run(
-            [sys.executable, "-m", "pip", *command]
-            + ["--report", str(report), "--editable", f"{ROOT}[{EXTRAS}]"],
-            check=True,
-        )
+        pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
+        package = ["--editable", f"{ROOT}[{EXTRAS}]"]
+        subprocess.run([*pip, "--report", str(report), *package], check=True)
         installed = json.loads(report.read_text())["install"]
     versions = {item["metadata"]["name"]: item["metadata"]["version"] for item in installed}
     del versions["ninlab"]
