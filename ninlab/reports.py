@@ -1,0 +1,180 @@
+"""What does every counter return?
+
+One vocabulary for all counters: closed form (`formulas`, `liveness`), operator
+dispatch (`resources`) and measurement (`measurement`) answer in these records,
+so that two of them can be compared field by field. All quantities are integers
+in the unit of their name; nothing is rounded here.
+
+Counts (parameters, MACs, FLOPs) are of one image and one forward pass; bytes
+are of the whole batch. A MAC is one multiply-accumulate of a convolution or a
+linear layer; bias, activation, normalisation and pooling are not counted. A
+FLOP count is twice the MAC count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from ninlab.units import Shape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Category(StrEnum):
+    """Whose bytes these are."""
+
+    PARAMETER = "parameter"
+    GRADIENT = "gradient"
+    OPTIMIZER_STATE = "optimizer_state"
+    ACTIVATION = "activation"  # kept by autograd, or handed from layer to layer
+    TEMPORARY = "temporary"  # dead before the operator that follows has run
+    WORKSPACE = "workspace"  # scratch of cuDNN and cuBLAS
+    INPUT = "input"  # the batch of images and labels
+
+
+class Phase(StrEnum):
+    """Which part of the training step is running."""
+
+    SETUP = "setup"  # weights, optimiser state and what the previous step left
+    ZERO_GRAD = "zero_grad"
+    FORWARD = "forward"
+    LOSS = "loss"
+    BACKWARD = "backward"
+    STEP = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEvent:
+    """One allocation (or its release) as an affine function of the batch size.
+
+    block identifies the allocation: its release carries the same number and the
+    same sizes. A counter that knows only one batch size gives ``bytes_per_image = 0``.
+    """
+
+    allocates: bool
+    block: int
+    constant_bytes: int
+    bytes_per_image: int
+    category: Category
+    phase: Phase
+    layer: str  # dotted module path, "" outside any layer
+    operator: str  # ATen name without overload, e.g. "convolution_backward"
+
+    def bytes(self, batch_size: int) -> int:
+        """Size of the block at that batch size, before any rounding by an allocator."""
+        return self.constant_bytes + self.bytes_per_image * batch_size
+
+
+@dataclass(frozen=True)
+class MemoryReport:
+    """Peak memory of one step, in bytes of the whole batch.
+
+    tensor_peak_bytes is the largest sum of live tensors, without scratch and
+    rounding; requested adds the scratch of cuDNN and cuBLAS, allocated and
+    reserved what the CUDA caching allocator makes of the requests. The last
+    three are None where no workspace table covers device, network and batch.
+    """
+
+    tensor_peak_bytes: int | None
+    requested_peak_bytes: int | None = None
+    allocated_peak_bytes: int | None = None
+    reserved_peak_bytes: int | None = None
+    at: str | None = None  # "phase layer operator" of the first event at the tensor peak
+    by_category: Mapping[str, int] = field(default_factory=dict)  # adds up to the tensor peak
+
+
+@dataclass(frozen=True)
+class SavedTensor:
+    """One tensor that autograd keeps from the forward pass for the backward pass."""
+
+    layer: str
+    kind: str  # "input", "relu_result", "pool_input", "pool_indices", "dropout_mask", ...
+    bytes: int
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """What one layer costs. Counts are of one image, saved_bytes of the whole batch."""
+
+    name: str  # dotted module path
+    kind: str  # class name of the module, e.g. "Conv2d"
+    output_shape: Shape  # of one image
+    parameters: int
+    macs: int
+    saved_bytes: int
+
+    @property
+    def flops(self) -> int:
+        """Twice the MACs: one multiplication and one addition each."""
+        return 2 * self.macs
+
+
+@dataclass(frozen=True)
+class NetworkCost:
+    """What one network costs at one input shape, batch size, optimiser and precision."""
+
+    network: str
+    input_shape: Shape
+    batch_size: int
+    optimizer: str
+    precision: str
+    device: str | None
+    parameters: int
+    macs: int
+    fvcore_flops: int  # fvcore's own total of one image: MACs, plus what it counts beside them
+    fvcore_activations: int  # elements put out by convolutions and matrix products
+    saved_bytes: int
+    training: MemoryReport
+    inference: MemoryReport
+    unsupported_operators: Mapping[str, int] = field(default_factory=dict)
+    layer_costs: tuple[LayerCost, ...] = ()
+    saved_tensors: tuple[SavedTensor, ...] = ()
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of one image's forward pass: twice the MACs."""
+        return 2 * self.macs
+
+    @cached_property
+    def layers(self) -> pd.DataFrame:
+        """One row a layer, in order of execution, indexed by the dotted module path."""
+        import pandas as pd
+
+        rows = [asdict(cost) | {"flops": cost.flops} for cost in self.layer_costs]
+        columns = ["kind", "output_shape", "parameters", "macs", "flops", "saved_bytes"]
+        return pd.DataFrame(rows, columns=["name", *columns]).set_index("name")
+
+    def to_json(self) -> dict[str, Any]:
+        """The object that ``resources --format json`` prints, with integers unrounded."""
+
+        def peaks(report: MemoryReport) -> dict[str, Any]:
+            return {
+                "tensor_peak_bytes": report.tensor_peak_bytes,
+                "requested_peak_bytes": report.requested_peak_bytes,
+                "allocated_peak_bytes": report.allocated_peak_bytes,
+                "reserved_peak_bytes": report.reserved_peak_bytes,
+                "at": report.at,
+            }
+
+        return {
+            "network": self.network,
+            "input_shape": list(self.input_shape),
+            "batch_size": self.batch_size,
+            "optimizer": self.optimizer,
+            "precision": self.precision,
+            "device": self.device,
+            "parameters": self.parameters,
+            "macs": self.macs,
+            "flops": self.flops,
+            "fvcore_flops": self.fvcore_flops,
+            "fvcore_activations": self.fvcore_activations,
+            "saved_bytes": self.saved_bytes,
+            "training": peaks(self.training),
+            "inference": peaks(self.inference),
+            "unsupported_operators": dict(self.unsupported_operators),
+        }
