@@ -1,0 +1,823 @@
+"""What is each network? Layers, blocks and whole architectures as data.
+
+An `Architecture` is a tuple of frozen layer values together with where it comes
+from and where it differs from its source. Nothing here computes a cost or needs
+torch: `formulas` and `liveness` count these values on paper, `networks` turns
+them into modules. Every convolution of a NiN is followed by a ReLU, the last
+one included, unless the architecture's deviations say otherwise.
+
+Imports from ninlab: units and errors only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from typing import Any
+
+from ninlab.errors import NinlabError, UnknownNetworkError
+from ninlab.units import Shape
+
+# ---------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A 2-d convolution with square windows."""
+
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    groups: int = 1
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A fully connected layer on flattened features."""
+
+    out_features: int
+    bias: bool = True
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Batch normalisation over each channel, with a learned scale and shift."""
+
+
+@dataclass(frozen=True)
+class ReLU:
+    """max(x, 0), written to a new tensor."""
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """1 / (1 + exp(-x)), the activation of LeNet."""
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Largest value of each window; autograd keeps where it stood."""
+
+    kernel_size: int
+    stride: int
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Mean of each window."""
+
+    kernel_size: int
+    stride: int
+    padding: int = 0
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool:
+    """Mean of each channel over the whole map: (channels, height, width) to (channels, 1, 1)."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Zeroes each value with that probability during training."""
+
+    probability: float = 0.5
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """(channels, height, width) to (channels * height * width,); a view, no copy."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Layers that run one after the other under one name."""
+
+    name: str
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class Branches:
+    """Blocks that read the same input; their outputs are joined along the channels."""
+
+    name: str
+    branches: tuple[Block, ...]
+
+
+Leaf = (
+    Conv
+    | Linear
+    | BatchNorm
+    | ReLU
+    | Sigmoid
+    | MaxPool
+    | AvgPool
+    | GlobalAvgPool
+    | Dropout
+    | Flatten
+)
+Layer = Leaf | Block | Branches
+
+
+class Weights(StrEnum):
+    """How the weights of convolutions and linear layers start."""
+
+    TORCH_DEFAULT = "torch_default"  # uniform within 1 / sqrt(fan in)
+    XAVIER_UNIFORM = "xavier_uniform"
+    KAIMING_NORMAL = "kaiming_normal"  # fan in, gain for ReLU
+
+
+class Biases(StrEnum):
+    """How the biases of convolutions and linear layers start."""
+
+    TORCH_DEFAULT = "torch_default"  # uniform within 1 / sqrt(fan in)
+    ZERO = "zero"
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """Where training starts. Batch normalisation always starts as the identity."""
+
+    weights: Weights = Weights.TORCH_DEFAULT
+    biases: Biases = Biases.TORCH_DEFAULT
+
+
+XAVIER_WEIGHTS = Initialization(Weights.XAVIER_UNIFORM)
+XAVIER_ZERO_BIASES = Initialization(Weights.XAVIER_UNIFORM, Biases.ZERO)
+KAIMING_ZERO_BIASES = Initialization(Weights.KAIMING_NORMAL, Biases.ZERO)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network as data, with its source and every known deviation from it."""
+
+    name: str
+    title: str
+    input_shape: Shape
+    num_classes: int
+    layers: tuple[Layer, ...]
+    source: str  # key of references.bib
+    deviations: tuple[str, ...] = ()
+    initialization: Initialization = Initialization()
+
+    @property
+    def digest(self) -> str:
+        """12 hex digits that change when layers, input, classes or initialisation change."""
+        content = repr((self.input_shape, self.num_classes, self.layers, self.initialization))
+        return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+    def named_leaves(self) -> Iterator[tuple[str, Leaf]]:
+        """(dotted module path, layer) of every layer that computes, in order of execution."""
+        yield from named_leaves(self.layers)
+
+
+def named_children(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
+    """(name, layer) of each layer of one container.
+
+    Blocks and branches carry their own names; a leaf is called after its kind and
+    its place among its kind: conv1, relu1, conv2, ... Raises NinlabError when two
+    blocks of one container share a name.
+    """
+    seen: dict[str, int] = {}
+    for layer in layers:
+        if isinstance(layer, Block | Branches):
+            name = layer.name
+            if name in seen:
+                raise NinlabError(
+                    f"two blocks of one container are called {name!r}; name each once"
+                )
+            seen[name] = 1
+        else:
+            kind = type(layer).__name__.lower()
+            seen[kind] = seen.get(kind, 0) + 1
+            name = f"{kind}{seen[kind]}"
+        yield name, layer
+
+
+def named_leaves(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
+    """(dotted module path, layer) of the leaves below, in order of execution."""
+    for name, layer in named_children(layers):
+        path = prefix + name
+        if isinstance(layer, Block):
+            yield from named_leaves(layer.layers, f"{path}.")
+        elif isinstance(layer, Branches):
+            yield from named_leaves(layer.branches, f"{path}.")
+        else:
+            yield path, layer
+
+
+# ---------------------------------------------------------------- blocks
+
+
+def conv_relu(conv: Conv, *, batch_norm: bool = False, relu: bool = True) -> tuple[Layer, ...]:
+    """A convolution, batch normalisation if asked for, and a ReLU unless not asked for."""
+    return (conv, *((BatchNorm(),) if batch_norm else ()), *((ReLU(),) if relu else ()))
+
+
+def nin_block(
+    name: str,
+    out_channels: int,
+    kernel_size: int,
+    stride: int = 1,
+    padding: int = 0,
+    *,
+    one_by_one_layers: int = 2,
+    inner_kernel_size: int = 1,
+    reduction: tuple[int, ...] = (),
+    last_relu: bool = True,
+    batch_norm: bool = False,
+) -> Block:
+    """One convolution and then the "network in network": small convolutions at every pixel.
+
+    inner_kernel_size 3 replaces the 1x1 layers by padded 3x3 ones. reduction gives the
+    channels of the layers before the last, so ``reduction=(192, 96)`` reaches
+    out_channels gradually; its length must equal one_by_one_layers. Without last_relu
+    the last convolution stays linear and unnormalised.
+    Source: Lin2013; the block of two 1x1 layers is Zhang2023, section 8.3.
+    """
+    if reduction and len(reduction) != one_by_one_layers:
+        raise NinlabError(
+            f"reduction {reduction} needs one width for each of the {one_by_one_layers} layers "
+            "before the last"
+        )
+    widths = (*reduction, out_channels) if reduction else (out_channels,) * (one_by_one_layers + 1)
+    convs = [Conv(widths[0], kernel_size, stride, padding)]
+    convs += [Conv(w, inner_kernel_size, padding=inner_kernel_size // 2) for w in widths[1:]]
+    layers: list[Layer] = []
+    for conv in convs:
+        linear = conv is convs[-1] and not last_relu
+        layers += conv_relu(conv, batch_norm=batch_norm and not linear, relu=not linear)
+    return Block(name, tuple(layers))
+
+
+def vgg_block(name: str, num_convs: int, out_channels: int, *, pool: bool = True) -> Block:
+    """num_convs padded 3x3 convolutions with ReLU, then a 2x2 max pool. Source: Simonyan2014."""
+    layers = [
+        layer for _ in range(num_convs) for layer in conv_relu(Conv(out_channels, 3, padding=1))
+    ]
+    return Block(name, (*layers, *((MaxPool(2, 2),) if pool else ())))
+
+
+def inception_block(
+    name: str, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int
+) -> Branches:
+    """The four branches of GoogLeNet: 1x1; 1x1-3x3; 1x1-5x5; pool-1x1. Source: Szegedy2014."""
+    return Branches(
+        name,
+        (
+            Block("branch1", conv_relu(Conv(c1, 1))),
+            Block("branch2", (*conv_relu(Conv(c2[0], 1)), *conv_relu(Conv(c2[1], 3, padding=1)))),
+            Block("branch3", (*conv_relu(Conv(c3[0], 1)), *conv_relu(Conv(c3[1], 5, padding=2)))),
+            Block("branch4", (MaxPool(3, 1, padding=1), *conv_relu(Conv(c4, 1)))),
+        ),
+    )
+
+
+def fully_connected_head(num_classes: int, hidden: Sequence[int], *, dropout: float = 0.5) -> Block:
+    """Flatten, hidden layers with ReLU and dropout, and one linear layer to the classes."""
+    layers: list[Layer] = [Flatten()]
+    for width in hidden:
+        layers += [Linear(width), ReLU(), Dropout(dropout)]
+    return Block("head", (*layers, Linear(num_classes)))
+
+
+# ---------------------------------------------------------------- families
+
+
+class Head(StrEnum):
+    """What turns NiN's feature maps into class scores."""
+
+    AVERAGE = "average"  # a block with one channel a class, then its mean
+    LINEAR = "linear"  # the same block, flattened into one linear layer
+    FULLY_CONNECTED = "fully_connected"  # no last block: two wide hidden layers, as in AlexNet
+
+
+@dataclass(frozen=True)
+class Stem:
+    """The spatial layers of a NiN: its blocks, and the pool after each.
+
+    Each block is (out_channels, kernel_size, stride, padding).
+    """
+
+    blocks: tuple[tuple[int, int, int, int], ...]
+    pool: MaxPool
+    hidden_features: int  # width of the fully connected head that replaces the average
+
+
+TEXTBOOK_STEM = Stem(((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1)), MaxPool(3, 2), 4096)
+SMALL_STEM = Stem(((16, 5, 2, 2), (32, 5, 1, 2), (48, 3, 1, 1)), MaxPool(3, 2, 1), 1024)
+
+
+def nin_layers(
+    stem: Stem = TEXTBOOK_STEM,
+    num_classes: int = 10,
+    *,
+    one_by_one_layers: int = 2,
+    inner_kernel_size: int = 1,
+    width_factor: float = 1.0,
+    head: Head = Head.AVERAGE,
+    reduction: tuple[int, ...] = (),
+    last_relu: bool = True,
+    last_pool: bool = True,
+    repeats: tuple[int, ...] = (),
+    batch_norm: bool = False,
+    dropout: float = 0.5,
+) -> tuple[Layer, ...]:
+    """The layers of a NiN with the design knobs that the exercises turn.
+
+    repeats puts that many blocks into each stage (VGG's rule; extra blocks are 3x3 at
+    stride 1). Without last_pool the class maps keep the resolution before the last
+    pool. reduction concerns the last block only.
+    """
+    block = partial(
+        nin_block,
+        one_by_one_layers=one_by_one_layers,
+        inner_kernel_size=inner_kernel_size,
+        batch_norm=batch_norm,
+    )
+    layers: list[Layer] = []
+    repeats = repeats or (1,) * len(stem.blocks)
+    for stage, ((width, kernel_size, stride, padding), count) in enumerate(
+        zip(stem.blocks, repeats, strict=True), start=1
+    ):
+        width = max(1, round(width * width_factor))
+        layers.append(block(f"block{stage}", width, kernel_size, stride, padding))
+        layers += [
+            block(f"block{stage}{'abcdefgh'[extra]}", width, 3, 1, 1) for extra in range(1, count)
+        ]
+        if last_pool or stage < len(stem.blocks):
+            layers.append(stem.pool)
+    layers.append(Dropout(dropout))
+    if head is Head.FULLY_CONNECTED:
+        hidden = (stem.hidden_features,) * 2
+        return (*layers, fully_connected_head(num_classes, hidden, dropout=dropout))
+    layers.append(block("classes", num_classes, 3, 1, 1, last_relu=last_relu, reduction=reduction))
+    if head is Head.LINEAR:
+        return (*layers, fully_connected_head(num_classes, ()))
+    return (*layers, GlobalAvgPool(), Flatten())
+
+
+VGG_CONVOLUTIONS = {
+    "vgg11": ((1, 64), (1, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg13": ((2, 64), (2, 128), (2, 256), (2, 512), (2, 512)),
+    "vgg16": ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)),
+    "vgg19": ((2, 64), (2, 128), (4, 256), (4, 512), (4, 512)),
+}
+"""(convolutions, channels) of each VGG block. Source: Simonyan2014, table 1."""
+
+
+def vgg_layers(
+    convolutions: Sequence[tuple[int, int]],
+    num_classes: int = 10,
+    *,
+    hidden_features: int = 4096,
+    divide_widths_by: int = 1,
+    last_pool: bool = True,
+) -> tuple[Layer, ...]:
+    """The layers of a VGG; divide_widths_by thins the convolutions, not the head."""
+    blocks = [
+        vgg_block(
+            f"block{i}", count, width // divide_widths_by, pool=last_pool or i < len(convolutions)
+        )
+        for i, (count, width) in enumerate(convolutions, start=1)
+    ]
+    return (*blocks, fully_connected_head(num_classes, (hidden_features,) * 2))
+
+
+def googlenet_layers(num_classes: int = 10, *, divide_widths_by: int = 1) -> tuple[Layer, ...]:
+    """The layers of GoogLeNet without local response normalisation and side classifiers."""
+
+    def w(width: int) -> int:
+        return width // divide_widths_by
+
+    def inception(
+        name: str, c1: int, c2: tuple[int, int], c3: tuple[int, int], c4: int
+    ) -> Branches:
+        return inception_block(name, w(c1), (w(c2[0]), w(c2[1])), (w(c3[0]), w(c3[1])), w(c4))
+
+    return (
+        Block("stem1", (*conv_relu(Conv(w(64), 7, stride=2, padding=3)), MaxPool(3, 2, 1))),
+        Block(
+            "stem2",
+            (
+                *conv_relu(Conv(w(64), 1)),
+                *conv_relu(Conv(w(192), 3, padding=1)),
+                MaxPool(3, 2, 1),
+            ),
+        ),
+        inception("inception3a", 64, (96, 128), (16, 32), 32),
+        inception("inception3b", 128, (128, 192), (32, 96), 64),
+        MaxPool(3, 2, 1),
+        inception("inception4a", 192, (96, 208), (16, 48), 64),
+        inception("inception4b", 160, (112, 224), (24, 64), 64),
+        inception("inception4c", 128, (128, 256), (24, 64), 64),
+        inception("inception4d", 112, (144, 288), (32, 64), 64),
+        inception("inception4e", 256, (160, 320), (32, 128), 128),
+        MaxPool(3, 2, 1),
+        inception("inception5a", 256, (160, 320), (32, 128), 128),
+        inception("inception5b", 384, (192, 384), (48, 128), 128),
+        GlobalAvgPool(),
+        Flatten(),
+        Linear(num_classes),
+    )
+
+
+# ---------------------------------------------------------------- the networks of the book
+
+_FASHION = (1, 224, 224)
+_SMALL = (1, 28, 28)
+_GRAYSCALE = "one input channel and 10 classes, for Fashion-MNIST"
+_REPAIRED = ("Kaiming weights and zero biases", "no ReLU after the last convolution")
+
+ARCHITECTURES: dict[str, Architecture] = {}
+"""Every network of the book by name, in the order in which the book meets them."""
+
+
+def register(architecture: Architecture) -> Architecture:
+    """The architecture itself, findable by name from now on.
+
+    Raises NinlabError when the name is taken.
+    """
+    if architecture.name in ARCHITECTURES:
+        raise NinlabError(f"the network name {architecture.name!r} is taken; choose another")
+    ARCHITECTURES[architecture.name] = architecture
+    return architecture
+
+
+def architecture(name: str) -> Architecture:
+    """The architecture of that name. Raises UnknownNetworkError, which lists the names."""
+    try:
+        return ARCHITECTURES[name]
+    except KeyError:
+        raise UnknownNetworkError(name, ARCHITECTURES) from None
+
+
+NIN = register(
+    Architecture(
+        "nin",
+        "NiN",
+        _FASHION,
+        10,
+        nin_layers(),
+        source="Zhang2023",
+        deviations=(_GRAYSCALE, "AlexNet's window sizes in place of the paper's CIFAR-10 network"),
+        initialization=XAVIER_WEIGHTS,
+    )
+)
+NIN_FIXED = register(
+    replace(
+        NIN,
+        name="nin_fixed",
+        title="NiN, repaired",
+        layers=nin_layers(last_relu=False),
+        deviations=(*NIN.deviations, *_REPAIRED),
+        initialization=KAIMING_ZERO_BIASES,
+    )
+)
+NIN_JULIA = register(
+    replace(
+        NIN,
+        name="nin_julia",
+        title="NiN, Julia version",
+        layers=nin_layers(one_by_one_layers=1),
+        source="Bhattacharya2023",
+        deviations=(
+            *NIN.deviations,
+            "one 1x1 layer a block",
+            "cross-entropy on the scores in place of a softmax inside the network",
+        ),
+        initialization=XAVIER_ZERO_BIASES,
+    )
+)
+NIN_CIFAR10 = register(
+    Architecture(
+        "nin_cifar10",
+        "NiN, CIFAR-10",
+        (3, 32, 32),
+        10,
+        (
+            nin_block("block1", 96, 5, padding=2, reduction=(192, 160)),
+            MaxPool(3, 2, 1),
+            Dropout(),
+            nin_block("block2", 192, 5, padding=2),
+            MaxPool(3, 2, 1),
+            Dropout(),
+            nin_block("classes", 10, 3, padding=1, reduction=(192, 192)),
+            AvgPool(8, 8),
+            Flatten(),
+        ),
+        source="Lin2013",
+        deviations=("layer sizes as in public reimplementations; the paper prints them in part",),
+    )
+)
+NIN_CIFAR10_STRIDED = register(
+    Architecture(
+        "nin_cifar10_strided",
+        "NiN, strided stem",
+        (3, 32, 32),
+        10,
+        (
+            nin_block("block1", 64, 3, stride=2, padding=1),
+            MaxPool(2, 2),
+            nin_block("block2", 192, 3, padding=1),
+            MaxPool(2, 2),
+            nin_block("block3", 256, 3, padding=1, reduction=(384, 384)),
+            AvgPool(4, 4),
+            fully_connected_head(10, ()),
+        ),
+        source="Lin2013",
+        deviations=("strided 3x3 stem", "a linear layer after the average"),
+    )
+)
+NIN_IMAGENET = register(
+    Architecture(
+        "nin_imagenet",
+        "NiN, ImageNet",
+        (3, 224, 224),
+        1000,
+        (
+            nin_block("block1", 96, 11, stride=4),
+            MaxPool(3, 2),
+            nin_block("block2", 256, 5, padding=2),
+            MaxPool(3, 2),
+            nin_block("block3", 384, 3, padding=1),
+            MaxPool(3, 2),
+            Dropout(),
+            nin_block("classes", 1000, 3, padding=1, reduction=(1024, 1024)),
+            GlobalAvgPool(),
+            Flatten(),
+        ),
+        source="Lin2013",
+        deviations=("layer sizes as in the authors' published model; the paper has no table",),
+    )
+)
+NIN_28 = register(
+    replace(
+        NIN_FIXED,
+        name="nin_28",
+        title="NiN at 28x28",
+        input_shape=_SMALL,
+        layers=nin_layers(SMALL_STEM, last_relu=False),
+        deviations=(
+            "28x28 input: smaller windows, pools padded by one, widths 16, 32, 48",
+            *_REPAIRED,
+        ),
+    )
+)
+NIN_28_TEXTBOOK = register(
+    replace(
+        NIN_28,
+        name="nin_28_textbook",
+        title="NiN at 28x28, textbook start",
+        layers=nin_layers(SMALL_STEM),
+        deviations=NIN_28.deviations[:1],
+        initialization=XAVIER_WEIGHTS,
+    )
+)
+
+
+def _design_variants(base: Architecture, stem: Stem) -> None:
+    """Register one changed design decision at a time, starting from the repaired network.
+
+    Starting from the textbook's would mix every effect with the lottery of a bad start.
+    """
+    last_width = stem.blocks[-1][0]
+    variants: tuple[tuple[str, str, dict[str, Any]], ...] = (
+        ("no_1x1", "no 1x1 layer", {"one_by_one_layers": 0}),
+        ("one_1x1", "one 1x1 layer a block", {"one_by_one_layers": 1}),
+        ("three_1x1", "three 1x1 layers a block", {"one_by_one_layers": 3}),
+        ("3x3", "3x3 in place of 1x1 layers", {"inner_kernel_size": 3}),
+        ("linear_head", "class maps flattened into a linear layer", {"head": Head.LINEAR}),
+        ("fully_connected", "AlexNet's head", {"head": Head.FULLY_CONNECTED}),
+        (
+            "gradual",
+            "last block narrows in three steps",
+            {"reduction": (last_width // 2, last_width // 4)},
+        ),
+        ("early_classes", "no pool before the class maps", {"last_pool": False}),
+        ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
+        ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
+        ("batch_norm", "batch normalisation", {"batch_norm": True}),
+    )
+    for suffix, what, knobs in variants:
+        register(
+            replace(
+                base,
+                name=f"{base.name}_{suffix}",
+                title=f"{base.title}, {what}",
+                layers=nin_layers(stem, last_relu=False, **knobs),
+                deviations=(*base.deviations, what),
+            )
+        )
+
+
+def _repairs(textbook: Architecture, stem: Stem) -> None:
+    """Register each repair of the textbook's network on its own."""
+    for suffix, what, last_relu, initialization in (
+        ("zero_bias", "zero biases", True, XAVIER_ZERO_BIASES),
+        ("kaiming", "Kaiming weights and zero biases", True, KAIMING_ZERO_BIASES),
+        ("linear_last", "no ReLU after the last convolution", False, XAVIER_WEIGHTS),
+    ):
+        register(
+            replace(
+                textbook,
+                name=f"{textbook.name}_{suffix}",
+                title=f"{textbook.title}, {what}",
+                layers=nin_layers(stem, last_relu=last_relu),
+                deviations=(*textbook.deviations, what),
+                initialization=initialization,
+            )
+        )
+
+
+for _base, _textbook, _stem in (
+    (NIN_FIXED, NIN, TEXTBOOK_STEM),
+    (NIN_28, NIN_28_TEXTBOOK, SMALL_STEM),
+):
+    _design_variants(_base, _stem)
+    _repairs(_textbook, _stem)
+
+LENET = register(
+    Architecture(
+        "lenet",
+        "LeNet",
+        _SMALL,
+        10,
+        (
+            Conv(6, 5, padding=2),
+            Sigmoid(),
+            AvgPool(2, 2),
+            Conv(16, 5),
+            Sigmoid(),
+            AvgPool(2, 2),
+            Flatten(),
+            Linear(120),
+            Sigmoid(),
+            Linear(84),
+            Sigmoid(),
+            Linear(10),
+        ),
+        source="Zhang2023",
+        deviations=("a linear layer in place of the Gaussian connections of LeCun1998",),
+        initialization=XAVIER_WEIGHTS,
+    )
+)
+
+
+def alexnet_layers(
+    stem: Conv,
+    widths: tuple[int, int, int, int],
+    pool: MaxPool,
+    hidden_features: int,
+    second_kernel_size: int = 5,
+) -> tuple[Layer, ...]:
+    """AlexNet's five convolutions, three pools and two wide hidden layers, in one tower.
+
+    widths are the channels of the second to the fifth convolution. Source: Krizhevsky2012.
+    """
+    second = Conv(widths[0], second_kernel_size, padding=second_kernel_size // 2)
+    return (
+        *conv_relu(stem),
+        pool,
+        *conv_relu(second),
+        pool,
+        *(layer for width in widths[1:] for layer in conv_relu(Conv(width, 3, padding=1))),
+        pool,
+        fully_connected_head(10, (hidden_features,) * 2),
+    )
+
+
+ALEXNET = register(
+    Architecture(
+        "alexnet",
+        "AlexNet",
+        _FASHION,
+        10,
+        alexnet_layers(
+            Conv(96, 11, stride=4, padding=1), (256, 384, 384, 256), MaxPool(3, 2), 4096
+        ),
+        source="Zhang2023",
+        deviations=(_GRAYSCALE, "one tower, no local response normalisation"),
+        initialization=XAVIER_WEIGHTS,
+    )
+)
+ALEXNET_ONE_TOWER = register(
+    Architecture(
+        "alexnet_one_tower",
+        "AlexNet, 2014",
+        (3, 224, 224),
+        1000,
+        (
+            *conv_relu(Conv(64, 11, stride=4, padding=2)),
+            MaxPool(3, 2),
+            *conv_relu(Conv(192, 5, padding=2)),
+            MaxPool(3, 2),
+            *conv_relu(Conv(384, 3, padding=1)),
+            *conv_relu(Conv(256, 3, padding=1)),
+            *conv_relu(Conv(256, 3, padding=1)),
+            MaxPool(3, 2),
+            Flatten(),
+            Dropout(),
+            Linear(4096),
+            ReLU(),
+            Dropout(),
+            Linear(4096),
+            ReLU(),
+            Linear(1000),
+        ),
+        source="Krizhevsky2014",
+        deviations=(
+            "as torchvision builds it, without the adaptive pool that is the identity at 224",
+        ),
+    )
+)
+for _name, _convolutions in VGG_CONVOLUTIONS.items():
+    register(
+        Architecture(
+            _name,
+            _name.upper().replace("VGG", "VGG-"),
+            _FASHION,
+            10,
+            vgg_layers(_convolutions),
+            source="Simonyan2014",
+            deviations=(_GRAYSCALE,),
+            initialization=XAVIER_WEIGHTS,
+        )
+    )
+VGG11_QUARTER = register(
+    replace(
+        ARCHITECTURES["vgg11"],
+        name="vgg11_quarter",
+        title="VGG-11, quarter width",
+        layers=vgg_layers(VGG_CONVOLUTIONS["vgg11"], divide_widths_by=4),
+        source="Zhang2023",
+        deviations=(
+            _GRAYSCALE,
+            "convolutions at a quarter of their width, as the textbook trains it",
+        ),
+    )
+)
+GOOGLENET = register(
+    Architecture(
+        "googlenet",
+        "GoogLeNet",
+        (1, 96, 96),
+        10,
+        googlenet_layers(),
+        source="Zhang2023",
+        deviations=(
+            "one input channel, 96x96 images and 10 classes, for Fashion-MNIST",
+            "no local response normalisation, no side classifiers, no dropout",
+        ),
+        initialization=XAVIER_WEIGHTS,
+    )
+)
+
+# Counterparts at 28x28 whose head holds the same share of the parameters as in the full
+# network; tests/test_architectures.py recounts the shares.
+ALEXNET_28 = register(
+    replace(
+        ALEXNET,
+        name="alexnet_28",
+        title="AlexNet at 28x28",
+        input_shape=_SMALL,
+        layers=alexnet_layers(
+            Conv(16, 5, stride=2, padding=2), (32, 48, 48, 32), MaxPool(3, 2, 1), 784
+        ),
+        deviations=(
+            "28x28 input: 5x5 stem at stride 2, padded pools, a sixth to an eighth of the widths",
+            "one tower, no local response normalisation",
+        ),
+        initialization=KAIMING_ZERO_BIASES,
+    )
+)
+VGG11_28 = register(
+    replace(
+        ARCHITECTURES["vgg11"],
+        name="vgg11_28",
+        title="VGG-11 at 28x28",
+        input_shape=_SMALL,
+        layers=vgg_layers(
+            VGG_CONVOLUTIONS["vgg11"], divide_widths_by=8, hidden_features=1320, last_pool=False
+        ),
+        deviations=("28x28 input: an eighth of the widths, no last pool",),
+        initialization=KAIMING_ZERO_BIASES,
+    )
+)
+GOOGLENET_28 = register(
+    replace(
+        GOOGLENET,
+        name="googlenet_28",
+        title="GoogLeNet at 28x28",
+        input_shape=_SMALL,
+        layers=googlenet_layers(divide_widths_by=8),
+        deviations=("28x28 input: an eighth of the widths", *GOOGLENET.deviations[1:]),
+        initialization=KAIMING_ZERO_BIASES,
+    )
+)
