@@ -1,0 +1,349 @@
+"""Shapes, parameters, MACs and saved bytes in closed form, without torch.
+
+The first of the three counters: what a reader can follow with paper. Counts are
+of one image; saved bytes are of the whole batch in float32. `resources` arrives
+at the same numbers from the operators that torch runs, `tests/test_formulas.py`
+compares the two.
+
+Imports from ninlab: architectures, reports, units and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from ninlab.architectures import (
+    Architecture,
+    AvgPool,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Leaf,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    named_children,
+)
+from ninlab.errors import NinlabError, ShapeError
+from ninlab.reports import LayerCost, SavedTensor
+from ninlab.units import Shape, format_shape
+
+FLOAT32_BYTES = 4
+INT64_BYTES = 8
+BOOL_BYTES = 1
+
+MODULE_NAMES = {
+    Conv: "Conv2d",
+    BatchNorm: "BatchNorm2d",
+    MaxPool: "MaxPool2d",
+    AvgPool: "AvgPool2d",
+    GlobalAvgPool: "AdaptiveAvgPool2d",
+}
+"""What torch calls a layer, where the name is not the same."""
+
+
+@dataclass(frozen=True)
+class PlacedLayer:
+    """A leaf layer with the shapes it meets in its network."""
+
+    name: str
+    layer: Leaf
+    input_shape: Shape
+    output_shape: Shape
+
+
+# ---------------------------------------------------------------- shapes
+
+
+def output_shape(layer: Layer, input_shape: Shape) -> Shape:
+    """Shape of one image after the layer; shapes are (channels, height, width) or (features,).
+
+    Raises ShapeError when the layer cannot read that input. Source: Dumoulin2016 for
+    windows; pools round down.
+    """
+    match layer:
+        case Block(layers=layers):
+            for inner in layers:
+                input_shape = output_shape(inner, input_shape)
+            return input_shape
+        case Branches():
+            return _joined(
+                [output_shape(branch, input_shape) for branch in layer.branches], layer.name
+            )
+        case Flatten():
+            return (prod(input_shape),)
+        case Linear(out_features=out_features):
+            if len(input_shape) != 1:
+                raise ShapeError(
+                    f"a linear layer reads flat features, not {format_shape(input_shape)}; "
+                    "flatten first"
+                )
+            return (out_features,)
+        case ReLU() | Sigmoid() | Dropout():
+            return input_shape
+    if len(input_shape) != 3:
+        raise ShapeError(
+            f"a {type(layer).__name__} reads channels x height x width, "
+            f"not {format_shape(input_shape)}"
+        )
+    channels, height, width = input_shape
+    match layer:
+        case BatchNorm():
+            return input_shape
+        case GlobalAvgPool():
+            return (channels, 1, 1)
+        case Conv(groups=groups) if channels % groups or layer.out_channels % groups:
+            raise ShapeError(
+                f"{groups} groups must divide the {channels} input "
+                f"and {layer.out_channels} output channels"
+            )
+        case Conv():
+            return (layer.out_channels, _windows(layer, height), _windows(layer, width))
+        case MaxPool() | AvgPool():
+            if 2 * layer.padding > layer.kernel_size:
+                raise ShapeError(
+                    f"pooling pads by at most half its window of {layer.kernel_size}, "
+                    f"not by {layer.padding}"
+                )
+            return (channels, _windows(layer, height), _windows(layer, width))
+    raise NinlabError(f"no shape rule for the layer {layer!r}")
+
+
+def _windows(layer: Conv | MaxPool | AvgPool, size: int) -> int:
+    padded = size + 2 * layer.padding
+    if padded < layer.kernel_size:
+        raise ShapeError(
+            f"a window of {layer.kernel_size} does not fit a map of {size} padded to {padded}"
+        )
+    return (padded - layer.kernel_size) // layer.stride + 1
+
+
+def _joined(shapes: Sequence[Shape], name: str) -> Shape:
+    if len({shape[1:] for shape in shapes}) != 1:
+        maps = ", ".join(format_shape(shape) for shape in shapes)
+        raise ShapeError(f"the branches of {name!r} put out maps of different size: {maps}")
+    return (sum(shape[0] for shape in shapes), *shapes[0][1:])
+
+
+def placed_layers(
+    architecture: Architecture, input_shape: Shape | None = None
+) -> Iterator[PlacedLayer]:
+    """Every leaf with its shapes, in order of execution.
+
+    input_shape replaces the architecture's own. Raises ShapeError that names the layer,
+    and the smallest square input that works when there is one.
+    """
+    shape = architecture.input_shape if input_shape is None else input_shape
+    if len(shape) != 3 or shape[0] != architecture.input_shape[0]:
+        raise ShapeError(
+            f"{architecture.name} reads {architecture.input_shape[0]} channel(s), "
+            f"not the shape {format_shape(shape)}; try {format_shape(architecture.input_shape)}"
+        )
+    try:
+        yield from _placed(architecture.layers, shape, "")
+    except ShapeError as error:
+        smallest = smallest_input(architecture)
+        hint = f"; the smallest input that works is {format_shape(smallest)}" if smallest else ""
+        raise ShapeError(
+            f"{architecture.name} cannot read {format_shape(shape)}: {error}{hint}"
+        ) from None
+
+
+def _placed(layers: Sequence[Layer], shape: Shape, prefix: str) -> Iterator[PlacedLayer]:
+    for name, layer in named_children(layers):
+        path = prefix + name
+        after = output_shape(layer, shape)
+        if isinstance(layer, Block):
+            yield from _placed(layer.layers, shape, f"{path}.")
+        elif isinstance(layer, Branches):
+            for branch in layer.branches:
+                yield from _placed((branch,), shape, f"{path}.")
+        else:
+            yield PlacedLayer(path, layer, shape, after)
+        shape = after
+
+
+def smallest_input(architecture: Architecture, largest: int = 1024) -> Shape | None:
+    """The smallest square input that every layer can read, or None up to that size."""
+    channels = architecture.input_shape[0]
+    network = Block(architecture.name, architecture.layers)
+    for size in range(1, largest + 1):
+        try:
+            output_shape(network, (channels, size, size))
+        except ShapeError:
+            continue
+        return (channels, size, size)
+    return None
+
+
+def at_input(architecture: Architecture, input_shape: Shape) -> Architecture:
+    """The same layers for another input. Raises ShapeError when they cannot read it."""
+    for _ in placed_layers(architecture, input_shape):
+        pass
+    return replace(architecture, input_shape=input_shape)
+
+
+# ---------------------------------------------------------------- counts of one layer
+
+
+def layer_parameters(layer: Leaf, input_shape: Shape) -> int:
+    """Learnable scalars of one layer, biases included."""
+    match layer:
+        case Conv():
+            weights = layer.kernel_size**2 * input_shape[0] // layer.groups * layer.out_channels
+            return weights + layer.out_channels * layer.bias
+        case Linear():
+            return (input_shape[0] + layer.bias) * layer.out_features
+        case BatchNorm():
+            return 2 * input_shape[0]
+    return 0
+
+
+def layer_macs(layer: Leaf, input_shape: Shape) -> int:
+    """Multiply-accumulates of one layer on one image; adding the bias is not counted.
+
+    Only convolutions and linear layers have any. Raises ShapeError when the layer
+    cannot read the input.
+    """
+    match layer:
+        case Conv():
+            pixels = prod(output_shape(layer, input_shape)[1:])
+            return (
+                pixels * layer.out_channels * layer.kernel_size**2 * input_shape[0] // layer.groups
+            )
+        case Linear():
+            return input_shape[0] * layer.out_features
+    return 0
+
+
+# ---------------------------------------------------------------- counts of a network
+
+
+def parameters(architecture: Architecture) -> int:
+    """Learnable scalars of the network at its own input shape."""
+    return sum(layer_parameters(at.layer, at.input_shape) for at in placed_layers(architecture))
+
+
+def macs(architecture: Architecture) -> int:
+    """Multiply-accumulates of one forward pass on one image at its own input shape."""
+    return sum(layer_macs(at.layer, at.input_shape) for at in placed_layers(architecture))
+
+
+def layer_costs(architecture: Architecture, batch_size: int = 1) -> tuple[LayerCost, ...]:
+    """What each layer costs, in order of execution; the last row is the cross-entropy loss.
+
+    The columns add up to the totals of the network.
+    """
+    _check_batch_size(batch_size)
+    saved: dict[str, int] = {}
+    for tensor in saved_tensors(architecture, batch_size):
+        saved[tensor.layer] = saved.get(tensor.layer, 0) + tensor.bytes
+    costs = [
+        LayerCost(
+            name=at.name,
+            kind=MODULE_NAMES.get(type(at.layer), type(at.layer).__name__),
+            output_shape=at.output_shape,
+            parameters=layer_parameters(at.layer, at.input_shape),
+            macs=layer_macs(at.layer, at.input_shape),
+            saved_bytes=saved.get(at.name, 0),
+        )
+        for at in placed_layers(architecture)
+    ]
+    return (*costs, LayerCost("loss", "CrossEntropyLoss", (), 0, 0, saved["loss"]))
+
+
+# ---------------------------------------------------------------- saved for backward
+
+
+@dataclass
+class _Tensor:
+    """One activation on its way through the network; views share the object."""
+
+    elements: int
+    saved: bool = False
+
+
+def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[SavedTensor, ...]:
+    """What autograd keeps from forward and loss for backward, parameters excluded.
+
+    float32, as on CUDA (dropout masks of one byte an element). A tensor that several
+    layers keep is listed once, under the first layer that keeps it. The last entries
+    are the loss's: the log-softmax, the labels and the total weight.
+    Source: the formulas torch derives its backward pass from (Paszke2019);
+    tests/test_saved.py compares with torch's own hooks.
+    """
+    _check_batch_size(batch_size)
+    kept: list[SavedTensor] = []
+
+    def keep(tensor: _Tensor, layer: str, kind: str) -> None:
+        if not tensor.saved:
+            tensor.saved = True
+            kept.append(SavedTensor(layer, kind, batch_size * tensor.elements * FLOAT32_BYTES))
+
+    def run(layers: Sequence[Layer], shape: Shape, tensor: _Tensor, prefix: str) -> _Tensor:
+        for name, layer in named_children(layers):
+            path = prefix + name
+            after = output_shape(layer, shape)
+            if isinstance(layer, Block):
+                tensor = run(layer.layers, shape, tensor, f"{path}.")
+            elif isinstance(layer, Branches):
+                for branch in layer.branches:
+                    run((branch,), shape, tensor, f"{path}.")
+                tensor = _Tensor(prod(after))
+            else:
+                tensor = step(layer, path, tensor, after, shape)
+            shape = after
+        return tensor
+
+    def step(layer: Leaf, path: str, tensor: _Tensor, after: Shape, before: Shape) -> _Tensor:
+        result = _Tensor(prod(after))
+        match layer:
+            case Flatten() | Dropout(probability=0):
+                return tensor
+            case Conv() | Linear():
+                keep(tensor, path, "input")
+            case BatchNorm():
+                keep(tensor, path, "input")
+                for statistic in ("batch_mean", "batch_inverse_deviation"):
+                    kept.append(SavedTensor(path, statistic, before[0] * FLOAT32_BYTES))
+            case ReLU():
+                keep(result, path, "relu_result")
+            case Sigmoid():
+                keep(result, path, "sigmoid_result")
+            case MaxPool():
+                keep(tensor, path, "pool_input")
+                kept.append(
+                    SavedTensor(path, "pool_indices", batch_size * prod(after) * INT64_BYTES)
+                )
+            case AvgPool():
+                keep(tensor, path, "pool_input")
+            case Dropout():
+                kept.append(
+                    SavedTensor(path, "dropout_mask", batch_size * prod(after) * BOOL_BYTES)
+                )
+        return result
+
+    shape = architecture.input_shape
+    scores = run(architecture.layers, shape, _Tensor(prod(shape)), "")
+    kept.append(SavedTensor("loss", "log_softmax", batch_size * scores.elements * FLOAT32_BYTES))
+    kept.append(SavedTensor("loss", "labels", batch_size * INT64_BYTES))
+    kept.append(SavedTensor("loss", "total_weight", FLOAT32_BYTES))
+    return tuple(kept)
+
+
+def saved_bytes(architecture: Architecture, batch_size: int = 1) -> int:
+    """Bytes kept from forward and loss for backward, for the whole batch in float32."""
+    return sum(tensor.bytes for tensor in saved_tensors(architecture, batch_size))
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise NinlabError(f"the batch size must be at least 1, not {batch_size}")
