@@ -1,0 +1,128 @@
+"""An `Architecture` as an ``nn.Module``.
+
+Submodules carry the names of `Architecture.named_leaves`, so a cost counted on
+paper and one counted on the module meet under the same dotted path.
+
+Imports from ninlab: architectures, formulas (for the channels a layer reads) and errors.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ninlab import architectures as arch
+from ninlab.architectures import Architecture, Biases, Initialization, Layer, Weights
+from ninlab.errors import NinlabError
+from ninlab.formulas import output_shape, placed_layers
+from ninlab.units import Shape
+
+
+class Branches(nn.Module):
+    """Runs every child on the same input and joins the outputs along the channels."""
+
+    def __init__(self, children: Sequence[tuple[str, nn.Module]]) -> None:
+        super().__init__()
+        for name, child in children:
+            self.add_module(name, child)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) to (batch, sum of the channels, height, width)."""
+        return torch.cat([branch(images) for branch in self.children()], dim=1)
+
+
+def build(
+    architecture: Architecture | str,
+    *,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+) -> nn.Sequential:
+    """The network as a module in training mode, initialised as its architecture says.
+
+    It maps (batch, channels, height, width) float images to (batch, num_classes) scores.
+    With a seed the weights depend on nothing else and torch's global random state is
+    left as it was. On the meta device nothing is allocated and nothing initialised.
+    Raises UnknownNetworkError for a name that no architecture has, ShapeError when the
+    layers cannot read the architecture's input.
+    """
+    if isinstance(architecture, str):
+        architecture = arch.architecture(architecture)
+    for _ in placed_layers(architecture):  # fails here, by name, before anything is allocated
+        pass
+    device = torch.device("cpu" if device is None else device)
+    with torch.random.fork_rng(enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        with torch.device(device):
+            network = _sequential(architecture.layers, architecture.input_shape)
+        if device.type != "meta":
+            initialize(network, architecture.initialization)
+    return network
+
+
+def initialize(network: nn.Module, initialization: Initialization) -> None:
+    """Draw the weights and biases of every convolution and linear layer anew, in place.
+
+    What stays at torch's default keeps the values that building the module drew.
+    Sources: Glorot2010 (Xavier), He2015 (Kaiming).
+    """
+    for module in network.modules():
+        if not isinstance(module, nn.Conv2d | nn.Linear):
+            continue
+        match initialization.weights:
+            case Weights.XAVIER_UNIFORM:
+                nn.init.xavier_uniform_(module.weight)
+            case Weights.KAIMING_NORMAL:
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+        if initialization.biases is Biases.ZERO and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _sequential(layers: Sequence[Layer], shape: Shape) -> nn.Sequential:
+    modules = OrderedDict[str, nn.Module]()
+    for name, layer in arch.named_children(layers):
+        modules[name] = _module(layer, shape)
+        shape = output_shape(layer, shape)
+    return nn.Sequential(modules)
+
+
+def _module(layer: Layer, shape: Shape) -> nn.Module:
+    match layer:
+        case arch.Block():
+            return _sequential(layer.layers, shape)
+        case arch.Branches():
+            return Branches(
+                [(branch.name, _sequential(branch.layers, shape)) for branch in layer.branches]
+            )
+        case arch.Conv():
+            return nn.Conv2d(
+                shape[0],
+                layer.out_channels,
+                layer.kernel_size,
+                stride=layer.stride,
+                padding=layer.padding,
+                groups=layer.groups,
+                bias=layer.bias,
+            )
+        case arch.Linear():
+            return nn.Linear(shape[0], layer.out_features, bias=layer.bias)
+        case arch.BatchNorm():
+            return nn.BatchNorm2d(shape[0])
+        case arch.ReLU():
+            return nn.ReLU()
+        case arch.Sigmoid():
+            return nn.Sigmoid()
+        case arch.MaxPool():
+            return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
+        case arch.AvgPool():
+            return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+        case arch.GlobalAvgPool():
+            return nn.AdaptiveAvgPool2d(1)
+        case arch.Dropout():
+            return nn.Dropout(layer.probability)
+        case arch.Flatten():
+            return nn.Flatten()
+    raise NinlabError(f"no module for the layer {layer!r}")
