@@ -1,0 +1,79 @@
+"""The command line: ``python -m ninlab COMMAND``.
+
+What a reader did wrong is one sentence on stderr and exit code 2, never a
+traceback. Only the module of the command that was asked for is imported, so that
+listing the networks does not wait for torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import typer
+
+from ninlab.errors import NinlabError
+
+COMMANDS = {
+    "resources": "ninlab.commands.resources",
+    "networks": "ninlab.commands.networks",
+    "train": "ninlab.commands.runs",
+    "record": "ninlab.commands.runs",
+    "runs": "ninlab.commands.runs",
+    "measure": "ninlab.commands.measure",
+}
+"""Module of each command; the function there is called like the command."""
+
+BAD_INPUT = 2
+
+
+def command_line(first_argument: str | None) -> typer.Typer:
+    """The application with the one command that first_argument names, or with all of them."""
+    app = typer.Typer(
+        name="ninlab",
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+        help="What a convolutional network costs, and whether its design choices pay.",
+    )
+
+    @app.callback()
+    def group() -> None:
+        """Keep the command's name required when only one command is loaded."""
+
+    group.__doc__ = app.info.help
+    for name, module in COMMANDS.items():
+        if first_argument == name or first_argument not in COMMANDS:
+            app.command(name)(getattr(importlib.import_module(module), name))
+    return app
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code of the command line: 0 done, 2 bad input (one sentence on stderr)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    app = command_line(arguments[0] if arguments else None)
+    try:
+        result = typer.main.get_command(app).main(
+            args=arguments, prog_name="python -m ninlab", standalone_mode=False
+        )
+    except NinlabError as error:
+        print("error: " + " ".join(str(error).split()), file=sys.stderr)
+        return BAD_INPUT
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        # Usage errors come from the click that typer brings, under a name that has moved
+        # between its releases; what they share is the way they word themselves.
+        format_message = getattr(error, "format_message", None)
+        if format_message is None:
+            raise
+        message = format_message()
+        is_help = message.lstrip().startswith("Usage:")
+        print(message if is_help else f"error: {' '.join(message.split())}", file=sys.stderr)
+        return BAD_INPUT
+    return result if isinstance(result, int) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
