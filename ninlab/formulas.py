@@ -268,6 +268,7 @@ class _Tensor:
     """One activation on its way through the network; views share the object."""
 
     elements: int
+    needs_gradient: bool  # a layer with parameters lies before it
     saved: bool = False
 
 
@@ -275,8 +276,9 @@ def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[Save
     """What autograd keeps from forward and loss for backward, parameters excluded.
 
     float32, as on CUDA (dropout masks of one byte an element). A tensor that several
-    layers keep is listed once, under the first layer that keeps it. The last entries
-    are the loss's: the log-softmax, the labels and the total weight.
+    layers keep is listed once, under the first layer that keeps it; layers before the
+    first parameters keep nothing, because no gradient passes them. The last entries are
+    the loss's: the log-softmax, the labels and the total weight.
     Source: the formulas torch derives its backward pass from (Paszke2019);
     tests/test_saved.py compares with torch's own hooks.
     """
@@ -295,19 +297,21 @@ def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[Save
             if isinstance(layer, Block):
                 tensor = run(layer.layers, shape, tensor, f"{path}.")
             elif isinstance(layer, Branches):
-                for branch in layer.branches:
-                    run((branch,), shape, tensor, f"{path}.")
-                tensor = _Tensor(prod(after))
+                ends = [run((branch,), shape, tensor, f"{path}.") for branch in layer.branches]
+                tensor = _Tensor(prod(after), any(end.needs_gradient for end in ends))
             else:
                 tensor = step(layer, path, tensor, after, shape)
             shape = after
         return tensor
 
     def step(layer: Leaf, path: str, tensor: _Tensor, after: Shape, before: Shape) -> _Tensor:
-        result = _Tensor(prod(after))
+        if isinstance(layer, Flatten) or layer == Dropout(0):
+            return tensor
+        has_parameters = isinstance(layer, Conv | Linear | BatchNorm)
+        result = _Tensor(prod(after), tensor.needs_gradient or has_parameters)
+        if not result.needs_gradient:
+            return result
         match layer:
-            case Flatten() | Dropout(probability=0):
-                return tensor
             case Conv() | Linear():
                 keep(tensor, path, "input")
             case BatchNorm():
@@ -332,7 +336,8 @@ def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[Save
         return result
 
     shape = architecture.input_shape
-    scores = run(architecture.layers, shape, _Tensor(prod(shape)), "")
+    images = _Tensor(prod(shape), needs_gradient=False)
+    scores = run(architecture.layers, shape, images, "")
     kept.append(SavedTensor("loss", "log_softmax", batch_size * scores.elements * FLOAT32_BYTES))
     kept.append(SavedTensor("loss", "labels", batch_size * INT64_BYTES))
     kept.append(SavedTensor("loss", "total_weight", FLOAT32_BYTES))

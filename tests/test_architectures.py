@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import pytest
+
+from ninlab import formulas
+from ninlab.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    Block,
+    Conv,
+    Head,
+    Initialization,
+    Linear,
+    ReLU,
+    architecture,
+    named_leaves,
+    nin_block,
+    nin_layers,
+    register,
+)
+from ninlab.errors import NinlabError, UnknownNetworkError
+
+ALL = list(ARCHITECTURES.values())
+
+
+def head_share(network: Architecture) -> float:
+    """Share of the parameters that sits in linear layers."""
+    in_head = sum(
+        formulas.layer_parameters(at.layer, at.input_shape)
+        for at in formulas.placed_layers(network)
+        if isinstance(at.layer, Linear)
+    )
+    return in_head / formulas.parameters(network)
+
+
+@pytest.mark.parametrize("network", ALL, ids=lambda network: network.name)
+def test_every_network_names_its_source_and_ends_in_its_classes(network):
+    assert network.source
+    assert network.deviations
+    *_, last = formulas.placed_layers(network)
+    assert last.output_shape == (network.num_classes,)
+
+
+@pytest.mark.parametrize("network", ALL, ids=lambda network: network.name)
+def test_layer_names_are_unique_within_a_network(network):
+    names = [name for name, _ in network.named_leaves()]
+    assert len(names) == len(set(names))
+
+
+def test_titles_and_digests_tell_networks_apart():
+    assert len({network.title for network in ALL}) == len(ALL)
+    assert len({network.digest for network in ALL}) == len(ALL)
+
+
+def test_the_digest_follows_layers_and_initialization_but_not_the_wording():
+    nin = architecture("nin")
+    assert replace(nin, title="other", source="other", deviations=()).digest == nin.digest
+    assert replace(nin, initialization=Initialization()).digest != nin.digest
+    assert replace(nin, layers=(*nin.layers, ReLU())).digest != nin.digest
+    assert replace(nin, input_shape=(1, 227, 227)).digest != nin.digest
+
+
+def test_a_taken_name_and_an_unknown_one_are_refused():
+    with pytest.raises(NinlabError, match="'nin' is taken"):
+        register(architecture("nin"))
+    with pytest.raises(UnknownNetworkError, match="did you mean 'alexnet'"):
+        architecture("alexnett")
+
+
+def test_two_blocks_of_one_name_are_refused():
+    twice = (Block("same", (ReLU(),)), Block("same", (ReLU(),)))
+    with pytest.raises(NinlabError, match="'same'"):
+        list(named_leaves(twice))
+
+
+def test_a_reduction_must_give_every_inner_layer_its_width():
+    with pytest.raises(NinlabError, match="reduction"):
+        nin_block("block", 10, 3, reduction=(192,))
+
+
+def test_a_nin_block_has_a_relu_after_every_convolution_unless_the_last_is_linear():
+    def kinds(block: Block) -> list[type]:
+        return [type(layer) for layer in block.layers]
+
+    assert kinds(nin_block("block", 96, 11)) == [Conv, ReLU] * 3
+    assert kinds(nin_block("block", 10, 3, last_relu=False)) == [Conv, ReLU, Conv, ReLU, Conv]
+    assert kinds(nin_block("block", 96, 11, one_by_one_layers=0)) == [Conv, ReLU]
+
+
+@pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
+def test_a_design_variant_shares_the_start_and_the_input_of_the_repaired_network(base):
+    variants = [n for n in ALL if n.name.startswith(f"{base}_") and "textbook" not in n.name]
+    assert len(variants) == 11
+    for variant in variants:
+        assert variant.initialization == architecture(base).initialization
+        assert variant.input_shape == architecture(base).input_shape
+
+
+def test_both_scales_offer_the_same_variants():
+    def suffixes(base: str) -> list[str]:
+        others = ("nin_28_textbook",)
+        return [
+            n.name.removeprefix(base)
+            for n in ALL
+            if n.name.startswith(f"{base}_") and not n.name.startswith(others)
+        ]
+
+    assert suffixes("nin_fixed") == suffixes("nin_28")
+
+
+@pytest.mark.parametrize(
+    ("small", "full"),
+    [
+        ("nin_28", "nin"),
+        ("alexnet_28", "alexnet"),
+        ("vgg11_28", "vgg11"),
+        ("googlenet_28", "googlenet"),
+        ("nin_28_fully_connected", "nin_fixed_fully_connected"),
+    ],
+)
+def test_the_head_of_a_small_counterpart_holds_the_share_of_the_full_one(small, full):
+    # 1.5 points: thinning GoogLeNet eightfold leaves its ten class rows relatively heavier.
+    assert head_share(architecture(small)) == pytest.approx(
+        head_share(architecture(full)), abs=0.015
+    )
+
+
+def test_a_matched_linear_head_adds_next_to_nothing():
+    plain, linear = architecture("nin_fixed"), architecture("nin_fixed_linear_head")
+    assert formulas.parameters(linear) - formulas.parameters(plain) == 10 * 5 * 5 * 10 + 10
+
+
+def test_the_width_factor_scales_the_weights_between_wide_layers_by_its_square():
+    def inner_weights(factor: float) -> int:
+        network = Architecture("w", "w", (1, 224, 224), 10, nin_layers(width_factor=factor), "none")
+        return next(
+            formulas.layer_parameters(replace(at.layer, bias=False), at.input_shape)
+            for at in formulas.placed_layers(network)
+            if at.name == "block2.conv2"
+        )
+
+    assert inner_weights(2) == 4 * inner_weights(1) == 16 * inner_weights(0.5)
+
+
+@pytest.mark.parametrize("head", list(Head))
+def test_every_head_maps_to_the_classes(head):
+    network = Architecture("h", "h", (1, 224, 224), 7, nin_layers(num_classes=7, head=head), "none")
+    *_, last = formulas.placed_layers(network)
+    assert last.output_shape == (7,)

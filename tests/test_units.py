@@ -1,0 +1,79 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab.errors import NinlabError, ShapeError, UnknownNameError
+from ninlab.units import (
+    BYTE_UNITS,
+    format_bytes,
+    format_count,
+    format_seconds,
+    format_shape,
+    parse_bytes,
+    parse_shape,
+)
+
+
+@given(st.tuples(*[st.integers(1, 10_000)] * 3))
+def test_a_shape_survives_being_written_and_read(shape):
+    assert parse_shape(format_shape(shape)) == shape
+
+
+@pytest.mark.parametrize(
+    "text", ["", "224", "1x224", "1x2x3x4", "0x224x224", "axbxc", "1X2X3", "-1x2x2"]
+)
+def test_what_is_no_shape_is_refused_with_an_example(text):
+    with pytest.raises(ShapeError, match="3x224x224"):
+        parse_shape(text)
+
+
+@given(st.integers(1, 4096), st.sampled_from(list(BYTE_UNITS)))
+def test_a_memory_size_means_its_unit_times_its_number(number, unit):
+    assert parse_bytes(f"{number}{unit}") == number * BYTE_UNITS[unit]
+    assert parse_bytes(f" {number} {unit.lower()} ") == number * BYTE_UNITS[unit]
+
+
+def test_decimal_and_binary_prefixes_differ():
+    assert parse_bytes("1GB") == 10**9
+    assert parse_bytes("1GiB") == 2**30
+    assert parse_bytes("1.5GiB") == 3 * 2**29
+
+
+@pytest.mark.parametrize("text", ["", "16", "GiB", "16 apples", "0GiB", "-1GiB", "0.1B", "nanGiB"])
+def test_what_is_no_memory_size_is_refused(text):
+    with pytest.raises(NinlabError, match="size"):
+        parse_bytes(text)
+
+
+@given(st.integers(0, 2**60))
+def test_written_bytes_are_the_bytes_to_three_digits(count):
+    number, unit = format_bytes(count).split()
+    assert float(number) * BYTE_UNITS[unit] == pytest.approx(count, rel=5e-3)
+
+
+def test_a_chosen_unit_is_kept_and_an_unknown_one_refused():
+    assert format_bytes(411_041_792, "MiB") == "392 MiB"
+    with pytest.raises(NinlabError, match="MiB"):
+        format_bytes(1, "MB")
+
+
+def test_counts_and_seconds_carry_their_prefix():
+    assert format_count(1_992_166) == "1.99 M"
+    assert format_count(762_297_352) == "762 M"
+    assert format_count(10) == "10"
+    assert format_seconds(0.0123) == "12.3 ms"
+    assert format_seconds(605) == "10 min 5 s"
+
+
+@given(st.floats(1e-9, 110))
+def test_written_seconds_are_the_seconds_to_three_digits(seconds):
+    number, unit = format_seconds(seconds).split()
+    scale = {"s": 1, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}[unit]
+    assert float(number) * scale == pytest.approx(seconds, rel=6e-3)
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
+    message = str(UnknownNameError("network", "ninn", ["alexnet", "nin"]))
+    assert "unknown network 'ninn'" in message
+    assert "did you mean 'nin'?" in message
+    assert "known: alexnet, nin" in message
