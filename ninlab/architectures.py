@@ -486,7 +486,7 @@ NIN_JULIA = register(
         name="nin_julia",
         title="NiN, Julia version",
         layers=nin_layers(one_by_one_layers=1),
-        source="Bhattacharya2023",
+        source="D2LJulia2025",
         deviations=(
             *NIN.deviations,
             "one 1x1 layer a block",
