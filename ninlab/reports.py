@@ -13,10 +13,12 @@ FLOP count is twice the MAC count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from ninlab.units import Shape
@@ -86,6 +88,39 @@ class MemoryReport:
     reserved_peak_bytes: int | None = None
     at: str | None = None  # "phase layer operator" of the first event at the tensor peak
     by_category: Mapping[str, int] = field(default_factory=dict)  # adds up to the tensor peak
+
+
+def live_bytes(events: Iterable[MemoryEvent], batch_size: int) -> list[int]:
+    """Bytes of all live tensors after each event: the memory curve of one step.
+
+    Scratch (`Category.WORKSPACE`) is left out.
+    """
+    return list(accumulate(_change(event, batch_size) for event in events))
+
+
+def tensor_peak(events: Sequence[MemoryEvent], batch_size: int) -> MemoryReport:
+    """The largest sum of live tensors, where it is first reached and whose bytes they are.
+
+    requested, allocated and reserved stay None: `allocator` answers those.
+    """
+    curve = live_bytes(events, batch_size)
+    peak = max(curve)
+    first = curve.index(peak)
+    by_category: Counter[str] = Counter()
+    for event in events[: first + 1]:
+        by_category[event.category] += _change(event, batch_size)
+    at = events[first]
+    return MemoryReport(
+        tensor_peak_bytes=peak,
+        at=" ".join(part for part in (at.phase, at.layer, at.operator) if part),
+        by_category={name: count for name, count in by_category.items() if count},
+    )
+
+
+def _change(event: MemoryEvent, batch_size: int) -> int:
+    if event.category is Category.WORKSPACE:
+        return 0
+    return event.bytes(batch_size) if event.allocates else -event.bytes(batch_size)
 
 
 @dataclass(frozen=True)
