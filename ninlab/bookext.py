@@ -1,0 +1,233 @@
+"""How does the book draw its figures, and what may one of its pages load?
+
+The Sphinx and myst-nb side of the book. A cell that ends in a bare Plotly figure
+hands its JSON to `PlotlyMime`; the page carries that JSON and draws it with the one
+local copy of plotly.js, in the reader's theme, on a phone as on a desk, on paper,
+and from a folder without a network. Nothing on any page comes from another host.
+
+It is loaded twice: by myst-nb through the entry point of pyproject.toml, and by
+Jupyter Book through ``local_extensions`` in _config.yml.
+
+Imports nothing from ninlab. Known limits: HTML builders draw, all others print the
+text alternative; a figure in the middle of a sentence (``glue``) is not drawn.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib import metadata, util
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import plotly.io
+from docutils import nodes
+from plotly.offline import get_plotlyjs
+from sphinx.application import Sphinx
+from sphinx.config import Config
+from sphinx.util import logging
+
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+DEFAULT_HEIGHT = 450
+"""Pixels that plotly.js gives a figure without a height of its own."""
+
+_HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
+_STATIC = Path(__file__).parent / "static"
+_SHARED = "ninlab"
+"""Folder under _static for what is too large to be listed on every page."""
+_MATHJAX = "tex-chtml.js"
+_MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
+_THEMES = {"light": "plotly_white", "dark": "plotly_dark"}
+_RESULTS_DEPEND_ON = ("numpy", "pandas", "plotly", "torch", "torchvision", "fvcore")
+
+_log = logging.getLogger(__name__)
+
+
+class plotly_figure(nodes.General, nodes.Element):
+    """A Plotly figure in the document tree; ``figure`` holds its JSON as a dict."""
+
+
+class PlotlyMime:
+    """The myst-nb plugin that takes Plotly's own JSON out of a notebook."""
+
+    mime_priority_overrides = tuple((builder, PLOTLY_MIME, 1) for builder in _HTML_BUILDERS)
+
+    @staticmethod
+    def handle_mime(renderer: object, data: Any, inline: bool) -> list[nodes.Element] | None:
+        """The node of a Plotly output, or None for what other renderers should take."""
+        if inline or data.mime_type != PLOTLY_MIME:
+            return None
+        return [plotly_figure(figure=dict(data.content), classes=["output", "ninlab-output"])]
+
+
+def text_alternative(node: plotly_figure) -> str:
+    """What a screen reader says for a figure: its caption, else its title, else nothing."""
+    if isinstance(node.parent, nodes.figure):
+        for caption in node.parent.findall(nodes.caption):
+            return caption.astext()
+    title = node["figure"].get("layout", {}).get("title") or ""
+    return str(title.get("text", "") if isinstance(title, dict) else title)
+
+
+def drawing(figure: dict[str, Any]) -> str:
+    """The JSON that a page carries for one figure, safe inside a script element.
+
+    The template is left out: the site has one for each theme, and a copy in every
+    figure would neither follow the theme switch nor be small.
+    """
+    layout = {key: value for key, value in figure.get("layout", {}).items() if key != "template"}
+    kept = {key: figure[key] for key in ("data", "frames", "config") if figure.get(key)}
+    text = json.dumps(kept | {"layout": layout}, separators=(",", ":"))
+    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+
+
+def _visit_html(self: Any, node: plotly_figure) -> None:
+    label = text_alternative(node)
+    if not label:
+        _log.warning("a Plotly figure has neither a caption nor a title", location=node)
+    height = node["figure"].get("layout", {}).get("height", DEFAULT_HEIGHT)
+    self.body.append(
+        self.starttag(
+            node,
+            "div",
+            "",
+            CLASS="ninlab-figure",
+            role="group",
+            style=f"min-height: {height}px",
+            **{"aria-label": label},
+        )
+    )
+    self.body.append(f'<script type="application/json">{drawing(node["figure"])}</script>')
+    self.body.append("<noscript>This figure is drawn by JavaScript.</noscript>")
+
+
+def _depart_html(self: Any, node: plotly_figure) -> None:
+    self.body.append("</div>\n")
+
+
+def _visit_other(self: Any, node: plotly_figure) -> None:
+    self.visit_Text(nodes.Text(text_alternative(node)))
+    raise nodes.SkipNode
+
+
+def _package_folder(name: str) -> Path:
+    """Where an installed distribution keeps its files; its name need not be an identifier."""
+    spec = util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"the book needs {name}; install ninlab[book]")
+    return Path(spec.submodule_search_locations[0])
+
+
+def results_digest(book: Path) -> str:
+    """Sixteen hex digits that change with anything an executed cell may depend on.
+
+    jupyter-cache looks at a notebook's own cells only: without this an edit of the
+    module, a new record or another torch would leave old outputs in the book.
+    """
+    digest = hashlib.sha256(sys.version.encode())
+    for name in _RESULTS_DEPEND_ON:
+        digest.update(f"{name}=={metadata.version(name)}".encode())
+    for folder in (Path(__file__).parent, book / "runs"):
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                digest.update(path.relative_to(folder).as_posix().encode())
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _choose_execution_cache(app: Sphinx, config: Config) -> None:
+    build = Path(app.outdir).parent
+    current = build / f".jupyter_cache-{results_digest(Path(app.srcdir))}"
+    for stale in build.glob(".jupyter_cache-*"):
+        if stale != current:
+            shutil.rmtree(stale)
+    config.nb_execution_cache_path = str(current)
+
+
+def _use_local_mathjax(app: Sphinx, config: Config) -> None:
+    config.mathjax_path = f"{_SHARED}/mathjax/{_MATHJAX}"
+
+
+def _follow_repository(app: Sphinx, config: Config) -> None:
+    """Buttons and the canonical address follow ``repository: url``; without it there are none."""
+    options = config.html_theme_options
+    address = urlsplit(options.get("repository_url") or "")
+    if not address.netloc:
+        for option in ("repository_url", "launch_buttons"):
+            options.pop(option, None)
+        return
+    options.update(use_repository_button=True, use_issues_button=True)
+    if not config.html_baseurl and address.netloc == "github.com":
+        owner, name = address.path.strip("/").split("/")
+        config.html_baseurl = f"https://{owner.lower()}.github.io/{name}/"
+
+
+def _add_static_files(app: Sphinx) -> None:
+    # Jupyter Book loads every script of a top-level _static folder on every page.
+    app.config.html_static_path.append(str(_STATIC))
+    app.add_css_file("ninlab.css")
+    app.add_js_file("pages.js", loading_method="defer")
+
+
+def site_templates() -> dict[str, Any]:
+    """The Plotly template of each theme, as JSON values; backgrounds are the page's."""
+    templates = {}
+    for theme, name in _THEMES.items():
+        template = plotly.io.templates[name].to_plotly_json()
+        template["layout"] |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+        templates[theme] = template
+    return templates
+
+
+def _write_shared_files(app: Sphinx, exception: Exception | None) -> None:
+    if exception or app.builder.name not in _HTML_BUILDERS:
+        return
+    shared = Path(app.outdir, "_static", _SHARED)
+    shared.mkdir(parents=True, exist_ok=True)
+    (shared / "plotly.min.js").write_text(get_plotlyjs(), encoding="utf-8")
+    templates = plotly.io.json.to_json_plotly(site_templates())
+    (shared / "templates.js").write_text(f"window.ninlabTemplates={templates};", encoding="utf-8")
+    mathjax = _package_folder("sphinx-mathjax-offline") / "static" / "mathjax"
+    target = shared / "mathjax"
+    shutil.copytree(mathjax / _MATHJAX_FONTS, target / _MATHJAX_FONTS, dirs_exist_ok=True)
+    shutil.copy2(mathjax / _MATHJAX, target)
+
+
+def _scripts_of_the_book(scripts: list[Any]) -> Iterator[Any]:
+    """The page's scripts without sphinx-thebe's, which Jupyter Book adds (twice) even when off."""
+    for script in scripts:
+        body = getattr(script, "attributes", {}).get("body") or ""
+        if "THEBE_JS_URL" not in body and "sphinx-thebe" not in str(
+            getattr(script, "filename", "")
+        ):
+            yield script
+
+
+def _compose_page(
+    app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
+) -> None:
+    if doctree is not None and next(doctree.findall(plotly_figure), None) is not None:
+        app.add_js_file("figures.js", loading_method="defer")
+        plotly_js = context["pathto"](f"_static/{_SHARED}/plotly.min.js", resource=True)
+        preload = f'<link rel="preload" as="script" href="{plotly_js}" />'
+        context["metatags"] = context.get("metatags", "") + preload
+    context["script_files"][:] = _scripts_of_the_book(context.get("script_files", []))
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Connect everything above to a Sphinx build."""
+    app.add_node(
+        plotly_figure,
+        html=(_visit_html, _depart_html),
+        latex=(_visit_other, None),
+        text=(_visit_other, None),
+    )
+    app.connect("config-inited", _use_local_mathjax)
+    app.connect("config-inited", _choose_execution_cache)
+    app.connect("config-inited", _follow_repository)
+    app.connect("builder-inited", _add_static_files)
+    app.connect("html-page-context", _compose_page)
+    app.connect("build-finished", _write_shared_files)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
