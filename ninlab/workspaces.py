@@ -1,0 +1,254 @@
+"""How much scratch do cuDNN and cuBLAS ask the CUDA allocator for?
+
+A convolution on a GPU needs more than its operands: cuDNN allocates a workspace
+around each call, and its size depends on the call, the precision, the device and
+the cuDNN version. cuDNN's heuristics can be asked without a device, which
+tools/cudnn_workspaces.py does; the answers are the tables beside this module. A
+matrix product gets a workspace from ATen whose size and lifetime are rules of the
+torch version.
+
+Imports from ninlab: errors, reports and units only; needs no torch.
+
+Known limits. A table knows the calls, batch sizes and precisions that it was made
+for and answers None for every other one, never zero. It holds for
+``torch.backends.cudnn.benchmark = False`` and for the cuDNN and torch versions in
+its name. The plan is the first one that cuDNN *builds*; ATen takes the first that
+also *runs*.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.reports import Phase
+from ninlab.units import Shape, format_shape
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+MEMORY_FORMATS = ("contiguous", "channels_last")
+
+
+class Direction(StrEnum):
+    """Which of a convolution's three computations: `convolution_backward` makes the last two."""
+
+    FORWARD = "fwd"
+    INPUT_GRADIENT = "dgrad"  # not computed where the input needs no gradient: the first layer
+    WEIGHT_GRADIENT = "wgrad"
+
+
+@dataclass(frozen=True, slots=True)
+class ConvCall:
+    """One convolution, whatever its batch size: all that cuDNN's choice depends on."""
+
+    input_shape: Shape  # (channels, height, width) of one image
+    weight_shape: Shape  # (out_channels, in_channels / groups, height, width)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def key(self) -> str:
+        """The call in one line, as the tables name it: ``1x28x28 6x1x5x5 1x1 2x2 1x1 1``."""
+        sizes = (self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation)
+        return " ".join([*map(format_shape, sizes), str(self.groups)])
+
+    @property
+    def output_shape(self) -> Shape:
+        """(channels, height, width) of one image."""
+        size = (
+            (extent + 2 * pad - step * (window - 1) - 1) // stride + 1
+            for extent, window, stride, pad, step in zip(
+                self.input_shape[1:],
+                self.weight_shape[2:],
+                self.stride,
+                self.padding,
+                self.dilation,
+                strict=True,
+            )
+        )
+        return (self.weight_shape[0], *size)
+
+
+@dataclass(frozen=True, slots=True)
+class GemmScratch:
+    """One block that ATen allocates for a matrix product.
+
+    owner is None where the block is freed as soon as the call returns. Otherwise it
+    names the handle that keeps the block until the process ends: the first call of
+    that owner allocates it, later calls reuse it, so in a warm step it is there from
+    the start.
+    """
+
+    bytes: int
+    owner: str | None
+
+
+@dataclass(frozen=True)
+class CublasRule:
+    """What one torch version allocates for matrix products.
+
+    kept: one cuBLAS workspace for each thread that calls (forward and backward run in
+    two threads), and one of cuBLASLt beside it, both never freed. Otherwise each call
+    allocates its own and frees it.
+    """
+
+    kept: bool
+    hopper_bytes: int = 32 * 2**20
+    other_bytes: int = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # cuBLAS's own default, :4096:2:16:8
+    lt_bytes: int = 2**20
+
+    def gemm(self, operator: str, phase: Phase, compute_capability: int) -> tuple[GemmScratch, ...]:
+        """The blocks of one call of that ATen operator in that phase."""
+        main = self.hopper_bytes if compute_capability == 90 else self.other_bytes
+        thread = "autograd" if phase is Phase.BACKWARD else "main"
+        through_lt = operator == "addmm"  # the bias is added by cuBLASLt's epilogue
+        if not self.kept:
+            return (GemmScratch(self.lt_bytes if through_lt else main, None),)
+        blocks = [GemmScratch(main, f"cublas.{thread}")]
+        if through_lt:
+            blocks.append(GemmScratch(self.lt_bytes, f"cublaslt.{thread}"))
+        return tuple(blocks)
+
+
+CUBLAS_RULES: Mapping[str, CublasRule] = {
+    # getCUDABlasLtWorkspace of the 2.11.0+cu130 wheel shares the cuBLAS block only on request.
+    "2.11": CublasRule(kept=True),
+    # isCUDABlasWorkspaceCachingEnabled() of the 2.15.0+cu132 wheel answers false.
+    "2.15": CublasRule(kept=False),
+}
+"""By torch's major.minor version; versions between the two were not looked into."""
+
+GEMM_OPERATORS = frozenset({"addmm", "mm", "bmm", "baddbmm", "addmv", "mv"})
+"""ATen operators, without overload, that run in cuBLAS."""
+
+
+@dataclass(frozen=True)
+class Workspaces:
+    """The scratch of one device under one torch version.
+
+    Answers for the calls of one committed table; `load` finds it.
+    """
+
+    device: str
+    cudnn: str  # version of the wheel, e.g. "9.19.0.56"
+    torch: str  # the torch release that pins it
+    compute_capability: int  # 90 for sm_90
+    batch_sizes: tuple[int, ...]
+    modes: tuple[str, ...]  # "precision memory_format"
+    rows: Mapping[str, Mapping[str, Sequence[Sequence[int]]]]  # call, direction, mode, batch
+    cublas: CublasRule
+
+    @classmethod
+    def load(cls, device: str, torch: str | None = None, cudnn: str | None = None) -> Workspaces:
+        """The table of that device, of the newest cuDNN unless torch or cudnn says which.
+
+        torch and cudnn may be given to any precision: "2.11" finds "2.11.0".
+        Raises UnknownNameError when no table is that device's or that version's.
+        """
+        tables = available()
+        of_device = [table for table in tables if table.device == device]
+        if not of_device:
+            raise UnknownNameError(
+                "device with a workspace table", device, sorted({t.device for t in tables})
+            )
+        for kind, wanted, versions in (
+            ("torch version", torch, [t.torch for t in of_device]),
+            ("cuDNN version", cudnn, [t.cudnn for t in of_device]),
+        ):
+            if wanted is None:
+                continue
+            keep = [i for i, version in enumerate(versions) if _is_prefix(wanted, version)]
+            if not keep:
+                raise UnknownNameError(f"{kind} of a {device} workspace table", wanted, versions)
+            of_device = [of_device[i] for i in keep]
+        return _read(max(of_device, key=lambda table: _numbers(table.cudnn)).file)
+
+    def convolution_bytes(
+        self,
+        call: ConvCall,
+        direction: Direction,
+        batch_size: int,
+        precision: str = "fp32",
+        memory_format: str = "contiguous",
+    ) -> int | None:
+        """Bytes that cuDNN allocates around that call, or None where the table does not know.
+
+        precision is one of `PRECISIONS`, memory_format one of `MEMORY_FORMATS`. None also
+        where ATen does not give the call to cuDNN, as bf16 on a T4.
+        Raises UnknownNameError for a precision or format that does not exist.
+        """
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
+        if memory_format not in MEMORY_FORMATS:
+            raise UnknownNameError("memory format", memory_format, MEMORY_FORMATS)
+        mode = f"{precision} {memory_format}"
+        row = self.rows.get(call.key, {}).get(direction)
+        if row is None or mode not in self.modes or batch_size not in self.batch_sizes:
+            return None
+        return row[self.modes.index(mode)][self.batch_sizes.index(batch_size)]
+
+    def gemm(self, operator: str, phase: Phase) -> tuple[GemmScratch, ...]:
+        """The blocks that one matrix product allocates; () for any other ATen operator."""
+        if operator not in GEMM_OPERATORS:
+            return ()
+        return self.cublas.gemm(operator, phase, self.compute_capability)
+
+
+@dataclass(frozen=True, order=True)
+class TableName:
+    """Which table: its device, the cuDNN that was asked and the torch release that pins it."""
+
+    device: str
+    cudnn: str
+    torch: str
+    file: str
+
+
+@cache
+def available() -> tuple[TableName, ...]:
+    """Every committed table, by device and cuDNN version."""
+    names = []
+    for entry in files("ninlab").joinpath("tables").iterdir():
+        if entry.name.startswith("cudnn-") and entry.name.endswith(".json"):
+            stem = entry.name.removeprefix("cudnn-").removesuffix(".json")
+            cudnn, torch, device = stem.split("-")
+            names.append(TableName(device, cudnn, torch.removeprefix("torch"), entry.name))
+    return tuple(sorted(names, key=lambda name: (name.device, _numbers(name.cudnn))))
+
+
+@cache
+def _read(file: str) -> Workspaces:
+    table: Mapping[str, Any] = json.loads(
+        files("ninlab").joinpath("tables", file).read_text(encoding="utf-8")
+    )
+    torch_minor = ".".join(table["torch"].split(".")[:2])
+    if torch_minor not in CUBLAS_RULES:
+        raise NinlabError(
+            f"{file} is for torch {table['torch']}, whose cuBLAS rule is not in CUBLAS_RULES "
+            f"(known: {', '.join(CUBLAS_RULES)})"
+        )
+    return Workspaces(
+        device=table["device"],
+        cudnn=table["cudnn"],
+        torch=table["torch"],
+        compute_capability=table["device_properties"]["deviceVer"] // 10,
+        batch_sizes=tuple(table["batch_sizes"]),
+        modes=tuple(table["modes"]),
+        rows=table["rows"],
+        cublas=CUBLAS_RULES[torch_minor],
+    )
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _is_prefix(wanted: str, version: str) -> bool:
+    return f"{version}.".startswith(f"{wanted}.")

@@ -1,0 +1,251 @@
+import importlib.util
+import json
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ninlab.architectures import ARCHITECTURES
+from ninlab.errors import UnknownNameError
+from ninlab.networks import build
+from ninlab.reports import Phase
+from ninlab.workspaces import (
+    CUBLAS_RULES,
+    MEMORY_FORMATS,
+    PRECISIONS,
+    ConvCall,
+    Direction,
+    Workspaces,
+    available,
+)
+
+BATCH_SIZES = (1, 16, 32, 64, 128, 256)
+TOOL = Path(__file__).parents[1] / "tools" / "cudnn_workspaces.py"
+NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
+
+
+@pytest.fixture(params=available(), ids=lambda name: name.file)
+def table(request):
+    return Workspaces.load(request.param.device, cudnn=request.param.cudnn)
+
+
+@cache
+def convolutions_of(name):
+    """(call, needs an input gradient) of every convolution that the module runs on meta."""
+    calls = []
+
+    def record(conv, inputs, _):
+        (images,) = inputs
+        call = ConvCall(
+            tuple(images.shape[1:]),
+            tuple(conv.weight.shape),
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            conv.groups,
+        )
+        calls.append((call, images.requires_grad))
+
+    network = build(name, device="meta")
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_hook(record)
+    network(torch.empty(1, *ARCHITECTURES[name].input_shape, device="meta"))
+    return calls
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_every_convolution_of_every_network_has_its_workspaces(table, name):
+    for call, needs_input_gradient in convolutions_of(name):
+        directions = set(Direction) - (
+            set() if needs_input_gradient else {Direction.INPUT_GRADIENT}
+        )
+        sizes = [
+            table.convolution_bytes(call, direction, batch_size, *mode.split())
+            for direction in directions
+            for batch_size in BATCH_SIZES
+            for mode in table.modes
+        ]
+        assert all(isinstance(size, int) and size >= 0 for size in sizes), call.key
+
+
+def test_tables_exist_for_the_torch_of_the_h100_and_the_newest_one_on_two_devices():
+    assert {(name.device, name.torch) for name in available()} == {
+        (device, torch_version)
+        for device in ("h100", "t4")
+        for torch_version in ("2.11.0", "2.15.0")
+    }
+
+
+@pytest.mark.parametrize(
+    ("call", "batch_size", "precision"),
+    [
+        (NIN_STEM, 7, "fp32"),
+        (ConvCall((1, 224, 224), (97, 1, 11, 11), (4, 4)), 16, "fp32"),
+    ],
+    ids=["batch size", "call"],
+)
+def test_what_a_table_does_not_hold_is_none_and_never_zero(call, batch_size, precision):
+    for name in available():
+        table = Workspaces.load(name.device, cudnn=name.cudnn)
+        assert table.convolution_bytes(call, Direction.FORWARD, batch_size, precision) is None
+
+
+def test_no_input_gradient_is_tabled_for_the_convolution_that_reads_the_images():
+    table = Workspaces.load("h100")
+    assert table.convolution_bytes(NIN_STEM, Direction.WEIGHT_GRADIENT, 16) is not None
+    assert table.convolution_bytes(NIN_STEM, Direction.INPUT_GRADIENT, 16) is None
+
+
+def test_bf16_convolutions_of_a_device_before_ampere_are_not_cudnns():
+    assert Workspaces.load("t4").convolution_bytes(NIN_STEM, Direction.FORWARD, 16, "bf16") is None
+    assert (
+        Workspaces.load("h100").convolution_bytes(NIN_STEM, Direction.FORWARD, 16, "bf16")
+        is not None
+    )
+
+
+def test_tf32_changes_nothing_on_a_device_that_has_no_tf32():
+    table = Workspaces.load("t4")
+    fp32, tf32 = (
+        [
+            modes[table.modes.index(f"{precision} {memory_format}")]
+            for row in table.rows.values()
+            for modes in row.values()
+            for memory_format in MEMORY_FORMATS
+        ]
+        for precision in ("fp32", "tf32")
+    )
+    assert fp32 == tf32
+
+
+def test_the_newest_cudnn_answers_unless_a_version_is_named():
+    assert Workspaces.load("h100").torch == "2.15.0"
+    assert Workspaces.load("h100", torch="2.11").cudnn == "9.19.0.56"
+    assert Workspaces.load("h100", cudnn="9.19").torch == "2.11.0"
+    with pytest.raises(UnknownNameError, match=r"'2\.1'.*known: 2\.11\.0, 2\.15\.0"):
+        Workspaces.load("h100", torch="2.1")  # no version of the line 2.1, whatever it begins with
+
+
+def test_names_that_do_not_exist_are_answered_with_those_that_do():
+    with pytest.raises(UnknownNameError, match=r"'a100'.*known: h100, t4"):
+        Workspaces.load("a100")
+    table = Workspaces.load("h100")
+    with pytest.raises(UnknownNameError, match="known: fp32, tf32, bf16"):
+        table.convolution_bytes(NIN_STEM, Direction.FORWARD, 16, "fp16")
+    with pytest.raises(UnknownNameError, match="known: contiguous, channels_last"):
+        table.convolution_bytes(NIN_STEM, Direction.FORWARD, 16, "fp32", "nhwc")
+
+
+@st.composite
+def conv_calls(draw):
+    groups = draw(st.integers(1, 3))
+    pair = lambda low, high: draw(st.tuples(*[st.integers(low, high)] * 2))  # noqa: E731
+    dilation, window = pair(1, 2), pair(1, 4)
+    reach = [step * (extent - 1) + 1 for step, extent in zip(dilation, window, strict=True)]
+    height, width = (draw(st.integers(size, size + 12)) for size in reach)
+    in_channels = draw(st.integers(1, 4))
+    return ConvCall(
+        (groups * in_channels, height, width),
+        (groups * draw(st.integers(1, 4)), in_channels, *window),
+        pair(1, 3),
+        pair(0, 2),
+        dilation,
+        groups,
+    )
+
+
+@given(call=conv_calls())
+def test_a_calls_output_shape_is_torchs(call):
+    output = nn.functional.conv2d(
+        torch.empty(1, *call.input_shape, device="meta"),
+        torch.empty(call.weight_shape, device="meta"),
+        stride=call.stride,
+        padding=call.padding,
+        dilation=call.dilation,
+        groups=call.groups,
+    )
+    assert call.output_shape == tuple(output.shape[1:])
+
+
+@given(one=conv_calls(), other=conv_calls())
+def test_two_calls_share_a_key_only_when_they_are_the_same(one, other):
+    assert (one.key == other.key) == (one == other)
+
+
+def test_cublas_takes_its_own_default_size_before_hopper_and_32_mib_on_it():
+    # 8,519,680 bytes is what users of torch 2.0 to 2.10 report for the first matrix product.
+    for rule in CUBLAS_RULES.values():
+        assert rule.gemm("mm", Phase.BACKWARD, 75)[0].bytes == 8_519_680
+        assert rule.gemm("mm", Phase.BACKWARD, 90)[0].bytes == 32 * 2**20
+
+
+def test_kept_cublas_workspaces_belong_to_the_thread_and_the_others_to_nobody():
+    kept, freed = Workspaces.load("h100", torch="2.11"), Workspaces.load("h100", torch="2.15")
+    forward, backward = kept.gemm("addmm", Phase.FORWARD), kept.gemm("mm", Phase.BACKWARD)
+    assert {block.owner for block in forward}.isdisjoint(block.owner for block in backward)
+    assert sum(block.bytes for block in (*forward, *backward)) == 65 * 2**20
+    for operator in ("addmm", "mm"):
+        assert [block.owner for block in freed.gemm(operator, Phase.BACKWARD)] == [None]
+
+
+def test_operators_that_are_no_matrix_products_ask_cublas_for_nothing():
+    assert Workspaces.load("h100").gemm("convolution", Phase.FORWARD) == ()
+
+
+def test_a_table_says_where_it_comes_from(table):
+    name = next(n for n in available() if (n.device, n.cudnn) == (table.device, table.cudnn))
+    path = TOOL.parents[1] / "ninlab" / "tables" / name.file
+    head = json.loads(path.read_text(encoding="utf-8"))
+    assert head["command"].startswith("python tools/cudnn_workspaces.py --device")
+    assert head["generated"]
+    assert head["device_properties_source"]
+    assert (head["cudnn"], head["torch"], head["device"]) == (name.cudnn, name.torch, name.device)
+
+
+@cache
+def tool():
+    spec = importlib.util.spec_from_file_location("cudnn_workspaces", TOOL)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tool_asks_for_the_same_convolutions_as_the_modules_run():
+    for name, architecture in ARCHITECTURES.items():
+        asked = set(tool().convolutions(architecture))
+        ran = {
+            (call, direction)
+            for call, needs_input_gradient in convolutions_of(name)
+            for direction in Direction
+            if needs_input_gradient or direction is not Direction.INPUT_GRADIENT
+        }
+        assert asked == ran
+
+
+def test_the_cudnn_of_this_environment_still_answers_what_the_tables_say():
+    try:
+        cudnn = tool().Cudnn(tool().site_of_this_environment())
+    except SystemExit as missing:
+        pytest.skip(str(missing))
+    names = [name for name in available() if name.cudnn == cudnn.version]
+    if not names:
+        pytest.skip(f"no table was made with cuDNN {cudnn.version}")
+    for name in names:
+        table = Workspaces.load(name.device, cudnn=name.cudnn)
+        oracle = tool().Oracle(cudnn, tool().DEVICES[name.device])
+        for call, direction in tool().convolutions(ARCHITECTURES["nin"]):
+            for mode in table.modes:
+                assert table.convolution_bytes(
+                    call, direction, 64, *mode.split()
+                ) == oracle.workspace_bytes(call, direction, 64, mode)
+
+
+def test_the_precisions_and_formats_of_the_tables_are_those_that_can_be_asked_for(table):
+    assert set(table.modes) <= {f"{p} {m}" for p in PRECISIONS for m in MEMORY_FORMATS}
