@@ -1,0 +1,155 @@
+"""The direction of the imports: the table of modules, what each may import, and the proof that
+the counting core needs no torch.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import ninlab
+
+PACKAGE = Path(ninlab.__file__).parent
+ANYONE = {"errors", "units", "__init__"}
+"""Imported by whoever likes: what an error is, and how a quantity is written."""
+
+# module: (modules of ninlab beside ANYONE, third-party packages). A module that is not here fails.
+LAYERS: dict[str, tuple[set[str], set[str]]] = {
+    "__init__": (set(), set()),
+    "errors": (set(), set()),
+    "units": (set(), set()),
+    # the counting core: what a reader can follow with paper
+    "architectures": (set(), set()),
+    "reports": (set(), {"pandas"}),
+    "formulas": ({"architectures", "reports"}, set()),
+    "liveness": ({"architectures", "formulas", "reports"}, set()),
+    "allocator": ({"reports"}, set()),
+    "workspaces": ({"reports"}, set()),
+    "devices": (set(), set()),
+    "roofline": ({"architectures", "devices", "formulas", "reports"}, set()),
+    # the second opinion: never architectures, never formulas
+    "resources": ({"allocator", "reports"}, {"fvcore", "pandas", "torch"}),
+    # what runs
+    "networks": ({"architectures", "formulas"}, {"torch"}),
+    "data": (set(), {"numpy", "torch", "torchvision"}),
+    "recipes": (set(), set()),
+    "records": ({"recipes"}, {"pandas"}),
+    "environment": ({"records"}, {"torch"}),
+    "training": (
+        {"architectures", "data", "environment", "networks", "recipes", "records"},
+        {"safetensors", "torch"},
+    ),
+    "measurement": ({"environment", "networks", "records"}, {"torch"}),
+    "experiments": ({"architectures", "recipes", "records"}, set()),
+    # what readers see
+    "figures": (
+        {
+            *("architectures", "formulas", "liveness", "allocator", "workspaces", "devices"),
+            *("experiments", "recipes", "records", "reports", "roofline"),
+        },
+        {"pandas", "plotly"},
+    ),
+    "calculator": ({"architectures", "devices", "formulas", "liveness", "reports"}, {"sympy"}),
+    "bookext": (set(), {"docutils", "plotly", "sphinx"}),
+}
+MAY_IMPORT_ALL = {"__main__", "commands"}
+TORCH_FREE = sorted(
+    name for name, (_, packages) in LAYERS.items() if not packages & {"torch", "torchvision"}
+)
+
+
+def modules() -> dict[str, list[Path]]:
+    """Files by module name; a folder with an __init__.py counts as one module."""
+    found = {path.stem: [path] for path in PACKAGE.glob("*.py")}
+    for init in PACKAGE.glob("*/__init__.py"):
+        found[init.parent.name] = sorted(init.parent.rglob("*.py"))
+    return found
+
+
+def run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """All nodes of a module but those under ``if TYPE_CHECKING:``, which never run."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        yield from run_time_nodes(node)
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names of what a file imports, at the top or inside a function."""
+    for node in run_time_nodes(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name} uses a relative import; write it in full"
+            if node.module == "ninlab":
+                yield from (f"ninlab.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def siblings_and_packages(files: list[Path]) -> tuple[set[str], set[str]]:
+    """(modules of ninlab, third-party packages) that a module imports."""
+    siblings, packages = set(), set()
+    known = modules()
+    for name in (name for path in files for name in imports(path)):
+        top, _, rest = name.partition(".")
+        if top == "ninlab":
+            first = rest.partition(".")[0]
+            siblings.add(first if first in known else "__init__")
+        elif top not in sys.stdlib_module_names:
+            packages.add(top)
+    return siblings, packages
+
+
+def test_every_module_has_its_place_in_the_table() -> None:
+    assert set(modules()) - MAY_IMPORT_ALL <= set(LAYERS)
+
+
+@pytest.mark.parametrize("name", sorted(set(modules()) - MAY_IMPORT_ALL))
+def test_a_module_imports_only_what_its_layer_allows(name: str) -> None:
+    siblings, packages = siblings_and_packages(modules()[name])
+    allowed_siblings, allowed_packages = LAYERS[name]
+    assert siblings <= allowed_siblings | ANYONE | {name}
+    assert packages <= allowed_packages
+
+
+def test_nobody_imports_the_command_line() -> None:
+    for name in set(modules()) - MAY_IMPORT_ALL:
+        siblings, _ = siblings_and_packages(modules()[name])
+        assert not siblings & MAY_IMPORT_ALL, f"{name} imports the command line"
+
+
+def test_the_table_has_no_cycle() -> None:
+    order: list[str] = []
+    remaining = {name: siblings for name, (siblings, _) in LAYERS.items()}
+    while remaining:
+        free = {name for name, siblings in remaining.items() if siblings <= set(order)}
+        assert free, f"these modules import one another in a circle: {sorted(remaining)}"
+        order += sorted(free)
+        remaining = {name: rest for name, rest in remaining.items() if name not in free}
+
+
+def test_no_module_that_a_torch_free_one_imports_needs_torch() -> None:
+    for name in TORCH_FREE:
+        assert LAYERS[name][0] <= set(TORCH_FREE)
+
+
+def test_the_torch_free_modules_load_without_torch() -> None:
+    # bookext is imported by the build, where all of the book's packages are at hand.
+    present = [name for name in TORCH_FREE if name in modules() and name != "__init__"]
+    program = (
+        "import importlib, sys\n"
+        "sys.modules['torch'] = sys.modules['torchvision'] = None  # importing either now raises\n"
+        f"for name in {present!r}:\n"
+        "    importlib.import_module(f'ninlab.{name}')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stderr
