@@ -1,0 +1,302 @@
+"""What would PyTorch's CUDA caching allocator report for these memory events?
+
+Tensors ask for bytes (*requested*); the allocator hands out blocks of whole 512 bytes that
+it does not always split (*allocated*, what ``torch.cuda.max_memory_allocated`` reports) and
+takes segments from the device that it keeps for later (*reserved*). This module replays a
+step's events through a model of that allocator, without torch and without a GPU.
+
+Source: ``c10/cuda/CUDACachingAllocator.cpp`` and ``c10/core/AllocatorConfig.h`` of PyTorch
+with their default settings; the constants below carry the names they have there.
+
+Known limits: one stream; a device that never runs out, so that nothing is given back;
+``cudaMalloc`` is taken to return rising addresses, which decides only between free blocks
+of equal size.
+
+Imports from ninlab: reports, units and errors.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections import defaultdict, deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from ninlab.errors import NinlabError
+from ninlab.reports import Category, MemoryEvent, MemoryReport, Phase, tensor_peak
+from ninlab.units import BYTE_UNITS, format_bytes
+
+MIB = BYTE_UNITS["MiB"]
+
+MIN_BLOCK_BYTES = 512  # kMinBlockSize: every block is a multiple of it
+LARGEST_SMALL_BYTES = 1 * MIB  # kSmallSize: above it a request goes to the large pool
+SMALL_SEGMENT_BYTES = 2 * MIB  # kSmallBuffer: segment, or page, of the small pool
+LARGE_SEGMENT_BYTES = 20 * MIB  # large_segment_size: the same of the large pool
+OWN_SEGMENT_BYTES = 10 * MIB  # kMinLargeAlloc: from here on a request gets a segment to itself
+ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge: such a segment is a multiple of it
+
+
+@dataclass(slots=True, eq=False)
+class Block:
+    """Part of a segment: handed out, or free and waiting in its pool.
+
+    previous and next are its neighbors in the same segment.
+    """
+
+    pool: Pool
+    address: int
+    bytes: int
+    requested_bytes: int | None = None  # None while the block is free
+    previous: Block | None = field(default=None, repr=False)
+    next: Block | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True, eq=False)
+class Pool:
+    """The segments of either the small or the large requests, and their free blocks."""
+
+    segment_bytes: int  # of a shared segment, and of one page of an expandable one
+    smallest_remainder: int  # a block is split if at least that much remains
+    expandable: bool
+    end: int  # the first address never used so far
+    free: list[tuple[int, int, Block]] = field(default_factory=list)  # by size, then address
+    last: Block | None = None  # the block at the end of the newest segment
+
+    def best_fit(self, wanted: int) -> Block | None:
+        """The smallest free block of at least that many bytes, taken out of the pool.
+
+        The last block of an expandable segment counts as the largest: it can grow.
+        """
+        index = bisect_left(self.free, (wanted,))
+        if index == len(self.free):
+            return None
+        if self.expandable and self.free[index][2] is self.last and index + 1 < len(self.free):
+            index += 1
+        return self.free.pop(index)[2]
+
+    def take(self, block: Block) -> Block:
+        """That free block, taken out of the pool."""
+        self.free.pop(bisect_left(self.free, (block.bytes, block.address)))
+        return block
+
+    def put(self, block: Block) -> None:
+        """Make the block free for the next request that it fits."""
+        insort(self.free, (block.bytes, block.address, block))
+
+    def new_segment(self, wanted: int) -> Block:
+        """A segment from the device, large enough for that many bytes."""
+        size = self.segment_bytes
+        if wanted >= OWN_SEGMENT_BYTES:
+            size = _round_up(wanted, ROUND_LARGE_BYTES)
+        block = Block(self, self.end, size)
+        self.end += size
+        self.last = block
+        return block
+
+    def expand(self, wanted: int) -> tuple[Block, int]:
+        """The end of the one expandable segment, grown to at least that many bytes.
+
+        Returns the block and the bytes of the pages mapped for it. Free memory at the
+        end of the segment is used first.
+        """
+        last = self.last
+        tail = self.take(last) if last is not None and last.requested_bytes is None else None
+        mapped = _round_up(wanted - (tail.bytes if tail else 0), self.segment_bytes)
+        if tail is None:
+            tail = Block(self, self.end, 0, previous=last)
+            if last is not None:
+                last.next = tail
+            self.last = tail
+        tail.bytes += mapped
+        self.end += mapped
+        return tail, mapped
+
+    def split(self, block: Block, size: int) -> None:
+        """Cut the block to size and free the remainder, where the pool's rule allows it."""
+        remainder = block.bytes - size
+        if remainder < self.smallest_remainder:
+            return
+        rest = Block(self, block.address + size, remainder, previous=block, next=block.next)
+        if rest.next is not None:
+            rest.next.previous = rest
+        if self.last is block:
+            self.last = rest
+        block.next = rest
+        block.bytes = size
+        self.put(rest)
+
+    def merge(self, block: Block) -> None:
+        """Free the block, joined with the free blocks beside it."""
+        before, after = block.previous, block.next
+        if before is not None and before.requested_bytes is None:
+            self.take(before)
+            block.address = before.address
+            block.bytes += before.bytes
+            block.previous = before.previous
+            if block.previous is not None:
+                block.previous.next = block
+        if after is not None and after.requested_bytes is None:
+            self.take(after)
+            block.bytes += after.bytes
+            block.next = after.next
+            if block.next is not None:
+                block.next.previous = block
+            if self.last is after:
+                self.last = block
+        self.put(block)
+
+
+class CachingAllocator:
+    """The allocator of one device, empty at first.
+
+    expandable_segments is the setting of that name in ``PYTORCH_CUDA_ALLOC_CONF``: one
+    segment a pool that grows by pages, in which every remainder is split off.
+    """
+
+    def __init__(self, expandable_segments: bool = False) -> None:
+        self.expandable_segments = expandable_segments
+        split_all = MIN_BLOCK_BYTES
+        split_large = split_all if expandable_segments else LARGEST_SMALL_BYTES + 1
+        self._small = Pool(SMALL_SEGMENT_BYTES, split_all, expandable_segments, end=0)
+        self._large = Pool(LARGE_SEGMENT_BYTES, split_large, expandable_segments, end=2**60)
+        self._live: dict[int, Block] = {}
+        self.requested_bytes = self.allocated_bytes = self.reserved_bytes = 0
+        self.reset_peaks()
+
+    def reset_peaks(self) -> None:
+        """Start the peaks again from what is in use now, as ``reset_peak_memory_stats`` does."""
+        self.requested_peak_bytes = self.requested_bytes
+        self.allocated_peak_bytes = self.allocated_bytes
+        self.reserved_peak_bytes = self.reserved_bytes
+
+    @property
+    def live_blocks(self) -> tuple[Block, ...]:
+        """The blocks that are handed out, oldest first."""
+        return tuple(self._live.values())
+
+    def allocate(self, requested_bytes: int) -> Block:
+        """A block of at least that many bytes: the best fit in the pool, or new memory.
+
+        Raises NinlabError for a request under one byte; a tensor without elements asks
+        for none.
+        """
+        if requested_bytes < 1:
+            raise NinlabError(f"an allocation must be at least 1 byte, not {requested_bytes}")
+        size = _round_up(requested_bytes, MIN_BLOCK_BYTES)
+        pool = self._small if size <= LARGEST_SMALL_BYTES else self._large
+        block = pool.best_fit(size)
+        if block is None and pool.expandable:
+            block, mapped = pool.expand(size)
+            self.reserved_bytes += mapped
+        elif block is None:
+            block = pool.new_segment(size)
+            self.reserved_bytes += block.bytes
+        pool.split(block, size)
+        block.requested_bytes = requested_bytes
+        self._live[id(block)] = block
+        self.requested_bytes += requested_bytes
+        self.allocated_bytes += block.bytes
+        self.requested_peak_bytes = max(self.requested_peak_bytes, self.requested_bytes)
+        self.allocated_peak_bytes = max(self.allocated_peak_bytes, self.allocated_bytes)
+        self.reserved_peak_bytes = max(self.reserved_peak_bytes, self.reserved_bytes)
+        return block
+
+    def release(self, block: Block) -> None:
+        """Take the block back; its memory stays reserved for the requests that follow.
+
+        Raises NinlabError when the block is not handed out.
+        """
+        if self._live.pop(id(block), None) is None:
+            raise NinlabError(
+                f"the block of {format_bytes(block.bytes)} at address {block.address} is not "
+                "handed out; release a block once"
+            )
+        assert block.requested_bytes is not None
+        self.requested_bytes -= block.requested_bytes
+        self.allocated_bytes -= block.bytes
+        block.requested_bytes = None
+        block.pool.merge(block)
+
+    def replay(self, events: Sequence[MemoryEvent], batch_size: int) -> MemoryReport:
+        """The peaks of a warm step: the second of two on an empty device of this setting.
+
+        events are one warm step, with what it finds in `Phase.SETUP`. The first step finds
+        weights and batch only: gradients, scores and loss of an earlier step do not exist
+        yet, and the optimizer makes its state when it first runs. The second step meets
+        the segments the first one left, cut where it cut them, as on a GPU after warm-up.
+        Raises NinlabError when a step leaves other blocks than the next one expects.
+        """
+        device = CachingAllocator(self.expandable_segments)
+        steps = _Steps(device, events, batch_size)
+        steps.run_first()
+        device.reset_peaks()
+        steps.run_warm()
+        return replace(
+            tensor_peak(events, batch_size),
+            requested_peak_bytes=device.requested_peak_bytes,
+            allocated_peak_bytes=device.allocated_peak_bytes,
+            reserved_peak_bytes=device.reserved_peak_bytes,
+        )
+
+
+class _Steps:
+    """A first and a warm step on one device, from the events of the warm one."""
+
+    def __init__(
+        self, device: CachingAllocator, events: Sequence[MemoryEvent], batch_size: int
+    ) -> None:
+        self.device = device
+        self.batch_size = batch_size
+        self.setup = [event for event in events if event.phase is Phase.SETUP]
+        self.step = [event for event in events if event.phase is not Phase.SETUP]
+        self.live: dict[int, Block | None] = {}  # None: a tensor without elements
+        released = {event.block for event in self.step if not event.allocates}
+        self.inherited = [event for event in self.setup if event.block in released]
+
+    def run_first(self) -> None:
+        """Set up, and run the step without what an earlier one would have left."""
+        inherited = {event.block for event in self.inherited}
+        states = [event for event in self.setup if event.category is Category.OPTIMIZER_STATE]
+        late = inherited | {event.block for event in states}
+        self._run(event for event in self.setup if event.block not in late)
+        optimizer_runs = next(
+            (i for i, event in enumerate(self.step) if event.phase is Phase.STEP), len(self.step)
+        )
+        step = [*self.step[:optimizer_runs], *states, *self.step[optimizer_runs:]]
+        self._run(event for event in step if event.block not in inherited)
+
+    def run_warm(self) -> None:
+        """Run the step with the blocks that the first one left as those it inherits."""
+        left: dict[tuple[int, int], deque[int]] = defaultdict(deque)
+        for event in self.step:
+            if event.allocates and event.block in self.live:
+                left[event.constant_bytes, event.bytes_per_image].append(event.block)
+        renamed = {}
+        for event in self.inherited:
+            same_size = left[event.constant_bytes, event.bytes_per_image]
+            if not same_size:
+                raise NinlabError(
+                    f"the step releases {format_bytes(event.bytes(self.batch_size))} of the step "
+                    f"before ({event.category}, {event.layer!r}) but leaves no such block itself; "
+                    "replay the events of one warm step"
+                )
+            renamed[event.block] = same_size.popleft()
+        if any(left.values()):
+            raise NinlabError(
+                f"the step leaves {sum(map(len, left.values()))} block(s) behind that the next "
+                "one does not release; replay the events of one warm step"
+            )
+        self.live |= {new: self.live.pop(old) for new, old in renamed.items()}
+        self._run(iter(self.step))
+
+    def _run(self, events: Iterator[MemoryEvent]) -> None:
+        for event in events:
+            size = event.bytes(self.batch_size)
+            if event.allocates:
+                self.live[event.block] = self.device.allocate(size) if size else None
+            elif block := self.live.pop(event.block):
+                self.device.release(block)
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return -(-size // multiple) * multiple

@@ -1,0 +1,295 @@
+"""The model of the CUDA caching allocator, held to its published rules.
+
+The worked examples follow c10/cuda/CUDACachingAllocator.cpp by hand; the laws hold for
+every order of requests and releases.
+"""
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab.allocator import CachingAllocator
+from ninlab.errors import NinlabError
+from ninlab.reports import Category, MemoryEvent, Phase
+
+KIB, MIB = 2**10, 2**20
+
+sizes = st.one_of(
+    st.integers(1, 4 * KIB),
+    st.integers(1, 3 * MIB),
+    st.integers(1, 64 * MIB),
+    st.sampled_from([512, MIB, MIB + 1, 10 * MIB - 512, 10 * MIB, 11 * MIB + 512, 20 * MIB]),
+)
+settings_of_segments = st.booleans()
+
+
+@st.composite
+def traces(draw, max_steps: int = 60) -> list[int]:
+    """Requests (positive sizes) and releases (minus one minus the place among the live)."""
+    trace, live = [], 0
+    for _ in range(draw(st.integers(1, max_steps))):
+        if live and draw(st.integers(0, 2)) == 0:
+            trace.append(-1 - draw(st.integers(0, live - 1)))
+            live -= 1
+        else:
+            trace.append(draw(sizes))
+            live += 1
+    return trace
+
+
+def run(allocator: CachingAllocator, trace: list[int]):
+    """Carry out the trace; yields after every request and release."""
+    for step in trace:
+        if step > 0:
+            allocator.allocate(step)
+        else:
+            allocator.release(allocator.live_blocks[-1 - step])
+        yield
+
+
+def up_to_512(size: int) -> int:
+    return (size + 511) // 512 * 512
+
+
+# ---------------------------------------------------------------- laws of every trace
+
+
+@given(traces(), settings_of_segments)
+def test_requested_is_at_most_allocated_is_at_most_reserved(trace, expandable):
+    allocator = CachingAllocator(expandable)
+    for _ in run(allocator, trace):
+        assert allocator.requested_bytes <= allocator.allocated_bytes <= allocator.reserved_bytes
+    assert (
+        allocator.requested_peak_bytes
+        <= allocator.allocated_peak_bytes
+        <= allocator.reserved_peak_bytes
+    )
+
+
+@given(traces(), settings_of_segments)
+def test_live_blocks_never_overlap(trace, expandable):
+    allocator = CachingAllocator(expandable)
+    for _ in run(allocator, trace):
+        blocks = sorted(allocator.live_blocks, key=lambda block: block.address)
+        for before, after in pairwise(blocks):
+            assert before.address + before.bytes <= after.address
+
+
+@given(traces(), settings_of_segments)
+def test_the_counters_are_the_sums_over_the_live_blocks(trace, expandable):
+    allocator = CachingAllocator(expandable)
+    for _ in run(allocator, trace):
+        blocks = allocator.live_blocks
+        assert allocator.requested_bytes == sum(block.requested_bytes for block in blocks)
+        assert allocator.allocated_bytes == sum(block.bytes for block in blocks)
+
+
+@given(traces(), settings_of_segments)
+def test_a_released_network_holds_no_bytes_and_gives_none_back_to_the_device(trace, expandable):
+    allocator = CachingAllocator(expandable)
+    for _ in run(allocator, trace):
+        pass
+    reserved = allocator.reserved_bytes
+    for block in allocator.live_blocks:
+        allocator.release(block)
+    assert (allocator.requested_bytes, allocator.allocated_bytes) == (0, 0)
+    assert allocator.reserved_bytes == reserved == allocator.reserved_peak_bytes
+
+
+@given(traces())
+def test_with_expandable_segments_only_the_rounding_to_512_is_lost(trace):
+    allocator = CachingAllocator(expandable_segments=True)
+    for _ in run(allocator, trace):
+        wanted = [up_to_512(block.requested_bytes) for block in allocator.live_blocks]
+        assert allocator.allocated_bytes == sum(wanted)
+
+
+@given(traces())
+def test_by_default_a_block_wastes_at_most_one_mebibyte_and_a_small_one_nothing(trace):
+    allocator = CachingAllocator()
+    for _ in run(allocator, trace):
+        for block in allocator.live_blocks:
+            wanted = up_to_512(block.requested_bytes)
+            assert block.bytes - wanted <= (MIB if wanted > MIB else 0)
+
+
+@given(traces())
+def test_expandable_segments_reserve_whole_pages_and_less_than_one_more_than_ever_needed(trace):
+    allocator = CachingAllocator(expandable_segments=True)
+    for _ in run(allocator, [step for step in trace if step > 0]):
+        small = [b for b in allocator.live_blocks if b.bytes <= MIB]
+        large = [b for b in allocator.live_blocks if b.bytes > MIB]
+        pages = -(-sum(b.bytes for b in small) // (2 * MIB)) * 2 * MIB
+        pages += -(-sum(b.bytes for b in large) // (20 * MIB)) * 20 * MIB
+        assert allocator.reserved_bytes == pages
+
+
+@given(traces(), settings_of_segments)
+def test_the_same_trace_gives_the_same_addresses(trace, expandable):
+    first, second = CachingAllocator(expandable), CachingAllocator(expandable)
+    for _ in zip(run(first, trace), run(second, trace), strict=True):
+        pass
+    assert [b.address for b in first.live_blocks] == [b.address for b in second.live_blocks]
+    assert first.reserved_bytes == second.reserved_bytes
+
+
+@given(traces(), sizes, settings_of_segments)
+def test_a_block_just_released_serves_the_same_request_without_new_memory(trace, size, expandable):
+    allocator = CachingAllocator(expandable)
+    for _ in run(allocator, trace):
+        pass
+    allocator.release(allocator.allocate(size))
+    reserved = allocator.reserved_bytes
+    allocator.allocate(size)
+    assert allocator.reserved_bytes == reserved
+
+
+# ---------------------------------------------------------------- worked by hand
+
+
+@pytest.mark.parametrize(
+    ("requested", "allocated", "reserved"),
+    [
+        (1, 512, 2 * MIB),
+        (513, 1024, 2 * MIB),
+        (MIB, MIB, 2 * MIB),  # the largest request of the small pool
+        (MIB + 1, MIB + 512, 20 * MIB),  # the smallest of the large pool: 19 MiB are cut off
+        (10 * MIB - 512, 10 * MIB - 512, 20 * MIB),
+        (10 * MIB, 10 * MIB, 10 * MIB),  # from here on a segment of its own
+        (10 * MIB + 1, 10 * MIB + 512, 12 * MIB),  # more than 1 MiB remains: cut off
+        (11 * MIB, 12 * MIB, 12 * MIB),  # exactly 1 MiB remains: not cut off
+        (11 * MIB - 512, 11 * MIB - 512, 12 * MIB),
+        (20 * MIB + 1, 20 * MIB + 512, 22 * MIB),
+    ],
+)
+def test_the_first_request_follows_the_published_rules(requested, allocated, reserved):
+    allocator = CachingAllocator()
+    allocator.allocate(requested)
+    assert (allocator.allocated_bytes, allocator.reserved_bytes) == (allocated, reserved)
+
+
+@pytest.mark.parametrize(
+    ("requested", "reserved"),
+    [(1, 2 * MIB), (MIB + 1, 20 * MIB), (11 * MIB, 20 * MIB), (20 * MIB + 1, 40 * MIB)],
+)
+def test_the_first_request_maps_pages_of_2_or_20_mebibytes(requested, reserved):
+    allocator = CachingAllocator(expandable_segments=True)
+    allocator.allocate(requested)
+    assert allocator.reserved_bytes == reserved
+
+
+def test_the_smallest_free_block_that_fits_is_taken():
+    allocator = CachingAllocator()
+    wide, _, narrow, _ = (allocator.allocate(size * KIB) for size in (64, 1, 32, 1))
+    allocator.release(wide)
+    allocator.release(narrow)
+    assert allocator.allocate(16 * KIB).address == narrow.address
+
+
+def test_neighbors_that_are_free_become_one_block():
+    allocator = CachingAllocator()
+    blocks = [allocator.allocate(512 * KIB) for _ in range(4)]  # one small segment, full
+    for block in (blocks[0], blocks[2], blocks[1]):
+        allocator.release(block)
+    assert allocator.allocate(MIB).address == blocks[0].address
+    assert allocator.reserved_bytes == 2 * MIB
+
+
+def test_a_cached_block_with_one_mebibyte_to_spare_is_handed_out_whole():
+    allocator = CachingAllocator()
+    allocator.release(allocator.allocate(12 * MIB))
+    allocator.allocate(11 * MIB)
+    assert allocator.allocated_bytes == 12 * MIB
+    assert allocator.requested_bytes == 11 * MIB
+
+
+def test_an_expandable_segment_grows_from_the_free_memory_at_its_end():
+    allocator = CachingAllocator(expandable_segments=True)
+    allocator.allocate(15 * MIB)  # 5 MiB of the page stay free
+    allocator.allocate(24 * MIB)  # needs 19 MiB more: one page
+    assert allocator.reserved_bytes == 40 * MIB
+
+
+def test_an_expandable_segment_spares_its_growing_end_for_large_requests():
+    allocator = CachingAllocator(expandable_segments=True)
+    hole = allocator.allocate(8 * MIB)
+    allocator.allocate(8 * MIB)  # 4 MiB stay free at the end: the better fit, but it can grow
+    allocator.release(hole)
+    assert allocator.allocate(3 * MIB).address == hole.address
+
+
+def test_a_block_is_released_once():
+    allocator = CachingAllocator()
+    block = allocator.allocate(512)
+    allocator.release(block)
+    with pytest.raises(NinlabError, match="release a block once"):
+        allocator.release(block)
+
+
+def test_an_empty_request_is_refused():
+    with pytest.raises(NinlabError, match="at least 1 byte, not 0"):
+        CachingAllocator().allocate(0)
+
+
+# ---------------------------------------------------------------- replay of a step
+
+
+def event(allocates, block, size, category, phase, layer=""):
+    return MemoryEvent(allocates, block, 0, size, category, phase, layer, "operator")
+
+
+def one_weight_step(scratch: int = 0) -> list[MemoryEvent]:
+    """A step of one weight of 3 MiB with a gradient, an optimizer state and an activation."""
+    size = 3 * MIB
+    steps = [
+        event(True, 0, size, Category.PARAMETER, Phase.SETUP),
+        event(True, 1, size, Category.OPTIMIZER_STATE, Phase.SETUP),
+        event(True, 2, size, Category.GRADIENT, Phase.SETUP),
+        event(False, 2, size, Category.GRADIENT, Phase.ZERO_GRAD),
+        event(True, 3, size, Category.ACTIVATION, Phase.FORWARD),
+        event(True, 4, size, Category.GRADIENT, Phase.BACKWARD),
+        event(False, 3, size, Category.ACTIVATION, Phase.BACKWARD),
+        event(True, 5, size, Category.TEMPORARY, Phase.STEP),
+        event(False, 5, size, Category.TEMPORARY, Phase.STEP),
+    ]
+    if scratch:
+        around_backward = [
+            event(allocates, 6, scratch, Category.WORKSPACE, Phase.BACKWARD)
+            for allocates in (True, False)
+        ]
+        steps[6:6] = around_backward
+    return steps
+
+
+def test_replay_tells_tensors_requests_blocks_and_segments_apart():
+    report = CachingAllocator().replay(one_weight_step(scratch=5 * MIB), batch_size=1)
+    assert report.tensor_peak_bytes == 4 * 3 * MIB
+    assert report.requested_peak_bytes == 4 * 3 * MIB + 5 * MIB
+    assert report.allocated_peak_bytes == report.requested_peak_bytes
+    assert report.reserved_peak_bytes == 20 * MIB
+    assert sum(report.by_category.values()) == report.tensor_peak_bytes
+
+
+def test_replay_reports_the_warm_step_not_the_first():
+    # Step 1 has no gradient and no state yet at its start; only the warm step holds all five.
+    report = CachingAllocator(expandable_segments=True).replay(one_weight_step(), batch_size=7)
+    assert report.requested_peak_bytes == 7 * 4 * 3 * MIB
+    assert report.reserved_peak_bytes == -(-7 * 4 * 3 // 20) * 20 * MIB
+
+
+def test_a_tensor_without_elements_asks_for_nothing():
+    empty = event(True, 9, 0, Category.INPUT, Phase.SETUP)
+    with_empty = CachingAllocator().replay([empty, *one_weight_step()], batch_size=1)
+    assert with_empty == CachingAllocator().replay(one_weight_step(), batch_size=1)
+
+
+def test_events_that_are_no_warm_step_are_refused():
+    step = one_weight_step()
+    without_gradient = [e for e in step if e.block != 4]
+    with pytest.raises(NinlabError, match="leaves no such block itself"):
+        CachingAllocator().replay(without_gradient, batch_size=1)
+    leaking = [e for e in step if e.allocates or e.block != 3]
+    with pytest.raises(NinlabError, match=r"leaves 1 block\(s\) behind"):
+        CachingAllocator().replay(leaking, batch_size=1)
