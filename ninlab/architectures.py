@@ -580,6 +580,17 @@ NIN_28_TEXTBOOK = register(
         initialization=XAVIER_WEIGHTS,
     )
 )
+NIN_JULIA_28 = register(
+    replace(
+        NIN_28,
+        name="nin_julia_28",
+        title="NiN, Julia version, at 28x28",
+        layers=nin_layers(SMALL_STEM, one_by_one_layers=1),
+        source="Bhattacharya2023",
+        deviations=(*NIN_28.deviations[:1], *NIN_JULIA.deviations[-2:]),
+        initialization=XAVIER_ZERO_BIASES,
+    )
+)
 
 
 def _design_variants(base: Architecture, stem: Stem) -> None:
@@ -618,18 +629,27 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
 
 
 def _repairs(textbook: Architecture, stem: Stem) -> None:
-    """Register each repair of the textbook's network on its own."""
-    for suffix, what, last_relu, initialization in (
-        ("zero_bias", "zero biases", True, XAVIER_ZERO_BIASES),
-        ("kaiming", "Kaiming weights and zero biases", True, KAIMING_ZERO_BIASES),
-        ("linear_last", "no ReLU after the last convolution", False, XAVIER_WEIGHTS),
-    ):
+    """Register each repair of the textbook's network, tried or true, on its own."""
+    last_width = stem.blocks[-1][0]
+    repairs: tuple[tuple[str, str, Initialization, dict[str, Any]], ...] = (
+        ("zero_bias", "zero biases", XAVIER_ZERO_BIASES, {}),
+        ("kaiming", "Kaiming weights and zero biases", KAIMING_ZERO_BIASES, {}),
+        ("linear_last", "no ReLU after the last convolution", XAVIER_WEIGHTS, {"last_relu": False}),
+        ("batch_norm", "batch normalisation", XAVIER_WEIGHTS, {"batch_norm": True}),
+        (
+            "gradual",
+            "last block narrows in three steps",
+            XAVIER_WEIGHTS,
+            {"reduction": (last_width // 2, last_width // 4)},
+        ),
+    )
+    for suffix, what, initialization, knobs in repairs:
         register(
             replace(
                 textbook,
                 name=f"{textbook.name}_{suffix}",
                 title=f"{textbook.title}, {what}",
-                layers=nin_layers(stem, last_relu=last_relu),
+                layers=nin_layers(stem, **knobs),
                 deviations=(*textbook.deviations, what),
                 initialization=initialization,
             )
@@ -808,6 +828,17 @@ VGG11_28 = register(
         ),
         deviations=("28x28 input: an eighth of the widths, no last pool",),
         initialization=KAIMING_ZERO_BIASES,
+    )
+)
+VGG11_QUARTER_28 = register(
+    replace(
+        VGG11_28,
+        name="vgg11_quarter_28",
+        title="VGG-11 at 28x28, quarter width",
+        layers=vgg_layers(
+            VGG_CONVOLUTIONS["vgg11"], divide_widths_by=32, hidden_features=784, last_pool=False
+        ),
+        deviations=("28x28 input: a quarter of the widths of VGG-11 at 28x28, no last pool",),
     )
 )
 GOOGLENET_28 = register(
