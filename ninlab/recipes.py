@@ -1,0 +1,149 @@
+"""How is a network trained? Everything but the network, the data and the seed, as data.
+
+A `Recipe` holds the numbers of one training run. It is part of every run's record, so a
+recipe read back from a record trains the same way again.
+
+Imports from ninlab: errors only, and no torch: `experiments` plans with recipes, `records`
+keeps them, `training` carries them out.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ninlab.errors import NinlabError, UnknownNameError
+
+
+class Optimizer(StrEnum):
+    """What turns gradients into steps."""
+
+    SGD = "sgd"  # with momentum when the recipe's momentum is above 0
+    ADAM = "adam"
+
+
+class Schedule(StrEnum):
+    """How the learning rate moves over the run."""
+
+    CONSTANT = "constant"
+    ONE_CYCLE = "one_cycle"  # straight up to the peak, straight down to 0
+
+
+class Precision(StrEnum):
+    """In which arithmetic convolutions and matrix products run; weights are float32 in all."""
+
+    FP32 = "fp32"
+    TF32 = "tf32"
+    BF16 = "bf16"
+
+
+class Augmentation(StrEnum):
+    """What happens to a training image before it is seen."""
+
+    NONE = "none"
+    FLIP = "flip"  # mirrored left to right, every second time
+
+
+class EvaluationSet(StrEnum):
+    """Which images measure the run; the training images are the rest of the training split."""
+
+    TEST = "test"
+    HELD_OUT = "held_out"  # training images, taken out before training
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One way to train. Learning rate and momentum as in torch.optim.
+
+    train_images limits training to the first images of the shuffled split; None takes all.
+    standardize shifts and scales pixels to mean 0 and variance 1 over the training images;
+    without it pixels are divided by 255 only. Raises NinlabError when a number is out of range.
+    """
+
+    learning_rate: float
+    epochs: int
+    batch_size: int = 128
+    optimizer: Optimizer = Optimizer.SGD
+    momentum: float = 0.0
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Schedule = Schedule.CONSTANT
+    precision: Precision = Precision.FP32
+    augmentation: Augmentation = Augmentation.NONE
+    standardize: bool = False
+    evaluation_set: EvaluationSet = EvaluationSet.TEST
+    train_images: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind in _ENUMS.items():
+            object.__setattr__(self, name, _member(kind, getattr(self, name)))
+        _require(
+            math.isfinite(self.learning_rate) and self.learning_rate >= 0,
+            "learning rate",
+            self.learning_rate,
+            "a finite number of at least 0, such as 0.05",
+        )
+        _require(self.epochs >= 1, "number of epochs", self.epochs, "at least 1")
+        _require(self.batch_size >= 1, "batch size", self.batch_size, "at least 1")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+        _require(
+            self.momentum > 0 or not self.nesterov,
+            "momentum",
+            self.momentum,
+            "above 0 for Nesterov's variant",
+        )
+        _require(self.weight_decay >= 0, "weight decay", self.weight_decay, "at least 0")
+        _require(
+            self.train_images is None or self.train_images >= 1,
+            "number of training images",
+            self.train_images,
+            "at least 1, or left out for all of them",
+        )
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """The learning rate of that step (from 0) of a run of that many steps.
+
+        The one-cycle schedule climbs for a fifth of the run. Source: Smith2018, with straight
+        lines and without the momentum cycle.
+        """
+        if self.schedule is Schedule.CONSTANT:
+            return self.learning_rate
+        progress = (step + 0.5) / steps
+        rise = 0.2
+        factor = progress / rise if progress < rise else (1 - progress) / (1 - rise)
+        return self.learning_rate * factor
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as JSON values, every field present."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Recipe:
+        """The recipe of a record. Raises NinlabError for a missing, unknown or invalid field."""
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            raise NinlabError(f"the recipe does not fit its schema: {error}") from None
+
+
+_ENUMS: dict[str, type[StrEnum]] = {
+    "optimizer": Optimizer,
+    "schedule": Schedule,
+    "precision": Precision,
+    "augmentation": Augmentation,
+    "evaluation_set": EvaluationSet,
+}
+
+
+def _member(kind: type[StrEnum], value: str) -> StrEnum:
+    try:
+        return kind(value)
+    except ValueError:
+        raise UnknownNameError(kind.__name__.lower(), str(value), [str(m) for m in kind]) from None
+
+
+def _require(holds: bool, what: str, value: object, rule: str) -> None:
+    if not holds:
+        raise NinlabError(f"the {what} is {value}, but must be {rule}")
