@@ -1,0 +1,102 @@
+"""Which machine and which software is this process running on?
+
+Fills in the `Device` and `Software` of a record. Imports from ninlab: records and errors.
+Needs torch; asks the driver through nvidia-smi where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+
+import torch
+
+import ninlab
+from ninlab.errors import NinlabError
+from ninlab.records import Device, Software
+
+
+def parse_device(name: str) -> torch.device:
+    """The torch device of that name; "auto" takes the GPU where there is one.
+
+    Raises NinlabError for a device that torch does not know or this machine does not have.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise NinlabError(f"unknown device {name!r}; write cpu, cuda or cuda:0") from None
+    if device.type not in ("cpu", "cuda"):
+        raise NinlabError(f"runs are not made on {name!r}; write cpu, cuda or cuda:0")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise NinlabError(
+            f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; write cpu"
+        )
+    return device
+
+
+def describe_device(device: torch.device) -> Device:
+    """What a record says of the device."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        driver, power_limit = _ask_driver(device)
+        return Device(
+            slug=slug(properties.name),
+            name=properties.name,
+            memory_bytes=properties.total_memory,
+            driver=driver,
+            power_limit_watts=power_limit,
+        )
+    pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return Device(
+        slug="cpu",
+        name=_processor_name(),
+        memory_bytes=pages * page_bytes,
+        threads=torch.get_num_threads(),
+    )
+
+
+def describe_software() -> Software:
+    """The versions that a record names."""
+    cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
+    return Software(
+        python=platform.python_version(),
+        torch=torch.__version__,
+        ninlab=ninlab.__version__,
+        cuda=torch.version.cuda if torch.cuda.is_available() else None,
+        cudnn=None if cudnn is None else str(cudnn),
+    )
+
+
+def slug(name: str) -> str:
+    """A device's name as part of a file name: ``slug("NVIDIA H100") == "nvidia-h100"``."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def _processor_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def _ask_driver(device: torch.device) -> tuple[str | None, float | None]:
+    """(driver version, power limit in watts) as nvidia-smi tells them, None where it does not."""
+    uuid = torch.cuda.get_device_properties(device).uuid
+    query = ["nvidia-smi", f"--id=GPU-{uuid}", "--query-gpu=driver_version,power.limit",
+             "--format=csv,noheader,nounits"]  # fmt: skip
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True).stdout
+        driver, watts = (field.strip() for field in answer.split(","))
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return None, None
+    try:
+        return driver, float(watts)
+    except ValueError:  # "[N/A]" on cards without a limit
+        return driver, None
