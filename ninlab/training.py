@@ -1,0 +1,530 @@
+"""How does one run go? A network, a recipe, images and a seed in; curves and an outcome out.
+
+The whole data set lies on the device as uint8; a step picks its images by index, so that
+nothing is copied from the host and nothing waits for the device before an epoch ends. On a
+GPU the step is captured into one CUDA graph, and used only if one replay does what one eager
+step does. The same code runs eagerly on the CPU, where the same seed gives the same losses.
+
+Imports from ninlab: architectures, networks, data, environment, recipes, records, errors.
+Known limits: the ragged last batch of an epoch is dropped (60,000 images at batch 128 are
+468 steps); on a GPU runs are seeded, not bit-reproducible.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ninlab import data, records
+from ninlab.architectures import Architecture, architecture
+from ninlab.data import LabeledImages
+from ninlab.environment import describe_device, describe_software
+from ninlab.errors import DataError, RecordError
+from ninlab.networks import build
+from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe
+from ninlab.records import DataSet, EpochResult, LossCurve, Outcome, RunRecord
+
+STUCK_LOSS = 0.99
+"""A run is stuck when its last epoch's mean training loss is at least this share of
+ln(classes), the loss of guessing: it has learned less than a hundredth of what there is."""
+
+_EVALUATION_BATCH = 500
+_WARM_UP_STEPS = 3
+
+StepCallback = Callable[[int], None]
+"""Called with the number of steps taken so far; must not read from the device."""
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What one run gave: the trained network and all that its record says of it."""
+
+    network: nn.Module
+    architecture: Architecture
+    recipe: Recipe
+    seed: int
+    device: torch.device
+    train_images: int
+    evaluation_images: int
+    execution: str
+    outcome: Outcome
+    losses: tuple[float, ...]  # one a step
+    epochs: tuple[EpochResult, ...]
+    confusion: Tensor  # (classes, classes) int64: [label][prediction] after the last epoch
+    images_per_second: float
+    wall_seconds: float
+    peak_bytes: tuple[int, int, int] | None  # requested, allocated, reserved; None on the CPU
+
+    def record(
+        self,
+        *,
+        experiment: str,
+        name: str,
+        provenance: records.Provenance,
+        learning_rate_from: tuple[str, ...] = (),
+        weights_sha256: str | None = None,
+        corrects: str | None = None,
+    ) -> RunRecord:
+        """The run as a record, still to be written."""
+        requested, allocated, reserved = self.peak_bytes or (None, None, None)
+        return RunRecord(
+            experiment=experiment,
+            name=name,
+            seed=self.seed,
+            provenance=provenance,
+            network=self.architecture.name,
+            network_digest=self.architecture.digest,
+            input_shape=self.architecture.input_shape,
+            parameters=sum(p.numel() for p in self.network.parameters()),
+            data_set=DataSet(
+                name="fashion-mnist",
+                sha256={file: published.sha256 for file, published in data.FILES.items()},
+                train_images=self.train_images,
+                evaluation_images=self.evaluation_images,
+            ),
+            recipe=self.recipe,
+            device=describe_device(self.device),
+            software=describe_software(),
+            execution=self.execution,
+            outcome=self.outcome,
+            loss=LossCurve.thinned(self.losses),
+            epochs=self.epochs,
+            confusion=tuple(tuple(row) for row in self.confusion.tolist()),
+            images_per_second=self.images_per_second,
+            wall_seconds=self.wall_seconds,
+            peak_requested_bytes=requested,
+            peak_allocated_bytes=allocated,
+            peak_reserved_bytes=reserved,
+            learning_rate_from=learning_rate_from,
+            weights_sha256=weights_sha256,
+            corrects=corrects,
+        )
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How a network does on a set of images."""
+
+    accuracy: float
+    loss: float  # mean cross-entropy
+    dead_classes: int  # classes whose score is exactly 0 on every image
+    confusion: Tensor  # (classes, classes) int64 on the CPU: [label][prediction]
+
+
+def train(
+    network: Architecture | str,
+    recipe: Recipe,
+    *,
+    seed: int,
+    device: torch.device | str = "cpu",
+    split: tuple[LabeledImages, LabeledImages] | None = None,
+    on_step: StepCallback | None = None,
+) -> TrainingRun:
+    """One whole run of the recipe on Fashion-MNIST, resized to the network's input.
+
+    split gives (training, evaluation) images in place of the ones that the recipe names.
+    The seed decides initialisation, order, dropout and augmentation. A run whose loss stops
+    being finite ends after that epoch with the outcome diverged.
+    Raises DataError when images and network do not fit, or when one batch is more than all images.
+    """
+    started = time.perf_counter()
+    device = torch.device(device)
+    if isinstance(network, str):
+        network = architecture(network)
+    training, evaluation = split or choose_split(recipe)
+    training, evaluation = (_fitted(part.to(device), network) for part in (training, evaluation))
+    module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with arithmetic(recipe.precision):
+        engine = Engine(module, training, recipe, seed=seed)
+        epochs: list[EpochResult] = []
+        losses: list[float] = []
+        confusion = torch.zeros(0)
+        for epoch in range(1, recipe.epochs + 1):
+            start = time.perf_counter()
+            epoch_losses, train_accuracy = engine.epoch(on_step)
+            trained = time.perf_counter()
+            result = evaluate(module, evaluation, recipe.precision, engine.normalize)
+            confusion = result.confusion
+            losses += epoch_losses
+            epochs.append(
+                EpochResult(
+                    epoch=epoch,
+                    train_accuracy=train_accuracy,
+                    train_loss=records.finite(statistics.fmean(epoch_losses)),
+                    test_accuracy=result.accuracy,
+                    test_loss=records.finite(result.loss),
+                    dead_classes=result.dead_classes,
+                    seconds=trained - start,
+                    evaluation_seconds=time.perf_counter() - trained,
+                )
+            )
+            if not all(map(math.isfinite, epoch_losses)):
+                break
+    images_an_epoch = engine.steps_an_epoch * recipe.batch_size
+    return TrainingRun(
+        network=module,
+        architecture=network,
+        recipe=recipe,
+        seed=seed,
+        device=device,
+        train_images=len(training),
+        evaluation_images=len(evaluation),
+        execution="eager" if engine.graph is None else "cuda_graph",
+        outcome=outcome(losses[-engine.steps_an_epoch :], network.num_classes),
+        losses=tuple(losses),
+        epochs=tuple(epochs),
+        confusion=confusion,
+        images_per_second=images_an_epoch / statistics.median(e.seconds for e in epochs),
+        wall_seconds=time.perf_counter() - started,
+        peak_bytes=_peak_bytes(device),
+    )
+
+
+def outcome(last_epoch_losses: list[float], num_classes: int) -> Outcome:
+    """How a run ended, by the training losses of its last epoch, one a step."""
+    if not all(map(math.isfinite, last_epoch_losses)):
+        return Outcome.DIVERGED
+    if statistics.fmean(last_epoch_losses) >= STUCK_LOSS * math.log(num_classes):
+        return Outcome.STUCK
+    return Outcome.FINISHED
+
+
+def choose_split(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
+    """(training, evaluation) images of Fashion-MNIST as the recipe asks for them, on the CPU.
+
+    Raises DataError when the recipe asks for more training images than there are.
+    """
+    training, evaluation = data.fashion_mnist()
+    if recipe.evaluation_set is EvaluationSet.HELD_OUT:
+        training, evaluation = data.held_out(training)
+    if recipe.train_images is not None:
+        if recipe.train_images > len(training):
+            raise DataError(
+                f"the recipe asks for {recipe.train_images} training images of {len(training)}"
+            )
+        training = training.take(slice(recipe.train_images))
+    return training, evaluation
+
+
+# ---------------------------------------------------------------- the loop
+
+
+class Engine:
+    """Trains one network epoch by epoch, on the device that holds network and images.
+
+    graph is the captured step, None where steps run eagerly. normalize turns uint8 images
+    into what the network reads, for evaluation too.
+    """
+
+    def __init__(
+        self, network: nn.Module, training: LabeledImages, recipe: Recipe, *, seed: int
+    ) -> None:
+        if len(training) < recipe.batch_size:
+            raise DataError(
+                f"a batch of {recipe.batch_size} is more than the {len(training)} training images; "
+                f"take a batch size of at most {len(training)}"
+            )
+        self.network = network
+        self.training = training
+        self.recipe = recipe
+        self.steps_an_epoch = len(training) // recipe.batch_size
+        self.steps = self.steps_an_epoch * recipe.epochs
+        self.normalize = Normalize.of(training.images) if recipe.standardize else Normalize()
+        device = training.images.device
+        self._order = torch.Generator().manual_seed(seed)
+        self._step = 0
+        self._indices = torch.zeros(recipe.batch_size, dtype=torch.int64, device=device)
+        self._losses = torch.zeros(self.steps_an_epoch, device=device)
+        self._correct = torch.zeros((), dtype=torch.int64, device=device)
+        self._slot = torch.zeros(1, dtype=torch.int64, device=device)
+        self._rates = torch.tensor(
+            [recipe.learning_rate_at(step, self.steps) for step in range(self.steps)],
+            dtype=torch.float32,
+            device=device,
+        )
+        self._rate = self._rates[0].clone()  # the optimizer reads it; a graph sees it change
+        self._optimizer = _optimizer(network, recipe, self._rate)
+        network.train()
+        self.graph = self._captured_step() if device.type == "cuda" else None
+        torch.manual_seed(seed)  # dropout and augmentation
+
+    def epoch(self, on_step: StepCallback | None = None) -> tuple[list[float], float]:
+        """(the loss of each step, the accuracy over them) of one shuffled pass.
+
+        Both are taken before the step that they cause. This is the one place that waits for
+        the device, at the end.
+        """
+        self.network.train()
+        self._correct.zero_()
+        self._slot.zero_()
+        images = self.steps_an_epoch * self.recipe.batch_size
+        order = torch.randperm(len(self.training), generator=self._order)[:images]
+        for batch in order.to(self._indices.device).view(-1, self.recipe.batch_size):
+            self._indices.copy_(batch)
+            self._rate.copy_(self._rates[self._step])
+            if self.graph is None:
+                self._train_step()
+            else:
+                self.graph.replay()
+            self._step += 1
+            if on_step is not None:
+                on_step(self._step)
+        return self._losses.tolist(), int(self._correct) / images
+
+    def _train_step(self) -> None:
+        """One step on the images at self._indices; reads and writes device memory only."""
+        images = self.normalize(self.training.images.index_select(0, self._indices))
+        labels = self.training.labels.index_select(0, self._indices)
+        if self.recipe.augmentation is Augmentation.FLIP:
+            mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
+            images = torch.where(mirrored, images.flip(-1), images)
+        self._optimizer.zero_grad(set_to_none=True)
+        with autocast(images.device, self.recipe.precision):
+            scores = self.network(images)
+        loss = F.cross_entropy(scores.float(), labels)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._optimizer.step()
+        self._losses.index_copy_(0, self._slot, loss.detach().view(1))
+        self._slot += 1
+        self._correct += (scores.argmax(1) == labels).sum()
+
+    def _captured_step(self) -> torch.cuda.CUDAGraph | None:
+        """The step as a CUDA graph, or None when it cannot be captured or differs from eager.
+
+        Warm-up and trial change the network, so everything that a step changes is put back.
+        """
+        before = self._state()
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):  # cuDNN chooses its kernels, the optimizer makes its state
+            for _ in range(_WARM_UP_STEPS):
+                self._train_step()
+        torch.cuda.current_stream().wait_stream(side)
+        self._optimizer.zero_grad(set_to_none=True)  # gradients must be born in the graph's pool
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._train_step()
+        except RuntimeError:
+            self._restore(before)
+            return None
+        results = []
+        for step in (self._train_step, graph.replay):
+            self._restore(before)
+            torch.manual_seed(0)
+            self._optimizer.zero_grad(set_to_none=True)
+            step()
+            torch.cuda.synchronize()
+            results.append([p.detach().clone() for p in self.network.parameters()])
+        self._restore(before)
+        tolerance = 1e-5 if self.recipe.precision is Precision.FP32 else 1e-3
+        same = all(
+            torch.allclose(eager, replayed, rtol=tolerance, atol=tolerance)
+            for eager, replayed in zip(*results, strict=True)
+        )
+        return graph if same else None
+
+    def _state(self) -> tuple[Any, ...]:
+        return copy.deepcopy((self.network.state_dict(), self._losses, self._slot, self._correct))
+
+    def _restore(self, state: tuple[Any, ...]) -> None:
+        """Put everything that a step changes back, in place: a graph holds the addresses."""
+        weights, losses, slot, correct = state
+        self.network.load_state_dict(weights)
+        self._losses.copy_(losses)
+        self._slot.copy_(slot)
+        self._correct.copy_(correct)
+        for parameter_state in self._optimizer.state.values():
+            for value in parameter_state.values():
+                if isinstance(value, Tensor):
+                    value.zero_()  # momentum, moments and step counts all start at 0
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """uint8 pixels to float32: (pixel / 255 - mean) / deviation."""
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of(cls, images: Tensor) -> Normalize:
+        """What brings these uint8 images to mean 0 and variance 1, over all pixels."""
+        counts = torch.bincount(images.flatten(), minlength=256).double().cpu()
+        values = torch.arange(256, dtype=torch.float64) / 255
+        mean = (counts * values).sum() / counts.sum()
+        variance = (counts * (values - mean).square()).sum() / counts.sum()
+        return cls(float(mean), float(variance.sqrt()) or 1.0)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """The images as the network reads them."""
+        pixels = images.float().div_(255)
+        if self.mean or self.deviation != 1.0:
+            pixels.sub_(self.mean).div_(self.deviation)
+        return pixels
+
+
+def _optimizer(network: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.Optimizer:
+    """The recipe's optimizer, fused and reading its learning rate from a tensor on the device."""
+    if recipe.optimizer is Optimizer.ADAM:
+        return torch.optim.Adam(
+            network.parameters(),
+            lr=rate,
+            weight_decay=recipe.weight_decay,
+            fused=True,
+            capturable=rate.is_cuda,
+        )
+    return torch.optim.SGD(
+        network.parameters(),
+        lr=rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+@torch.no_grad()
+def evaluate(
+    network: nn.Module,
+    images: LabeledImages,
+    precision: Precision = Precision.FP32,
+    normalize: Normalize | None = None,
+) -> Evaluation:
+    """Accuracy, mean loss, dead classes and confusion of a network on images of its device.
+
+    The network is left in evaluation mode.
+    """
+    network.eval()
+    normalize = normalize or Normalize()
+    classes, device = images.num_classes, images.images.device
+    confusion = torch.zeros(classes * classes, dtype=torch.int64, device=device)
+    loss = torch.zeros((), dtype=torch.float64, device=device)
+    alive = torch.zeros(classes, dtype=torch.bool, device=device)
+    for start in range(0, len(images), _EVALUATION_BATCH):
+        pixels = images.images[start : start + _EVALUATION_BATCH]
+        labels = images.labels[start : start + _EVALUATION_BATCH]
+        with autocast(device, precision):
+            scores = network(normalize(pixels))
+        scores = scores.float()
+        loss += F.cross_entropy(scores, labels, reduction="sum")
+        alive |= (scores != 0).any(0)
+        confusion += torch.bincount(labels * classes + scores.argmax(1), minlength=classes**2)
+    confusion = confusion.view(classes, classes).cpu()
+    return Evaluation(
+        accuracy=int(confusion.trace()) / len(images),
+        loss=float(loss) / len(images),
+        dead_classes=int((~alive).sum()),
+        confusion=confusion,
+    )
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """bfloat16 convolutions and products inside the block, if the precision says so.
+
+    Casts are not cached: a cached cast would outlive the CUDA graph that it was made in.
+    """
+    enabled = precision is Precision.BF16
+    return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
+
+
+@contextmanager
+def arithmetic(precision: Precision) -> Iterator[None]:
+    """float32 products on TF32 units inside the block, or not; kernels chosen by trial.
+
+    torch's settings are put back afterwards.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    benchmark = torch.backends.cudnn.benchmark
+    for backend in backends:
+        backend.fp32_precision = "tf32" if precision is Precision.TF32 else "ieee"
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+        torch.backends.cudnn.benchmark = benchmark
+
+
+# ---------------------------------------------------------------- weights
+
+
+def weights_bytes(network: nn.Module) -> bytes:
+    """The network's parameters and buffers as a safetensors file."""
+    from safetensors.torch import save
+
+    return save({name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()})
+
+
+def load_network(record: RunRecord, folder: Path | None = None) -> nn.Module:
+    """The trained network of a record that kept its weights, in evaluation mode, on the CPU.
+
+    Raises RecordError when no weights were kept, or when they or the network have changed since.
+    """
+    from safetensors.torch import load
+
+    folder = records.runs_folder() if folder is None else folder
+    if record.weights_sha256 is None:
+        raise RecordError(f"no weights were kept of {record.id}")
+    path = records.weights_path(folder, record.id)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"the weights {path} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != record.weights_sha256:
+        raise RecordError(f"{path} does not hold the weights that {record.id} was evaluated with")
+    network = architecture(record.network)
+    if network.digest != record.network_digest:
+        raise RecordError(
+            f"{record.network} has changed since {record.id}: its digest is {network.digest}, the "
+            f"record's {record.network_digest}"
+        )
+    module = build(network, seed=record.seed)
+    module.load_state_dict(load(content))
+    return module.eval()
+
+
+def _fitted(images: LabeledImages, network: Architecture) -> LabeledImages:
+    """The images at the network's input size. Raises DataError when they cannot be."""
+    channels, height, width = network.input_shape
+    if height != width or channels != images.images.shape[1]:
+        raise DataError(
+            f"{network.name} reads {channels}x{height}x{width} images; Fashion-MNIST has square "
+            "images of one channel"
+        )
+    if images.num_classes != network.num_classes:
+        raise DataError(
+            f"{network.name} tells {network.num_classes} classes apart; the images have "
+            f"{images.num_classes}"
+        )
+    return images.resized(height)
+
+
+def _peak_bytes(device: torch.device) -> tuple[int, int, int] | None:
+    if device.type != "cuda":
+        return None
+    stats = torch.cuda.memory_stats(device)
+    return (
+        stats["requested_bytes.all.peak"],
+        stats["allocated_bytes.all.peak"],
+        stats["reserved_bytes.all.peak"],
+    )
