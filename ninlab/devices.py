@@ -1,0 +1,133 @@
+"""What can a device hold, compute and move?
+
+Memory, peak arithmetic rate and memory bandwidth of the devices that the book
+speaks of, each with the document it is from. Rates are dense: where a data sheet
+prints the rate with 2:4 sparsity, half of it stands here. All quantities are
+integers in bytes, FLOP/s and bytes/s.
+
+Imports from ninlab: errors and units only.
+
+Known limits. Memory is what the data sheet promises, one GB being 10**9 bytes;
+what a driver leaves to a program differs by about 1 %, and the CUDA context and the
+kernels of cuDNN and cuBLAS take hundreds of MiB of it. Peak rates are never reached:
+use them for bounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.units import format_bytes
+
+GIGA = 10**9
+TERA = 10**12
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device. flops_per_second is by precision: "fp32", "tf32", "bf16"."""
+
+    name: str
+    title: str
+    memory_bytes: int
+    source: str  # document, and where in it
+    bytes_per_second: int | None = None
+    flops_per_second: Mapping[str, int] = field(default_factory=dict)
+
+    def fits(self, needed_bytes: int) -> bool:
+        """Whether that many bytes are at most the device's memory."""
+        return needed_bytes <= self.memory_bytes
+
+    def peak(self, precision: str) -> int:
+        """Dense FLOP/s at that precision. Raises NinlabError where the device has no such rate."""
+        if precision not in self.flops_per_second:
+            known = ", ".join(self.flops_per_second) or "none"
+            raise NinlabError(
+                f"{self.title} has no sourced peak rate in {precision!r}; precisions with one: "
+                f"{known}"
+            )
+        return self.flops_per_second[precision]
+
+    def bandwidth(self) -> int:
+        """Bytes/s to and from memory. Raises NinlabError where no document gives them."""
+        if self.bytes_per_second is None:
+            raise NinlabError(
+                f"{self.title} has no sourced memory bandwidth; it is here for its "
+                f"{format_bytes(self.memory_bytes)} of memory"
+            )
+        return self.bytes_per_second
+
+
+def _by_name(*devices: Device) -> Mapping[str, Device]:
+    table: dict[str, Device] = {}
+    for one in devices:
+        if one.name in table:
+            raise NinlabError(f"two devices are called {one.name!r}; name each once")
+        table[one.name] = one
+    return MappingProxyType(table)
+
+
+DEVICES = _by_name(
+    Device(
+        "h100",
+        "NVIDIA H100 SXM5 80 GB",
+        80 * GIGA,
+        "NVIDIA H100 Tensor Core GPU data sheet, specifications, column H100 SXM "
+        "(tensor rates printed with sparsity)",
+        3350 * GIGA,
+        {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
+    ),
+    Device(
+        "a100",
+        "NVIDIA A100 SXM4 40 GB",
+        40 * GIGA,
+        "NVIDIA A100 Tensor Core GPU data sheet, specifications, column A100 40GB SXM",
+        1555 * GIGA,
+        {"fp32": 195 * TERA // 10, "tf32": 156 * TERA, "bf16": 312 * TERA},
+    ),
+    Device(
+        "l4",
+        "NVIDIA L4 24 GB",
+        24 * GIGA,
+        "NVIDIA L4 Tensor Core GPU data sheet, specifications (tensor rates printed with sparsity)",
+        300 * GIGA,
+        {"fp32": 303 * TERA // 10, "tf32": 120 * TERA // 2, "bf16": 242 * TERA // 2},
+    ),
+    Device(
+        "t4",
+        "NVIDIA T4 16 GB",
+        16 * GIGA,
+        "NVIDIA Turing GPU Architecture whitepaper, table comparing Tesla P4 and Tesla T4; "
+        "Turing's tensor cores know neither TF32 nor bfloat16",
+        320 * GIGA,
+        {"fp32": 81 * TERA // 10},
+    ),
+    Device(
+        "phone_8gb",
+        "phone with 8 GB (Snapdragon 8 Gen 2)",
+        8 * GIGA,
+        "Zhang2023, section 8.3, for the 8 GB of a high-end phone; Snapdragon 8 Gen 2 product "
+        "brief for the clocks and the four 16-bit channels of LPDDR5X at 4200 MHz; Arm's software "
+        "optimization guides of Cortex-X3 (four 128-bit FMLA a cycle), A715 and A710 (two)",
+        4200 * 10**6 * 2 * 4 * 16 // 8,
+        # One Cortex-X3, two A715 and two A710, each FMLA being four multiplications and additions.
+        {"fp32": 3200 * 10**6 * 4 * 4 * 2 + 4 * 2800 * 10**6 * 2 * 4 * 2},
+    ),
+    Device(
+        "phone_512mb",
+        "phone with 512 MB (iPhone 4S, when VGG was young)",
+        512 * 10**6,
+        "Zhang2023, section 8.3",
+    ),
+)
+"""By name, from the largest to the smallest memory."""
+
+
+def device(name: str) -> Device:
+    """The device of that name. Raises UnknownNameError with the names there are."""
+    if name not in DEVICES:
+        raise UnknownNameError("device", name, DEVICES)
+    return DEVICES[name]
