@@ -1,0 +1,272 @@
+from collections import Counter
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from ninlab.architectures import ARCHITECTURES, architecture
+from ninlab.devices import DEVICES, device
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.networks import build
+from ninlab.reports import Phase
+from ninlab.roofline import (
+    OPTIMIZER_OPERATORS,
+    TimeModel,
+    fit,
+    inference_operators,
+    time_bound,
+    training_operators,
+)
+from tests.strategies import architectures
+
+BOOK = (
+    "lenet",
+    "nin",
+    "nin_fixed_batch_norm",
+    "alexnet",
+    "vgg11",
+    "googlenet",
+    "nin_cifar10_strided",
+)
+BATCH_SIZE = 4
+UNREAD = {  # argument that gives a backward only its shape
+    "max_pool2d_with_indices_backward": 1,
+    "avg_pool2d_backward": 1,
+}
+NO_WORK = {"detach", "device", "empty", "_record_function_enter_new", "_record_function_exit"}
+DROPOUT = {"native_dropout", "native_dropout_backward"}  # composed of others on the meta device
+COMPOSED_DROPOUT = {"empty_like", "bernoulli_", "div_", "mul"}
+
+
+class Dispatched(TorchDispatchMode):
+    """Counts the ATen calls that compute, and the bytes of their tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls, self.bytes = Counter(), Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if not func.is_view and name not in NO_WORK:
+            read = [a for i, a in enumerate(args) if i != UNREAD.get(name)]
+            written = args[0] if name.endswith("_") else result
+            self.calls[name] += 1
+            self.bytes[name] += size(read) + size(written)
+        return result
+
+
+def size(tensors) -> int:
+    """Bytes of the different tensors in nested sequences."""
+    flat = {id(leaf): leaf for leaf in tree_leaves(tensors) if isinstance(leaf, torch.Tensor)}
+    return sum(leaf.numel() * leaf.element_size() for leaf in flat.values())
+
+
+def optimizer_of(name, network):
+    match name:
+        case "adam":
+            return torch.optim.Adam(network.parameters(), foreach=True)
+        case "momentum":
+            return torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, foreach=True)
+    return torch.optim.SGD(network.parameters(), lr=0.1, foreach=True)
+
+
+def dispatched_step(name, optimizer="sgd") -> Dispatched:
+    """One warm training step on meta tensors."""
+    network = build(name, device="meta")
+    images = torch.empty(BATCH_SIZE, *ARCHITECTURES[name].input_shape, device="meta")
+    labels = torch.zeros(BATCH_SIZE, dtype=torch.long, device="meta")
+    update = optimizer_of(optimizer, network)
+
+    def step():
+        update.zero_grad()
+        nn.functional.cross_entropy(network(images), labels).backward()
+        update.step()
+
+    step()
+    with Dispatched() as counts:
+        step()
+    return counts
+
+
+def by_name(operators, quantity):
+    counts = Counter()
+    for operator in operators:
+        counts[operator.name] += getattr(operator, quantity)
+    return counts
+
+
+def without(counts, names):
+    return {name: count for name, count in counts.items() if name not in names and count}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_flops_of_a_training_step_are_what_torch_counts(name):
+    network = build(name, device="meta")
+    images = torch.empty(BATCH_SIZE, *ARCHITECTURES[name].input_shape, device="meta")
+    with FlopCounterMode(display=False) as counter:
+        network(images).sum().backward()
+    operators = training_operators(ARCHITECTURES[name], BATCH_SIZE)
+    assert sum(operator.flops for operator in operators) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_a_step_calls_the_operators_that_torch_dispatches(name):
+    counts = dispatched_step(name).calls
+    operators = training_operators(ARCHITECTURES[name], BATCH_SIZE)
+    assert without(by_name(operators, "calls"), DROPOUT) == without(counts, COMPOSED_DROPOUT)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZER_OPERATORS)
+def test_an_optimizer_calls_what_torchs_foreach_implementation_dispatches(optimizer):
+    counts = dispatched_step("nin_28", optimizer)
+    step = [
+        operator
+        for operator in training_operators(architecture("nin_28"), BATCH_SIZE, optimizer)
+        if operator.phase is Phase.STEP
+    ]
+    parameter_tensors = len(list(build("nin_28", device="meta").parameters()))
+    host_side = {"_foreach_add_": 4 + 8 * parameter_tensors} if optimizer == "adam" else {}
+    for name, calls in by_name(step, "calls").items():
+        assert counts.calls[name] == calls
+        assert counts.bytes[name] == by_name(step, "bytes")[name] + host_side.get(name, 0)
+
+
+@pytest.mark.parametrize("name", ["lenet", "nin", "alexnet", "googlenet"])
+def test_operators_move_their_inputs_and_results_once(name):
+    expected = dispatched_step(name).bytes
+    moved = by_name(training_operators(ARCHITECTURES[name], BATCH_SIZE), "bytes")
+    for operator in (
+        "relu",
+        "sigmoid",
+        "threshold_backward",
+        "sigmoid_backward",
+        "max_pool2d_with_indices",
+        "max_pool2d_with_indices_backward",
+        "avg_pool2d",
+        "avg_pool2d_backward",
+        "mean",
+        "cat",
+        "add",
+        "_log_softmax",
+        "_log_softmax_backward_data",
+    ):
+        assert moved[operator] == expected[operator], operator
+
+
+@settings(max_examples=25)
+@given(network=architectures(), batch_size=st.integers(1, 64))
+def test_inference_is_what_training_computes_forward_without_dropout(network, batch_size):
+    forward = [
+        operator
+        for operator in training_operators(network, batch_size)
+        if operator.phase is Phase.FORWARD
+        and operator.name not in ("native_dropout", "add_")  # add_ counts the batches seen
+    ]
+    assert list(inference_operators(network, batch_size)) == forward
+
+
+@settings(max_examples=25)
+@given(network=architectures(), batch_size=st.integers(1, 64), factor=st.integers(2, 5))
+def test_a_larger_batch_never_lowers_the_bound_nor_costs_more_than_its_share(
+    network, batch_size, factor
+):
+    small, large = (
+        time_bound(training_operators(network, size), device("h100"), "tf32").seconds
+        for size in (batch_size, factor * batch_size)
+    )
+    rounding = 1 + 1e-12  # sums of floats
+    assert small <= large * rounding
+    assert large <= factor * small * rounding
+
+
+@settings(max_examples=25)
+@given(network=architectures(), batch_size=st.integers(1, 64))
+def test_the_bound_lies_between_its_parts_and_their_sum(network, batch_size):
+    gpu = device("a100")
+    bound = time_bound(training_operators(network, batch_size), gpu, "fp32")
+    arithmetic, traffic = bound.flops / gpu.peak("fp32"), bound.bytes / gpu.bandwidth()
+    rounding = 1 + 1e-12  # sums of floats
+    assert max(arithmetic, traffic) <= bound.seconds * rounding
+    assert bound.seconds <= (arithmetic + traffic) * rounding
+    assert 0 <= bound.memory_bound_seconds <= bound.seconds * rounding
+
+
+@pytest.mark.parametrize("name", [n for n, d in DEVICES.items() if "bf16" in d.flops_per_second])
+def test_bf16_is_never_bound_later_than_fp32(name):
+    for network in BOOK:
+        fp32, bf16 = (
+            time_bound(
+                training_operators(ARCHITECTURES[network], 64, precision=precision),
+                device(name),
+                precision,
+            ).seconds
+            for precision in ("fp32", "bf16")
+        )
+        assert bf16 <= fp32
+
+
+def steps(network, model, batch_sizes):
+    """(operators, seconds) as a device would measure them that obeys the model."""
+    rows = []
+    for batch_size in batch_sizes:
+        operators = training_operators(architecture(network), batch_size, precision=model.precision)
+        rows.append((operators, model.seconds(operators)))
+    return rows
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    compute=st.floats(0.2, 0.95),
+    bandwidth=st.floats(0.3, 0.95),
+    per_call=st.floats(4e-6, 2e-5),
+)
+def test_the_fit_finds_the_constants_that_made_its_times(compute, bandwidth, per_call):
+    truth = TimeModel(device("h100"), "tf32", compute, bandwidth, per_call)
+    rows = steps("vgg11", truth, (16, 64, 256)) + steps("lenet", truth, (1, 16, 64))
+    fitted = fit(rows, truth.device, "tf32")
+    # The search stops at a relative step of 1e-4 in the ratio of the two efficiencies.
+    assert fitted.compute_efficiency == pytest.approx(compute, rel=1e-3)
+    assert fitted.bandwidth_efficiency == pytest.approx(bandwidth, rel=1e-3)
+    assert fitted.seconds_per_call == pytest.approx(per_call, rel=1e-3)
+
+
+def test_steps_that_all_wait_for_the_device_do_not_tell_the_time_of_a_call():
+    truth = TimeModel(device("h100"), "tf32", 0.5, 0.5, 1e-6)
+    with pytest.raises(NinlabError, match="no two of the measured steps wait for the host"):
+        fit(steps("vgg11", truth, (16, 32, 64, 128, 256)), truth.device, "tf32")
+
+
+def test_a_prediction_is_never_below_the_bound():
+    model = TimeModel(device("h100"), "fp32", 0.9, 0.7, 1e-5)
+    for network in BOOK:
+        operators = training_operators(ARCHITECTURES[network], 16)
+        assert model.seconds(operators) >= time_bound(operators, model.device, "fp32").seconds
+
+
+def test_steps_that_beat_the_data_sheet_are_refused():
+    truth = TimeModel(device("h100"), "tf32", 1.0, 1.0, 1e-6)
+    rows = [(ops, seconds / 2) for ops, seconds in steps("vgg11", truth, (16, 32, 64, 128))]
+    with pytest.raises(NinlabError, match="is below its bound"):
+        fit(rows, truth.device, "tf32")
+
+
+def test_three_steps_do_not_check_three_constants():
+    truth = TimeModel(device("h100"), "tf32", 0.5, 0.5, 1e-5)
+    with pytest.raises(NinlabError, match="four measured steps or more, not 3"):
+        fit(steps("vgg11", truth, (1, 64, 256)), truth.device, "tf32")
+
+
+def test_unknown_names_are_answered_with_the_known_ones():
+    nin = architecture("nin")
+    with pytest.raises(UnknownNameError, match="optimizer 'rmsprop'; known: sgd, momentum, adam"):
+        training_operators(nin, 1, "rmsprop")
+    with pytest.raises(UnknownNameError, match=r"precision 'fp16'.*known: fp32, tf32, bf16"):
+        training_operators(nin, 1, precision="fp16")
+    with pytest.raises(NinlabError, match="batch size 0"):
+        training_operators(nin, 0)
