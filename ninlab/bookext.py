@@ -5,6 +5,9 @@ hands its JSON to `PlotlyMime`; the page carries that JSON and draws it with the
 local copy of plotly.js, in the reader's theme, on a phone as on a desk, on paper,
 and from a folder without a network. Nothing on any page comes from another host.
 
+A figure that says where its numbers come from, in ``layout.meta["provenance"]``, has that
+line at the end of its caption.
+
 It is loaded twice: by myst-nb through the entry point of pyproject.toml, and by
 Jupyter Book through ``local_extensions`` in _config.yml.
 
@@ -14,6 +17,7 @@ text alternative; a figure in the middle of a sentence (``glue``) is not drawn.
 
 import hashlib
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -39,7 +43,10 @@ _SHARED = "ninlab"
 """Folder under _static for what is too large to be listed on every page."""
 _MATHJAX = "tex-chtml.js"
 _MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
+_FONT = "system-ui, sans-serif"
 _THEMES = {"light": "plotly_white", "dark": "plotly_dark"}
+_PROVENANCE_CLASS = "ninlab-provenance"
+_SENTENCE_END = re.compile(r"(?<=[.?!])\s")
 _RESULTS_DEPEND_ON = ("numpy", "pandas", "plotly", "torch", "torchvision", "fvcore")
 
 _log = logging.getLogger(__name__)
@@ -62,13 +69,34 @@ class PlotlyMime:
         return [plotly_figure(figure=dict(data.content), classes=["output", "ninlab-output"])]
 
 
+def _caption(node: plotly_figure) -> nodes.caption | None:
+    """The caption of a numbered figure."""
+    if not isinstance(node.parent, nodes.figure):
+        return None
+    return next(node.parent.findall(nodes.caption), None)
+
+
 def text_alternative(node: plotly_figure) -> str:
-    """What a screen reader says for a figure: its caption, else its title, else nothing."""
-    if isinstance(node.parent, nodes.figure):
-        for caption in node.parent.findall(nodes.caption):
-            return caption.astext()
+    """What a screen reader calls a figure: the first sentence of its caption, else its title.
+
+    The rest of a caption is read in its own place. Empty when there is neither.
+    """
+    if caption := _caption(node):
+        return _SENTENCE_END.split(caption.astext(), maxsplit=1)[0]
     title = node["figure"].get("layout", {}).get("title") or ""
     return str(title.get("text", "") if isinstance(title, dict) else title)
+
+
+def provenance(node: plotly_figure) -> str:
+    """Where a figure says that its numbers come from: its ``layout.meta["provenance"]``."""
+    meta = node["figure"].get("layout", {}).get("meta") or {}
+    return str(meta.get("provenance", "")) if isinstance(meta, dict) else ""
+
+
+def _end_captions_with_provenance(app: Sphinx, document: nodes.document, docname: str) -> None:
+    for figure in document.findall(plotly_figure):
+        if (caption := _caption(figure)) and (line := provenance(figure)):
+            caption += [nodes.Text(" "), nodes.emphasis("", line, classes=[_PROVENANCE_CLASS])]
 
 
 def drawing(figure: dict[str, Any]) -> str:
@@ -105,11 +133,24 @@ def _visit_html(self: Any, node: plotly_figure) -> None:
 
 def _depart_html(self: Any, node: plotly_figure) -> None:
     self.body.append("</div>\n")
+    line = provenance(node)
+    if line and _caption(node) is None:
+        self.body.append(f'<p class="{_PROVENANCE_CLASS}">{self.encode(line)}</p>\n')
 
 
 def _visit_other(self: Any, node: plotly_figure) -> None:
     self.visit_Text(nodes.Text(text_alternative(node)))
     raise nodes.SkipNode
+
+
+def _visit_citation(self: Any, node: nodes.citation) -> None:
+    # docutils names a role that ARIA has since withdrawn: screen readers found an empty list.
+    type(self).visit_citation(self, node)
+    self.body[-1] = self.body[-1].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
+def _depart_citation(self: Any, node: nodes.citation) -> None:
+    type(self).depart_citation(self, node)
 
 
 def _package_folder(name: str) -> Path:
@@ -176,7 +217,12 @@ def site_templates() -> dict[str, Any]:
     templates = {}
     for theme, name in _THEMES.items():
         template = plotly.io.templates[name].to_plotly_json()
-        template["layout"] |= {"paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+        template["layout"] |= {
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
+        }
+        template["layout"]["font"]["family"] = _FONT
         templates[theme] = template
     return templates
 
@@ -224,10 +270,12 @@ def setup(app: Sphinx) -> dict[str, bool]:
         latex=(_visit_other, None),
         text=(_visit_other, None),
     )
+    app.add_node(nodes.citation, override=True, html=(_visit_citation, _depart_citation))
     app.connect("config-inited", _use_local_mathjax)
     app.connect("config-inited", _choose_execution_cache)
     app.connect("config-inited", _follow_repository)
     app.connect("builder-inited", _add_static_files)
+    app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("html-page-context", _compose_page)
     app.connect("build-finished", _write_shared_files)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,14 +24,13 @@
     });
   const ready = Promise.all([load("plotly.min.js"), load("templates.js")]);
 
-  function narrowed(layout) {
-    return {
-      ...layout,
-      font: { size: 11, ...layout.font },
-      legend: { ...layout.legend, orientation: "h", x: 0, xanchor: "left", y: -0.25, yanchor: "top" },
-      margin: { ...layout.margin, l: 48, r: 8 },
-    };
-  }
+  // What the author chose stays; only what was left open is arranged for a phone.
+  const narrowed = (layout) => ({
+    ...layout,
+    font: { size: 11, ...layout.font },
+    legend: { orientation: "h", x: 0, y: -0.25, yanchor: "top", ...layout.legend },
+    margin: { l: 48, r: 8, ...layout.margin },
+  });
 
   async function draw(figure) {
     if (figure.dataset.state) return;

@@ -1,0 +1,74 @@
+"""What the sources say the book should contain: the oracle of the tests of its pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+EXECUTED = ROOT / "_build" / "jupyter_execute"
+PLOTLY_MIME = "application/vnd.plotly.v1+json"
+SPHINX_PAGES = ("genindex", "search")
+HIDDEN_OUTPUT = {"remove-cell", "remove-output"}
+
+
+def _files(node: Any) -> list[str]:
+    """Values of every ``file`` and ``root`` key below a node of _toc.yml, in order."""
+    if isinstance(node, list):
+        return [file for child in node for file in _files(child)]
+    if isinstance(node, dict):
+        own = [node[key] for key in ("root", "file") if key in node]
+        return own + [file for child in node.values() for file in _files(child)]
+    return []
+
+
+def documents() -> list[str]:
+    """The pages that _toc.yml names, without suffix, in reading order."""
+    return _files(yaml.safe_load((ROOT / "_toc.yml").read_text()))
+
+
+def source(document: str) -> Path:
+    """The file of a page; raises FileNotFoundError for an entry of _toc.yml without one."""
+    for suffix in (".ipynb", ".md"):
+        path = ROOT / f"{document}{suffix}"
+        if path.exists():
+            return path
+    raise FileNotFoundError(f"_toc.yml names {document}, but there is no such .ipynb or .md")
+
+
+def notebooks() -> list[Path]:
+    """Every chapter that is a notebook, whether or not _toc.yml names it."""
+    return sorted((ROOT / "chapters").glob("*.ipynb"))
+
+
+def read(path: Path) -> Any:
+    """A notebook as nbformat reads it."""
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell: Any) -> set[str]:
+    """The tags of a cell."""
+    return set(cell.metadata.get("tags", ()))
+
+
+def figure_labels(path: Path) -> list[str]:
+    """Labels of the numbered figures that the cells of a notebook promise."""
+    options = (cell.metadata.get("mystnb", {}).get("figure") for cell in read(path).cells)
+    return [figure["name"] for figure in options if figure]
+
+
+def figures_drawn_by(document: str) -> int:
+    """How many Plotly figures the executed notebook of a page put out, hidden ones apart."""
+    executed = EXECUTED / f"{document}.ipynb"
+    if source(document).suffix != ".ipynb":
+        return 0
+    return sum(
+        PLOTLY_MIME in output.get("data", {})
+        for cell in read(executed).cells
+        if cell.cell_type == "code" and not tags(cell) & HIDDEN_OUTPUT
+        for output in cell.outputs
+    )

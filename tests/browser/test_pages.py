@@ -1,0 +1,236 @@
+"""The pages as a browser shows them: complete, readable, and needing only their own files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.resources import files
+
+import pytest
+from playwright.sync_api import Browser, ConsoleMessage, Page
+
+from tests import book
+
+pytestmark = pytest.mark.browser
+
+AXE = files("axe_playwright_python").joinpath("axe.min.js").read_text()
+GRAVE = {"serious", "critical"}
+PATIENCE = 20_000  # milliseconds for a page on a busy machine; a page that needs less waits less
+
+
+@dataclass(frozen=True)
+class View:
+    """How a page is looked at."""
+
+    name: str
+    width: int
+    height: int
+    theme: str
+    from_folder: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+VIEWS = (
+    View("desk-light", 1280, 900, "light"),
+    View("desk-dark", 1280, 900, "dark"),
+    View("phone-light", 390, 844, "light"),
+    View("phone-dark-from-folder", 390, 844, "dark", from_folder=True),
+)
+
+
+@dataclass
+class Trouble:
+    """What went wrong behind a page."""
+
+    requests: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def opened(
+    browser: Browser, site: str, document: str, view: View
+) -> Iterator[tuple[Page, Trouble]]:
+    """A page in its final state: figures drawn, equations set, scripts idle."""
+    home = book.HTML.as_uri() if view.from_folder else site
+    context = browser.new_context(
+        viewport={"width": view.width, "height": view.height}, color_scheme=view.theme
+    )
+    page, trouble = context.new_page(), Trouble()
+
+    def seen(url: str) -> None:
+        if not url.startswith((home, "data:", "blob:")):
+            trouble.requests.append(url)
+
+    def complain(message: ConsoleMessage) -> None:
+        if message.type == "error":
+            trouble.messages.append(f"{message.text} ({message.location.get('url')})")
+
+    page.on("request", lambda request: seen(request.url))
+    page.on("pageerror", lambda error: trouble.messages.append(str(error)))
+    page.on("console", complain)
+    page.on("requestfailed", lambda request: trouble.messages.append(f"failed: {request.url}"))
+    page.goto(f"{home}/{document}.html", wait_until="load")
+    page.wait_for_load_state("networkidle")
+    page.evaluate(
+        """async (patience) => {
+            await window.MathJax?.startup?.promise;
+            const pending = () => document.querySelector('.ninlab-figure:not([data-state=drawn])');
+            for (const start = performance.now(); pending(); ) {
+                if (performance.now() - start > patience) break;
+                await new Promise((resume) => setTimeout(resume, 50));
+            }
+        }""",
+        PATIENCE if page.locator(".ninlab-figure").count() else 0,
+    )
+    yield page, trouble
+    context.close()
+
+
+def drawn_figures(page: Page) -> int:
+    """Figures in which something can be seen: an area, and at least one mark in it."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.ninlab-figure[data-state=drawn]')].filter(
+            (figure) => {
+                const { width, height } = figure.querySelector('.main-svg').getBoundingClientRect();
+                const marks = '.trace, .slice, .shapelayer path, .imagelayer image, canvas';
+                return width > 100 && height > 100 && figure.querySelector(marks);
+            }).length"""
+    )
+
+
+def images_without_text(page: Page) -> list[str]:
+    """Images and figures that say nothing to somebody who cannot see them."""
+    return page.evaluate(
+        """() => [
+            ...[...document.querySelectorAll('img')].filter((image) => !image.alt.trim()),
+            ...[...document.querySelectorAll('.ninlab-figure')].filter(
+                (figure) => !figure.getAttribute('aria-label')?.trim()),
+        ].map((element) => element.outerHTML.slice(0, 120))"""
+    )
+
+
+def unset_equations(page: Page) -> list[str]:
+    """Equations that MathJax left as source or marked as wrong."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.math')].filter(
+            (math) => !math.querySelector('mjx-container') || math.querySelector('mjx-merror')
+        ).map((math) => math.textContent.trim().slice(0, 80))"""
+    )
+
+
+def sideways_pixels(page: Page) -> int:
+    """By how many pixels the page is wider than the window."""
+    return page.evaluate(
+        "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    )
+
+
+def theme(page: Page) -> str:
+    """The theme that the page is shown in, light or dark."""
+    return page.evaluate("() => document.documentElement.dataset.theme")
+
+
+def barriers(page: Page) -> list[str]:
+    """What axe-core calls serious or critical, with the elements it means."""
+    page.evaluate(AXE)
+    violations = page.evaluate(
+        """async () => (await axe.run(document, {
+            resultTypes: ['violations'],
+            preload: false,  // it would fetch the page's own style sheets, which a folder forbids
+        })).violations"""
+    )
+    return [
+        f"{violation['id']}: {violation['help']}: {', '.join(map(str, node['target']))}"
+        for violation in violations
+        if violation["impact"] in GRAVE
+        for node in violation["nodes"]
+    ]
+
+
+def test_the_pages_built_are_those_of_the_table_of_contents() -> None:
+    built = {
+        path.relative_to(book.HTML).with_suffix("").as_posix()
+        for path in book.HTML.rglob("*.html")
+        if "_static" not in path.parts
+    }
+    assert built == {*book.documents(), *book.SPHINX_PAGES}
+
+
+def test_every_captioned_cell_put_out_a_figure() -> None:
+    for document in book.documents():
+        path = book.source(document)
+        if path.suffix == ".ipynb":
+            html = (book.HTML / f"{document}.html").read_text()
+            for label in book.figure_labels(path):
+                assert f'<figure class="align-default" id="{label}"' in html, f"{document}: {label}"
+
+
+@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("document", [*book.documents(), *book.SPHINX_PAGES])
+def test_a_page_is_complete_and_readable(
+    browser: Browser, site: str, document: str, view: View
+) -> None:
+    expected = 0 if document in book.SPHINX_PAGES else book.figures_drawn_by(document)
+    with opened(browser, site, document, view) as (page, trouble):
+        faults = [
+            *(f"request to another host: {url}" for url in trouble.requests),
+            *(f"in the console: {message}" for message in trouble.messages),
+            *(f"no alternative text: {element}" for element in images_without_text(page)),
+            *(f"equation not set: {equation}" for equation in unset_equations(page)),
+            *(f"barrier (axe-core): {barrier}" for barrier in barriers(page)),
+        ]
+        assert not faults, "\n".join(faults)
+        assert drawn_figures(page) == expected
+        assert sideways_pixels(page) <= 0
+        assert theme(page) == view.theme
+
+
+def test_some_page_has_a_figure() -> None:
+    assert sum(book.figures_drawn_by(document) for document in book.documents()) > 0
+
+
+def ink(page: Page) -> str:
+    """The color of the first figure's axis labels or titles."""
+    return page.evaluate(
+        "() => getComputedStyle(document.querySelector('.ninlab-figure .main-svg text')).fill"
+    )
+
+
+@pytest.fixture
+def illustrated() -> str:
+    """The first page with a figure."""
+    return next(document for document in book.documents() if book.figures_drawn_by(document))
+
+
+def test_figures_follow_the_theme_switch(browser: Browser, site: str, illustrated: str) -> None:
+    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
+        on_light = ink(page)
+        for _ in ("auto", "light", "dark"):  # a full turn of the switch, from wherever it starts
+            page.locator("button.theme-switch-button:visible").first.click()
+            if theme(page) == "dark":
+                break
+        assert theme(page) == "dark"
+        assert ink(page) != on_light
+
+
+def test_a_dark_page_is_printed_with_dark_ink(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
+        on_light = ink(page)
+    with opened(browser, site, illustrated, VIEWS[1]) as (page, _):
+        on_dark = ink(page)
+        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        assert ink(page) == on_light != on_dark
+        page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert ink(page) == on_dark
+
+
+def test_the_search_finds_a_word_of_the_notation_page(browser: Browser, site: str) -> None:
+    with opened(browser, site, "search", VIEWS[0]) as (page, trouble):
+        page.goto(f"{site}/search.html?q=accumulates")
+        page.locator("#search-results a", has_text="Notation").wait_for(timeout=PATIENCE)
+        assert trouble.requests == []
