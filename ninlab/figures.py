@@ -1,0 +1,978 @@
+"""How does the book draw a number? One function for each kind of figure.
+
+A figure is made from architectures, reports or records, never from typed numbers, and says
+where its numbers come from: `counted` and `measured` make that line, and a figure carries it
+in ``layout.meta["provenance"]``, from where the book prints it under the plot.
+
+What was counted or predicted is hollow or dashed, what was measured is solid. A network has
+one color in the whole book. Text, paper and grid have none: the site's two templates choose
+them for light and dark, so no function here may type one in.
+
+Imports from ninlab: architectures, formulas, records, reports, units and errors; no torch.
+Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from math import ceil, floor, log10, prod
+from typing import Any
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from ninlab.architectures import (
+    ARCHITECTURES,
+    Architecture,
+    AvgPool,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    architecture,
+)
+from ninlab.errors import NinlabError
+from ninlab.formulas import layer_macs, layer_parameters, output_shape, placed_layers
+from ninlab.records import Outcome, RunRecord
+from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.units import Shape, format_bytes, format_count, format_shape
+
+# ---------------------------------------------------------------- colors
+
+NEUTRAL = "#788484"
+"""What belongs to no network. Like every color here it has a contrast of at least 3 against
+both pages, and is told from the others with each kind of color blindness."""
+
+_FAMILY_COLORS = {
+    "nin": "#d87818",
+    "nin_fixed": "#786c24",
+    "alexnet": "#1884fc",
+    "vgg": "#009c60",
+    "googlenet": "#a860a8",
+    "lenet": NEUTRAL,
+}
+_REPAIRED_AT_28 = "nin_28"
+
+
+def _family(name: str) -> str:
+    """The family whose color a network has: the longest one its name begins with."""
+    if name.startswith(_REPAIRED_AT_28) and not name.startswith(f"{_REPAIRED_AT_28}_textbook"):
+        return "nin_fixed"
+    return max((f for f in _FAMILY_COLORS if name.startswith(f)), key=len, default="")
+
+
+NETWORK_COLORS: Mapping[str, str] = {name: _FAMILY_COLORS[_family(name)] for name in ARCHITECTURES}
+"""The color of each network. Variants of one design share it and are told apart by their labels."""
+
+CATEGORY_COLORS: Mapping[Category, str] = {
+    Category.PARAMETER: "#1884fc",
+    Category.GRADIENT: "#a860a8",
+    Category.OPTIMIZER_STATE: "#786c24",
+    Category.ACTIVATION: "#d87818",
+    Category.TEMPORARY: "#009c60",
+    Category.WORKSPACE: "#c05060",
+    Category.INPUT: NEUTRAL,
+}
+
+
+def _faded(color: str, opacity: float) -> str:
+    red, green, blue = (int(color[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity})"
+
+
+_HOLLOW = 0.15  # opacity of the inside of what was counted
+_ROOM_FOR_TEXT = 1.28  # width of a panel, in lengths of its longest bar
+
+
+# ---------------------------------------------------------------- provenance
+
+
+def counted(counts: Mapping[str, object]) -> str:
+    """The line ``Counted: formulas, equal to fvcore.``, which says where counts come from.
+
+    counts gives the same quantities as each counter has them, the drawn ones first. The
+    sentence cannot be had for counters that differ: that raises NinlabError.
+    """
+    (first, drawn), *others = counts.items()
+    for counter, values in others:
+        if values != drawn:
+            raise NinlabError(f"{first} counts {drawn}, but {counter} counts {values}")
+    equal = " and ".join(counter for counter, _ in others)
+    return f"Counted: {first}, equal to {equal}." if equal else f"Counted: {first}."
+
+
+def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
+    """The line that says where measurements come from: device, date, software, seeds, records.
+
+    Raises NinlabError without a run: nothing was measured.
+    """
+    if not runs:
+        raise NinlabError("no record was given; a measured figure needs at least one")
+    runs_of_a_group: dict[tuple[str, str], int] = {}
+    for run in runs:
+        group = (run.experiment, run.name)
+        runs_of_a_group[group] = runs_of_a_group.get(group, 0) + 1
+    fewest, most = min(runs_of_a_group.values()), max(runs_of_a_group.values())
+    seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    dates = sorted({run.provenance.utc[:10] for run in runs})
+    parts = [
+        _listed(run.device.name for run in runs),
+        dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+        "torch " + _listed(run.software.torch for run in runs),
+        _listed(str(run.recipe.precision) for run in runs),
+        "batch " + _listed(str(run.recipe.batch_size) for run in runs),
+        "one seed" if most == 1 else f"{statistic} of {seeds} seeds",
+    ]
+    ids = sorted(run.id for run in runs)
+    if len(ids) == 1:
+        source = f"record {ids[0]}"
+    else:
+        source = f"{len(ids)} records of {_listed(run.experiment for run in runs)}"
+    return f"Measured: {', '.join(parts)}; {source}."
+
+
+def _listed(values: Iterable[str]) -> str:
+    return " and ".join(sorted(set(values)))
+
+
+# ---------------------------------------------------------------- shared by all figures
+
+
+def _title(name: str) -> str:
+    return ARCHITECTURES[name].title if name in ARCHITECTURES else name
+
+
+def _color(name: str, colors: Mapping[str, str] | None = None) -> str:
+    return (colors or {}).get(name) or NETWORK_COLORS.get(name, NEUTRAL)
+
+
+def _finish(figure: go.Figure, *, height: int, provenance: str, **layout: Any) -> go.Figure:
+    """The figure with the book's layout; what depends on the theme is left to the site."""
+    settings: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 34, "b": 40},
+        "showlegend": False,
+        "hoverlabel": {"align": "left"},
+        "dragmode": False,  # a finger that scrolls the page must not zoom the plot
+        "meta": {"provenance": provenance},
+    }
+    figure.update_layout(settings | layout)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def _left_aligned_titles(figure: go.Figure) -> None:
+    """Put the titles that make_subplots centers over the left edge of their plots."""
+    for annotation, axis in zip(figure.layout.annotations, figure.select_xaxes(), strict=True):
+        annotation.update(x=axis.domain[0], xanchor="left", align="left", font={"size": 13})
+
+
+def _add_bars(
+    figure: go.Figure,
+    place: tuple[int, int],
+    labels: Sequence[str],
+    values: Sequence[float],
+    *,
+    text: Sequence[str],
+    hover: Sequence[str],
+    colors: Sequence[str],
+    measured: bool = False,
+    longest: float | None = None,
+) -> None:
+    """Draw horizontal bars into one panel, from the top down, each with its value beside it.
+
+    Solid when measured, hollow when counted. longest is the value that fills the panel; by
+    default it is the largest of its own.
+    """
+    row, column = place
+    figure.add_bar(
+        y=list(range(len(labels))),  # places, not labels: two rows may bear the same label
+        x=list(values),
+        orientation="h",
+        text=list(text),
+        textposition="outside",
+        cliponaxis=False,
+        marker={
+            "color": [color if measured else _faded(color, _HOLLOW) for color in colors],
+            "line": {"color": list(colors), "width": 1.5},
+        },
+        hovertext=list(hover),
+        hoverinfo="text",
+        row=row,
+        col=column,
+    )
+    figure.update_yaxes(
+        autorange="reversed",
+        tickvals=list(range(len(labels))),
+        ticktext=[f"{label} " for label in labels],  # the space keeps them off the bars
+        showgrid=False,
+        row=row,
+        col=column,
+    )
+    figure.update_xaxes(
+        range=[0, _ROOM_FOR_TEXT * (longest or max(values, default=0) or 1)],
+        showticklabels=False,
+        showgrid=False,
+        row=row,
+        col=column,
+    )
+
+
+# ---------------------------------------------------------------- bars
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One panel of bars: a value for each network (by name) or other thing (by label)."""
+
+    title: str  # what is shown, for example "MACs of one image"
+    values: Mapping[str, int]
+    unit: str  # of the unrounded value in the hover text, for example "MACs"
+    write: Callable[[int], str] = format_count
+    measured: bool = False
+
+
+def bars(
+    *quantities: Quantity, provenance: str, colors: Mapping[str, str] | None = None
+) -> go.Figure:
+    """One panel a quantity, one bar a network, each labeled with its value.
+
+    The first quantity sorts the bars, in all panels alike. colors is for labels
+    that are no networks.
+    """
+    order = sorted(quantities[0].values, key=lambda name: -quantities[0].values[name])
+    figure = make_subplots(
+        rows=len(quantities),
+        cols=1,
+        shared_yaxes=True,
+        subplot_titles=[quantity.title for quantity in quantities],
+        vertical_spacing=0.32 / len(quantities),
+    )
+    for row, quantity in enumerate(quantities, start=1):
+        values = [quantity.values[name] for name in order]
+        _add_bars(
+            figure,
+            (row, 1),
+            [_title(name) for name in order],
+            values,
+            text=[quantity.write(value) for value in values],
+            hover=[
+                f"<b>{_title(name)}</b><br>{quantity.title}: {value:,} {quantity.unit}"
+                for name, value in zip(order, values, strict=True)
+            ],
+            colors=[_color(name, colors) for name in order],
+            measured=quantity.measured,
+        )
+    _left_aligned_titles(figure)
+    height = len(quantities) * (30 * len(order) + 40) + 30
+    return _finish(figure, height=height, provenance=provenance, bargap=0.35)
+
+
+# ---------------------------------------------------------------- where the costs sit
+
+_COUNTS: Mapping[str, tuple[str, Callable[[Any, Shape], int]]] = {
+    "parameters": ("parameters", layer_parameters),
+    "macs": ("MACs", layer_macs),
+}
+
+
+def shares_by_layer(
+    names: Sequence[str], *, counts: Sequence[str] = ("parameters", "macs"), provenance: str
+) -> go.Figure:
+    """For each network, the share of its parameters and of its MACs in each layer that has any.
+
+    One row of panels a network, one column a count ("parameters", "macs"); the layers run
+    from the top down in order of execution.
+    """
+    networks = [architecture(name) for name in names]
+    layers = [_weighted(network) for network in networks]
+    totals = [
+        [sum(_COUNTS[count][1](at.layer, at.input_shape) for at in placed) for count in counts]
+        for placed in layers
+    ]
+    figure = make_subplots(
+        rows=len(networks),
+        cols=len(counts),
+        row_heights=[len(placed) for placed in layers],
+        shared_yaxes=True,
+        horizontal_spacing=0.04,
+        vertical_spacing=0.08,
+        subplot_titles=[
+            f"<b>{network.title if count == counts[0] else ''}</b><br>"
+            f"{format_count(total)} {_COUNTS[count][0]}"
+            for network, row in zip(networks, totals, strict=True)
+            for count, total in zip(counts, row, strict=True)
+        ],
+    )
+    for row, (network, placed) in enumerate(zip(networks, layers, strict=True), start=1):
+        for column, count in enumerate(counts, start=1):
+            unit, formula = _COUNTS[count]
+            total = totals[row - 1][column - 1]
+            values = [formula(at.layer, at.input_shape) for at in placed]
+            shares = [value / total for value in values]
+            _add_bars(
+                figure,
+                (row, column),
+                [at.name for at in placed],
+                shares,
+                text=[format_count(value) for value in values],
+                hover=[
+                    f"<b>{network.title}, {at.name}</b><br>{describe(at.layer)}"
+                    f"<br>{value:,} {unit}, {share:.1%} of the network"
+                    for at, value, share in zip(placed, values, shares, strict=True)
+                ],
+                colors=[NETWORK_COLORS[network.name]] * len(placed),
+                longest=1,  # the whole network: one scale for all panels
+            )
+    _left_aligned_titles(figure)
+    height = 17 * sum(map(len, layers)) + 70 * len(networks)
+    return _finish(
+        figure,
+        height=height,
+        provenance=provenance,
+        bargap=0.25,
+        margin={"l": 8, "r": 8, "t": 48, "b": 8},
+    )
+
+
+def _weighted(network: Architecture) -> list[Any]:
+    return [at for at in placed_layers(network) if layer_parameters(at.layer, at.input_shape)]
+
+
+# ---------------------------------------------------------------- shapes
+
+
+def shape_funnel(name: str, *, provenance: str) -> go.Figure:
+    """The side of the map and the number of channels after each stage of one network.
+
+    A stage is a layer or block of the top level that changes the shape. Values per image,
+    channels x height x width, are in the hover text.
+    """
+    network = architecture(name)
+    stages = [("input", network.input_shape), *_stages(network)]
+    sides = [shape[1] if len(shape) == 3 else 1 for _, shape in stages]
+    channels = [shape[0] for _, shape in stages]
+    hover = [
+        f"<b>{stage}</b><br>{format_shape(shape)}: {prod(shape):,} values an image"
+        for stage, shape in stages
+    ]
+    figure = make_subplots(
+        rows=1,
+        cols=2,
+        shared_yaxes=True,
+        horizontal_spacing=0.03,
+        subplot_titles=["side, pixels", "channels"],
+    )
+    for column, values in enumerate((sides, channels), start=1):
+        _add_bars(
+            figure,
+            (1, column),
+            [stage for stage, _ in stages],
+            values,
+            text=[str(value) for value in values],
+            hover=hover,
+            colors=[NETWORK_COLORS[name]] * len(stages),
+        )
+    _left_aligned_titles(figure)
+    return _finish(figure, height=26 * len(stages) + 50, provenance=provenance, bargap=0.3)
+
+
+def _stages(network: Architecture) -> Iterable[tuple[str, Shape]]:
+    """(what it is, shape after it) of each top-level layer or block that changes the shape."""
+    shape = network.input_shape
+    for layer in network.layers:
+        after = output_shape(layer, shape)
+        if after != shape and not isinstance(layer, Flatten):
+            yield describe(layer), after
+        shape = after
+
+
+# ---------------------------------------------------------------- block diagrams
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a block diagram: layers from the top down."""
+
+    title: str
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    color: str = NEUTRAL
+
+    @classmethod
+    def of(cls, name: str) -> Column:
+        """The column of a whole network, in its color."""
+        network = architecture(name)
+        return cls(network.title, network.layers, network.input_shape, NETWORK_COLORS[name])
+
+
+def describe(layer: Layer) -> str:
+    """A layer in a few words: ``describe(Conv(96, 11, stride=4)) == "11×11 conv 96 /4"``.
+
+    ``/4`` is the stride. Padding is left out: shapes tell it.
+    """
+    match layer:
+        case Conv(out_channels=channels, kernel_size=size, stride=stride, groups=groups):
+            several = f" in {groups} groups" if groups > 1 else ""
+            return f"{size}×{size} conv {channels}{_by(stride)}{several}"
+        case MaxPool(kernel_size=size, stride=stride):
+            return f"{size}×{size} max pool{_by(stride)}"
+        case AvgPool(kernel_size=size, stride=stride):
+            return f"{size}×{size} mean{_by(stride)}"
+        case Linear(out_features=features):
+            return f"linear {features}"
+        case GlobalAvgPool():
+            return "global average"
+        case Dropout(probability=probability):
+            return f"dropout {probability:g}"
+        case BatchNorm():
+            return "batch norm"
+        case ReLU():
+            return "ReLU"
+        case Sigmoid():
+            return "sigmoid"
+        case Flatten():
+            return "flatten"
+        case Block(name=name) | Branches(name=name):
+            return name
+
+
+def _by(stride: int) -> str:
+    return f" /{stride}" if stride > 1 else ""
+
+
+_BEFORE_THE_NEXT = ReLU | BatchNorm | Sigmoid  # what makes a convolution not a linear map
+_BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
+
+
+@dataclass
+class _Diagram:
+    """Boxes, frames and texts of a block diagram while it is laid out, y in pixels downward."""
+
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    hover: list[str] = field(default_factory=list)
+
+    def write(self, x: float, y: float, text: str, hover: str = "") -> None:
+        self.x.append(x)
+        self.y.append(y)
+        self.text.append(text)
+        self.hover.append(hover or text)
+
+    def box(self, x: tuple[float, float], y: float, color: str, opacity: float) -> None:
+        self.shapes.append(
+            {
+                "type": "rect",
+                "layer": "below",
+                "x0": x[0],
+                "x1": x[1],
+                "y0": y,
+                "y1": y + _BOX,
+                "fillcolor": _faded(color, opacity),
+                "line": {"color": color, "width": 1.2 if opacity else 0.6},
+            }
+        )
+
+    def frame(self, x: tuple[float, float], y: tuple[float, float]) -> None:
+        self.shapes.append(
+            {
+                "type": "rect",
+                "layer": "below",
+                "x0": x[0],
+                "x1": x[1],
+                "y0": y[0],
+                "y1": y[1],
+                "line": {"color": NEUTRAL, "width": 1},
+            }
+        )
+
+    def layers(
+        self,
+        layers: Sequence[Layer],
+        shape: Shape,
+        x: tuple[float, float],
+        y: float,
+        color: str,
+        *,
+        shapes: bool = False,
+    ) -> float:
+        """Draw the layers downward from y; returns where they end.
+
+        shapes writes the shape below each single layer that changes the side of the map.
+        """
+        following = [*layers[1:], None]
+        for layer, after in zip(layers, following, strict=True):
+            put_out = output_shape(layer, shape)
+            match layer:
+                case ReLU() | Sigmoid() | Flatten():  # part of the box above, or no computation
+                    pass
+                case Block():
+                    inset = (x[0] + 0.03, x[1] - 0.03)
+                    bottom = self.layers(layer.layers, shape, inset, y + _FRAME, color)
+                    self.frame(x, (y, bottom - _GAP + _FRAME))
+                    y = self._shape_below(x, bottom - _GAP + _FRAME, put_out)
+                case Branches():
+                    width = (x[1] - x[0]) / len(layer.branches)
+                    bottoms = []
+                    for number, branch in enumerate(layer.branches):
+                        left = x[0] + number * width
+                        inset = (left + 0.01, left + width - 0.01)
+                        bottoms.append(self.layers(branch.layers, shape, inset, y, color))
+                    y = self._shape_below(x, max(bottoms), put_out)
+                case _:
+                    text = describe(layer)
+                    if isinstance(layer, Conv) and not isinstance(
+                        after, ReLU | BatchNorm | Sigmoid
+                    ):
+                        text += ", no ReLU"
+                    self.box(x, y, color, _diagram_opacity(layer))
+                    self.write(sum(x) / 2, y + _BOX / 2, text, _layer_hover(layer, shape))
+                    y += _BOX + _GAP
+                    if shapes and put_out[1:] != shape[1:]:
+                        y = self._shape_below(x, y - _GAP, put_out)
+            shape = put_out
+        return y
+
+    def _shape_below(self, x: tuple[float, float], y: float, shape: Shape) -> float:
+        self.write(sum(x) / 2, y + _SHAPE_LINE / 2, f"↓ {_times(shape)}", "shape of one image")
+        return y + _SHAPE_LINE + _GAP
+
+
+def _times(shape: Shape) -> str:
+    return "×".join(map(str, shape))
+
+
+def _diagram_opacity(layer: Layer) -> float:
+    """How strongly a box is filled: by its kind, so that the kinds can be told apart."""
+    match layer:
+        case Linear():
+            return 0.6
+        case Conv(kernel_size=size):
+            return 0.34 if size > 1 else 0.12
+    return 0.0
+
+
+def _layer_hover(layer: Any, shape: Shape) -> str:
+    lines = [f"<b>{describe(layer)}</b>", f"{_times(shape)} → {_times(output_shape(layer, shape))}"]
+    if layer_parameters(layer, shape):
+        lines += [
+            f"{layer_parameters(layer, shape):,} parameters",
+            f"{layer_macs(layer, shape):,} MACs",
+        ]
+    return "<br>".join(lines)
+
+
+def diagram(*columns: Column) -> go.Figure:
+    """The layers of networks or blocks as boxes from the top down, one column each.
+
+    Frames are blocks. A filled box has weights: the fuller, the more each output value
+    reads (1x1, larger window, everything). A ReLU belongs to the convolution above it, and
+    a convolution that has none says so. Hover text: shapes, parameters, MACs.
+    """
+    drawn = _Diagram()
+    bottom = 0.0
+    for number, column in enumerate(columns):
+        x = (number + 0.04, number + 0.96)
+        drawn.write(sum(x) / 2, 10, f"<b>{column.title}</b>")
+        drawn.write(sum(x) / 2, 30, _times(column.input_shape), "shape of one image")
+        end = drawn.layers(column.layers, column.input_shape, x, 42, column.color, shapes=True)
+        bottom = max(bottom, end)
+    figure = go.Figure(
+        go.Scatter(
+            x=drawn.x,
+            y=drawn.y,
+            text=drawn.text,
+            hovertext=drawn.hover,
+            mode="text",
+            hoverinfo="text",
+            textfont={"size": 11},
+        )
+    )
+    figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])
+    figure.update_yaxes(visible=False, fixedrange=True, range=[bottom + 2, 0])
+    return _finish(
+        figure,
+        height=round(bottom) + 4,
+        provenance="",
+        shapes=drawn.shapes,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+    )
+
+
+# ---------------------------------------------------------------- training curves
+
+_TRAINED: Mapping[str, tuple[str, str]] = {
+    "test_accuracy": ("test accuracy", ".1%"),
+    "train_accuracy": ("training accuracy", ".1%"),
+    "test_loss": ("test loss, nats", ".3f"),
+    "train_loss": ("training loss, nats", ".3f"),
+    "dead_classes": ("dead classes, of 10", ".0f"),
+}
+_AGAINST = ("epoch", "images", "seconds")
+_MOST_SERIES = 6
+_LABEL_SPACE = 0.36  # of the drawn range, free at the right for the labels of the lines
+
+
+def training_curves(
+    runs: Sequence[RunRecord], quantity: str = "test_accuracy", *, against: str = "epoch"
+) -> go.Figure:
+    """One quantity of every epoch against epochs, images seen or seconds of training.
+
+    Runs of one name are one series: the line is the median over its seeds, the band goes from
+    the least to the greatest. Runs that diverged or got stuck are left out of both and drawn
+    one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
+    Raises NinlabError without runs, for an unknown quantity and for more than six series.
+    """
+    provenance = measured(runs)
+    if quantity not in _TRAINED or against not in _AGAINST:
+        raise NinlabError(
+            f"there are no curves of {quantity!r} against {against!r}; draw one of "
+            f"{', '.join(_TRAINED)} against one of {', '.join(_AGAINST)}"
+        )
+    groups: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    if len(groups) > _MOST_SERIES:
+        raise NinlabError(f"{len(groups)} series are too many to tell apart; draw {_MOST_SERIES}")
+    title, number_format = _TRAINED[quantity]
+    figure = go.Figure()
+    ends: list[_End] = []
+    symbols: dict[str, int] = {}
+    for name, group in groups.items():
+        label, color = _title(group[0].network), _color(group[0].network)
+        if len({run.name for run in runs if run.network == group[0].network}) > 1:
+            label = f"{label} ({name})"
+        symbol = list(_SYMBOLS)[symbols.get(color, 0)]
+        symbols[color] = symbols.get(color, 0) + 1
+        finished = [run for run in group if run.outcome is Outcome.FINISHED]
+        failed = [run for run in group if run.outcome is not Outcome.FINISHED]
+        if finished:
+            x = [statistics.median(at) for at in _epochs(finished, lambda r: _along(r, against))]
+            values = list(_epochs(finished, lambda r: _values(r, quantity)))
+            middle = [statistics.median(at) for at in values]
+            _add_band(figure, x, [min(at) for at in values], [max(at) for at in values], color)
+            figure.add_scatter(
+                x=x,
+                y=middle,
+                name=label,
+                mode="lines+markers",
+                marker={"symbol": symbol, "size": 6, "color": color},
+                line={"color": color, "width": 2},
+                hovertext=[
+                    f"<b>{label}</b><br>{title} {median:{number_format}}, "
+                    f"{min(at):{number_format}} to {max(at):{number_format}}"
+                    f"<br>{against} {where:,.0f}; seeds: {len(at)}"
+                    for where, median, at in zip(x, middle, values, strict=True)
+                ],
+                hoverinfo="text",
+            )
+            ends.append(_End(x[-1], middle[-1], label, color, symbol))
+        for run in failed:
+            x, y = _along(run, against), _values(run, quantity)
+            figure.add_scatter(
+                x=x,
+                y=y,
+                name=f"{label}, seed {run.seed}: {run.outcome}",
+                mode="lines+markers",
+                marker={
+                    "symbol": "x",
+                    "size": [0] * (len(x) - 1) + [9],
+                    "color": color,
+                    "line": {"width": 0},
+                },
+                line={"color": color, "width": 1},
+                hovertext=[
+                    f"<b>{label}</b>, seed {run.seed}: {run.outcome}"
+                    f"<br>{title} {value:{number_format}}<br>{against} {where:,.0f}"
+                    for where, value in zip(x, y, strict=True)
+                ],
+                hoverinfo="text",
+            )
+    units = {"epoch": "epoch", "images": "images seen", "seconds": "training time, seconds"}
+    figure.update_xaxes(title=units[against])
+    figure.update_yaxes(title=title, tickformat=".0%" if number_format.endswith("%") else "")
+    _label_ends(figure, ends)
+    return _finish(figure, height=420, provenance=provenance, hovermode="closest")
+
+
+_SYMBOLS = {
+    "circle": "●",
+    "square": "■",
+    "diamond": "◆",
+    "triangle-up": "▲",
+    "star": "★",
+    "triangle-down": "▼",
+}
+"""Markers by which lines of one color are told apart, and the same signs as text."""
+
+
+def _epochs(
+    runs: Sequence[RunRecord], values: Callable[[RunRecord], Sequence[float]]
+) -> Iterable[tuple[float, ...]]:
+    """For each epoch that all of the runs have, the value of every run."""
+    return zip(*(values(run) for run in runs), strict=False)
+
+
+def _along(run: RunRecord, against: str) -> list[float]:
+    """Where each epoch of a run lies: its number, the images seen, the seconds trained."""
+    if against == "seconds":
+        return list(accumulate(result.seconds for result in run.epochs))
+    images = run.data_set.train_images // run.recipe.batch_size * run.recipe.batch_size
+    return [result.epoch * (images if against == "images" else 1) for result in run.epochs]
+
+
+def _values(run: RunRecord, quantity: str) -> list[float]:
+    """The quantity at each epoch; not a number where a loss was not finite."""
+    values = (getattr(result, quantity) for result in run.epochs)
+    return [float("nan") if value is None else float(value) for value in values]
+
+
+def _add_band(
+    figure: go.Figure,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    color: str,
+) -> None:
+    figure.add_scatter(
+        x=[*x, *reversed(x)],
+        y=[*high, *reversed(low)],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=_faded(color, 0.25),
+        hoverinfo="skip",
+    )
+
+
+@dataclass(frozen=True)
+class _End:
+    """Where a line ends, and how it is called there."""
+
+    x: float
+    y: float
+    label: str
+    color: str
+    symbol: str
+
+    @property
+    def text(self) -> str:
+        sign = f'<span style="color:{self.color}">{_SYMBOLS[self.symbol]}</span>'
+        return f"{sign} {self.label.replace(', ', ',<br>')}"
+
+    @property
+    def lines(self) -> int:
+        return 1 + self.text.count("<br>")
+
+
+def _label_ends(figure: go.Figure, ends: Sequence[_End]) -> None:
+    """Write each line's label beside its last point, moved apart where they would meet.
+
+    The labels stand inside the plot, in room made for them: a margin of fixed width would
+    leave a phone no plot.
+    """
+    drawn = [(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)]
+    xs = [x for x, _ in drawn]
+    ys = [y for _, y in drawn if y == y] or [0.0]
+    width, height = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
+    bottom, top = min(ys) - 0.06 * height, max(ys) + 0.06 * height
+    figure.update_xaxes(
+        range=[min(xs) - 0.03 * width, max(xs) + _LABEL_SPACE * width],
+        tickvals=_round_values(min(xs), max(xs)),
+    )
+    figure.update_yaxes(range=[bottom, top])
+    ends = sorted(ends, key=lambda end: end.y)
+    heights = [0.055 * (top - bottom) * end.lines for end in ends]
+    places = _moved_apart([end.y for end in ends], heights, top)
+    for end, y in zip(ends, places, strict=True):
+        figure.add_annotation(
+            x=end.x, y=y, text=end.text, showarrow=False, xanchor="left", xshift=8, align="left"
+        )
+
+
+def _moved_apart(wanted: Sequence[float], heights: Sequence[float], top: float) -> list[float]:
+    """Centers of boxes of those heights near the wanted ones (ascending), none meeting another.
+
+    The uppermost box ends at the top at most; boxes may go below any bottom.
+    """
+    places: list[float] = []
+    for center, height in zip(wanted, heights, strict=True):
+        if places:
+            center = max(center, places[-1] + (heights[len(places) - 1] + height) / 2)
+        places.append(center)
+    limit = top
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], limit - heights[i] / 2)
+        limit = places[i] - heights[i] / 2
+    return places
+
+
+def _round_values(low: float, high: float, most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, that many at most."""
+    exponent = floor(log10((high - low) or 1)) - 1
+    for step in (factor * 10**e for e in (exponent, exponent + 1) for factor in (1, 2, 5)):
+        values = [i * step for i in range(ceil(low / step), floor(high / step) + 1)]
+        if len(values) <= most:
+            return values
+    return [low, high]
+
+
+# ---------------------------------------------------------------- memory
+
+
+def memory_timeline(
+    events: Sequence[MemoryEvent], batch_size: int, *, provenance: str, measured: bool = False
+) -> go.Figure:
+    """Live bytes after each allocation and release of one training step, by category.
+
+    The horizontal axis counts events, not time. Hover text names phase, layer and operator;
+    the dot is the first moment of the peak.
+    """
+    live = dict.fromkeys(Category, 0)
+    levels: dict[Category, list[int]] = {category: [] for category in Category}
+    totals: list[int] = []
+    moments: list[str] = []
+    for event in events:
+        size = event.bytes(batch_size)
+        live[event.category] += size if event.allocates else -size
+        for category, count in live.items():
+            levels[category].append(count)
+        totals.append(sum(live.values()))
+        moments.append(" ".join(filter(None, (event.phase, event.layer, event.operator))))
+    unit = 2**20
+    figure = go.Figure()
+    for category, counts in levels.items():
+        if not any(counts):
+            continue
+        label, color = str(category).replace("_", " "), CATEGORY_COLORS[category]
+        figure.add_scatter(
+            y=[count / unit for count in counts],
+            name=label,
+            stackgroup="live",
+            line={"color": color, "width": 1, "shape": "hv"},
+            fillcolor=_faded(color, 0.75 if measured else 0.3),
+            hovertext=[
+                f"<b>{label}: {format_bytes(count)}</b><br>of {format_bytes(total)}<br>{moment}"
+                for count, total, moment in zip(counts, totals, moments, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    peak = totals.index(max(totals))
+    figure.add_scatter(
+        x=[peak],
+        y=[totals[peak] / unit],
+        mode="markers",
+        marker={"size": 9, "color": NEUTRAL},
+        showlegend=False,
+        hovertext=[f"<b>peak: {format_bytes(totals[peak])}</b><br>{moments[peak]}"],
+        hoverinfo="text",
+    )
+    figure.add_annotation(
+        x=peak, y=totals[peak] / unit, text=f"peak {format_bytes(totals[peak])}", yshift=14,
+        showarrow=False,
+    )  # fmt: skip
+    _mark_phases(figure, [event.phase for event in events])
+    figure.update_xaxes(title="allocations and releases, in order")
+    figure.update_yaxes(
+        title=f"live memory, MiB, batch {batch_size}",
+        rangemode="tozero",
+        range=[0, 1.12 * totals[peak] / unit],
+    )
+    return _finish(
+        figure,
+        height=440,
+        provenance=provenance,
+        showlegend=True,
+        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "traceorder": "normal"},
+        margin={"l": 8, "r": 8, "t": 34, "b": 90},
+    )
+
+
+def _mark_phases(figure: go.Figure, phases: Sequence[Phase]) -> None:
+    """Draw a line where a phase begins, and name the phases that are wide enough to be read."""
+    starts = [i for i, phase in enumerate(phases) if not i or phase != phases[i - 1]]
+    for start, end in zip(starts, [*starts[1:], len(phases)], strict=True):
+        figure.add_vline(x=start, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
+        if end - start > 0.08 * len(phases):
+            figure.add_annotation(
+                x=(start + end) / 2, y=1, yref="paper", yanchor="bottom",
+                text=str(phases[start]).replace("_", " "), showarrow=False,
+            )  # fmt: skip
+
+
+def memory_by_batch(
+    predicted: Mapping[str, Mapping[int, int]],
+    *,
+    provenance: str,
+    measured: Mapping[str, Mapping[int, int]] | None = None,
+    devices: Mapping[str, int] | None = None,
+) -> go.Figure:
+    """Bytes of one step against the batch size, both on logarithmic axes.
+
+    predicted and measured give {batch size: bytes} for each network: dashed lines and solid
+    dots. devices gives the memory of each device, a horizontal line.
+    """
+    figure = go.Figure()
+    for sizes, mode in ((predicted, "lines"), (measured or {}, "markers")):
+        for name, points in sizes.items():
+            color = _color(name)
+            how = "predicted" if mode == "lines" else "measured"
+            figure.add_scatter(
+                x=list(points),
+                y=list(points.values()),
+                name=f"{_title(name)}, {how}",
+                mode=mode,
+                line={"color": color, "dash": "dash", "width": 2},
+                marker={"color": color, "size": 9},
+                hovertext=[
+                    f"<b>{_title(name)}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
+                    for batch, count in points.items()
+                ],
+                hoverinfo="text",
+            )
+    batches = sorted({batch for points in predicted.values() for batch in points})
+    counts = [count for points in predicted.values() for count in points.values()]
+    for name, points in predicted.items():
+        last = max(points)
+        figure.add_annotation(
+            x=log10(last), y=log10(points[last]), text=_title(name), showarrow=False,
+            xanchor="left", xshift=6,
+        )  # fmt: skip
+    for device, count in (devices or {}).items():
+        figure.add_hline(y=count, line={"color": NEUTRAL, "width": 1})
+        figure.add_annotation(
+            x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",
+            showarrow=False, xanchor="left", yanchor="bottom",
+        )  # fmt: skip
+    lowest, highest = min(counts), max([*counts, *(devices or {}).values()])
+    powers = [2**e for e in range(lowest.bit_length() - 1, highest.bit_length() + 1)]
+    decades = log10(batches[-1] / batches[0])
+    figure.update_xaxes(
+        type="log",
+        title="batch size (log scale)",
+        tickvals=batches,
+        range=[
+            log10(batches[0]) - 0.03 * decades,
+            log10(batches[-1]) + _LABEL_SPACE * decades,
+        ],
+    )
+    figure.update_yaxes(
+        type="log",
+        title="memory of one step (log scale)",
+        tickvals=powers,
+        ticktext=[format_bytes(count) for count in powers],
+    )
+    return _finish(figure, height=430, provenance=provenance)
