@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ninlab import architectures as arch
 from ninlab.architectures import Architecture, Biases, Initialization, Layer, Weights
 from ninlab.errors import NinlabError
-from ninlab.formulas import output_shape, placed_layers
+from ninlab.formulas import at_input, output_shape, placed_layers
 from ninlab.units import Shape
 
 
@@ -126,3 +126,15 @@ def _module(layer: Layer, shape: Shape) -> nn.Module:
         case arch.Flatten():
             return nn.Flatten()
     raise NinlabError(f"no module for the layer {layer!r}")
+
+
+def on_meta(name: str, input_shape: Shape | None = None) -> tuple[nn.Sequential, Shape]:
+    """The named network without memory, and the shape of the images it reads.
+
+    input_shape replaces the network's own: linear layers adapt to it, channels must agree.
+    Raises UnknownNetworkError, and ShapeError with an input that works.
+    """
+    architecture = arch.architecture(name)
+    if input_shape is not None:
+        architecture = at_input(architecture, input_shape)
+    return build(architecture, device="meta"), architecture.input_shape

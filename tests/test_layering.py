@@ -33,7 +33,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "devices": (set(), set()),
     "roofline": ({"architectures", "devices", "formulas", "reports"}, set()),
     # the second opinion: never architectures, never formulas
-    "resources": ({"allocator", "reports"}, {"fvcore", "pandas", "torch"}),
+    # networks: to look a name up; devices: to check one
+    "resources": (
+        {"allocator", "devices", "networks", "reports", "workspaces"},
+        {"fvcore", "pandas", "torch"},
+    ),
     # what runs
     "networks": ({"architectures", "formulas"}, {"torch"}),
     "data": (set(), {"numpy", "torch", "torchvision"}),

@@ -1,0 +1,180 @@
+"""What does torch choose on a CUDA device that it would not choose on the meta device?
+
+Dropout keeps a bool mask there, and under autocast operators cast their inputs. Both
+choices are made inside torch's C++ operators, before autograd records anything, so they
+have to be made at the same place here: as kernels of a dispatch key that stands above
+autograd. The key is one that torch reserves for a device that no CPU or CUDA build
+knows; its kernels are met only inside `as_on_cuda`, by the thread that entered it.
+
+Source: the lists of ``ATen/autocast_mode.h`` and the fused-kernel test of
+``ATen/native/Dropout.cpp``; tests/test_timeline_cuda.py compares operators and saved
+tensors with torch's own autocast on fake CUDA tensors.
+
+Imports nothing from ninlab.
+
+Known limits. Attention runs as its unfused formula here, where CUDA has fused kernels;
+`UNMODELED` names it. ``norm`` under autocast keeps its input's dtype.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_KEY: Any = torch._C.DispatchKey.AutocastIPU  # type: ignore[attr-defined]
+_KEY_SET = torch._C.DispatchKeySet(_KEY)
+
+LOWER_PRECISION = (
+    "_convolution", "_thnn_fused_gru_cell", "_thnn_fused_lstm_cell", "addbmm", "addmm", "addmv",
+    "addr", "baddbmm", "bmm", "chain_matmul", "conv1d", "conv2d", "conv3d", "conv_tbc",
+    "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input", "convolution",
+    "einsum", "gru_cell", "linalg_multi_dot", "linalg_vecdot", "linear", "lstm_cell", "matmul",
+    "mm", "mv", "prelu", "rnn_relu_cell", "rnn_tanh_cell", "scaled_dot_product_attention",
+)  # fmt: skip
+"""Operators that autocast runs in bfloat16."""
+
+FLOAT32 = (
+    "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_upsample_nearest_exact1d",
+    "_upsample_nearest_exact2d", "_upsample_nearest_exact3d", "acos", "asin",
+    "binary_cross_entropy_with_logits", "cdist", "cosh", "cosine_embedding_loss",
+    "cosine_similarity", "dist", "erfinv", "exp", "expm1", "frobenius_norm.dim", "group_norm",
+    "hinge_embedding_loss", "huber_loss", "kl_div", "l1_loss", "layer_norm", "log", "log10",
+    "log1p", "log2", "logsumexp", "margin_ranking_loss", "mse_loss", "multi_margin_loss",
+    "multilabel_margin_loss", "native_layer_norm", "nll_loss", "nll_loss2d", "nuclear_norm",
+    "nuclear_norm.dim", "pdist", "poisson_nll_loss", "pow.Scalar", "pow.Tensor_Scalar",
+    "pow.Tensor_Tensor", "reciprocal", "renorm", "rms_norm", "rsqrt", "sinh", "smooth_l1_loss",
+    "soft_margin_loss", "softplus", "tan", "triplet_margin_loss", "upsample_bicubic2d",
+    "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d",
+    "upsample_nearest3d", "upsample_trilinear3d",
+)  # fmt: skip
+"""Operators that autocast runs in float32."""
+
+FLOAT32_UNLESS_TOLD = (
+    "cumprod", "cumsum", "linalg_matrix_norm", "linalg_matrix_norm.str_ord",
+    "linalg_vector_norm", "log_softmax.int", "prod", "prod.dim_int", "softmax.int", "sum",
+    "sum.dim_IntList",
+)  # fmt: skip
+"""Operators to which autocast passes dtype=float32 if the caller passes none."""
+
+WIDEST_INPUT = (
+    "addcdiv", "addcmul", "atan2", "bilinear", "cross", "dot", "grid_sampler", "index_put",
+    "scatter_add", "tensordot", "vdot",
+)  # fmt: skip
+"""Operators that need one dtype: autocast takes the widest of their inputs."""
+
+UNMODELED = frozenset({"scaled_dot_product_attention"})
+"""ATen operators whose CUDA implementation allocates otherwise than what is run here."""
+
+_state = threading.local()
+
+
+@contextmanager
+def as_on_cuda(*, autocast: bool = False) -> Iterator[None]:
+    """Let operators of this thread choose as on CUDA, under bfloat16 autocast if asked for.
+
+    As at the end of an autocast region, cached casts of the weights are dropped on exit.
+    """
+    excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
+    _state.autocast, _state.casts = autocast, {}
+    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
+    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
+    try:
+        yield
+    finally:
+        torch._C._dispatch_tls_set_dispatch_key_included(_KEY, False)
+        torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, excluded)
+        _state.casts = {}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, list | tuple):
+        return type(value)(_cast(item, dtype) for item in value)
+    if not _is_eligible(value) or value.dtype is dtype:
+        return value
+    is_weight = (
+        dtype is torch.bfloat16
+        and value.dtype is torch.float32
+        and value.requires_grad
+        and value.is_leaf
+        and not value._is_view()
+    )
+    if not is_weight:
+        return value.to(dtype)
+    casts: dict[int, tuple[Tensor, Tensor]] = _state.casts
+    if id(value) not in casts:
+        casts[id(value)] = value, value.to(dtype)  # the weight is held so that its id stays its own
+    return casts[id(value)][1]
+
+
+def _is_eligible(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
+
+
+def _lower_precision(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
+    return _cast(args, torch.bfloat16), kwargs
+
+
+def _float32(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
+    return _cast(args, torch.float32), kwargs
+
+
+def _float32_unless_told(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
+    if not _is_eligible(args[0]):
+        return args, kwargs
+    place = next(i for i, argument in enumerate(schema.arguments) if argument.name == "dtype")
+    told = args[place] if place < len(args) else kwargs.get("dtype")
+    if told is not None:
+        return args, kwargs
+    return args[:place], kwargs | {"dtype": torch.float32}
+
+
+def _widest_input(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
+    tensors = [item for arg in args for item in (arg if isinstance(arg, list) else [arg])]
+    wide = any(_is_eligible(item) and item.dtype is torch.float32 for item in tensors)
+    return _cast(args, torch.float32 if wide else torch.bfloat16), kwargs
+
+
+def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
+    packet, _, overload = name.partition(".")
+    operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+
+    def kernel(*args: Any, **kwargs: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+            if _state.autocast:
+                args, kwargs = policy(args, kwargs, operator._schema)
+            return operator(*args, **kwargs)
+
+    return kernel
+
+
+def _dropout(images: Tensor, p: float, train: bool) -> Tensor:
+    with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+        if train and 0 < p < 1 and images.numel() > 0:
+            return torch.native_dropout(images, p, train)[0]
+        return torch.dropout(images, p, train)
+
+
+def _register() -> tuple[Any, Any]:
+    """The kernels above, registered for as long as the returned libraries live."""
+    library: Any = torch.library.Library
+    others, aten = library("_", "IMPL", _KEY.name), library("aten", "IMPL", _KEY.name)
+    others.fallback(torch.library.fallthrough_kernel)
+    aten.impl("dropout", _dropout)
+    for names, policy in (
+        (LOWER_PRECISION, _lower_precision),
+        (FLOAT32, _float32),
+        (FLOAT32_UNLESS_TOLD, _float32_unless_told),
+        (WIDEST_INPUT, _widest_input),
+    ):
+        for name in names:
+            if hasattr(torch.ops.aten, name.partition(".")[0]):  # the lists grow with torch
+                aten.impl(name, _casting(name, policy))
+    return others, aten
+
+
+_LIBRARIES = _register()

@@ -1,0 +1,275 @@
+"""Which module is meant, and what does it look like without its weights?
+
+Everything that `resources` counts, it counts on a copy on the meta device: tensors
+with a shape, a layout and a dtype but no memory. The reader's module is read, never
+run: its weights, buffers, mode, hooks, attributes and torch's random state stay as
+they were.
+
+Imports from ninlab: networks (only to look a name up), errors and units.
+
+Known limits. Forward hooks belong to a module's behavior: they are copied with it and
+run on the copy, so a hook that writes to an outer list writes meta tensors there. A
+network whose control flow reads tensor values cannot run without values; it is refused
+with the operator's name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import importlib.util
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy as waits_for_shape
+from torch.overrides import TorchFunctionMode
+
+from ninlab import networks
+from ninlab.errors import NinlabError, ShapeError
+from ninlab.units import Shape, format_shape
+
+PROBED_SIZES = (28, 32, 64, 96, 128, 224, 227, 256, 299, 384, 512, 1024)
+"""Heights and widths tried, after doubling, to name an input that a network can read."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network on the meta device, and the images it is to read."""
+
+    name: str
+    module: nn.Module
+    input_shape: Shape
+
+    def images(self, batch_size: int) -> Tensor:
+        """A float32 batch of (channels, height, width) images without memory."""
+        return torch.empty(batch_size, *self.input_shape, device="meta")
+
+
+def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> Subject:
+    """The network on the meta device, ready to run on images of input_shape.
+
+    module_or_name is a module, the name of a network of the book, ``package.module:factory``
+    or ``path.py:factory``, where factory is a module or makes one without arguments.
+    Networks of the book bring their own input shape, all others need one.
+    Raises UnknownNetworkError, NinlabError for what cannot be imported, built or run, and
+    ShapeError for an input that the network cannot read, with one that it can.
+    """
+    if isinstance(module_or_name, str) and ":" not in module_or_name:
+        return Subject(module_or_name, *networks.on_meta(module_or_name, input_shape))
+    module: object
+    if isinstance(module_or_name, str):
+        name, module = module_or_name, _build(module_or_name)
+    else:
+        name, module = type(module_or_name).__name__, module_or_name
+    if not isinstance(module, nn.Module):
+        raise NinlabError(
+            f"{name!r} is a {type(module).__name__}, no torch.nn.Module; name a module, its class, "
+            "or a function without arguments that returns one"
+        )
+    if input_shape is None:
+        raise ShapeError(f"{name} needs an input shape; for example 3x224x224")
+    subject = Subject(name, meta_copy(module), input_shape)
+    _check_that_it_runs(subject)
+    return subject
+
+
+# ---------------------------------------------------------------- copies without memory
+
+
+class _MetaDeepCopy(TorchFunctionMode):
+    """Lets ``copy.deepcopy`` copy the shape of a tensor in place of its values."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func is Tensor.__deepcopy__:
+            tensor, memo = args
+            return memo.setdefault(id(tensor), _meta_like(tensor))
+        return func(*args, **(kwargs or {}))
+
+
+def _meta_like(tensor: Tensor) -> Tensor:
+    kind: Any = type(tensor)
+    if waits_for_shape(tensor):
+        grad = {"requires_grad": tensor.requires_grad} if isinstance(tensor, nn.Parameter) else {}
+        lazy: Tensor = kind(**grad, device="meta", dtype=tensor.dtype)
+        return lazy
+    like = torch.empty_like(tensor, device="meta", requires_grad=False)
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(like, tensor.requires_grad)
+    return like.requires_grad_(tensor.requires_grad)
+
+
+def meta_copy(module: nn.Module) -> nn.Module:
+    """The same module on the meta device, without the memory of its weights.
+
+    Modules, names, mode, hooks and tied parameters are those of the original; lazy
+    parameters stay lazy. Raises NinlabError for a module that holds what Python cannot copy.
+    """
+    memo: dict[int, Any] = {id(own): _meta_like(own) for own in _tensors(module)}
+    try:
+        with _MetaDeepCopy():
+            copied = copy.deepcopy(module, memo)
+    except (TypeError, RuntimeError, AttributeError, copy.Error) as error:
+        raise NinlabError(
+            f"{type(module).__name__} cannot be copied to the meta device: {first_line(error)}"
+        ) from error
+    assert isinstance(copied, nn.Module)
+    return copied
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def is_lazy(module: nn.Module) -> bool:
+    """Whether the module still waits for its first input to know its shapes."""
+    return any(waits_for_shape(own) for own in _tensors(module))
+
+
+@contextmanager
+def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
+    """The copy in training or evaluation mode, and each submodule as it was afterwards."""
+    before = [(each, each.training) for each in module.modules()]
+    module.train(training)
+    try:
+        yield
+    finally:
+        for each, mode in before:
+            each.training = mode
+
+
+# ---------------------------------------------------------------- modules by path
+
+
+def _build(path: str) -> object:
+    source, _, attribute = path.partition(":")
+    holder: Any = _import(path, source)
+    for part in attribute.split("."):
+        if not hasattr(holder, part):
+            near = get_close_matches(part, dir(holder), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise NinlabError(f"{path!r}: {source} has no {part or 'empty name'!r}{hint}")
+        holder = getattr(holder, part)
+    if isinstance(holder, nn.Module) or not callable(holder):
+        return holder
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")  # about initial weights, of which none are made
+        try:
+            with torch.device("meta"):
+                return holder()
+        except Exception:
+            # Some constructors compute with values, which the meta device does not have.
+            try:
+                return holder()
+            except Exception as error:
+                raise NinlabError(
+                    f"{path!r} could not be built without arguments: "
+                    f"{type(error).__name__}: {first_line(error)}"
+                ) from error
+
+
+def _import(path: str, source: str) -> ModuleType:
+    try:
+        if source.endswith(".py"):
+            return _import_file(Path(source))
+        return importlib.import_module(source)
+    except Exception as error:
+        raise NinlabError(
+            f"cannot import {source!r} of {path!r}: {type(error).__name__}: {first_line(error)}; "
+            "write package.module:factory or path.py:factory"
+        ) from error
+
+
+def _import_file(file: Path) -> ModuleType:
+    if not file.is_file():
+        raise FileNotFoundError(f"there is no file {file}")
+    name = f"_ninlab_subject_{file.stem}"
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up by name
+    spec.loader.exec_module(module)
+    return module
+
+
+# ---------------------------------------------------------------- inputs that do not fit
+
+
+def _check_that_it_runs(subject: Subject) -> None:
+    """Run the copy once on one image; this also gives lazy parameters their shapes."""
+    try:
+        _dry_run(subject.module, subject.input_shape)
+    except Exception as error:
+        if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+            raise NinlabError(
+                f"{subject.name} cannot be counted without running it: {first_line(error)}"
+            ) from error
+        raise ShapeError(
+            f"{subject.name} cannot read {format_shape(subject.input_shape)}: {first_line(error)}"
+            f"{_hint(subject)}"
+        ) from error
+
+
+def _dry_run(module: nn.Module, input_shape: Shape) -> None:
+    with torch.no_grad(), in_mode(module, training=False):
+        module(torch.empty(1, *input_shape, device="meta"))
+
+
+def _hint(subject: Subject) -> str:
+    """What to write instead, found by trying: fewer or more channels, then other sizes."""
+    channels, *size = subject.input_shape
+    if is_lazy(subject.module):  # a failed try may have fixed some shapes and not others
+        return ""
+    for module in subject.module.modules():
+        expected = getattr(module, "in_channels", None)
+        if isinstance(expected, int):
+            if expected != channels and _runs(subject.module, (expected, *size)):
+                return (
+                    f"; it reads {expected} channels, not {channels}: "
+                    f"try {format_shape((expected, *size))}"
+                )
+            channels = expected
+            break
+    smallest = _smallest_size(subject.module, channels, min(size, default=1))
+    return f"; the smallest input that works is {format_shape(smallest)}" if smallest else ""
+
+
+def _smallest_size(module: nn.Module, channels: int, too_small: int) -> Shape | None:
+    def runs(size: int) -> bool:
+        return _runs(module, (channels, size, size))
+
+    doubled = (too_small * 2**k for k in range(1, 12) if too_small * 2**k <= PROBED_SIZES[-1])
+    works = next((size for size in (*doubled, *PROBED_SIZES) if runs(size)), None)
+    if works is None:
+        return None
+    low, high = 0, works  # sizes below the smallest fail: windows do not fit, features do not match
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if runs(middle) else (middle, high)
+    return (channels, high, high)
+
+
+def _runs(module: nn.Module, input_shape: Shape) -> bool:
+    try:
+        _dry_run(module, input_shape)
+    except Exception:
+        return False
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a message that may go on with a C++ stack."""
+    lines = str(error).strip().splitlines()
+    return lines[0].rstrip(".") if lines else type(error).__name__

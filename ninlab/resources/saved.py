@@ -1,0 +1,148 @@
+"""Which tensors does autograd keep from the forward pass for the backward pass?
+
+A training forward pass and its loss run on the meta copy with CUDA's choices; then the
+graph that autograd built is read node by node. Each node tells what it keeps under the
+name that its derivative formula gives it.
+
+Imports from ninlab: reports.
+
+Known limits. Tensors that belong to the module (weights, buffers) are not listed: they
+exist anyway. Recomputation (``torch.utils.checkpoint``) is not modeled.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ninlab.reports import SavedTensor
+from ninlab.resources.cuda import as_on_cuda
+from ninlab.resources.layers import LayerStack
+from ninlab.resources.loss import cross_entropy, labels_for, scores_of
+from ninlab.resources.modules import Subject, in_mode
+
+LOSS = "loss"
+"""The layer under which the loss's own tensors are listed."""
+
+KINDS = {
+    ("Addmm", "mat1"): "input",
+    ("Addmm", "mat2"): "weight_copy",  # listed only where autocast made one
+    ("AdaptiveAvgPool2D", "self"): "pool_input",
+    ("AvgPool2D", "self"): "pool_input",
+    ("Convolution", "input"): "input",
+    ("Convolution", "weight"): "weight_copy",
+    ("LogSoftmax", "result"): "log_softmax",
+    ("MaxPool2DWithIndices", "result1"): "pool_indices",
+    ("MaxPool2DWithIndices", "self"): "pool_input",
+    ("NativeBatchNorm", "input"): "input",
+    ("NativeBatchNorm", "result1"): "batch_mean",
+    ("NativeBatchNorm", "result2"): "batch_inverse_deviation",
+    ("NativeDropout", "result1"): "dropout_mask",
+    ("NllLoss", "self"): "log_softmax",
+    ("NllLoss", "target"): "labels",
+    ("NllLoss", "total_weight"): "total_weight",
+}
+"""What a saved tensor is called, by node and field; others are named ``node_field``."""
+
+_NODE_NAME = re.compile(r"(\w+?)(Backward\d*)?$")
+_CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+
+
+class LayerMarks:
+    """Which layer made an autograd node, from the numbers that nodes get in order of making."""
+
+    def __init__(self) -> None:
+        self.numbers = [0]
+        self.layers = [""]
+
+    def mark(self, layer: str) -> None:
+        """Nodes made from now on are that layer's."""
+        self.numbers.append(torch._C._autograd._get_sequence_nr())
+        self.layers.append(layer)
+
+    def layer_of(self, node: Any) -> str:
+        """The layer that made the node."""
+        return self.layers[bisect_right(self.numbers, node._sequence_nr()) - 1]
+
+
+def kept_for_backward(
+    subject: Subject, batch_size: int, *, autocast: bool = False
+) -> tuple[SavedTensor, ...]:
+    """What one training forward pass and its cross-entropy loss keep, as on CUDA.
+
+    Bytes are of the whole batch.
+    """
+    marks, layers = LayerMarks(), LayerStack()
+    with (
+        as_on_cuda(autocast=autocast),
+        in_mode(subject.module, training=True),
+        layers.watch(subject.module, marks.mark),
+    ):
+        scores = scores_of(subject.module(subject.images(batch_size)))
+        marks.mark(LOSS)
+        loss = cross_entropy(scores, labels_for(scores))
+    return saved_tensors(loss, subject.module, marks)
+
+
+def saved_tensors(loss: Tensor, module: nn.Module, marks: LayerMarks) -> tuple[SavedTensor, ...]:
+    """What the graph of the loss keeps, in order of making; the module's own tensors excluded.
+
+    Storages are counted whole and once, under the first node that keeps them.
+    """
+    seen = {own.untyped_storage()._cdata for own in (*module.parameters(), *module.buffers())}
+    saved = []
+    for node in sorted(_graph(loss.grad_fn), key=lambda node: node._sequence_nr()):
+        for field, tensor in _kept_by(node):
+            storage = tensor.untyped_storage()
+            if storage._cdata not in seen and storage.nbytes() > 0:
+                seen.add(storage._cdata)
+                kind = _kind(node.name(), field)
+                saved.append(SavedTensor(marks.layer_of(node), kind, storage.nbytes()))
+    return tuple(saved)
+
+
+def _graph(root: Any) -> list[Any]:
+    """Every node that the root leads to, the accumulators of parameters excepted."""
+    if root is None:  # nothing in the network learns
+        return []
+    nodes, waiting, seen = [], [root], {root}
+    while waiting:
+        node = waiting.pop()
+        nodes.append(node)
+        for following, _ in node.next_functions:
+            if following is not None and following not in seen and following.next_functions:
+                seen.add(following)
+                waiting.append(following)
+    return nodes
+
+
+def _kept_by(node: Any) -> Iterator[tuple[str, Tensor]]:
+    for attribute in _saved_attributes(node.__class__):
+        value = getattr(node, attribute)
+        field = attribute.removeprefix("_saved_")
+        for tensor in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(tensor, Tensor):
+                yield field, tensor
+
+
+@cache
+def _saved_attributes(node_type: Any) -> tuple[str, ...]:
+    names = tuple(name for name in dir(node_type) if name.startswith("_saved_"))
+    if names:  # inputs before results, as they come to be
+        return tuple(sorted(names, key=lambda name: name.startswith("_saved_result")))
+    # A torch.autograd.Function written in Python keeps what it keeps under one name.
+    return ("saved_tensors",) if hasattr(node_type, "saved_tensors") else ()
+
+
+@cache
+def _kind(node_name: str, field: str) -> str:
+    match = _NODE_NAME.match(node_name.rpartition(":")[2])
+    assert match is not None
+    node = match[1]
+    return KINDS.get((node, field)) or f"{_CAPITAL.sub('_', node).lower()}_{field}"
