@@ -1,0 +1,415 @@
+"""Which runs answer which question, and in which order?
+
+The plan as data, at two scales of the same experiments: ``full`` (the textbook's images at
+224x224, for a GPU) and ``compact`` (28x28, for one CPU core). Seed 0 of everything comes
+before seed 1 of anything, so that a plan cut short still answers every question once.
+
+Learning rates are chosen on held-out training images: a run may say that its rate is the best
+of a sweep, and is then ready only when the sweep is recorded.
+
+Imports from ninlab: architectures, formulas (for estimates), recipes, records, errors; no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from ninlab import formulas
+from ninlab.architectures import architecture
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.recipes import Augmentation, EvaluationSet, Precision, Recipe, Schedule
+from ninlab.records import Outcome, RunRecord, run_id
+
+HELD_OUT_SHARE = 5000 / 60000
+TRAIN_IMAGES = 60000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an experiment: a network, a recipe and how often to try.
+
+    name makes the runs' file names. Where rate_from names variants of a sweep, the recipe's
+    learning rate gives way to the best of theirs. keep_weights is for what chapters look into.
+    """
+
+    name: str
+    network: str
+    recipe: Recipe
+    seeds: int
+    rate_from: tuple[str, ...] = ()
+    keep_weights: bool = False
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the chapter that asks it, and the runs that answer it.
+
+    compare_with names variants of other experiments ("experiment/variant") that belong into the
+    same table; they are not trained twice.
+    """
+
+    name: str
+    question: str
+    chapter: str
+    variants: tuple[Variant, ...]
+    compare_with: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """How long a training step takes: a straight line in layers, parameters and MACs.
+
+    Seconds. Good to a factor of 1.5 on the machine it was fitted to; a recorder replaces it by
+    what its own first runs took.
+    """
+
+    per_layer: float
+    per_parameter: float
+    per_mac: float  # and image
+
+    def step_seconds(self, network: str, batch_size: int) -> float:
+        """Seconds of one step of that many images."""
+        layers = architecture(network)
+        return (
+            self.per_layer * sum(1 for _ in layers.named_leaves())
+            + self.per_parameter * formulas.parameters(layers)
+            + self.per_mac * batch_size * formulas.macs(layers)
+        )
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan: a variant with a seed."""
+
+    experiment: str
+    variant: Variant
+    seed: int
+    estimated_seconds: float
+
+    def id(self, device_slug: str) -> str:
+        """The id of its record, once it is made on that device."""
+        return run_id(self.experiment, self.variant.name, self.seed, device_slug)
+
+    def rate_sources(self, device_slug: str) -> tuple[str, ...]:
+        """Ids of the records by which its learning rate is chosen; empty when it is given."""
+        return tuple(run_id(SWEEP, name, 0, device_slug) for name in self.variant.rate_from)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Experiments at one scale, and their runs in the order in which to make them."""
+
+    name: str
+    description: str
+    experiments: tuple[Experiment, ...]
+    step_cost: StepCost
+
+    @property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """Every run: by seed, then by experiment, then by variant."""
+        return tuple(
+            PlannedRun(experiment.name, variant, seed, self._estimate(variant))
+            for seed in range(self._most_seeds())
+            for experiment in self.experiments
+            for variant in experiment.variants
+            if seed < variant.seeds
+        )
+
+    @property
+    def estimated_seconds(self) -> float:
+        """Seconds of all runs one after the other."""
+        return sum(run.estimated_seconds for run in self.runs)
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment of that name. Raises UnknownNameError."""
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        raise UnknownNameError("experiment", name, [e.name for e in self.experiments])
+
+    def missing(self, recorded: Iterable[str], device_slug: str) -> list[PlannedRun]:
+        """The runs that have no record among these ids, in the plan's order."""
+        recorded = set(recorded)
+        return [run for run in self.runs if run.id(device_slug) not in recorded]
+
+    def _most_seeds(self) -> int:
+        return max(variant.seeds for e in self.experiments for variant in e.variants)
+
+    def _estimate(self, variant: Variant) -> float:
+        recipe = variant.recipe
+        images = recipe.train_images or TRAIN_IMAGES
+        if recipe.evaluation_set is EvaluationSet.HELD_OUT:
+            images = round(images * (1 - HELD_OUT_SHARE))
+        steps = recipe.epochs * (images // recipe.batch_size)
+        return steps * self.step_cost.step_seconds(variant.network, recipe.batch_size)
+
+
+def best_rate(sweep: Sequence[RunRecord]) -> float:
+    """The learning rate with the highest held-out accuracy after the last epoch.
+
+    Runs that did not finish are passed over; of equals the smaller rate wins. When none
+    finished it is the smallest rate, so that the failure is recorded at its best. Raises
+    NinlabError when one was measured on test images.
+    """
+    seen = [run.id for run in sweep if run.recipe.evaluation_set is EvaluationSet.TEST]
+    if seen:
+        raise NinlabError(f"{seen[0]} was measured on test images; choose rates on held-out ones")
+    finished = [run for run in sweep if run.outcome is Outcome.FINISHED]
+    if not finished:
+        return min(run.recipe.learning_rate for run in sweep)
+    best = max(finished, key=lambda run: (run.last.test_accuracy, -run.recipe.learning_rate))
+    return best.recipe.learning_rate
+
+
+def ready_recipe(
+    run: PlannedRun, recorded: Mapping[str, RunRecord], device_slug: str
+) -> Recipe | None:
+    """The run's recipe with its rate chosen, or None while its sweep is not recorded."""
+    sources = run.rate_sources(device_slug)
+    if not sources:
+        return run.variant.recipe
+    if any(source not in recorded for source in sources):
+        return None
+    rate = best_rate([recorded[source] for source in sources])
+    return replace(run.variant.recipe, learning_rate=rate)
+
+
+# ---------------------------------------------------------------- the two scales
+
+
+SWEEP = "rate_sweep"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What differs between the two scales: networks, their textbook rates, and how long."""
+
+    textbook: str  # the network whose collapse is studied
+    fixed: str  # the repaired network that the exercises start from
+    julia: str
+    rivals: Mapping[str, float]  # network and the rate of its textbook
+    textbook_rate: float
+    other_rate: float  # of the textbook's other edition
+    fixed_rate: float
+    sweep_rates: tuple[float, ...]
+    sweep_epochs: int
+    epochs: int
+    precision: Precision
+    seeds: int
+    textbook_seeds: int
+    repair_seeds: int
+    other_precision: Precision | None = None
+
+    def recipe(self, learning_rate: float) -> Recipe:
+        """The textbook's recipe at that rate: plain SGD, batches of 128, pixels over 255."""
+        return Recipe(learning_rate, self.epochs, precision=self.precision)
+
+    def variant(self, network: str, *, rate: float | None = None, **changes: object) -> Variant:
+        """The network under the textbook's recipe, by default at the repaired network's rate."""
+        recipe = self.recipe(self.fixed_rate if rate is None else rate)
+        return replace(Variant(network, network, recipe, self.seeds), **changes)  # type: ignore[arg-type]
+
+
+def experiments(scale: Scale) -> tuple[Experiment, ...]:
+    """Every experiment of the book at that scale, the most wanted first."""
+    textbook, fixed = scale.textbook, scale.fixed
+    nets = (fixed, *scale.rivals)
+    repairs = (
+        scale.variant(textbook, rate=scale.other_rate, name=f"{textbook}_lr{scale.other_rate:g}"),
+        *(
+            scale.variant(f"{textbook}_{repair}", rate=scale.textbook_rate)
+            for repair in ("zero_bias", "linear_last", "kaiming", "batch_norm", "gradual")
+        ),
+        scale.variant(scale.julia, rate=scale.textbook_rate),
+        scale.variant(fixed, keep_weights=True),
+    )
+    sweep = tuple(
+        scale.variant(
+            network,
+            name=f"{network}_lr{rate:g}",
+            seeds=1,
+            recipe=replace(
+                scale.recipe(rate),
+                epochs=scale.sweep_epochs,
+                evaluation_set=EvaluationSet.HELD_OUT,
+            ),
+        )
+        for network in nets
+        for rate in scale.sweep_rates
+    )
+    improved = replace(
+        scale.recipe(0.05),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=5e-4,
+        schedule=Schedule.ONE_CYCLE,
+        augmentation=Augmentation.FLIP,
+        standardize=True,
+    )
+    alexnet = next(iter(scale.rivals))
+
+    def exercise(
+        name: str, question: str, chapter: str, *suffixes: str, keep: str = ""
+    ) -> Experiment:
+        variants = tuple(
+            scale.variant(f"{fixed}_{suffix}", keep_weights=suffix == keep) for suffix in suffixes
+        )
+        return Experiment(name, question, chapter, variants, (f"collapse/{fixed}",))
+
+    return (
+        Experiment(
+            "collapse",
+            "Why does the textbook's NiN end anywhere from 10 % to 87 %, and what repairs it?",
+            "04_why_nin_collapses",
+            (
+                scale.variant(
+                    textbook,
+                    rate=scale.textbook_rate,
+                    seeds=scale.textbook_seeds,
+                    keep_weights=True,
+                ),
+                *(replace(variant, seeds=scale.repair_seeds) for variant in repairs),
+            ),
+        ),
+        Experiment(
+            "baselines",
+            "How well do AlexNet, VGG-11 and GoogLeNet learn under the textbook's recipe?",
+            "03_training",
+            tuple(scale.variant(network, rate=rate) for network, rate in scale.rivals.items()),
+            (f"collapse/{textbook}", f"collapse/{fixed}"),
+        ),
+        exercise("one_by_one", "How many 1x1 layers does a block need?", "05_how_many_1x1",
+                 "no_1x1", "one_1x1", "three_1x1"),
+        exercise("window", "What do 3x3 windows add in place of the 1x1 layers?",
+                 "05_how_many_1x1", "3x3"),
+        exercise("head", "Does averaging the class maps learn better than a fully connected head?",
+                 "06_global_average_pooling", "linear_head", "fully_connected", keep="linear_head"),
+        exercise("bottleneck", "Does it hurt to narrow to ten channels in one step, or so late?",
+                 "09_bottleneck", "gradual", "early_classes"),
+        exercise("family", "Does NiN gain from depth as VGG does?",
+                 "10_nin_family", "6_blocks", "8_blocks"),
+        Experiment(
+            SWEEP,
+            "Which learning rate suits each network, judged on held-out training images?",
+            "03_training",
+            sweep,
+        ),
+        Experiment(
+            "own_rate",
+            "How do the networks compare when each trains at its own best rate?",
+            "03_training",
+            tuple(
+                scale.variant(
+                    network,
+                    rate_from=tuple(v.name for v in sweep if v.network == network),
+                )
+                for network in nets
+            ),
+        ),
+        Experiment(
+            "improved",
+            "How far do batch normalisation, momentum, a schedule and mirroring carry?",
+            "03_training",
+            (
+                scale.variant(f"{fixed}_batch_norm", recipe=improved),
+                scale.variant(alexnet, recipe=replace(improved, learning_rate=0.02)),
+            ),
+        ),
+        *_precision(scale),
+    )  # fmt: skip
+
+
+def _precision(scale: Scale) -> tuple[Experiment, ...]:
+    if scale.other_precision is None:
+        return ()
+    recipe = replace(scale.recipe(scale.fixed_rate), precision=scale.other_precision)
+    return (
+        Experiment(
+            "precision",
+            f"Does {scale.precision} arithmetic cost accuracy against {scale.other_precision}?",
+            "13_flops_are_not_time",
+            (scale.variant(scale.fixed, recipe=recipe),),
+            (f"collapse/{scale.fixed}",),
+        ),
+    )
+
+
+FULL_SCALE = Scale(
+    textbook="nin",
+    fixed="nin_fixed",
+    julia="nin_julia",
+    rivals={"alexnet": 0.01, "vgg11_quarter": 0.01, "googlenet": 0.1, "vgg11": 0.01},
+    textbook_rate=0.05,
+    other_rate=0.1,
+    fixed_rate=0.05,
+    sweep_rates=(0.01, 0.03, 0.1),
+    sweep_epochs=3,
+    epochs=10,
+    precision=Precision.BF16,
+    seeds=2,
+    textbook_seeds=5,
+    repair_seeds=2,
+    other_precision=Precision.TF32,
+)
+COMPACT_SCALE = Scale(
+    textbook="nin_28_textbook",
+    fixed="nin_28",
+    julia="nin_julia_28",
+    rivals=dict.fromkeys(("alexnet_28", "vgg11_28", "vgg11_quarter_28", "googlenet_28"), 0.1),
+    textbook_rate=0.1,
+    other_rate=0.05,
+    fixed_rate=0.1,
+    sweep_rates=(0.025, 0.05, 0.1, 0.2),
+    sweep_epochs=2,
+    epochs=5,
+    precision=Precision.FP32,
+    seeds=3,
+    textbook_seeds=5,
+    repair_seeds=5,
+)
+
+PLANS: Mapping[str, Plan] = {
+    "compact": Plan(
+        "compact",
+        "28x28 images and small networks, for one CPU core",
+        experiments(COMPACT_SCALE),
+        # fitted to 12 networks at batch 128 on one core of an AMD EPYC with AVX-512
+        StepCost(per_layer=1.0e-4, per_parameter=6.9e-9, per_mac=3.3e-11),
+    ),
+    "full": Plan(
+        "full",
+        "224x224 images and the textbook's networks, for one GPU",
+        experiments(FULL_SCALE),
+        # an expectation for one H100, not a fit: memory-bound steps, a fifth of the peak rate
+        StepCost(per_layer=6.6e-5, per_parameter=6e-12, per_mac=1.7e-14),
+    ),
+}
+"""Both plans by name."""
+
+
+def plan(name: str) -> Plan:
+    """The plan of that name. Raises UnknownNameError, which lists the names."""
+    try:
+        return PLANS[name]
+    except KeyError:
+        raise UnknownNameError("plan", name, PLANS) from None
+
+
+def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Variant name to its recorded runs, by seed: the experiment's own and those beside it.
+
+    Variants come in the experiment's order, those of compare_with first; a variant without a
+    record is left out.
+    """
+    borrowed = [tuple(path.split("/")) for path in experiment.compare_with]
+    wanted = [*borrowed, *((experiment.name, variant.name) for variant in experiment.variants)]
+    by_row = {
+        row: sorted(found, key=lambda run: run.seed)
+        for row, found in groupby(
+            sorted(runs, key=lambda run: (run.experiment, run.name)),
+            key=lambda run: (run.experiment, run.name),
+        )
+    }
+    return {row[1]: by_row[row] for row in wanted if row in by_row}
