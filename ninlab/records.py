@@ -362,7 +362,8 @@ def write_json_once(path: Path, content: Mapping[str, Any]) -> None:
     fails when the name is taken. The file is readable by all (mode 0644). Raises RecordError,
     with nothing left behind, when the file exists or the folder or the disk refuses it.
     """
-    text = json.dumps(content, allow_nan=False, indent=1) + "\n"
+    lines = (f'"{key}": {json.dumps(value, allow_nan=False)}' for key, value in content.items())
+    text = "{\n" + ",\n".join(lines) + "\n}\n"  # one field a line: readable, and kind to git
 
     def refuse_to_overwrite(temporary: Path) -> None:
         try:
@@ -483,12 +484,13 @@ def provenance(command: str) -> Provenance:
     commit = _git(checkout, "rev-parse", "HEAD")
     tracked = commit and _git(checkout, "ls-files", "--error-unmatch", __file__)
     if not tracked:  # installed, possibly inside somebody else's repository
-        return Provenance(_utc_now(), command, None, False)
+        return Provenance(utc_now(), command, None, False)
     changes = _git(checkout, "status", "--porcelain", "--", ".", ":(exclude)runs")
-    return Provenance(_utc_now(), command, commit, changes == "")
+    return Provenance(utc_now(), command, commit, changes == "")
 
 
-def _utc_now() -> str:
+def utc_now() -> str:
+    """This moment as records write it: ``2026-01-31T12:00:00Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
