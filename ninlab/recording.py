@@ -141,6 +141,7 @@ def make_run(run: PlannedRun, site: Site, on_step: StepCallback | None = None) -
             return Status.WAITING
         if site.threads is not None:
             torch.set_num_threads(site.threads)
+        provenance = replace(site.provenance, utc=records.utc_now())
         result = train(
             run.variant.network, recipe, seed=run.seed, device=site.device, on_step=on_step
         )
@@ -154,7 +155,7 @@ def make_run(run: PlannedRun, site: Site, on_step: StepCallback | None = None) -
             result.record(
                 experiment=run.experiment,
                 name=run.variant.name,
-                provenance=replace(site.provenance, utc=records.utc_now()),
+                provenance=provenance,
                 learning_rate_from=run.rate_sources(slug),
                 weights_sha256=digest,
             ),
