@@ -586,7 +586,7 @@ NIN_JULIA_28 = register(
         name="nin_julia_28",
         title="NiN, Julia version, at 28x28",
         layers=nin_layers(SMALL_STEM, one_by_one_layers=1),
-        source="Bhattacharya2023",
+        source="D2LJulia2025",
         deviations=(*NIN_28.deviations[:1], *NIN_JULIA.deviations[-2:]),
         initialization=XAVIER_ZERO_BIASES,
     )
