@@ -84,23 +84,23 @@ def write_setup_cell(path: Path, url: str, branch: str) -> bool:
     return True
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Read the command line, write _config.yml and the chapters, say what changed."""
+def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
+    """Read the command line, write _config.yml and the chapters of book, say what changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("repository", nargs="?", metavar="OWNER/NAME")
     parser.add_argument("--branch", help="branch or tag that readers get; default: unchanged")
     options = parser.parse_args(arguments)
-    url, branch = repository()
+    url, branch = repository(book)
     if options.repository is not None:
         name = options.repository.removeprefix(HOST).removesuffix("/").removesuffix(".git")
         if not _OWNER_AND_NAME.fullmatch(name):
             sys.exit(f"{options.repository!r} is no repository; write OWNER/NAME, as on GitHub")
         url = HOST + name
     branch = options.branch or branch
-    write_config(ROOT, url, branch)
+    write_config(book, url, branch)
     changed = [
         path.name
-        for path in sorted((ROOT / "chapters").glob("*.ipynb"))
+        for path in sorted((book / "chapters").glob("*.ipynb"))
         if write_setup_cell(path, url, branch)
     ]
     print(f"address: {url or 'not set'} (branch {branch})")

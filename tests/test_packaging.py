@@ -1,0 +1,100 @@
+"""What is installed: the files that travel with the package, and the versions that CI runs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from tests.book import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PINS = {
+    canonicalize_name(name): version
+    for name, _, version in (
+        line.partition("==")
+        for line in (ROOT / "constraints.txt").read_text().split()
+        if "==" in line
+    )
+}
+
+
+def requirements() -> list[Requirement]:
+    """Everything that the package or one of its extras asks for."""
+    extras = PROJECT["optional-dependencies"].values()
+    lines = [*PROJECT["dependencies"], *(line for extra in extras for line in extra)]
+    return [Requirement(line) for line in lines if not line.startswith("ninlab")]
+
+
+@pytest.mark.parametrize("requirement", requirements(), ids=str)
+def test_the_version_that_ci_runs_satisfies_every_requirement(requirement: Requirement) -> None:
+    assert PINS[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_the_package_itself_sets_lower_bounds_only() -> None:
+    for line in PROJECT["dependencies"]:
+        operators = {specifier.operator for specifier in Requirement(line).specifier}
+        assert operators == {">="}, f"{line} would replace what a hosted notebook brings"
+
+
+def test_torch_and_torchvision_are_installed_as_the_pair_that_ci_runs() -> None:
+    for name in ("torch", "torchvision"):
+        assert metadata.version(name).partition("+")[0] == PINS[name]
+
+
+def test_the_conda_environment_installs_an_extra_of_the_package_in_the_same_versions() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, through_pip = environment["dependencies"]
+    assert (python.partition("=")[0], pip) == ("python", "pip")
+    versions, package = through_pip["pip"]
+    assert (ROOT / versions.removeprefix("--constraint ")).name == "constraints.txt"
+    (extra,) = Requirement(package.replace("--editable .", "ninlab")).extras
+    assert extra in PROJECT["optional-dependencies"]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> ZipFile:
+    """The package as pip would install it, built from this folder."""
+    folder = tmp_path_factory.mktemp("wheel")
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(folder)]
+    subprocess.run([*pip, str(ROOT)], check=True)
+    (path,) = folder.glob("*.whl")
+    return ZipFile(path)
+
+
+def shipped(folder: Path) -> set[str]:
+    """Names below the repository of the files of a folder that git does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", str(folder)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {line for line in listed.stdout.splitlines() if (ROOT / line).exists()}
+
+
+def test_the_wheel_holds_the_whole_module(wheel: ZipFile) -> None:
+    assert shipped(Path("ninlab")) <= set(wheel.namelist())
+
+
+def test_the_wheel_holds_every_record(wheel: ZipFile) -> None:
+    assert {f"ninlab/{name}" for name in shipped(Path("runs"))} <= set(wheel.namelist())
+
+
+def test_the_wheel_holds_nothing_else(wheel: ZipFile) -> None:
+    tops = {name.partition("/")[0] for name in wheel.namelist()}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {"ninlab"}
+
+
+def test_the_plugin_that_draws_figures_is_announced_to_myst_nb() -> None:
+    (plugin,) = metadata.entry_points(group="myst_nb.mime_renderers", name="ninlab_plotly")
+    assert plugin.value == "ninlab.bookext:PlotlyMime"
