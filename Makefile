@@ -1,0 +1,61 @@
+# Everything a reader or a contributor runs. Each target installs what it needs into .venv first,
+# and only when pyproject.toml or constraints.txt have changed since.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lint lab record zip clean distclean constraints
+.DELETE_ON_ERROR:
+
+help: ## list the targets
+	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+
+# A failed build has read its sources: with its memory the next build would find nothing to warn of.
+book: $(VENV)/.book ## build the book into _build/html; a warning is an error
+	@tools/system_packages.sh dataset-fashion-mnist
+	$(BIN)/jupyter-book build -n -W --keep-going . || { rm -rf _build/.doctrees; exit 1; }
+
+test: $(VENV)/.test book ## run all tests, the chapters and the built pages in a browser
+	@tools/system_packages.sh chromium
+	$(BIN)/python -m pytest --nbmake $(ARGS)
+
+lint: $(VENV)/.dev ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lab: $(VENV)/.lab ## open the chapters in JupyterLab
+	@tools/system_packages.sh dataset-fashion-mnist
+	$(BIN)/jupyter lab chapters $(ARGS)
+
+record: $(VENV)/.book ## carry out the planned runs: make record ARGS="--budget-seconds 600"
+	@tools/system_packages.sh dataset-fashion-mnist
+	$(BIN)/python -m ninlab record $(ARGS)
+
+zip: book ## pack the built book for reading without a network: dist/network-in-network.zip
+	$(BIN)/python -c "import shutil; shutil.make_archive('dist/network-in-network', 'zip', '_build/html')"
+
+constraints: $(VENV)/.dev ## find the newest versions that fit together, for constraints.txt
+	$(BIN)/python tools/update_constraints.py
+
+clean: ## remove what was built, and the caches
+	rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "ninlab needs Python 3.11 to 3.13; name one: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@PYTHON=$(PYTHON) tools/system_packages.sh python3-venv
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+# One stamp for each extra: .venv/.test says that ninlab[test] is installed.
+$(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing ninlab[$*] and what it needs; with torch this takes minutes the first time"
+	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
+	@touch $@
