@@ -143,8 +143,9 @@ def download() -> Path:
     try:
         FashionMNIST(str(cache_folder), download=True)
     except (OSError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
         raise DataError(
-            f"Fashion-MNIST could not be downloaded ({error}); install Debian's "
+            f"Fashion-MNIST could not be downloaded ({reason}); install Debian's "
             f"dataset-fashion-mnist or point {FOLDER_VARIABLE} to a folder with the four files"
         ) from error
     return cache_folder / _TORCHVISION_SUBFOLDER
@@ -270,6 +271,39 @@ def held_out(
     return train.take(order[count:]), train.take(order[:count])
 
 
+# ---------------------------------------------------------------- moving and framing
+
+
+def shifted(images: Tensor, right: int = 0, down: int = 0) -> Tensor:
+    """The images (n, channels, height, width) moved by whole pixels; black moves in.
+
+    Negative numbers move left and up. What leaves the frame is lost.
+    """
+    moved = torch.zeros_like(images)
+    height, width = images.shape[-2:]
+    rows, columns = max(height - abs(down), 0), max(width - abs(right), 0)
+    moved[..., max(down, 0) : max(down, 0) + rows, max(right, 0) : max(right, 0) + columns] = (
+        images[..., max(-down, 0) : max(-down, 0) + rows, max(-right, 0) : max(-right, 0) + columns]
+    )
+    return moved
+
+
+def on_canvas(images: Tensor, size: int, right: int = 0, down: int = 0) -> Tensor:
+    """The images on black size x size canvases, so many pixels off the top left corner.
+
+    Raises DataError where an image would not lie wholly on its canvas.
+    """
+    height, width = images.shape[-2:]
+    if min(right, down) < 0 or right + width > size or down + height > size:
+        raise DataError(
+            f"a {height}x{width} image does not fit at row {down}, column {right} of a "
+            f"{size}x{size} canvas; keep both offsets between 0 and {size - max(height, width)}"
+        )
+    canvas = images.new_zeros(*images.shape[:-2], size, size)
+    canvas[..., down : down + height, right : right + width] = images
+    return canvas
+
+
 # ---------------------------------------------------------------- resizing
 
 _COEFFICIENT_BITS = 22  # Pillow's fixed point for 8-bit images: 32 bits less 8 and 2 of headroom
@@ -300,22 +334,28 @@ def resize_matrix(size: int, new_size: int) -> Tensor:
 
 
 def resize(images: Tensor, size: int) -> Tensor:
-    """uint8 images (n, channels, height, width) at size x size, bit-equal to Pillow's bilinear.
+    """Square uint8 images at size x size, bit-equal to Pillow's bilinear.
 
-    Pillow resizes rows, rounds to 8 bits, then resizes columns and rounds again. Both passes
+    images is (n, channels, height, width). Pillow resizes rows, rounds to 8 bits, then resizes
+    columns and rounds again. Both passes
     are matrix products of whole numbers below 2**53, hence exact in float64 on any device.
-    Raises DataError for a size under 1.
+    Raises DataError for a size under 1, and for images that are not square: there Pillow may
+    take the columns first.
     """
-    if size < 1:
-        raise DataError(f"images cannot be resized to {size} pixels; take at least 1")
     height, width = images.shape[-2:]
-    columns = resize_matrix(width, size).to(images.device)
-    rows = resize_matrix(height, size).to(images.device)
+    if size < 1 or height != width:
+        raise DataError(
+            f"{height}x{width} images cannot be resized to {size} pixels; take square ones and a "
+            "size of at least 1"
+        )
+    if size == height:
+        return images
+    matrix = resize_matrix(height, size).to(images.device)
     out = torch.empty(*images.shape[:-2], size, size, dtype=torch.uint8, device=images.device)
     for start in range(0, len(images), _RESIZE_CHUNK):
         chunk = slice(start, start + _RESIZE_CHUNK)
-        wide = images[chunk] if width == size else _fixed_point(images[chunk].double() @ columns.T)
-        out[chunk] = wide if height == size else _fixed_point(rows @ wide.double())
+        wide = _fixed_point(images[chunk].double() @ matrix.T)
+        out[chunk] = _fixed_point(matrix @ wide.double())
     return out
 
 

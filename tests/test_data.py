@@ -1,0 +1,272 @@
+"""Fashion-MNIST is found in the stated order, is the published one, and is resized as by Pillow."""
+
+import gzip
+import hashlib
+import http.server
+import threading
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import FashionMNIST
+
+from ninlab import data
+from ninlab.data import LabeledImages
+from ninlab.errors import DataError
+
+# The md5 sums under which the unpacked files are known; several public libraries check them.
+PUBLISHED_MD5 = {
+    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
+    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
+    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
+    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
+}
+
+
+@pytest.fixture(scope="session")
+def published() -> Path:
+    """A folder that holds the real files, compressed or not."""
+    data.fashion_mnist()
+    folder = data.find()
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture
+def nowhere(monkeypatch, tmp_path) -> Path:
+    """A machine without the data: an empty NINLAB_DATA, no Debian package, an empty cache."""
+    chosen = tmp_path / "chosen"
+    chosen.mkdir()
+    monkeypatch.setenv(data.FOLDER_VARIABLE, str(chosen))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "debian")
+    return tmp_path
+
+
+def link_all(source: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in data.FILES:
+        path = data._path(source, name)
+        (folder / path.name).symlink_to(path)
+
+
+# ---------------------------------------------------------------- finding
+
+
+def test_the_content_is_the_published_one(published):
+    for name, md5 in PUBLISHED_MD5.items():
+        path = data._path(published, name)
+        content = path.read_bytes()
+        content = gzip.decompress(content) if path.suffix == ".gz" else content
+        assert hashlib.md5(content).hexdigest() == md5
+        assert hashlib.sha256(content).hexdigest() == data.FILES[name].sha256
+        assert content.startswith(data.FILES[name].header)
+
+
+def test_folders_are_tried_in_the_stated_order(nowhere, published):
+    assert data.find() is None
+    order = [
+        nowhere / "cache/ninlab/FashionMNIST/raw",
+        nowhere / "debian",
+        nowhere / "chosen/FashionMNIST/raw",
+        nowhere / "chosen",
+    ]
+    for folder in order:  # each new one is tried before all that were there
+        link_all(published, folder)
+        assert data.find() == folder
+
+
+def test_a_split_has_the_published_size_and_ten_equal_classes():
+    for split, count in zip(data.fashion_mnist(), (60000, 10000), strict=True):
+        assert split.images.shape == (count, 1, 28, 28)
+        assert split.labels.bincount().tolist() == [count // 10] * 10
+
+
+def test_a_chosen_folder_that_is_none_is_named(monkeypatch, tmp_path):
+    monkeypatch.setenv(data.FOLDER_VARIABLE, str(tmp_path / "nothing"))
+    with pytest.raises(DataError, match=r"nothing.*is no folder"):
+        data.find()
+
+
+def test_a_half_copied_data_set_is_not_completed_from_elsewhere(nowhere, published):
+    link_all(published, nowhere / "chosen")
+    next((nowhere / "chosen").glob("t10k-labels*")).unlink()
+    link_all(published, nowhere / "debian")
+    with pytest.raises(DataError, match="chosen lacks t10k-labels-idx1-ubyte;"):
+        data.find()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "other content", "no gzip at all", "empty"])
+def test_a_wrong_file_is_named_and_left_in_place(tmp_path, damage):
+    name = "t10k-labels-idx1-ubyte"
+    path = tmp_path / f"{name}.gz"
+    whole = gzip.compress(b"\0" * 10008, mtime=0)
+    content = {"truncated": whole[:-20], "other content": whole,
+               "no gzip at all": b"<html>404</html>", "empty": b""}[damage]  # fmt: skip
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=str(path)):
+        data.read_idx(tmp_path, name)
+    assert path.read_bytes() == content
+
+
+def test_an_unpacked_file_is_as_good_as_a_packed_one(tmp_path, published):
+    name = "t10k-labels-idx1-ubyte"
+    packed = data.read_idx(published, name)
+    values = packed.numpy().tobytes()
+    (tmp_path / name).write_bytes(data.FILES[name].header + values)
+    assert torch.equal(data.read_idx(tmp_path, name), packed)
+
+
+# ---------------------------------------------------------------- downloading
+
+
+@pytest.fixture
+def mirror(nowhere, published, monkeypatch):
+    """torchvision's mirror on this machine, with the sums of the files it serves."""
+    folder = nowhere / "mirror"
+    folder.mkdir()
+    resources = []
+    for name in data.FILES:
+        path = data._path(published, name)
+        raw = path.read_bytes()
+        packed = raw if path.suffix == ".gz" else gzip.compress(raw, 1, mtime=0)
+        (folder / f"{name}.gz").write_bytes(packed)
+        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
+    handler = partial(_Quiet, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(FashionMNIST, "resources", resources)
+        yield folder
+        server.shutdown()
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *arguments):
+        pass
+
+
+def test_a_machine_without_the_data_downloads_it_into_the_cache(mirror, nowhere, capfd):
+    assert data.find() is None
+    folder = data.download()
+    assert folder == data.find() == nowhere / "cache/ninlab/FashionMNIST/raw"
+    data.read_idx(folder, "t10k-labels-idx1-ubyte")
+    assert "100%" in capfd.readouterr().err  # a progress bar was drawn
+
+
+def test_a_download_that_fails_says_what_else_can_be_done(mirror):
+    (mirror / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DataError, match=r"could not be downloaded.*dataset-fashion-mnist"):
+        data.download()
+
+
+# ---------------------------------------------------------------- labeled images
+
+
+def pictures(count: int, size: int = 4) -> torch.Tensor:
+    return torch.zeros(count, 1, size, size, dtype=torch.uint8)
+
+
+@given(st.integers(), st.integers(1, 20))
+def test_a_label_out_of_range_is_an_error_that_names_it(label, num_classes):
+    label = max(min(label, 2**62), -(2**62))
+    images, labels = pictures(2), torch.tensor([0, label])
+    if 0 <= label < num_classes:
+        assert len(LabeledImages(images, labels, num_classes)) == 2
+    else:
+        with pytest.raises(DataError, match=f"label {label} is out of range"):
+            LabeledImages(images, labels, num_classes)
+
+
+def test_an_empty_split_is_an_error():
+    with pytest.raises(DataError, match="empty"):
+        LabeledImages(pictures(0), torch.zeros(0, dtype=torch.int64))
+    with pytest.raises(DataError, match="empty"):
+        data.fashion_mnist()[0].take(slice(0))
+
+
+def test_images_and_labels_must_fit():
+    with pytest.raises(DataError, match="as many int64 labels"):
+        LabeledImages(pictures(3), torch.zeros(2, dtype=torch.int64))
+    with pytest.raises(DataError, match="uint8"):
+        LabeledImages(pictures(3).float(), torch.zeros(3, dtype=torch.int64))
+
+
+@given(st.integers(2, 60), st.integers(0, 1000), st.data())
+def test_holding_out_splits_a_set_into_two_parts(total, seed, draw):
+    count = draw.draw(st.integers(1, total - 1))
+    whole = LabeledImages(pictures(total, 1), torch.arange(total), num_classes=total)
+    rest, held = data.held_out(whole, count, seed)
+    assert len(held) == count
+    assert sorted(rest.labels.tolist() + held.labels.tolist()) == list(range(total))
+    assert torch.equal(held.labels, data.held_out(whole, count, seed)[1].labels)
+
+
+@pytest.mark.parametrize("count", [0, 3, 4])
+def test_holding_out_nothing_or_everything_is_an_error(count):
+    whole = LabeledImages(pictures(3), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(DataError, match=f"cannot hold out {count} of 3"):
+        data.held_out(whole, count)
+
+
+# ---------------------------------------------------------------- resizing and moving
+
+
+def pillow(images: torch.Tensor, size: int) -> np.ndarray:
+    resized = (
+        Image.fromarray(image.numpy()).resize((size, size), Image.Resampling.BILINEAR)
+        for image in images[:, 0]
+    )
+    return np.stack([np.asarray(image) for image in resized])
+
+
+def test_test_images_at_224_equal_pillows_bit_for_bit():
+    images = data.fashion_mnist()[1].images[:300]
+    assert np.array_equal(data.resize(images, 224)[:, 0].numpy(), pillow(images, 224))
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    pixels=st.integers(1, 40),
+    size=st.integers(1, 96),
+)
+@settings(deadline=None)  # the first example loads Pillow's codecs
+def test_any_resize_of_a_square_equals_pillows_bit_for_bit(seed, pixels, size):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (2, 1, pixels, pixels), dtype=torch.uint8, generator=generator)
+    assert np.array_equal(data.resize(images, size)[:, 0].numpy(), pillow(images, size))
+
+
+def test_a_size_under_one_and_an_oblong_image_are_errors():
+    with pytest.raises(DataError, match="0 pixels"):
+        data.resize(pictures(1), 0)
+    with pytest.raises(DataError, match="3x4 images"):
+        data.resize(pictures(1)[..., :3, :], 8)
+
+
+@given(st.integers(-6, 6), st.integers(-6, 6))
+def test_what_stays_in_the_frame_moves_and_what_leaves_is_lost(right, down):
+    images = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    moved = data.shifted(images, right, down)
+    for row in range(5):
+        for column in range(5):
+            y, x = row - down, column - right
+            inside = 0 <= y < 5 and 0 <= x < 5
+            assert moved[0, 0, row, column] == (images[0, 0, y, x] if inside else 0)
+
+
+@given(st.integers(0, 7), st.integers(0, 7))
+def test_a_canvas_keeps_every_pixel(right, down):
+    images = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    if max(right, down) > 4:
+        with pytest.raises(DataError, match="does not fit"):
+            data.on_canvas(images, 9, right, down)
+    else:
+        canvas = data.on_canvas(images, 9, right, down)
+        assert torch.equal(canvas[..., down : down + 5, right : right + 5], images)
+        assert canvas.long().sum() == images.long().sum()
