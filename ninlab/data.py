@@ -337,8 +337,8 @@ def resize(images: Tensor, size: int) -> Tensor:
     """Square uint8 images at size x size, bit-equal to Pillow's bilinear.
 
     images is (n, channels, height, width). Pillow resizes rows, rounds to 8 bits, then resizes
-    columns and rounds again. Both passes
-    are matrix products of whole numbers below 2**53, hence exact in float64 on any device.
+    columns and rounds again. Both passes are matrix products of whole numbers below 2**53,
+    hence exact in float64 on any device.
     Raises DataError for a size under 1, and for images that are not square: there Pillow may
     take the columns first.
     """

@@ -210,6 +210,9 @@ class RunRecord:
         try:
             values = dict(content)
             stated_id = values.pop("id")
+            missing = {field.name for field in fields(cls)} - set(values)
+            if missing:  # defaults are for writers; a file states every field
+                raise KeyError(*sorted(missing))
             record = cls(
                 **values
                 | {

@@ -1,0 +1,476 @@
+"""A record is written whole or not at all, once, and says the same when it is read back."""
+
+import json
+import math
+import os
+import re
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab import records
+from ninlab.errors import NinlabError, RecordError
+from ninlab.recipes import (
+    Augmentation,
+    EvaluationSet,
+    Optimizer,
+    Precision,
+    Recipe,
+    Schedule,
+)
+from ninlab.records import (
+    DataSet,
+    Device,
+    EpochResult,
+    LossCurve,
+    Outcome,
+    Provenance,
+    RunRecord,
+    Software,
+)
+
+FRACTIONS = st.floats(0, 1)
+LOSSES = st.none() | st.floats(0, 1e6)
+SLUGS = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,11}", fullmatch=True)
+
+recipes = st.builds(
+    Recipe,
+    learning_rate=st.floats(0, 1e6),
+    epochs=st.integers(1, 4),
+    batch_size=st.integers(1, 512),
+    optimizer=st.sampled_from(Optimizer),
+    momentum=st.floats(0.01, 0.99),
+    nesterov=st.booleans(),
+    weight_decay=FRACTIONS,
+    schedule=st.sampled_from(Schedule),
+    precision=st.sampled_from(Precision),
+    augmentation=st.sampled_from(Augmentation),
+    standardize=st.booleans(),
+    evaluation_set=st.sampled_from(EvaluationSet),
+    train_images=st.none() | st.integers(1, 60000),
+)
+
+
+@st.composite
+def run_records(draw) -> RunRecord:
+    recipe = draw(recipes)
+    outcome = draw(st.sampled_from(Outcome))
+    epochs = draw(st.integers(1, recipe.epochs)) if outcome == "diverged" else recipe.epochs
+    confusion = draw(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=3, max_size=3))
+    return RunRecord(
+        experiment=draw(SLUGS),
+        name=draw(SLUGS),
+        seed=draw(st.integers(0, 9)),
+        provenance=Provenance("2026-01-01T00:00:00Z", "python -m ninlab record", None, False),
+        network="nin_28",
+        network_digest="0" * 12,
+        input_shape=(1, 28, 28),
+        parameters=draw(st.integers(0, 10**9)),
+        data_set=DataSet("fashion-mnist", {"a": "b"}, 60000, sum(map(sum, confusion))),
+        recipe=recipe,
+        device=Device(draw(SLUGS), "processor", 2**34, threads=1),
+        software=Software("3.11", "2.11", "0.1"),
+        execution="eager",
+        outcome=outcome,
+        loss=LossCurve.thinned(draw(st.lists(st.floats(allow_nan=True), min_size=1, max_size=9))),
+        epochs=tuple(
+            EpochResult(
+                epoch=number,
+                train_accuracy=draw(FRACTIONS),
+                train_loss=draw(LOSSES),
+                test_accuracy=draw(FRACTIONS),
+                test_loss=draw(LOSSES),
+                dead_classes=draw(st.integers(0, 10)),
+                seconds=draw(st.floats(0.001, 1e4)),
+                evaluation_seconds=draw(st.floats(0.001, 1e4)),
+            )
+            for number in range(1, epochs + 1)
+        ),
+        confusion=tuple(confusion),
+        images_per_second=draw(st.floats(0, 1e6)),
+        wall_seconds=draw(st.floats(0, 1e6)),
+        learning_rate_from=tuple(draw(st.lists(SLUGS, max_size=2))),
+    )
+
+
+A_RECORD = RunRecord(
+    experiment="collapse",
+    name="nin_28",
+    seed=0,
+    provenance=Provenance("2026-01-01T00:00:00Z", "python -m ninlab record", "c" * 40, True),
+    network="nin_28",
+    network_digest="0" * 12,
+    input_shape=(1, 28, 28),
+    parameters=39030,
+    data_set=DataSet("fashion-mnist", {}, 60000, 3),
+    recipe=Recipe(0.1, 1),
+    device=Device("cpu", "processor", 2**34, threads=1),
+    software=Software("3.11", "2.11", "0.1"),
+    execution="eager",
+    outcome=Outcome.FINISHED,
+    loss=LossCurve(1, (2.3,)),
+    epochs=(EpochResult(1, 0.5, 1.2, 0.6, 1.1, 0, 4.0, 0.2),),
+    confusion=((1, 0), (1, 1)),
+    images_per_second=15000.0,
+    wall_seconds=5.0,
+)
+
+
+def in_process(program: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    """What a Python of its own makes of the program; ``record`` in it is A_RECORD."""
+    preamble = "from tests.test_records import A_RECORD as record\nfrom ninlab import records\n"
+    return subprocess.run(
+        [sys.executable, "-c", preamble + textwrap.dedent(program), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parent.parent,
+        **options,
+    )
+
+
+def files(folder: Path) -> set[str]:
+    """Every file below a folder but the locks, by its path."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {path for path in found if not path.startswith(".claims/")}
+
+
+# ---------------------------------------------------------------- the schema
+
+
+@given(run_records())
+def test_a_record_reads_back_as_it_was(record):
+    text = json.dumps(record.to_json(), allow_nan=False)
+    assert RunRecord.from_json(json.loads(text)) == record
+
+
+@given(recipes)
+def test_a_recipe_reads_back_as_it_was(recipe):
+    assert Recipe.from_json(json.loads(json.dumps(recipe.to_json()))) == recipe
+
+
+@given(st.sampled_from(sorted(A_RECORD.to_json())))
+def test_a_record_without_one_of_its_fields_is_refused(field):
+    content = A_RECORD.to_json()
+    del content[field]
+    with pytest.raises(RecordError, match="does not fit"):
+        RunRecord.from_json(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schema_version": 99}, "schema version 99"),
+        ({"name": "../escape"}, "cannot be part of a file name"),
+        ({"outcome": "succeeded"}, "does not fit"),
+        ({"seed": 7}, "its fields say 'collapse/nin_28-seed7-cpu'"),
+        ({"epochs": []}, "holds 0 epochs"),
+        ({"confusion": [[1, 2], [3, 4]]}, "does not add up"),
+        ({"unheard_of": 1}, "does not fit"),
+    ],
+)
+def test_a_record_that_contradicts_itself_or_the_schema_is_refused(change, complaint):
+    with pytest.raises(RecordError, match=complaint):
+        RunRecord.from_json(A_RECORD.to_json() | change)
+
+
+def test_only_a_diverged_run_may_end_early():
+    recipe = replace(A_RECORD.recipe, epochs=3)
+    replace(A_RECORD, recipe=recipe, outcome=Outcome.DIVERGED)
+    with pytest.raises(RecordError, match="stopped early"):
+        replace(A_RECORD, recipe=recipe)
+
+
+@given(st.lists(st.floats(0, 10), min_size=1, max_size=400), st.integers(1, 50))
+def test_a_thinned_curve_keeps_the_mean_of_every_whole_window(losses, points):
+    curve = LossCurve.thinned(losses, points)
+    assert len(curve.values) <= points
+    assert (len(curve.values) - 1) * curve.every < len(losses) <= len(curve.values) * curve.every
+    for index in range(len(losses) // curve.every):
+        window = losses[index * curve.every : (index + 1) * curve.every]
+        mean = sum(window) / len(window)
+        # six digits are kept: half a unit in the sixth
+        assert curve.values[index] == pytest.approx(mean, rel=5e-6, abs=1e-12)
+
+
+def test_a_loss_that_is_not_finite_becomes_null():
+    assert LossCurve.thinned([1.0, math.nan, math.inf]).values == (1.0, None, None)
+
+
+# ---------------------------------------------------------------- recipes
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"learning_rate": math.nan}, "learning rate is nan"),
+        ({"learning_rate": -0.1}, "learning rate is -0.1"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"batch_size": 0}, "batch size is 0"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"nesterov": True}, "Nesterov"),
+        ({"optimizer": "sdg"}, "did you mean 'sgd'"),
+        ({"precision": "fp16"}, "known: fp32, tf32, bf16"),
+        ({"train_images": 0}, "training images is 0"),
+    ],
+)
+def test_a_recipe_out_of_range_says_what_is_in_range(fields, complaint):
+    with pytest.raises(NinlabError, match=complaint):
+        Recipe(**{"learning_rate": 0.1, "epochs": 1} | fields)
+
+
+@given(recipes, st.integers(1, 1000))
+def test_the_rate_never_exceeds_the_recipes_and_one_cycle_ends_low(recipe, steps):
+    rates = [recipe.learning_rate_at(step, steps) for step in range(steps)]
+    assert all(0 <= rate <= recipe.learning_rate for rate in rates)
+    if recipe.schedule is Schedule.CONSTANT:
+        assert set(rates) == {recipe.learning_rate}
+    elif steps >= 10:
+        assert max(rates) >= 0.8 * recipe.learning_rate
+        assert rates[-1] <= rates[0] or rates[-1] <= 0.1 * recipe.learning_rate
+
+
+# ---------------------------------------------------------------- writing and reading
+
+
+def test_a_record_lies_where_its_id_says_and_all_may_read_it(tmp_path):
+    path = records.write(tmp_path, A_RECORD)
+    assert path == tmp_path / "collapse/nin_28-seed0-cpu.json"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o644
+    assert records.read(path) == A_RECORD
+    assert records.load(tmp_path) == [A_RECORD]
+    assert files(tmp_path) == {"collapse/nin_28-seed0-cpu.json"}
+
+
+def test_a_record_is_never_overwritten(tmp_path):
+    path = records.write(tmp_path, A_RECORD)
+    before = path.read_bytes()
+    with pytest.raises(RecordError, match="never overwritten"):
+        records.write(tmp_path, replace(A_RECORD, wall_seconds=6.0))
+    assert path.read_bytes() == before
+    assert len(files(tmp_path)) == 1
+
+
+def test_an_unreadable_record_is_named(tmp_path):
+    path = records.write(tmp_path, A_RECORD)
+    whole = path.read_text()
+    for text in (whole[: len(whole) // 2], "", "[]", "\0"):
+        path.write_text(text)
+        with pytest.raises(RecordError, match=re.escape(str(path))):
+            records.read(path)
+        assert [str(path) in problem for problem in records.problems(tmp_path)] == [True]
+
+
+def test_a_record_in_the_wrong_place_is_a_problem(tmp_path):
+    path = records.write(tmp_path, A_RECORD)
+    path.rename(path.with_name("other-seed0-cpu.json"))
+    assert "belongs in" in "".join(records.problems(tmp_path))
+
+
+def test_a_correction_replaces_its_record_in_what_is_current(tmp_path):
+    correction = replace(A_RECORD, name="nin_28_again", corrects=A_RECORD.id)
+    assert records.current([A_RECORD, correction]) == [correction]
+    records.write(tmp_path, correction)
+    assert "which is no record" in "".join(records.problems(tmp_path))
+    records.write(tmp_path, A_RECORD)
+    assert not list(records.problems(tmp_path))
+
+
+def test_kept_weights_that_are_missing_are_a_problem(tmp_path):
+    records.write(tmp_path, replace(A_RECORD, weights_sha256="0" * 64))
+    assert "keeps weights" in "".join(records.problems(tmp_path))
+
+
+def test_records_of_another_kind_are_passed_over(tmp_path):
+    records.write(tmp_path, A_RECORD)
+    records.write_json_once(tmp_path / "steps/nin-h100.json", {"kind": "step", "seconds": 0.1})
+    assert records.load(tmp_path) == [A_RECORD]
+    assert not list(records.problems(tmp_path))
+
+
+def test_the_books_own_records_are_valid_and_from_clean_commits():
+    folder = records.runs_folder()
+    assert not list(records.problems(folder))
+    runs = records.load(folder)
+    assert runs
+    assert all(run.provenance.clean_tree and run.provenance.commit for run in runs)
+
+
+def test_frames_have_a_row_a_run_an_epoch_and_a_point():
+    run = replace(A_RECORD, loss=LossCurve(4, (2.0, None, 1.0)))
+    assert records.to_frame([run]).loc[run.id, "test_accuracy"] == 0.6
+    assert list(records.epochs_frame([run])["dead_classes"]) == [0]
+    points = records.loss_frame([run])
+    assert list(points["step"]) == [1.5, 5.5, 9.5]
+    assert points["loss"].isna().tolist() == [False, True, False]
+
+
+# ---------------------------------------------------------------- faults
+
+
+def test_killed_between_write_and_link_leaves_no_record_and_no_obstacle(tmp_path):
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        os.link = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        records.write(Path(sys.argv[1]), record)
+    """
+    assert in_process(program, tmp_path).returncode == -signal.SIGKILL
+    assert records.load(tmp_path) == []
+    (left,) = files(tmp_path)
+    assert left.endswith(".tmp")  # whole bytes, but no name that anybody reads
+    records.write(tmp_path, A_RECORD)
+    assert records.load(tmp_path) == [A_RECORD]
+
+
+def test_a_disk_that_refuses_bytes_leaves_nothing_behind(tmp_path):
+    program = """
+        import resource, sys
+        from pathlib import Path
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+        try:
+            records.write(Path(sys.argv[1]), record)
+        except records.RecordError as error:
+            sys.exit(str(error))
+    """
+    run = in_process(program, tmp_path)
+    assert run.returncode == 1
+    assert "could not be written" in run.stderr
+    assert files(tmp_path) == set()
+
+
+def private_mount(command: str, folder: Path, program: str) -> subprocess.CompletedProcess[str]:
+    """What the program does where the shell command has mounted something on folder."""
+    probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
+    if probe.returncode:
+        pytest.skip("needs unprivileged mount namespaces")
+    preamble = "import sys\nfrom pathlib import Path\nfrom tests.test_records import A_RECORD\n"
+    script = f'{command} && exec "$0" "$@"'
+    return subprocess.run(
+        ["unshare", "-rm", "sh", "-c", script, sys.executable, "-c",
+         preamble + textwrap.dedent(program), str(folder)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+
+
+def test_a_full_disk_is_said_and_recording_goes_on_when_there_is_room(tmp_path):
+    program = """
+        from ninlab import records
+        folder = Path(sys.argv[1])
+        filler = folder / "filler"
+        try:
+            with open(filler, "wb") as file:
+                file.write(bytes(2**20))
+        except OSError:
+            pass
+        try:
+            records.write(folder, A_RECORD)
+        except records.RecordError as error:
+            print(error)
+        assert not list(folder.rglob(".*.tmp")) and not list(folder.rglob("*.json"))
+        filler.unlink()
+        records.write(folder, A_RECORD)
+        assert records.load(folder) == [A_RECORD]
+    """
+    run = private_mount(f"mount -t tmpfs -o size=64k tmpfs {tmp_path}", tmp_path, program)
+    assert run.returncode == 0, run.stderr
+    assert "No space left on device; nothing was left behind" in run.stdout
+
+
+def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
+    program = """
+        from ninlab import records
+        for attempt in (lambda f: records.write(f, A_RECORD), claim):
+            try:
+                attempt(Path(sys.argv[1]))
+            except records.RecordError as error:
+                print(error)
+    """
+    claim = "def claim(folder):\n    with records.claim(folder, 'a/b'):\n        pass\n"
+    run = private_mount(
+        f"mount -t tmpfs -o ro tmpfs {tmp_path}", tmp_path, claim + textwrap.dedent(program)
+    )
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("Read-only file system") == 2
+
+
+# ---------------------------------------------------------------- claims
+
+
+def test_a_claimed_run_is_not_claimed_again_until_it_is_released(tmp_path):
+    with records.claim(tmp_path, "collapse/nin-seed0-cpu") as first:
+        assert first
+        assert list(records.claim_holders(tmp_path)) == ["collapse/nin-seed0-cpu"]
+        assert str(os.getpid()) in records.claim_holders(tmp_path)["collapse/nin-seed0-cpu"]
+        with records.claim(tmp_path, "collapse/nin-seed0-cpu") as second:
+            assert not second
+        with records.claim(tmp_path, "collapse/nin-seed1-cpu") as other:
+            assert other
+    with records.claim(tmp_path, "collapse/nin-seed0-cpu") as again:
+        assert again
+    assert records.claim_holders(tmp_path) == {}
+
+
+def test_a_claim_dies_with_its_process(tmp_path):
+    program = """
+        import os, signal, sys
+        from pathlib import Path
+        with records.claim(Path(sys.argv[1]), "collapse/nin-seed0-cpu") as mine:
+            assert mine
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert in_process(program, tmp_path).returncode == -signal.SIGKILL
+    with records.claim(tmp_path, "collapse/nin-seed0-cpu") as mine:
+        assert mine
+
+
+# ---------------------------------------------------------------- provenance
+
+
+@pytest.fixture
+def checkout(tmp_path) -> Path:
+    """A committed copy of the package in a repository of its own."""
+    package = Path(records.__file__).parent
+    target = tmp_path / "ninlab"
+    target.mkdir()
+    for source in package.glob("*.py"):
+        (target / source.name).write_bytes(source.read_bytes())
+    identity = ("-c", "user.name=a", "-c", "user.email=a@b")
+    for arguments in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "all")):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True)
+    return tmp_path
+
+
+def provenance_of(checkout: Path) -> tuple[str, bool]:
+    program = (
+        "from ninlab import records; p = records.provenance('x'); print(p.commit, p.clean_tree)"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True, check=True
+    )
+    commit, clean = answer.stdout.split()
+    return commit, clean == "True"
+
+
+def test_a_tree_is_clean_until_something_but_runs_differs(checkout):
+    commit, clean = provenance_of(checkout)
+    assert re.fullmatch("[0-9a-f]{40}", commit)
+    (checkout / "runs").mkdir()
+    (checkout / "runs/new.json").write_text("{}")
+    assert clean
+    assert provenance_of(checkout) == (commit, True)
+    (checkout / "ninlab/new.py").write_text("")
+    assert provenance_of(checkout) == (commit, False)
+
+
+def test_outside_a_checkout_there_is_no_commit_to_name(tmp_path, checkout):
+    (checkout / ".git").rename(tmp_path / "elsewhere")
+    assert provenance_of(checkout) == ("None", False)
