@@ -108,7 +108,7 @@ def drawing(figure: dict[str, Any]) -> str:
     layout = {key: value for key, value in figure.get("layout", {}).items() if key != "template"}
     kept = {key: figure[key] for key in ("data", "frames", "config") if figure.get(key)}
     text = json.dumps(kept | {"layout": layout}, separators=(",", ":"))
-    return text.replace("</", "<\\/").replace("<!--", "<\\!--")
+    return text.replace("<", "\\u003c")  # no tag in a label may end the script element
 
 
 def _visit_html(self: Any, node: plotly_figure) -> None:

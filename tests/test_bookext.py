@@ -1,0 +1,141 @@
+"""How figures get into a page, when results are computed anew, and where the buttons point."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import plotly.graph_objects as go
+import yaml
+from docutils import nodes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab import bookext
+from tests import book
+
+TEXT = st.text() | st.sampled_from(["</script>", "<!--", "<script>", "a & b", "\u2028"])
+
+
+class Scripts(HTMLParser):
+    """Collects the content of script elements as a browser delimits them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.contents: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: object) -> None:
+        self.inside = tag == "script"
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.contents.append(data)
+
+
+@given(title=TEXT, labels=st.lists(TEXT, min_size=1))
+def test_a_page_gives_back_every_figure_whatever_its_labels_say(
+    title: str, labels: list[str]
+) -> None:
+    figure = {
+        "data": [{"type": "bar", "x": labels}],
+        "layout": {"title": {"text": title}, "template": {"layout": {"font": {"size": 9}}}},
+    }
+    parser = Scripts()
+    parser.feed(f'<script type="application/json">{bookext.drawing(figure)}</script><p>rest</p>')
+    parser.close()
+    assert json.loads("".join(parser.contents)) == {
+        "data": figure["data"],
+        "layout": {"title": {"text": title}},
+    }
+
+
+def numbered(figure: go.Figure, caption: str) -> bookext.plotly_figure:
+    """The figure's node, as myst-nb puts it beside its caption."""
+    node = bookext.plotly_figure(figure=json.loads(figure.to_json()))
+    nodes.figure("", node, nodes.caption(caption, caption))
+    return node
+
+
+def test_a_figure_is_called_by_the_conclusion_that_opens_its_caption() -> None:
+    node = numbered(go.Figure(layout_title="Title"), "NiN has 1.99 M parameters. Bars: layers.")
+    assert bookext.text_alternative(node) == "NiN has 1.99 M parameters."
+
+
+def test_a_figure_without_a_caption_is_called_by_its_title() -> None:
+    figure = go.Figure(layout_title="Title")
+    node = bookext.plotly_figure(figure=json.loads(figure.to_json()))
+    nodes.container("", node)
+    assert bookext.text_alternative(node) == "Title"
+
+
+def test_both_themes_leave_the_paper_to_the_page_and_set_their_own_ink() -> None:
+    light, dark = (bookext.site_templates()[theme]["layout"] for theme in ("light", "dark"))
+    assert light["paper_bgcolor"] == dark["paper_bgcolor"] == "rgba(0,0,0,0)"
+    assert light["font"]["color"] != dark["font"]["color"]
+
+
+def test_results_are_computed_anew_exactly_when_the_records_change(tmp_path: Path) -> None:
+    runs = tmp_path / "runs" / "baselines"
+    runs.mkdir(parents=True)
+    empty = bookext.results_digest(tmp_path)
+    record = runs / "nin-seed0-cpu.json"
+    record.write_text('{"accuracy": 0.1}')
+    first = bookext.results_digest(tmp_path)
+    record.write_text('{"accuracy": 0.9}')
+    second = bookext.results_digest(tmp_path)
+    record.rename(runs / "nin-seed1-cpu.json")
+    third = bookext.results_digest(tmp_path)
+    assert len({empty, first, second, third}) == 4
+    shutil.rmtree(runs)
+    assert bookext.results_digest(tmp_path) == empty
+
+
+def build(folder: Path, cell: str, url: str = "") -> tuple[str, str]:
+    """(log, page) of a book of one chapter with that cell, built with this book's configuration."""
+    settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
+    settings["repository"]["url"] = url
+    settings["bibtex_bibfiles"] = [str(book.ROOT / "references.bib")]
+    settings["html"] = {}
+    settings["sphinx"]["local_extensions"] = {"ninlab.bookext": str(book.ROOT)}
+    (folder / "_config.yml").write_text(yaml.safe_dump(settings))
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell(cell)],
+        metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+    )
+    nbformat.write(notebook, folder / "index.ipynb")
+    jupyter_book = Path(sys.executable).with_name("jupyter-book")
+    command = [jupyter_book, "build", "-n", folder]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    return run.stdout + run.stderr, (folder / "_build" / "html" / "index.html").read_text()
+
+
+def test_without_an_address_no_button_points_anywhere(tmp_path: Path) -> None:
+    _, page = build(tmp_path, "1 + 1")
+    assert "github.com" not in page
+    assert "colab.research" not in page
+
+
+def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
+    tmp_path: Path,
+) -> None:
+    _, page = build(tmp_path, "1 + 1", "https://github.com/Owner/name")
+    assert (
+        'href="https://colab.research.google.com/github/Owner/name/blob/main/index.ipynb"' in page
+    )
+    assert 'href="https://github.com/Owner/name/issues/new' in page
+    assert '<link rel="canonical" href="https://owner.github.io/name/index.html"' in page
+
+
+def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(tmp_path: Path) -> None:
+    log, _ = build(tmp_path, "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))")
+    assert "WARNING: a Plotly figure has neither a caption nor a title" in log
