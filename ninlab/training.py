@@ -231,7 +231,13 @@ class Engine:
     """
 
     def __init__(
-        self, network: nn.Module, training: LabeledImages, recipe: Recipe, *, seed: int
+        self,
+        network: nn.Module,
+        training: LabeledImages,
+        recipe: Recipe,
+        *,
+        seed: int,
+        use_graph: bool = True,
     ) -> None:
         if len(training) < recipe.batch_size:
             raise DataError(
@@ -259,7 +265,7 @@ class Engine:
         self._rate = self._rates[0].clone()  # the optimizer reads it; a graph sees it change
         self._optimizer = _optimizer(network, recipe, self._rate)
         network.train()
-        self.graph = self._captured_step() if device.type == "cuda" else None
+        self.graph = self._captured_step() if use_graph and device.type == "cuda" else None
         torch.manual_seed(seed)  # dropout and augmentation
 
     def epoch(self, on_step: StepCallback | None = None) -> tuple[list[float], float]:

@@ -1,0 +1,346 @@
+"""One run: it repeats itself, steps as torch's plain loop does, and says how it ended."""
+
+import hashlib
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ninlab import data, records, training
+from ninlab.architectures import architecture
+from ninlab.data import LabeledImages
+from ninlab.errors import DataError, RecordError, UnknownNetworkError
+from ninlab.networks import build
+from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe, Schedule
+from ninlab.records import Outcome, Provenance
+from ninlab.training import Engine, Normalize, evaluate, train
+
+SMALL = Recipe(0.05, 2, batch_size=32)
+NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # two threads on a shared machine wait for each other
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def split() -> tuple[LabeledImages, LabeledImages]:
+    train_images, test_images = data.fashion_mnist()
+    return train_images.take(slice(400)), test_images.take(slice(200))
+
+
+def noise(count: int = 64, size: int = 8, classes: int = 10) -> LabeledImages:
+    generator = torch.Generator().manual_seed(count)
+    images = torch.randint(0, 256, (count, 1, size, size), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % classes
+    return LabeledImages(images, labels, classes)
+
+
+def numbered(labels: torch.Tensor, classes: int = 10) -> LabeledImages:
+    """Images of one pixel, which holds their number."""
+    count = len(labels)
+    return LabeledImages(
+        torch.arange(count, dtype=torch.uint8).view(count, 1, 1, 1), labels, classes
+    )
+
+
+# ---------------------------------------------------------------- a run
+
+
+def test_the_same_seed_gives_the_same_losses_and_weights(split):
+    first, second = (train("nin_28", SMALL, seed=3, split=split) for _ in range(2))
+    assert first.losses == second.losses
+    assert [e.test_loss for e in first.epochs] == [e.test_loss for e in second.epochs]
+    for a, b in zip(first.network.parameters(), second.network.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_another_seed_gives_other_losses(split):
+    assert (
+        train("nin_28", SMALL, seed=0, split=split).losses
+        != train("nin_28", SMALL, seed=1, split=split).losses
+    )
+
+
+def test_a_run_leaves_torchs_settings_as_they_were(split):
+    before = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.benchmark)
+    train("nin_28", replace(SMALL, precision=Precision.TF32), seed=0, split=split)
+    after = (torch.backends.cuda.matmul.fp32_precision, torch.backends.cudnn.benchmark)
+    assert after == before
+
+
+def test_a_run_reports_every_step_and_its_last_epoch(split):
+    seen: list[int] = []
+    run = train("nin_28", SMALL, seed=0, split=split, on_step=seen.append)
+    steps = 2 * (400 // 32)  # the ragged last batch of each epoch is dropped
+    assert seen == list(range(1, steps + 1))
+    assert len(run.losses) == steps
+    record = run.record(experiment="tests", name="nin_28", provenance=NOBODY)
+    assert record.last.epoch == 2
+    assert record.last.test_accuracy == run.confusion.trace() / 200
+    assert record.parameters == 39030
+    assert records.RunRecord.from_json(record.to_json()) == record
+
+
+def test_bf16_arithmetic_stays_near_fp32(split):
+    runs = [
+        train("nin_28", replace(SMALL, precision=precision), seed=0, split=split)
+        for precision in (Precision.FP32, Precision.BF16)
+    ]
+    # bfloat16 keeps 8 bits: the first loss agrees to a few times 2**-8
+    assert runs[1].losses[0] == pytest.approx(runs[0].losses[0], rel=4 * 2**-8)
+    assert runs[1].losses != runs[0].losses
+    assert all(p.dtype == torch.float32 for p in runs[1].network.parameters())
+
+
+def test_learning_beats_guessing_on_real_images():
+    recipe = Recipe(
+        0.003, 1, batch_size=32, optimizer="adam", schedule="one_cycle", train_images=8000
+    )
+    split = (training.choose_split(recipe)[0], data.fashion_mnist()[1].take(slice(1000)))
+    run = train("nin_28", recipe, seed=0, split=split)
+    assert run.outcome is Outcome.FINISHED
+    assert run.epochs[-1].test_accuracy > 0.5  # guessing gives 0.1; 250 steps gave 0.66
+
+
+# ---------------------------------------------------------------- one step
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        Recipe(0.1, 1, batch_size=16),
+        Recipe(0.1, 1, batch_size=16, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        Recipe(0.01, 1, batch_size=16, optimizer=Optimizer.ADAM, schedule=Schedule.ONE_CYCLE),
+    ],
+    ids=["sgd", "nesterov", "adam, one cycle"],
+)
+def test_an_epoch_takes_the_steps_of_torchs_plain_loop(recipe):
+    images = noise(80)
+
+    def network() -> nn.Sequential:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
+
+    ours, plain = network(), network()
+    losses, _ = Engine(ours, images, recipe, seed=5).epoch()
+    if recipe.optimizer is Optimizer.ADAM:
+        optimizer = torch.optim.Adam(plain.parameters(), lr=1.0, foreach=False)
+    else:
+        optimizer = torch.optim.SGD(
+            plain.parameters(), lr=1.0, momentum=recipe.momentum, nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay, foreach=False,
+        )  # fmt: skip
+    order = torch.randperm(80, generator=torch.Generator().manual_seed(5))
+    for step, batch in enumerate(order.view(5, 16)):
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step, 5)
+        loss = F.cross_entropy(plain(images.images[batch] / 255), images.labels[batch])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        # float32 rounds a fused step differently from a plain one
+        assert losses[step] == pytest.approx(loss.item(), rel=1e-5)
+    for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+
+
+class Onlooker(nn.Module):
+    """Learns nothing and keeps every image that it is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.zeros(10))
+        self.seen: list[torch.Tensor] = []
+
+    def forward(self, images):
+        self.seen += list(images)
+        return self.scores.expand(len(images), 10)
+
+
+def test_every_image_is_seen_once_an_epoch_in_a_new_order():
+    onlooker = Onlooker()
+    images = numbered(torch.zeros(48, dtype=torch.int64))
+    engine = Engine(onlooker, images, Recipe(0.1, 2, batch_size=8), seed=0)
+    engine.epoch()
+    engine.epoch()
+    order = [round(image.item() * 255) for image in onlooker.seen]
+    first, second = order[:48], order[48:]
+    assert sorted(first) == sorted(second) == list(range(48))
+    assert first != second
+
+
+def test_mirroring_shows_images_as_they_are_or_mirrored_and_both():
+    picture = torch.arange(4, dtype=torch.uint8).view(1, 1, 2, 2)
+    images = LabeledImages(picture.expand(64, 1, 2, 2), torch.zeros(64, dtype=torch.int64))
+    recipe = Recipe(0.1, 1, batch_size=64, augmentation=Augmentation.FLIP)
+    onlooker = Onlooker()
+    Engine(onlooker, images, recipe, seed=0).epoch()
+    plain = picture[0] / 255
+    mirrored = sum(torch.equal(image, plain.flip(-1)) for image in onlooker.seen)
+    as_is = sum(torch.equal(image, plain) for image in onlooker.seen)
+    assert mirrored + as_is == 64
+    assert min(mirrored, as_is) > 0
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 256))
+def test_standardized_pixels_have_mean_0_and_variance_1(seed, span):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, span, (4, 1, 6, 6), dtype=torch.uint8, generator=generator)
+    pixels = Normalize.of(images)(images).double()
+    assert pixels.mean().item() == pytest.approx(0, abs=1e-4)  # float32 over 144 pixels
+    spread = pixels.square().mean().item()
+    assert spread == pytest.approx(1 if images.unique().numel() > 1 else 0, abs=1e-3)
+
+
+# ---------------------------------------------------------------- evaluation
+
+
+class Scores(nn.Module):
+    """Answers each image with the scores that its first pixel numbers."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        super().__init__()
+        self.scores = scores
+
+    def forward(self, images):
+        return self.scores[(images[:, 0, 0, 0] * 255).round().long()]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_evaluation_equals_its_definitions(seed):
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.randn(50, 10, generator=generator)
+    labels = torch.randint(0, 10, (50,), generator=generator)
+    result = evaluate(Scores(scores), numbered(labels))
+    assert result.accuracy == (scores.argmax(1) == labels).double().mean()
+    assert result.loss == pytest.approx(F.cross_entropy(scores, labels).item(), rel=1e-5)
+    assert result.dead_classes == 0
+    for label in range(10):
+        for guess in range(10):
+            pairs = (labels == label) & (scores.argmax(1) == guess)
+            assert result.confusion[label, guess] == pairs.sum()
+
+
+@given(st.integers(0, 2**32 - 1), st.sets(st.integers(0, 9), max_size=9), st.floats(0, 50))
+def test_dead_classes_set_a_floor_under_the_loss_and_a_roof_over_accuracy(seed, dead, certainty):
+    # The last ReLU leaves no score below 0; a dead class scores 0 on every image, a live one
+    # more than 0 on these (where all ten score 0, class 0 would be guessed).
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(100) % 10
+    scores = F.one_hot(labels, 10) * certainty + torch.rand(100, 10, generator=generator) + 0.1
+    scores[:, sorted(dead)] = 0
+    result = evaluate(Scores(scores), numbered(labels))
+    assert result.dead_classes == len(dead)
+    assert result.loss >= len(dead) / 10 * math.log(10)
+    assert result.accuracy <= (10 - len(dead)) / 10
+
+
+# ---------------------------------------------------------------- outcomes
+
+
+@given(st.lists(st.floats(0, 100), min_size=1), st.integers(2, 100))
+def test_a_run_is_stuck_exactly_when_it_is_no_better_than_a_guess(losses, classes):
+    stuck = sum(losses) / len(losses) >= 0.99 * math.log(classes)
+    expected = Outcome.STUCK if stuck else Outcome.FINISHED
+    assert training.outcome(losses, classes) is expected
+
+
+@given(st.lists(st.floats(0, 1), min_size=1), st.sampled_from([math.nan, math.inf]), st.data())
+def test_one_loss_that_is_not_finite_makes_a_run_diverged(losses, bad, draw):
+    losses.insert(draw.draw(st.integers(0, len(losses))), bad)
+    assert training.outcome(losses, 10) is Outcome.DIVERGED
+
+
+@pytest.mark.parametrize(
+    ("rate", "outcomes"),
+    [
+        (0.0, {Outcome.STUCK}),
+        # ReLUs may all die at the first step, which leaves ln 10, before the loss overflows
+        (1e6, {Outcome.DIVERGED, Outcome.STUCK}),
+        (1e38, {Outcome.DIVERGED}),
+    ],
+)
+def test_a_senseless_rate_ends_in_a_record_that_says_so(split, tmp_path, rate, outcomes):
+    run = train("nin_28", Recipe(rate, 3, batch_size=100), seed=0, split=split)
+    record = run.record(experiment="tests", name="senseless", provenance=NOBODY)
+    records.write(tmp_path, record)
+    assert records.load(tmp_path)[0].outcome in outcomes
+    if record.outcome is Outcome.DIVERGED:
+        assert len(record.epochs) < 3
+        assert record.last.train_loss is None
+
+
+def test_a_rate_of_zero_changes_no_weight(split):
+    run = train("nin_28", Recipe(0.0, 1, batch_size=100), seed=0, split=split)
+    for a, b in zip(run.network.parameters(), build("nin_28", seed=0).parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+# ---------------------------------------------------------------- images and networks
+
+
+def test_a_batch_larger_than_the_training_set_is_an_error(split):
+    with pytest.raises(DataError, match="batch of 500 is more than the 400"):
+        train("nin_28", Recipe(0.1, 1, batch_size=500), seed=0, split=split)
+
+
+@pytest.mark.parametrize("name", ["nin_cifar10", "nin_imagenet"])
+def test_a_network_for_other_images_is_refused(split, name):
+    with pytest.raises(DataError, match=f"{name} reads 3x"):
+        train(name, SMALL, seed=0, split=split)
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(UnknownNetworkError, match="did you mean 'nin_28'"):
+        train("nin_29", SMALL, seed=0)
+
+
+def test_images_are_resized_to_the_networks_input(split):
+    small = replace(architecture("nin_28"), input_shape=(1, 20, 20))
+    tiny = tuple(part.take(slice(64)) for part in split)
+    run = train(small, Recipe(0.1, 1, batch_size=32), seed=0, split=tiny)
+    assert run.architecture.input_shape == (1, 20, 20)
+
+
+def test_held_out_images_come_from_the_training_split():
+    recipe = replace(SMALL, evaluation_set=EvaluationSet.HELD_OUT)
+    kept, held = training.choose_split(recipe)
+    assert (len(kept), len(held)) == (55000, 5000)
+    whole = data.fashion_mnist()[0].labels.bincount()
+    assert torch.equal(kept.labels.bincount() + held.labels.bincount(), whole)
+
+
+def test_more_training_images_than_there_are_is_an_error():
+    with pytest.raises(DataError, match="60001 training images of 60000"):
+        training.choose_split(replace(SMALL, train_images=60001))
+
+
+# ---------------------------------------------------------------- weights
+
+
+def test_kept_weights_give_the_recorded_accuracy_again(split, tmp_path):
+    run = train("nin_28", SMALL, seed=0, split=split)
+    content = training.weights_bytes(run.network)
+    record = run.record(
+        experiment="tests",
+        name="nin_28",
+        provenance=NOBODY,
+        weights_sha256=hashlib.sha256(content).hexdigest(),
+    )
+    records.write_bytes(records.weights_path(tmp_path, record.id), content)
+    network = training.load_network(record, tmp_path)
+    assert evaluate(network, split[1]).accuracy == record.last.test_accuracy
+    records.write_bytes(records.weights_path(tmp_path, record.id), content[:-1] + b"\0")
+    with pytest.raises(RecordError, match="does not hold the weights"):
+        training.load_network(record, tmp_path)
+    with pytest.raises(RecordError, match="no weights were kept"):
+        training.load_network(replace(record, weights_sha256=None), tmp_path)
