@@ -49,7 +49,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"safetensors", "torch"},
     ),
     "measurement": ({"environment", "networks", "records"}, {"torch"}),
-    "experiments": ({"architectures", "recipes", "records"}, set()),
+    "experiments": ({"architectures", "formulas", "recipes", "records"}, set()),
+    "recording": ({"data", "environment", "experiments", "records", "training"}, {"ray", "torch"}),
     # what readers see
     "figures": (
         {
