@@ -371,12 +371,8 @@ class _Autograd:
         for value, operator in inputs:
             if value.source is None:
                 continue
-            if isinstance(value.source, _Parameter):
-                category = Category.GRADIENT
-            elif value.block.size[1] == 0:  # of a parameter's low-precision copy, not its own yet
-                category = Category.TEMPORARY
-            else:
-                category = Category.ACTIVATION
+            of_parameter = value.block.size[1] == 0  # or of its low-precision copy
+            category = Category.GRADIENT if of_parameter else Category.ACTIVATION
             edges.append(_Edge(value.source, operator, value.block.size, category))
             if isinstance(value.source, _Node):
                 value.source.awaited += 1
@@ -388,8 +384,7 @@ class _Autograd:
     def backward(self, loss: _Node, loss_size: _Size) -> None:
         """Run every node backward from the loss's, the latest that is ready first."""
         memory = self.memory
-        memory.layer = ""
-        root = memory.allocate("ones_like", loss_size, Category.TEMPORARY)
+        root = memory.allocate("ones_like", loss_size, Category.ACTIVATION)
         loss.gradient = memory.hold(root)
         ready = [(-loss.order, loss)]
         while ready:
@@ -517,7 +512,6 @@ class _Step:
         parameters = [each for of_layer in self.parameters.values() for each in of_layer]
         memory.phase = Phase.ZERO_GRAD
         for parameter in parameters:
-            memory.layer = parameter.layer
             for _ in range(num_states):
                 memory.find(Category.OPTIMIZER_STATE, parameter.block.size, parameter.layer)
             memory.drop(memory.find(Category.GRADIENT, parameter.block.size, parameter.layer))
@@ -531,17 +525,14 @@ class _Step:
         if isinstance(loss.source, _Node):  # there is something to learn
             self.autograd.backward(loss.source, loss.block.size)
 
-        memory.phase = Phase.STEP
+        memory.phase, memory.layer, memory.operator = Phase.STEP, "", ""
         if num_states == 2:  # Adam: the roots of all second moments at once
-            roots = []
-            for parameter in parameters:
-                memory.layer = parameter.layer
-                roots.append(
-                    memory.allocate("_foreach_sqrt", parameter.block.size, Category.TEMPORARY)
-                )
+            roots = [
+                memory.allocate("_foreach_sqrt", parameter.block.size, Category.TEMPORARY)
+                for parameter in parameters
+            ]
             for root in roots:
                 memory.drop(root)
-        memory.layer = memory.operator = ""
         for result in (scores, loss):
             memory.drop(memory.find(Category.ACTIVATION, result.block.size))
 
