@@ -12,8 +12,10 @@ Imports from ninlab: architectures, formulas (for estimates), recipes, records, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 
 from ninlab import formulas
@@ -106,7 +108,7 @@ class Plan:
     experiments: tuple[Experiment, ...]
     step_cost: StepCost
 
-    @property
+    @cached_property
     def runs(self) -> tuple[PlannedRun, ...]:
         """Every run: by seed, then by experiment, then by variant."""
         return tuple(
@@ -413,3 +415,20 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
         )
     }
     return {row[1]: by_row[row] for row in wanted if row in by_row}
+
+
+# ---------------------------------------------------------------- what dead classes predict
+
+
+def loss_floor(dead_classes: int, num_classes: int) -> float:
+    """The least mean cross-entropy of a network with that many dead classes, classes being equal.
+
+    Scores after a last ReLU are at least 0, and a dead class scores 0: on its own images it gets
+    a probability of at most 1 / num_classes.
+    """
+    return dead_classes / num_classes * math.log(num_classes)
+
+
+def accuracy_roof(dead_classes: int, num_classes: int) -> float:
+    """The highest accuracy of such a network; ties at 0 aside, a dead class is never guessed."""
+    return max(num_classes - dead_classes, 1) / num_classes

@@ -1,0 +1,202 @@
+"""The plans are complete, ordered by seed, and choose learning rates without the test set."""
+
+import math
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab import experiments
+from ninlab.architectures import ARCHITECTURES
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.experiments import PLANS, PlannedRun, best_rate, ready_recipe
+from ninlab.recipes import EvaluationSet, Precision
+from ninlab.records import Outcome
+from tests.test_records import A_RECORD
+
+EACH_PLAN = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
+RUN_IDS = {name: [run.id("cpu") for run in plan.runs] for name, plan in PLANS.items()}
+
+
+def swept(rate: float, accuracy: float, outcome: Outcome = Outcome.FINISHED):
+    """A sweep's record at that rate with that held-out accuracy."""
+    recipe = replace(A_RECORD.recipe, learning_rate=rate, evaluation_set=EvaluationSet.HELD_OUT)
+    epochs = (replace(A_RECORD.last, test_accuracy=accuracy),)
+    return replace(
+        A_RECORD, experiment=experiments.SWEEP, recipe=recipe, epochs=epochs, outcome=outcome
+    )
+
+
+def row(run: PlannedRun) -> tuple[str, str]:
+    return run.experiment, run.variant.name
+
+
+def test_no_two_runs_of_any_plan_share_an_id():
+    ids = [identifier for of_plan in RUN_IDS.values() for identifier in of_plan]
+    assert len(ids) == len(set(ids))
+
+
+@EACH_PLAN
+def test_seed_0_of_everything_comes_before_any_other_seed(plan):
+    seeds = [run.seed for run in plan.runs]
+    assert seeds == sorted(seeds)
+    rows = {row(run) for run in plan.runs}
+    assert {row(run) for run in plan.runs if run.seed == 0} == rows
+
+
+@EACH_PLAN
+def test_every_row_has_the_seeds_below_its_number(plan):
+    for experiment in plan.experiments:
+        for variant in experiment.variants:
+            seeds = [run.seed for run in plan.runs if row(run) == (experiment.name, variant.name)]
+            assert seeds == list(range(variant.seeds))
+
+
+@EACH_PLAN
+def test_every_experiment_asks_a_question_of_a_chapter_about_known_networks(plan):
+    for experiment in plan.experiments:
+        assert experiment.question.endswith("?")
+        assert experiment.chapter[:2].isdigit()
+        assert {variant.network for variant in experiment.variants} <= set(ARCHITECTURES)
+
+
+@EACH_PLAN
+def test_every_borrowed_row_is_run_by_another_experiment_of_the_plan(plan):
+    rows = {"/".join(row(run)) for run in plan.runs}
+    for experiment in plan.experiments:
+        assert set(experiment.compare_with) <= rows
+
+
+@EACH_PLAN
+def test_a_sweep_comes_before_the_runs_that_wait_for_it(plan):
+    order = [run.id("cpu") for run in plan.runs]
+    waiting = [run for run in plan.runs if run.variant.rate_from]
+    assert waiting
+    for run in waiting:
+        for source in run.rate_sources("cpu"):
+            assert order.index(source) < order.index(run.id("cpu"))
+
+
+@EACH_PLAN
+def test_sweeps_and_only_sweeps_are_measured_on_held_out_images(plan):
+    for run in plan.runs:
+        held_out = run.variant.recipe.evaluation_set is EvaluationSet.HELD_OUT
+        assert held_out == (run.experiment == experiments.SWEEP)
+
+
+def test_both_scales_ask_the_same_questions_but_for_precision():
+    full, compact = ([e.name for e in PLANS[name].experiments] for name in ("full", "compact"))
+    assert full == [*compact, "precision"]
+    for name in compact:
+        counterparts = [PLANS[scale].experiment(name).variants for scale in PLANS]
+        assert len(counterparts[0]) == len(counterparts[1]) or name == experiments.SWEEP
+    recipes = {v.recipe.precision for v in PLANS["full"].experiment("precision").variants}
+    assert recipes == {Precision.TF32}
+
+
+def test_the_collapse_is_tried_with_five_seeds_and_everything_small_with_three():
+    compact = PLANS["compact"]
+    for experiment in compact.experiments:
+        wanted = {"collapse": 5, experiments.SWEEP: 1}.get(experiment.name, 3)
+        assert {variant.seeds for variant in experiment.variants} == {wanted}
+
+
+def test_the_compact_plan_is_an_hour_of_one_core_and_the_full_one_half_an_hour_of_a_gpu():
+    assert PLANS["compact"].estimated_seconds < 3600
+    assert PLANS["full"].estimated_seconds < 1800
+
+
+@pytest.mark.parametrize("name", PLANS)
+@given(data=st.data())
+def test_what_is_missing_is_what_is_not_recorded_in_order(name, data):
+    recorded = data.draw(st.sets(st.sampled_from(RUN_IDS[name])))
+    missing = [run.id("cpu") for run in PLANS[name].missing(recorded, "cpu")]
+    assert missing == [identifier for identifier in RUN_IDS[name] if identifier not in recorded]
+
+
+@EACH_PLAN
+def test_twice_the_epochs_take_twice_as_long(plan):
+    def seconds(factor: int) -> float:
+        grown = tuple(
+            replace(e, variants=tuple(
+                replace(v, recipe=replace(v.recipe, epochs=factor * v.recipe.epochs))
+                for v in e.variants
+            ))
+            for e in plan.experiments
+        )  # fmt: skip
+        return replace(plan, experiments=grown).estimated_seconds
+
+    assert seconds(2) == pytest.approx(2 * seconds(1))
+
+
+# ---------------------------------------------------------------- choosing a rate
+
+
+@given(st.lists(st.tuples(st.floats(1e-3, 1), st.integers(0, 100)), min_size=1, max_size=6))
+def test_the_best_rate_is_the_smallest_of_the_most_accurate(points):
+    chosen = best_rate([swept(rate, accuracy / 100) for rate, accuracy in points])
+    top = max(accuracy for _, accuracy in points)
+    assert chosen == min(rate for rate, accuracy in points if accuracy == top)
+
+
+def test_a_run_that_did_not_finish_is_never_the_best():
+    sweep = [swept(0.1, 0.5), swept(0.2, 0.9, Outcome.STUCK), swept(0.4, 0.9, Outcome.DIVERGED)]
+    assert best_rate(sweep) == 0.1
+    assert best_rate(sweep[1:]) == 0.2  # nothing finished: the smallest
+
+
+def test_a_rate_is_not_chosen_on_the_test_set():
+    with pytest.raises(NinlabError, match="measured on test images"):
+        best_rate([swept(0.1, 0.5), A_RECORD])
+
+
+def test_a_run_is_ready_when_its_sweep_is_whole():
+    plan = PLANS["compact"]
+    run = next(run for run in plan.runs if run.variant.rate_from)
+    sources = run.rate_sources("cpu")
+    sweep = {
+        source: swept(rate, accuracy)
+        for source, rate, accuracy in zip(
+            sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
+        )
+    }
+    assert ready_recipe(run, dict(list(sweep.items())[:-1]), "cpu") is None
+    assert ready_recipe(run, sweep, "cpu") == replace(run.variant.recipe, learning_rate=0.2)
+
+
+# ---------------------------------------------------------------- looking things up
+
+
+def test_an_unknown_plan_and_an_unknown_experiment_are_refused_by_name():
+    with pytest.raises(UnknownNameError, match="unknown plan 'compcat'; did you mean 'compact'"):
+        experiments.plan("compcat")
+    with pytest.raises(UnknownNameError, match="unknown experiment 'colapse'"):
+        PLANS["full"].experiment("colapse")
+
+
+def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
+    plan = PLANS["compact"]
+    family = plan.experiment("family")
+    found = [
+        replace(A_RECORD, experiment=e, name=name, seed=seed)
+        for seed in (1, 0)
+        for e, name in [("family", v.name) for v in family.variants]
+        + [("collapse", "nin_28"), ("collapse", "nin_28_textbook")]
+    ]
+    runs = experiments.runs_of(family, found)
+    assert list(runs) == ["nin_28", *(variant.name for variant in family.variants)]
+    assert all(a.seed < b.seed for of_row in runs.values() for a, b in pairwise(of_row))
+
+
+def test_dead_class_floors_rise_from_nothing_to_guessing():
+    floors = [experiments.loss_floor(dead, 10) for dead in range(11)]
+    roofs = [experiments.accuracy_roof(dead, 10) for dead in range(11)]
+    assert floors[0] == 0
+    assert roofs[0] == 1
+    assert floors[10] == pytest.approx(math.log(10))
+    assert all(a < b for a, b in pairwise(floors))
+    assert roofs[9] == roofs[10] == 0.1  # somebody is always guessed
+    for dead in range(10):
+        assert floors[dead] == pytest.approx(dead / 10 * math.log(10))
