@@ -15,6 +15,7 @@ use them for bounds.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -131,3 +132,9 @@ def device(name: str) -> Device:
     if name not in DEVICES:
         raise UnknownNameError("device", name, DEVICES)
     return DEVICES[name]
+
+
+def of_cuda_name(cuda_name: str) -> Device | None:
+    """The device that CUDA calls so, or None: "NVIDIA H100 80GB HBM3" is the h100."""
+    words = re.split(r"[^a-z0-9]+", cuda_name.lower())
+    return next((one for name, one in DEVICES.items() if name in words), None)

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab.devices import DEVICES, TERA, device
+from ninlab.devices import DEVICES, TERA, device, of_cuda_name
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.workspaces import PRECISIONS, available
 
@@ -70,3 +70,20 @@ def test_a_rate_that_no_document_gives_is_an_error_and_not_zero():
 
 def test_every_workspace_table_is_of_a_device_that_is_described_here():
     assert {name.device for name in available()} <= set(DEVICES)
+
+
+@pytest.mark.parametrize(
+    ("cuda_name", "name"),
+    [
+        ("NVIDIA H100 80GB HBM3", "h100"),
+        ("NVIDIA A100-SXM4-40GB", "a100"),
+        ("NVIDIA L4", "l4"),
+        ("Tesla T4", "t4"),
+    ],
+)
+def test_a_device_is_found_by_what_cuda_calls_it(cuda_name, name):
+    assert of_cuda_name(cuda_name) is device(name)
+
+
+def test_a_device_that_only_begins_alike_is_not_taken_for_another():
+    assert of_cuda_name("NVIDIA L40S") is None
