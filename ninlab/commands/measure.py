@@ -1,0 +1,265 @@
+"""``measure``: what do steps really take here, beside what was predicted?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ninlab import measurement, records
+from ninlab.architectures import architecture
+from ninlab.devices import of_cuda_name
+from ninlab.environment import describe_device, describe_software, parse_device
+from ninlab.errors import NinlabError
+from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
+from ninlab.recording import check_tree
+from ninlab.records import Device, Software
+from ninlab.reports import MemoryReport
+from ninlab.resources import profile
+from ninlab.roofline import inference_operators, training_operators
+from ninlab.units import format_bytes, format_seconds
+
+PEAKS = ("tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
+NOT_A_TERMINAL_WIDTH = 160  # of a table that goes to a file or a pipe: no column is cut
+BATCH_SIZES = (1, 16, 128)
+"""What is measured unless the reader says otherwise, in all precisions and modes there are."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case under one allocator setting, and where its record belongs."""
+
+    case: Case
+    allocator: Allocator
+    path: Path
+
+
+def measure(
+    networks: Annotated[list[str], typer.Argument(help="Names of networks; see networks.")],
+    batch_size: Annotated[
+        list[int] | None, typer.Option(help="Images in one batch; repeatable. [1, 16, 128]")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, tf32 or bf16; repeatable. [all there are]")
+    ] = None,
+    mode: Annotated[
+        list[str] | None,
+        typer.Option(help="inference, sgd, momentum or adam; repeatable. [all four]"),
+    ] = None,
+    allocator: Annotated[
+        list[Allocator] | None,
+        typer.Option(help="Setting of the CUDA allocator; repeatable. [both]"),
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    timed_steps: Annotated[
+        int, typer.Option(min=2, help="Steps that are timed, after the warm ones.")
+    ] = measurement.DEFAULT_TIMED_STEPS,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    folder: Annotated[
+        Path | None, typer.Option("--runs", help="Folder of the records; the book's own.")
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="Folder for one allocator trace a case, on a GPU.")
+    ] = None,
+    properties: Annotated[
+        Path | None, typer.Option(help="File for cuDNN's own description of the GPU.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option(help="Print the cases and their estimated seconds.")
+    ] = False,
+    allow_dirty: Annotated[
+        bool, typer.Option(help="Record although the code differs from its commit.")
+    ] = False,
+) -> None:
+    """Measure peak bytes and step time of networks, beside the prediction, and record them.
+
+    A case that is recorded already is not measured again. On a CPU its step is measured.
+    """
+    where = parse_device(device)
+    on_gpu = where.type == "cuda"
+    precisions = precision or [p for p in measurement.PRECISIONS if on_gpu or p != "tf32"]
+    settings = _settings(allocator, on_gpu)
+    cases = [
+        Case(name, architecture(name).input_shape, size, arithmetic, kind)
+        for name in networks
+        for size in batch_size or BATCH_SIZES
+        for arithmetic in precisions
+        for kind in mode or measurement.MODES
+    ]
+    target, about, software = _folder(folder), describe_device(where), describe_software()
+    rows = [
+        Row(case, setting, target / f"{_id(case, setting, software, about)}.json")
+        for setting in settings
+        for case in cases
+    ]
+    todo = [row for row in rows if not row.path.exists()]
+    if dry_run:
+        _print_plan(rows, todo, where, timed_steps)
+        return
+    provenance = records.provenance(shlex.join(["python", "-m", "ninlab", *sys.argv[1:]]))
+    check_tree(provenance, allow_dirty)
+    if properties is not None:
+        if not on_gpu:
+            raise NinlabError("--properties needs a GPU: cuDNN describes no CPU")
+        text = json.dumps(measurement.cudnn_device_properties(where), indent=1)
+        properties.write_text(f"{text}\n", encoding="utf-8")
+    if events is not None:
+        events.mkdir(parents=True, exist_ok=True)
+    described = of_cuda_name(about.name) if on_gpu else None
+    console = Console(width=None if sys.stdout.isatty() else NOT_A_TERMINAL_WIDTH)
+    made: list[MemoryRecord] = []
+    for row, measured in _measured(
+        todo, settings, where, timed_steps=timed_steps, threads=threads, events=events
+    ):
+        record = MemoryRecord(
+            case=row.case,
+            network_digest=architecture(row.case.network).digest,
+            allocator=row.allocator,
+            measured=measured,
+            predicted=predicted_peaks(row.case, None if described is None else described.name),
+            provenance=provenance,
+            device=about,
+            software=software,
+        )
+        records.write_json_once(row.path, record.to_json())
+        made.append(record)
+        Console(stderr=True).print(f"{len(made)}/{len(todo)} {row.path.stem}")
+    if made:
+        console.print(_table(made))
+    console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
+
+
+def predicted_peaks(case: Case, device: str | None) -> dict[str, int]:
+    """The calculator's peaks for that case by name, those that it knows."""
+    training = case.mode != "inference"
+    cost = profile(
+        case.network,
+        batch_size=case.batch_size,
+        optimizer=case.mode if training else "sgd",
+        precision=case.precision,
+        device=device,
+    )
+    report: MemoryReport = cost.training if training else cost.inference
+    peaks = {name: getattr(report, name) for name in PEAKS}
+    return {name: value for name, value in peaks.items() if value is not None}
+
+
+def _settings(chosen: Sequence[Allocator] | None, on_gpu: bool) -> list[Allocator]:
+    of_cuda = [Allocator.DEFAULT, Allocator.EXPANDABLE_SEGMENTS]
+    settings = list(chosen or (of_cuda if on_gpu else [Allocator.CPU]))
+    wrong = [setting for setting in settings if (setting in of_cuda) is not on_gpu]
+    if wrong:
+        known = ", ".join(of_cuda if on_gpu else [Allocator.CPU])
+        where = "a GPU" if on_gpu else "the CPU"
+        raise NinlabError(f"the allocator {wrong[0]!r} is not {where}'s; known there: {known}")
+    return settings
+
+
+def _folder(chosen: Path | None) -> Path:
+    if chosen is None:
+        return records.runs_folder()
+    if not chosen.is_dir():
+        raise NinlabError(f"--runs {str(chosen)!r} is no folder; create it first")
+    return chosen.resolve()
+
+
+def _id(case: Case, setting: Allocator, software: Software, device: Device) -> str:
+    return measurement.record_id(case, setting, software.torch, device.slug)
+
+
+def _measured(
+    rows: Sequence[Row],
+    settings: Sequence[Allocator],
+    device: torch.device,
+    *,
+    timed_steps: int,
+    threads: int,
+    events: Path | None,
+) -> Iterator[tuple[Row, Measured]]:
+    for setting in settings:
+        mine = [row for row in rows if row.allocator is setting]
+        traces = None if events is None else events / setting
+        if traces is not None:
+            traces.mkdir(exist_ok=True)
+        results = measurement.measure_in_process(
+            [row.case for row in mine],
+            device,
+            setting,
+            timed_steps=timed_steps,
+            threads=threads,
+            events_folder=traces,
+        )
+        if mine:
+            yield from zip(mine, results, strict=True)
+
+
+def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
+    """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
+    network = architecture(case.network)
+    operators = (
+        inference_operators(network, case.batch_size)
+        if case.mode == "inference"
+        else training_operators(network, case.batch_size, case.mode)
+    )
+    steps = 2 + measurement.WARM_STEPS + timed_steps + 1  # peaks, warm, timed, traced
+    return steps * sum(operator.flops for operator in operators) / rate
+
+
+def _print_plan(
+    rows: Sequence[Row], todo: Sequence[Row], device: torch.device, timed_steps: int
+) -> None:
+    rates = {p: measurement.probe_rate(device, p) for p in {row.case.precision for row in rows}}
+    table = Table(title="estimated from the arithmetic alone, at the rate of one convolution here")
+    for column in ("network", "batch", "precision", "mode", "allocator"):
+        table.add_column(column)
+    table.add_column("estimated", justify="right")
+    total = 0.0
+    for row in rows:
+        case = row.case
+        if row in todo:
+            seconds = _estimated_seconds(case, timed_steps, rates[case.precision])
+            total += seconds
+            cost = format_seconds(seconds)
+        else:
+            cost = "recorded"
+        table.add_row(
+            case.network, str(case.batch_size), case.precision, case.mode, row.allocator, cost
+        )
+    console = Console(width=None if sys.stdout.isatty() else NOT_A_TERMINAL_WIDTH)
+    console.print(table)
+    console.print(f"{len(todo)} of {len(rows)} cases to measure, at least {format_seconds(total)}")
+
+
+def _table(made: Sequence[MemoryRecord]) -> Table:
+    table = Table(title="measured, and how far the prediction is from it")
+    for column in ("network", "batch", "precision", "mode", "allocator"):
+        table.add_column(column)
+    for column in ("tensors", "requested", "allocated", "reserved", "step"):
+        table.add_column(column, justify="right")
+    for record in made:
+        case, measured = record.case, record.measured
+        cells = [case.network, str(case.batch_size), case.precision, case.mode, record.allocator]
+        if measured.outcome is Outcome.OUT_OF_MEMORY:
+            table.add_row(*cells, "out of memory", "", "", "", "")
+            continue
+        cells += [_compared(getattr(measured, peak), record.predicted.get(peak)) for peak in PEAKS]
+        seconds = measured.median_seconds
+        table.add_row(*cells, "" if seconds is None else format_seconds(seconds))
+    return table
+
+
+def _compared(measured: int | None, predicted: int | None) -> str:
+    """The measured bytes, and the relative error of the prediction where there is one."""
+    if measured is None:
+        return ""
+    text = format_bytes(measured)
+    return text if predicted is None else f"{text} {predicted / measured - 1:+.2%}"

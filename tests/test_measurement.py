@@ -1,0 +1,225 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab import records
+from ninlab.__main__ import main
+from ninlab.architectures import architecture
+from ninlab.errors import NinlabError, RecordError, UnknownNameError
+from ninlab.liveness import peak_bytes, timeline
+from ninlab.measurement import (
+    MODES,
+    Allocator,
+    Case,
+    GpuEvent,
+    Measured,
+    MemoryRecord,
+    Outcome,
+    load_records,
+    measure,
+    measure_in_process,
+    record_id,
+    tensor_peak,
+)
+from ninlab.networks import build
+from ninlab.records import Device, Provenance, Software
+
+CPU = torch.device("cpu")
+LENET = (1, 28, 28)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def predicted_peak(case: Case) -> int:
+    training = case.mode != "inference"
+    optimizer = case.mode if training else "sgd"
+    events = timeline(architecture(case.network), optimizer, case.precision, training=training)
+    return peak_bytes(events, case.batch_size)
+
+
+@pytest.mark.parametrize("batch_size", [4, 64])
+@pytest.mark.parametrize("mode", MODES)
+def test_tensors_of_a_cpu_step_are_those_that_were_predicted(mode, batch_size):
+    case = Case("lenet", LENET, batch_size, mode=mode)
+    measured = measure(case, CPU, timed_steps=2)
+    counters = 0
+    if mode == "adam":  # one float32 a parameter tensor counts steps, on the CPU in any case
+        counters = 4 * len(list(build("lenet", device="meta").parameters()))
+    assert measured.tensor_peak_bytes == predicted_peak(case) + counters
+
+
+@pytest.mark.parametrize("mode", ["inference", "sgd"])
+def test_scratch_only_adds_to_what_tensors_take(mode):
+    measured = measure(Case("nin_28", (1, 28, 28), 8, mode=mode), CPU, timed_steps=2)
+    assert measured.requested_peak_bytes >= measured.tensor_peak_bytes > 0
+
+
+def test_what_only_a_gpu_tells_is_none_on_a_cpu():
+    measured = measure(Case("lenet", LENET, 2), CPU, timed_steps=2)
+    assert measured.allocated_peak_bytes is None
+    assert measured.reserved_peak_bytes is None
+    assert measured.overhead_bytes is None
+
+
+def test_the_quartiles_of_the_step_are_in_order():
+    measured = measure(Case("lenet", LENET, 2), CPU, timed_steps=5)
+    assert list(measured.step_seconds) == sorted(measured.step_seconds)
+    assert measured.median_seconds == measured.step_seconds[1] > 0
+    assert measured.timed_steps == 5
+
+
+def test_a_process_of_its_own_measures_the_same_bytes_in_the_order_asked():
+    cases = [Case("lenet", LENET, batch_size) for batch_size in (8, 2)]
+    elsewhere = list(measure_in_process(cases, CPU, Allocator.CPU, timed_steps=2))
+    here = [measure(case, CPU, timed_steps=2) for case in cases]
+    assert [m.tensor_peak_bytes for m in elsewhere] == [m.tensor_peak_bytes for m in here]
+
+
+def test_a_measuring_process_that_dies_is_named_with_its_last_words():
+    case = Case("no_such_network", LENET, 2)
+    with pytest.raises(NinlabError, match=r"ended at .*no_such_network.*known: nin"):
+        list(measure_in_process([case], CPU, Allocator.CPU))
+
+
+def test_tf32_is_not_measured_on_a_cpu():
+    with pytest.raises(NinlabError, match="tf32 is arithmetic of NVIDIA GPUs"):
+        measure(Case("lenet", LENET, 2, "tf32"), CPU)
+
+
+def test_cases_that_do_not_exist_are_answered_with_those_that_do():
+    with pytest.raises(UnknownNameError, match="known: fp32, tf32, bf16"):
+        Case("lenet", LENET, 2, "fp16")
+    with pytest.raises(UnknownNameError, match="known: inference, sgd, momentum, adam"):
+        Case("lenet", LENET, 2, mode="rmsprop")
+    with pytest.raises(NinlabError, match="at least 1, not 0"):
+        Case("lenet", LENET, 0)
+
+
+# ---------------------------------------------------------------- the trace of a GPU
+
+
+@st.composite
+def traces(draw):
+    """(trace, bytes alive before it): blocks of tensors and scratch, freed in any order."""
+    events, alive, before = [], {}, draw(st.integers(0, 2**20))
+    for _ in range(draw(st.integers(1, 40))):
+        if alive and draw(st.booleans()):
+            address = draw(st.sampled_from(sorted(alive)))
+            events.append(GpuEvent(False, address, alive.pop(address), False))
+        else:
+            address = min(set(range(len(alive) + 1)) - set(alive))  # addresses are used again
+            alive[address] = draw(st.integers(1, 2**20))
+            events.append(GpuEvent(True, address, alive[address], draw(st.booleans())))
+    return events, before
+
+
+@given(traces())
+def test_the_peak_without_scratch_is_that_of_the_trace_without_scratch_blocks(drawn):
+    trace, before = drawn
+    tensors, peak = {}, before
+    for event in trace:
+        if event.allocates and not event.is_scratch:
+            tensors[event.address] = event.bytes
+        elif not event.allocates:
+            tensors.pop(event.address, None)
+        peak = max(peak, before + sum(tensors.values()))
+    told_apart = any(event.allocates and not event.is_scratch for event in trace)
+    assert tensor_peak(trace, before) == (peak if told_apart else None)
+
+
+# ---------------------------------------------------------------- records
+
+
+def record(**changes) -> MemoryRecord:
+    return replace(
+        MemoryRecord(
+            case=Case("lenet", LENET, 16, "tf32", "adam"),
+            network_digest=architecture("lenet").digest,
+            allocator=Allocator.EXPANDABLE_SEGMENTS,
+            measured=Measured(Outcome.FINISHED, 5, 4, 6, 7, 8, (0.1, 0.2, 0.3), 20),
+            predicted={"tensor_peak_bytes": 4},
+            provenance=Provenance("2026-01-31T12:00:00Z", "python -m ninlab measure", None, False),
+            device=Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1"),
+            software=Software("3.11.7", "2.11.0+cu130", "0.1.0", "13.0", "91900"),
+        ),
+        **changes,
+    )
+
+
+def test_a_record_read_back_is_the_record_that_was_written(tmp_path):
+    for written in (record(), record(measured=Measured(Outcome.OUT_OF_MEMORY))):
+        folder = tmp_path / written.measured.outcome
+        records.write_json_once(records.record_path(folder, written.id), written.to_json())
+        assert load_records(folder) == [written]
+
+
+def test_a_records_id_tells_case_allocator_torch_and_device():
+    assert record().id == ("memory/lenet-b16-tf32-adam-expandable_segments-torch2.11.0-nvidia-h100")
+
+
+def test_runs_of_training_pass_over_measured_steps(tmp_path):
+    records.write_json_once(records.record_path(tmp_path, record().id), record().to_json())
+    assert records.load(tmp_path) == []
+    assert list(records.problems(tmp_path)) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"id": "memory/other"}, {"schema_version": 99}, {"allocator": "pool"}, {"measured": {}}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_record_that_does_not_fit_the_schema_is_refused(change):
+    content = json.loads(json.dumps(record().to_json()))
+    with pytest.raises(RecordError):
+        MemoryRecord.from_json(content | change)
+
+
+# ---------------------------------------------------------------- the command
+
+
+def test_the_command_records_each_case_once(tmp_path, capsys):
+    arguments = ["measure", "lenet", "--batch-size", "2", "--mode", "sgd", "--precision", "fp32"]
+    arguments += ["--device", "cpu", "--timed-steps", "2", "--allow-dirty", "--runs", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "1 measured, 0 were there already" in " ".join(capsys.readouterr().out.split())
+    assert main(arguments) == 0
+    assert "0 measured, 1 were there already" in " ".join(capsys.readouterr().out.split())
+    (made,) = load_records(tmp_path)
+    case = Case("lenet", LENET, 2)
+    assert made.case == case
+    assert made.measured.tensor_peak_bytes == predicted_peak(case)
+    assert made.id == record_id(case, Allocator.CPU, torch.__version__, "cpu")
+
+
+def test_a_dry_run_lists_the_cases_and_writes_nothing(tmp_path, capsys):
+    arguments = ["measure", "lenet", "--device", "cpu", "--mode", "sgd", "--dry-run"]
+    assert main([*arguments, "--runs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("lenet") == 3 * 2  # batch sizes, precisions of a CPU
+    assert "6 of 6 cases to measure" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["ninn"], "did you mean 'nin'"),
+        (["lenet", "--precision", "fp16"], "known: fp32, tf32, bf16"),
+        (["lenet", "--device", "cpu", "--allocator", "default"], "not the CPU's; known there: cpu"),
+        (["lenet", "--runs", "/no/such/folder"], "is no folder"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, said, capsys):
+    assert main(["measure", *arguments]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
