@@ -223,13 +223,24 @@ def available() -> tuple[TableName, ...]:
     return tuple(sorted(names, key=lambda name: (name.device, _numbers(name.cudnn))))
 
 
+def has_table(device: str, torch_version: str) -> bool:
+    """Whether a table is of that device and that torch, of which only major.minor counts.
+
+    torch_version may carry a build, as in "2.11.0+cu130".
+    """
+    return any(
+        table.device == device and _minor(table.torch) == _minor(torch_version)
+        for table in available()
+    )
+
+
 @cache
 def _read(file: str) -> Workspaces:
     table: Mapping[str, Any] = json.loads(
         files("ninlab").joinpath("tables", file).read_text(encoding="utf-8")
     )
-    torch_minor = ".".join(table["torch"].split(".")[:2])
-    if torch_minor not in CUBLAS_RULES:
+    rule = CUBLAS_RULES.get(_minor(table["torch"]))
+    if rule is None:
         raise NinlabError(
             f"{file} is for torch {table['torch']}, whose cuBLAS rule is not in CUBLAS_RULES "
             f"(known: {', '.join(CUBLAS_RULES)})"
@@ -242,8 +253,12 @@ def _read(file: str) -> Workspaces:
         batch_sizes=tuple(table["batch_sizes"]),
         modes=tuple(table["modes"]),
         rows=table["rows"],
-        cublas=CUBLAS_RULES[torch_minor],
+        cublas=rule,
     )
+
+
+def _minor(version: str) -> str:
+    return ".".join(version.split(".")[:2])
 
 
 def _numbers(version: str) -> tuple[int, ...]:

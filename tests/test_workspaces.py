@@ -22,6 +22,7 @@ from ninlab.workspaces import (
     Direction,
     Workspaces,
     available,
+    has_table,
 )
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256)
@@ -130,6 +131,12 @@ def test_the_newest_cudnn_answers_unless_a_version_is_named():
     assert Workspaces.load("h100", cudnn="9.19").torch == "2.11.0"
     with pytest.raises(UnknownNameError, match=r"'2\.1'.*known: 2\.11\.0, 2\.15\.0"):
         Workspaces.load("h100", torch="2.1")  # no version of the line 2.1, whatever it begins with
+
+
+def test_a_table_is_found_whatever_the_build_of_torch():
+    assert has_table("h100", "2.11.0+cu130")
+    assert not has_table("h100", "2.1.0")
+    assert not has_table("a100", "2.11.0")
 
 
 def test_names_that_do_not_exist_are_answered_with_those_that_do():

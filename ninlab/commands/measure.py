@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ninlab import measurement, records
+from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
@@ -23,10 +24,10 @@ from ninlab.errors import NinlabError
 from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
-from ninlab.reports import MemoryReport
 from ninlab.resources import profile
 from ninlab.roofline import inference_operators, training_operators
 from ninlab.units import format_bytes, format_seconds
+from ninlab.workspaces import has_table
 
 PEAKS = ("tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
 NOT_A_TERMINAL_WIDTH = 160  # of a table that goes to a file or a pipe: no column is cut
@@ -114,7 +115,6 @@ def measure(
         properties.write_text(f"{text}\n", encoding="utf-8")
     if events is not None:
         events.mkdir(parents=True, exist_ok=True)
-    described = of_cuda_name(about.name) if on_gpu else None
     console = Console(width=None if sys.stdout.isatty() else NOT_A_TERMINAL_WIDTH)
     made: list[MemoryRecord] = []
     for row, measured in _measured(
@@ -125,7 +125,7 @@ def measure(
             network_digest=architecture(row.case.network).digest,
             allocator=row.allocator,
             measured=measured,
-            predicted=predicted_peaks(row.case, None if described is None else described.name),
+            predicted=predicted_peaks(row.case, row.allocator, about if on_gpu else None),
             provenance=provenance,
             device=about,
             software=software,
@@ -138,17 +138,26 @@ def measure(
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
 
 
-def predicted_peaks(case: Case, device: str | None) -> dict[str, int]:
-    """The calculator's peaks for that case by name, those that it knows."""
+def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> dict[str, int]:
+    """The calculator's peaks for that case by name, those that it knows.
+
+    Scratch and the allocator's peaks are among them where a workspace table is of that
+    device and of the installed torch.
+    """
     training = case.mode != "inference"
+    described = None if device is None else of_cuda_name(device.name)
+    tabled = described is not None and has_table(described.name, torch.__version__)
     cost = profile(
         case.network,
         batch_size=case.batch_size,
         optimizer=case.mode if training else "sgd",
         precision=case.precision,
-        device=device,
+        device=described.name if described is not None and tabled else None,
     )
-    report: MemoryReport = cost.training if training else cost.inference
+    report = cost.training if training else cost.inference
+    if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:
+        events = cost.training_events if training else cost.inference_events
+        report = CachingAllocator(expandable_segments=True).replay(events, case.batch_size)
     peaks = {name: getattr(report, name) for name in PEAKS}
     return {name: value for name, value in peaks.items() if value is not None}
 
