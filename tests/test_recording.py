@@ -1,0 +1,368 @@
+"""A plan becomes records: each run once, none in part, none lost, whoever dies on the way."""
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from ninlab import data, experiments, recording, records, training
+from ninlab.__main__ import main
+from ninlab.errors import NinlabError, RecordError
+from ninlab.experiments import Experiment, Plan, StepCost, Variant
+from ninlab.recipes import EvaluationSet, Recipe
+from ninlab.recording import Site, Status
+from ninlab.records import Provenance
+from tests.test_records import files
+
+SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
+HELD_OUT = Recipe(0.05, 1, batch_size=64, train_images=128, evaluation_set=EvaluationSet.HELD_OUT)
+SWEEP = tuple(
+    Variant(
+        f"nin_28_lr{rate:g}", "nin_28", Recipe(**HELD_OUT.to_json() | {"learning_rate": rate}), 1
+    )
+    for rate in (0.01, 0.05)
+)
+PLAN = Plan(
+    "tiny",
+    "small networks for two steps",
+    (
+        Experiment(
+            "one_by_one", "How many?", "05_how_many_1x1",
+            (Variant("nin_28_no_1x1", "nin_28_no_1x1", SHORT, 1),
+             Variant("nin_28", "nin_28", SHORT, 1, keep_weights=True)),
+        ),
+        Experiment(experiments.SWEEP, "Which rate?", "03_training", SWEEP),
+        Experiment(
+            "own_rate", "And then?", "03_training",
+            (Variant("nin_28", "nin_28", SHORT, 1, rate_from=tuple(v.name for v in SWEEP)),),
+        ),
+    ),
+    StepCost(per_layer=1e-4, per_parameter=7e-9, per_mac=3e-11),
+)  # fmt: skip
+IDS = [run.id("cpu") for run in PLAN.runs]
+NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
+
+
+def site(folder: Path) -> Site:
+    return Site(folder, "cpu", NOBODY, threads=1)
+
+
+def recorded(folder: Path) -> list[str]:
+    return [run.id for run in records.load(folder)]
+
+
+def start(program: str, folder: Path) -> subprocess.Popen[str]:
+    """A Python of its own that runs the program with PLAN and a site on folder at hand."""
+    preamble = """
+        import os, signal, sys
+        from pathlib import Path
+        from ninlab import experiments, recording, records
+        from tests.test_recording import PLAN, site
+        here = site(Path(sys.argv[1]))
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(program), str(folder)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder with the whole plan recorded, by one undisturbed recorder."""
+    folder = tmp_path_factory.mktemp("finished")
+    tally = recording.record(PLAN, site(folder))
+    assert tally.ids(Status.RECORDED) == IDS
+    return folder
+
+
+@pytest.fixture
+def tiny_plan(monkeypatch) -> None:
+    """Lets the command line know PLAN."""
+    monkeypatch.setattr(experiments, "PLANS", {"tiny": PLAN})
+
+
+# ---------------------------------------------------------------- what is recorded
+
+
+def test_every_run_is_recorded_and_valid(finished):
+    assert recorded(finished) == sorted(IDS)
+    assert not list(records.problems(finished))
+    assert not PLAN.missing(recorded(finished), "cpu")
+
+
+def test_a_second_recording_makes_nothing_and_changes_nothing(finished):
+    before = {path: (finished / path).read_bytes() for path in files(finished)}
+    assert recording.record(PLAN, site(finished)).ids(Status.PRESENT) == IDS
+    assert {path: (finished / path).read_bytes() for path in files(finished)} == before
+
+
+def test_only_the_weights_that_chapters_need_are_kept(finished):
+    assert [path for path in files(finished) if path.endswith(".safetensors")] == [
+        "one_by_one/nin_28-seed0-cpu.safetensors"
+    ]
+    record = records.read(records.record_path(finished, "one_by_one/nin_28-seed0-cpu"))
+    network = training.load_network(record, finished)
+    result = training.evaluate(network, data.fashion_mnist()[1])
+    assert result.accuracy == record.last.test_accuracy
+
+
+def test_a_chosen_rate_names_the_runs_that_chose_it(finished):
+    sweep = [run for run in records.load(finished) if run.experiment == experiments.SWEEP]
+    run = records.read(records.record_path(finished, "own_rate/nin_28-seed0-cpu"))
+    assert run.recipe.learning_rate == experiments.best_rate(sweep)
+    assert set(run.learning_rate_from) == {of_sweep.id for of_sweep in sweep}
+    assert run.data_set.evaluation_images == 10000
+
+
+def test_a_budget_that_is_spent_starts_nothing(tmp_path):
+    assert recording.record(PLAN, site(tmp_path), budget_seconds=0).ids(Status.NO_TIME) == IDS
+    assert files(tmp_path) == set()
+
+
+def test_a_run_waits_for_its_sweep_and_not_for_ever(tmp_path):
+    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.step_cost)
+    tally = recording.record(own_rate, site(tmp_path))
+    assert tally.ids(Status.WAITING) == ["own_rate/nin_28-seed0-cpu"]
+
+
+def test_a_run_in_other_hands_is_left_to_them(tmp_path):
+    with records.claim(tmp_path, IDS[0]):
+        assert recording.make_run(PLAN.runs[0], site(tmp_path)) is Status.CLAIMED
+    assert recording.make_run(PLAN.runs[0], site(tmp_path)) is Status.RECORDED
+
+
+# ---------------------------------------------------------------- deaths
+
+
+def resumed(folder: Path, finished: Path) -> None:
+    """Record what is left, and compare all of it with an undisturbed recording."""
+    recording.record(PLAN, site(folder))
+    assert recorded(folder) == sorted(IDS)
+    assert not list(records.problems(folder))
+    for mine, theirs in zip(records.load(folder), records.load(finished), strict=True):
+        assert mine.loss == theirs.loss
+
+
+def test_killed_in_mid_run_loses_that_run_only(tmp_path, finished):
+    program = """
+        class Killer:
+            runs = 0
+            def run_started(self, run, steps): self.runs += 1
+            def step_taken(self, step):
+                if self.runs == 3: os.kill(os.getpid(), signal.SIGKILL)
+            def run_ended(self, run, status): pass
+        recording.record(PLAN, here, watcher=Killer())
+    """
+    process = start(program, tmp_path)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert recorded(tmp_path) == sorted(IDS[:2])
+    assert records.claim_holders(tmp_path) == {}
+    resumed(tmp_path, finished)
+
+
+def test_killed_in_mid_write_loses_that_run_only(tmp_path, finished):
+    program = """
+        link, calls = os.link, []
+        def dying(*arguments):
+            calls.append(arguments)
+            if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)
+            link(*arguments)
+        os.link = dying
+        recording.record(PLAN, here)
+    """
+    process = start(program, tmp_path)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert recorded(tmp_path) == IDS[:1]
+    resumed(tmp_path, finished)
+
+
+def test_a_disk_without_room_ends_the_recording_in_one_sentence(tmp_path, finished):
+    # 8000 bytes hold a record, but not the weights that belong to the second
+    program = """
+        import resource
+        from ninlab.__main__ import main
+        experiments.PLANS = {"tiny": PLAN}
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+        sys.exit(main(["record", "--plan", "tiny", "--runs", sys.argv[1], "--allow-dirty"]))
+    """
+    process = start(program, tmp_path)
+    _, stderr = process.communicate()
+    assert process.returncode == 2
+    message = stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert "nin_28-seed0-cpu.safetensors could not be written" in message
+    assert files(tmp_path) == {f"{IDS[0]}.json"}
+    resumed(tmp_path, finished)
+
+
+def test_two_recorders_at_once_make_every_run_once(tmp_path, finished):
+    program = """
+        import json
+        tally = recording.record(PLAN, here)
+        print(json.dumps(tally.ids(recording.Status.RECORDED)))
+    """
+    both = [start(program, tmp_path) for _ in range(2)]
+    made = []
+    for process in both:
+        stdout, stderr = process.communicate()
+        assert process.returncode == 0, stderr
+        made += json.loads(stdout)
+    assert sorted(made) == sorted(IDS)  # no run twice
+    resumed(tmp_path, finished)
+
+
+def test_two_workers_record_the_whole_plan(tmp_path, finished):
+    tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2)
+    assert sorted(tally.ids(Status.RECORDED)) == sorted(IDS)  # in the order of their ends
+    resumed(tmp_path, finished)
+
+
+def test_no_worker_is_an_error(tmp_path):
+    with pytest.raises(NinlabError, match="0 workers"):
+        recording.record_with_workers(PLAN, site(tmp_path), workers=0)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.mark.usefixtures("tiny_plan")
+def test_a_truncated_data_file_is_named_before_a_run_begins(tmp_path, monkeypatch, capsys):
+    source = data.find()
+    broken = tmp_path / "data"
+    broken.mkdir()
+    for name in data.FILES:
+        path = data._path(source, name)
+        (broken / path.name).symlink_to(path)
+    victim = broken / "t10k-images-idx3-ubyte.gz"
+    whole = victim.read_bytes() if victim.exists() else gzip.compress(b"")
+    victim.unlink(missing_ok=True)
+    victim.write_bytes(whole[: len(whole) // 2])
+    monkeypatch.setenv(data.FOLDER_VARIABLE, str(broken))
+    data.fashion_mnist.cache_clear()
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    assert main(["record", "--plan", "tiny", "--runs", str(runs), "--allow-dirty"]) == 2
+    stderr = capsys.readouterr().err
+    assert str(victim) in stderr
+    assert stderr.count("\n") == 1
+    assert victim.stat().st_size == len(whole) // 2
+    assert files(runs) == set()
+    data.fashion_mnist.cache_clear()
+
+
+def test_a_dirty_tree_is_refused_unless_allowed():
+    dirty = Provenance("2026-01-01T00:00:00Z", "a test", "c" * 40, False)
+    with pytest.raises(NinlabError, match="differs from commit cccccccccccc; commit first"):
+        recording.check_tree(dirty, allow_dirty=False)
+    with pytest.raises(NinlabError, match="no git checkout"):
+        recording.check_tree(NOBODY, allow_dirty=False)
+    recording.check_tree(dirty, allow_dirty=True)
+
+
+@pytest.mark.usefixtures("tiny_plan")
+def test_missing_lists_the_runs_without_a_record(tmp_path, finished, capsys):
+    assert main(["runs", "--missing", "tiny", "--runs", str(finished)]) == 0
+    assert capsys.readouterr().out == ""
+    assert main(["runs", "--missing", "tiny", "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.split() == IDS
+
+
+def test_exports_hold_every_run_and_filters_hold_some(finished, capsys):
+    assert main(["runs", "--format", "json", "--runs", str(finished)]) == 0
+    exported = json.loads(capsys.readouterr().out)["runs"]
+    assert [run["id"] for run in exported] == sorted(IDS)
+    chosen = ["--format", "csv", "--experiment", "own_rate", "--network", "nin_28"]
+    assert main(["runs", *chosen, "--runs", str(finished)]) == 0
+    header, *rows = capsys.readouterr().out.strip().splitlines()
+    assert header.startswith("id,")
+    assert [line.partition(",")[0] for line in rows] == [i for i in sorted(IDS) if "own_rate" in i]
+    assert main(["runs", "--runs", str(finished)]) == 0
+    assert "own_rate/nin_28-seed0-cpu" in capsys.readouterr().out
+
+
+def test_validation_names_a_broken_record_and_fails(tmp_path, finished, capsys):
+    assert main(["runs", "--validate", "--runs", str(finished)]) == 0
+    assert f"{len(IDS)} valid records" in capsys.readouterr().out
+    path = records.record_path(tmp_path, IDS[0])
+    path.parent.mkdir()
+    path.write_text(records.record_path(finished, IDS[0]).read_text()[:-20])
+    assert main(["runs", "--validate", "--runs", str(tmp_path)]) == 2
+    assert str(path) in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_every_run_with_its_estimate(capsys):
+    for name, plan in experiments.PLANS.items():
+        assert main(["record", "--plan", name, "--dry-run"]) == 0
+        printed = capsys.readouterr().out
+        assert f"│ {len(plan.runs)} " in printed
+        assert all(variant.name in printed for e in plan.experiments for variant in e.variants)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["train", "nin_29"], "unknown network 'nin_29'; did you mean 'nin_28'"),
+        (["train", "nin_28", "--learning-rate", "nan"], "learning rate is nan"),
+        (["train", "nin_28", "--batch-size", "0"], "batch size is 0"),
+        (["train", "nin_28", "--batch-size", "70000"], "more than the 60000 training images"),
+        (["train", "nin_28", "--train-images", "60001"], "60001 training images of 60000"),
+        (["train", "nin_28", "--device", "tpu"], "unknown device 'tpu'"),
+        (["train", "nin_28", "--device", "cuda:64"], "'cuda:64' is not there"),
+        (["train", "nin_28", "--name", "a/b"], "cannot be part of a file name"),
+        (["train", "nin_28", "--corrects", "no/such"], "'no/such' is no record"),
+        (["train", "nin_28", "--runs", "no/such/folder"], "is no folder"),
+        (["train", "nin_imagenet"], "nin_imagenet reads 3x224x224"),
+        (["record", "--plan", "compcat"], "did you mean 'compact'"),
+        (["record", "--experiment", "colapse"], "did you mean 'collapse'"),
+        (["record", "--workers", "0", "--allow-dirty"], "0 workers"),
+        (["runs", "--experiment", "none"], "unknown experiment 'none'"),
+        (["runs", "--missing", "tiny"], "unknown plan 'tiny'"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_exit_code_2(arguments, complaint, tmp_path, capsys):
+    if arguments[0] == "train":
+        arguments = [*arguments, "--allow-dirty"]
+        if "--runs" not in arguments:
+            arguments += ["--runs", str(tmp_path)]
+    assert main(arguments) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert complaint in last
+    assert not list(tmp_path.glob("*/*.json"))
+
+
+def test_training_writes_a_record_and_refuses_to_make_it_again(tmp_path, capsys):
+    short = ["train", "nin_28", "--train-images", "128", "--runs", str(tmp_path), "--allow-dirty"]
+    assert main(short) == 0
+    assert "record: " in capsys.readouterr().out
+    assert recorded(tmp_path) == ["single/nin_28-seed0-cpu"]
+    assert main(short) == 2
+    assert "exists; choose another --name or --seed" in capsys.readouterr().err
+    assert main([*short, "--name", "nin_28_again", "--corrects", "single/nin_28-seed0-cpu"]) == 0
+    assert [run.id for run in records.current(records.load(tmp_path))] == [
+        "single/nin_28_again-seed0-cpu"
+    ]
+
+
+def test_an_unreadable_record_of_a_sweep_is_named_not_guessed(tmp_path, finished):
+    source = f"{experiments.SWEEP}/{SWEEP[0].name}-seed0-cpu"
+    for variant in SWEEP:
+        records.write(tmp_path, records.read(records.record_path(
+            finished, f"{experiments.SWEEP}/{variant.name}-seed0-cpu"
+        )))  # fmt: skip
+    records.record_path(tmp_path, source).write_text("{")
+    waiting = next(run for run in PLAN.runs if run.variant.rate_from)
+    with pytest.raises(RecordError, match=SWEEP[0].name):
+        recording.make_run(waiting, site(tmp_path))
