@@ -43,7 +43,13 @@ from ninlab.architectures import (
     architecture,
 )
 from ninlab.errors import NinlabError
-from ninlab.formulas import layer_macs, layer_parameters, output_shape, placed_layers
+from ninlab.formulas import (
+    PlacedLayer,
+    layer_macs,
+    layer_parameters,
+    output_shape,
+    placed_layers,
+)
 from ninlab.records import Outcome, RunRecord
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.units import Shape, format_bytes, format_count, format_shape
@@ -153,8 +159,8 @@ def _title(name: str) -> str:
     return ARCHITECTURES[name].title if name in ARCHITECTURES else name
 
 
-def _color(name: str, colors: Mapping[str, str] | None = None) -> str:
-    return (colors or {}).get(name) or NETWORK_COLORS.get(name, NEUTRAL)
+def _color(name: str, like: Mapping[str, str] | None = None) -> str:
+    return NETWORK_COLORS.get((like or {}).get(name, name), NEUTRAL)
 
 
 def _finish(figure: go.Figure, *, height: int, provenance: str, **layout: Any) -> go.Figure:
@@ -238,18 +244,18 @@ class Quantity:
 
     title: str  # what is shown, for example "MACs of one image"
     values: Mapping[str, int]
-    unit: str  # of the unrounded value in the hover text, for example "MACs"
+    unit: str = ""  # of the unrounded value in the hover text, where the title has none
     write: Callable[[int], str] = format_count
     measured: bool = False
 
 
 def bars(
-    *quantities: Quantity, provenance: str, colors: Mapping[str, str] | None = None
+    *quantities: Quantity, provenance: str, like: Mapping[str, str] | None = None
 ) -> go.Figure:
     """One panel a quantity, one bar a network, each labeled with its value.
 
-    The first quantity sorts the bars, in all panels alike. colors is for labels
-    that are no networks.
+    The first quantity sorts the bars, in all panels alike. like gives labels that are no
+    networks the color of one: ``{"NiN block": "nin"}``.
     """
     order = sorted(quantities[0].values, key=lambda name: -quantities[0].values[name])
     figure = make_subplots(
@@ -268,10 +274,10 @@ def bars(
             values,
             text=[quantity.write(value) for value in values],
             hover=[
-                f"<b>{_title(name)}</b><br>{quantity.title}: {value:,} {quantity.unit}"
+                f"<b>{_title(name)}</b><br>{quantity.title}: {value:,} {quantity.unit}".strip()
                 for name, value in zip(order, values, strict=True)
             ],
-            colors=[_color(name, colors) for name in order],
+            colors=[_color(name, like) for name in order],
             measured=quantity.measured,
         )
     _left_aligned_titles(figure)
@@ -295,59 +301,74 @@ def shares_by_layer(
     One row of panels a network, one column a count ("parameters", "macs"); the layers run
     from the top down in order of execution.
     """
-    networks = [architecture(name) for name in names]
-    layers = [_weighted(network) for network in networks]
-    totals = [
-        [sum(_COUNTS[count][1](at.layer, at.input_shape) for at in placed) for count in counts]
-        for placed in layers
-    ]
+    splits = [[_Split.of(architecture(name), count) for count in counts] for name in names]
+    rows = [len(row[0].layers) for row in splits]
     figure = make_subplots(
-        rows=len(networks),
+        rows=len(names),
         cols=len(counts),
-        row_heights=[len(placed) for placed in layers],
+        row_heights=rows,
         shared_yaxes=True,
         horizontal_spacing=0.04,
         vertical_spacing=0.08,
         subplot_titles=[
-            f"<b>{network.title if count == counts[0] else ''}</b><br>"
-            f"{format_count(total)} {_COUNTS[count][0]}"
-            for network, row in zip(networks, totals, strict=True)
-            for count, total in zip(counts, row, strict=True)
+            f"<b>{'' if column else split.network.title}</b>"
+            f"<br>{format_count(split.total)} {split.unit}"
+            for row in splits
+            for column, split in enumerate(row)
         ],
     )
-    for row, (network, placed) in enumerate(zip(networks, layers, strict=True), start=1):
-        for column, count in enumerate(counts, start=1):
-            unit, formula = _COUNTS[count]
-            total = totals[row - 1][column - 1]
-            values = [formula(at.layer, at.input_shape) for at in placed]
-            shares = [value / total for value in values]
+    largest_share = max(max(split.values) / split.total for row in splits for split in row)
+    for row, of_network in enumerate(splits, start=1):
+        for column, split in enumerate(of_network, start=1):
             _add_bars(
                 figure,
                 (row, column),
-                [at.name for at in placed],
-                shares,
-                text=[format_count(value) for value in values],
-                hover=[
-                    f"<b>{network.title}, {at.name}</b><br>{describe(at.layer)}"
-                    f"<br>{value:,} {unit}, {share:.1%} of the network"
-                    for at, value, share in zip(placed, values, shares, strict=True)
-                ],
-                colors=[NETWORK_COLORS[network.name]] * len(placed),
-                longest=1,  # the whole network: one scale for all panels
+                [at.name for at in split.layers],
+                [value / split.total for value in split.values],
+                text=[format_count(value) for value in split.values],
+                hover=split.hover,
+                colors=[NETWORK_COLORS[split.network.name]] * len(split.layers),
+                longest=largest_share,  # one scale for all panels
             )
     _left_aligned_titles(figure)
-    height = 17 * sum(map(len, layers)) + 70 * len(networks)
     return _finish(
         figure,
-        height=height,
+        height=17 * sum(rows) + 70 * len(names),
         provenance=provenance,
         bargap=0.25,
         margin={"l": 8, "r": 8, "t": 48, "b": 8},
     )
 
 
-def _weighted(network: Architecture) -> list[Any]:
-    return [at for at in placed_layers(network) if layer_parameters(at.layer, at.input_shape)]
+@dataclass(frozen=True)
+class _Split:
+    """One count of one network, layer by layer."""
+
+    network: Architecture
+    unit: str
+    layers: tuple[PlacedLayer, ...]  # those with weights
+    values: tuple[int, ...]
+
+    @classmethod
+    def of(cls, network: Architecture, count: str) -> _Split:
+        unit, formula = _COUNTS[count]
+        layers = tuple(
+            at for at in placed_layers(network) if layer_parameters(at.layer, at.input_shape)
+        )
+        values = tuple(formula(at.layer, at.input_shape) for at in layers)
+        return cls(network, unit, layers, values)
+
+    @property
+    def total(self) -> int:
+        return sum(self.values)
+
+    @property
+    def hover(self) -> list[str]:
+        return [
+            f"<b>{self.network.title}, {at.name}</b><br>{describe(at.layer)}"
+            f"<br>{value:,} {self.unit}, {value / self.total:.1%} of the network"
+            for at, value in zip(self.layers, self.values, strict=True)
+        ]
 
 
 # ---------------------------------------------------------------- shapes
@@ -415,6 +436,11 @@ class Column:
         """The column of a whole network, in its color."""
         network = architecture(name)
         return cls(network.title, network.layers, network.input_shape, NETWORK_COLORS[name])
+
+    @classmethod
+    def of_block(cls, block: Block | Branches, input_shape: Shape, like: str) -> Column:
+        """The column of a block on its own, under its name, in the color of a network."""
+        return cls(block.name, (block,), input_shape, NETWORK_COLORS[like])
 
 
 def describe(layer: Layer) -> str:
