@@ -1,0 +1,228 @@
+"""The form of a chapter, and the rule that no number stands in its prose unproved.
+
+A number in prose needs proof when it is a decimal, a percentage, has a unit or a comma, or is
+above twelve; the shape of a map (``96×54×54``) does too, the window of a layer (``3×3``) does
+not. Proof is an ``assert`` in the same chapter that compares something with the number as it
+is written, unit included: ``assert f"{share:.0%}" == "93%"``, or with the bare whole number.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from tests import book
+from tests.test_book_sources import EXERCISE, SOLUTION, code_cells, prose
+
+SECTIONS = [
+    "Question",
+    "Prediction",
+    "Count",
+    "Measurement",
+    "Conclusion",
+    "Limits",
+    "Exercises",
+]
+FEWEST_WORDS, MOST_WORDS = 900, 2200
+LONGEST_PLOT = 5  # lines; what is longer belongs into ninlab.figures
+LARGEST_FREE_NUMBER = 12
+FREE_NUMBERS = {*range(LARGEST_FREE_NUMBER + 1), *range(1950, 2050)}  # small ones and years
+
+numbered = pytest.mark.parametrize(
+    "path",
+    [path for path in book.notebooks() if path.stem[:2].isdigit()],
+    ids=lambda path: path.stem,
+)
+every = pytest.mark.parametrize("path", book.notebooks(), ids=lambda path: path.stem)
+
+
+# ---------------------------------------------------------------- numbers
+
+NOT_PROSE = [
+    re.compile(pattern, re.M)
+    for pattern in (
+        r"^```.*?^```",
+        r"^\(.*\)=$",  # labels
+        r"^\s*:(?:class|label|name|header-rows|widths|width|alt|align|columns):.*$",
+        r"^\s*:{3,}.*$",  # the titles of boxes and exercises
+        r"\$\$ \([\w-]+\)$",
+        r"\{[\w:]+\}`[^`]*`",  # roles: citations and references
+        r"`[^`]*`",  # code
+        r"\]\([^)]*\)",  # where links lead
+        r"[A-Za-z][A-Za-z]*-?\d[\w.]*",  # names: VGG-11, H100, float32
+        r"\^\{?-?\d+\}?",  # exponents
+        r"_\{?\w+\}?",  # indices
+        r"\b10\^",
+    )
+]
+UNITS = "TiB|GiB|MiB|KiB|TB|GB|MB|kB|B|T|G|M|k|ms|µs|ns|s|min|times|TFLOP/s|GFLOP/s"
+NUMBER = re.compile(
+    r"(?<![\w.,×])"
+    r"(?:(?P<shape>\d+(?:×\d+)+)"
+    r"|(?P<value>(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?)(?:(?P<percent>\s?%)|\s(?P<unit>"
+    + UNITS
+    + r")\b)?)"
+    r"(?![\w×])"
+)
+
+
+def text_of(path: Path) -> str:
+    """The prose of a chapter with code, names, labels and markup taken out."""
+    text = prose(path).replace("{,}", ",").replace(r"\%", "%").replace("\N{NO-BREAK SPACE}", " ")
+    text = re.sub(r"\\text\{([^}]*)\}", r"\1", text)
+    for pattern in NOT_PROSE:
+        text = pattern.sub(" ", text)
+    return text
+
+
+def claims(text: str) -> Iterator[str]:
+    """Every number in a text that needs proof, unit included."""
+    for match in NUMBER.finditer(text):
+        if shape := match["shape"]:
+            if len(set(shape.split("×"))) > 1 or int(shape.split("×")[0]) > LARGEST_FREE_NUMBER:
+                yield shape
+            continue
+        value = match["value"]
+        if match["percent"]:
+            yield f"{value}%"
+        elif match["unit"]:
+            yield f"{value} {match['unit']}"
+        elif not value.isdigit() or int(value) not in FREE_NUMBERS:
+            yield value
+
+
+def proofs(path: Path) -> str:
+    """Every string and whole number that an assertion of the chapter compares with, joined."""
+    found: list[str] = []
+    for cell in code_cells(path):
+        source = re.sub(r"^\s*%.*$", "pass", cell.source, flags=re.M)  # Colab's installation
+        for statement in ast.walk(ast.parse(source)):
+            if isinstance(statement, ast.Assert):
+                for node in ast.walk(statement.test):
+                    if isinstance(node, ast.Compare):
+                        for operand in (node.left, *node.comparators):
+                            found += constants(operand)
+    return " | ".join(found)
+
+
+def constants(node: ast.expr) -> Iterator[str]:
+    """The constants that an operand consists of, as a reader writes them."""
+    match node:
+        case ast.Constant(value=bool()):
+            pass
+        case ast.Constant(value=str(text)):
+            yield text.replace("x", "×")
+        case ast.Constant(value=int(number)):
+            yield from (str(number), f"{number:,}")
+        case ast.Tuple(elts=elements) | ast.List(elts=elements) | ast.Set(elts=elements):
+            for element in elements:
+                yield from constants(element)
+
+
+def is_proved(claim: str, proved: str) -> bool:
+    return bool(re.search(rf"(?<![\w.,]){re.escape(claim)}(?![\d%]|[.,]\d)", proved))
+
+
+@every
+def test_every_number_in_prose_stands_in_an_assertion(path: Path) -> None:
+    proved = proofs(path)
+    unproved = [claim for claim in claims(text_of(path)) if not is_proved(claim, proved)]
+    assert unproved == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "found"),
+    [
+        ("holds 1,992,166 parameters, 93% of them in 3 layers", ["1,992,166", "93%"]),
+        ("a 3×3 window on a map of 12×12 or 54×54", ["54×54"]),
+        ("411 MB or 392 MiB, 1.9 times as much", ["411 MB", "392 MiB", "1.9 times"]),
+        ("VGG-11 in float32 on 96×54×54, as in 2013", ["96×54×54"]),
+        (r"$9 \cdot 384^2$ is 331,776", ["384", "331,776"]),
+        ("`x[25]` of {cite:p}`Lin2013` and {numref}`fig-a-100`", []),
+    ],
+)
+def test_what_counts_as_a_number_that_needs_proof(sentence: str, found: list[str]) -> None:
+    for pattern in NOT_PROSE:
+        sentence = pattern.sub(" ", sentence)
+    assert list(claims(sentence)) == found
+
+
+def test_a_number_is_proved_by_itself_and_not_by_a_longer_one() -> None:
+    assert is_proved("93%", "93%")
+    assert is_proved("54×54", "96×54×54")
+    assert is_proved("2.5", "between 2.5.")
+    assert not is_proved("93", "93%")
+    assert not is_proved("3%", "93%")
+    assert not is_proved("992,166", "1,992,166")
+    assert not is_proved("2.5", "2.53")
+
+
+# ---------------------------------------------------------------- anatomy
+
+
+@numbered
+def test_a_chapter_goes_from_the_question_to_the_exercises(path: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", prose(path), flags=re.M | re.S)
+    assert re.findall(r"^## (.*)$", text, re.M) == SECTIONS
+
+
+@numbered
+def test_a_chapter_says_what_it_teaches_and_what_to_take_away(path: Path) -> None:
+    boxes = re.findall(r"^:::\{admonition\} (.*)$", prose(path), re.M)
+    assert "You will be able to" in boxes
+    assert "Take away" in boxes
+
+
+@numbered
+def test_the_conclusion_is_one_bold_sentence_at_its_beginning(path: Path) -> None:
+    conclusion = re.search(r"^## Conclusion\n\n(.*?)\n\n", prose(path), re.M | re.S)
+    assert conclusion
+    assert re.fullmatch(r"\*\*[^*]+\.\*\*", conclusion[1])
+
+
+@numbered
+def test_a_chapter_has_a_readable_length(path: Path) -> None:
+    words = re.findall(r"[A-Za-z][\w'’-]*", text_of(path))
+    assert FEWEST_WORDS <= len(words) <= MOST_WORDS
+
+
+@numbered
+def test_a_chapter_has_two_to_five_figures(path: Path) -> None:
+    assert 2 <= len(book.figure_labels(path)) <= 5
+
+
+@numbered
+def test_a_chapter_has_three_to_five_exercises_with_a_checked_solution_each(path: Path) -> None:
+    assert 3 <= len(EXERCISE.findall(prose(path))) <= 5
+    cells = book.read(path).cells
+    for cell, following in pairwise(cells):
+        if cell.cell_type == "markdown" and SOLUTION.search(cell.source):
+            assert "remove-cell" in book.tags(following), cell.source.splitlines()[0]
+            assert "assert " in following.source, cell.source.splitlines()[0]
+
+
+@every
+def test_the_code_of_a_figure_is_folded_and_short(path: Path) -> None:
+    for cell in code_cells(path):
+        if cell.metadata.get("mystnb", {}).get("figure"):
+            assert "hide-input" in book.tags(cell)
+            assert len(cell.source.splitlines()) <= LONGEST_PLOT
+
+
+@every
+def test_a_caption_leaves_its_provenance_to_code(path: Path) -> None:
+    for cell in code_cells(path):
+        if figure := cell.metadata.get("mystnb", {}).get("figure"):
+            assert not re.search(r"Counted:|Measured:", figure["caption"])
+
+
+@every
+def test_assertions_are_not_shown(path: Path) -> None:
+    for cell in code_cells(path):
+        if re.search(r"^\s*assert ", cell.source, re.M):
+            assert "remove-cell" in book.tags(cell), cell.source
