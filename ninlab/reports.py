@@ -169,6 +169,10 @@ class NetworkCost:
     unsupported_operators: Mapping[str, int] = field(default_factory=dict)
     layer_costs: tuple[LayerCost, ...] = ()
     saved_tensors: tuple[SavedTensor, ...] = ()
+    training_flops: int | None = None  # forward and backward of one image, as torch counts them
+    # What the two peaks were found in, scratch included where a table covers it.
+    training_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
+    inference_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
 
     @property
     def flops(self) -> int:

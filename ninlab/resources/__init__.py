@@ -11,21 +11,46 @@ workspaces; never architectures or formulas, so that it stays a second opinion.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import nn
 
 from ninlab import devices
+from ninlab.allocator import CachingAllocator
 from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.reports import LayerCost, MemoryReport, NetworkCost, SavedTensor
+from ninlab.reports import (
+    LayerCost,
+    MemoryEvent,
+    MemoryReport,
+    NetworkCost,
+    SavedTensor,
+    tensor_peak,
+)
 from ninlab.resources.counting import Counts, count
-from ninlab.resources.modules import Subject, load, meta_copy
+from ninlab.resources.modules import Subject, first_line, load, meta_copy
 from ninlab.resources.saved import LOSS, kept_for_backward
-from ninlab.units import Shape
+from ninlab.resources.scratch import with_scratch
+from ninlab.resources.timeline import OPTIMIZERS, StepTimeline, trace_step
+from ninlab.units import Shape, format_shape
+from ninlab.workspaces import PRECISIONS, Workspaces, available
 
-__all__ = ["OPTIMIZERS", "PRECISIONS", "Counts", "Subject", "count", "load", "meta_copy", "profile"]
-
-OPTIMIZERS = ("sgd", "momentum", "adam")
-PRECISIONS = ("fp32", "tf32", "bf16")
+__all__ = [
+    "OPTIMIZERS",
+    "PRECISIONS",
+    "Counts",
+    "StepTimeline",
+    "Subject",
+    "count",
+    "kept_for_backward",
+    "load",
+    "meta_copy",
+    "profile",
+    "trace_step",
+    "with_scratch",
+]
 
 
 def profile(
@@ -35,24 +60,39 @@ def profile(
     optimizer: str = "sgd",
     precision: str = "fp32",
     device: str | None = None,
+    *,
+    torch_version: str | None = None,
+    channels_last: bool = False,
+    weight_decay: float = 0.0,
 ) -> NetworkCost:
     """What the network costs at that input shape, batch size, optimizer and precision.
 
     module_or_name is a module, the name of a network of the book, ``package.module:factory``
     or ``path.py:factory``; input_shape is (channels, height, width) of one image and may be
     left out for networks of the book. The module itself is not run and not changed.
-    Counts are of one image in one forward pass in evaluation mode.
+    Counts are of one image in one forward pass in evaluation mode. The peaks are of a warm
+    step as on CUDA; with a device, what its allocator would report is added where a table
+    of workspaces covers the network: the table for torch_version, else for the installed
+    torch, else the newest.
     Raises NinlabError, which names the value, the rule and the nearest valid choice.
     """
     _check("optimizer", optimizer, OPTIMIZERS)
     _check("precision", precision, PRECISIONS)
     if batch_size < 1:
         raise NinlabError(f"the batch size must be at least 1, not {batch_size}")
-    if device is not None:
-        devices.device(device)
+    tables = None if device is None else _tables(device, torch_version)
     subject = load(module_or_name, input_shape)
     counts = count(subject)
-    saved = kept_for_backward(subject, batch_size, autocast=precision == "bf16")
+    options: Any = {"autocast": precision == "bf16", "channels_last": channels_last}
+    with _explained(subject, batch_size):
+        saved = kept_for_backward(subject, batch_size, autocast=options["autocast"])
+        steps = [
+            trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
+            trace_step(subject, batch_size, training=False, **options),
+        ]
+    (training, training_events), (inference, inference_events) = (
+        _report(step, tables, precision, channels_last=channels_last) for step in steps
+    )
     return NetworkCost(
         network=subject.name,
         input_shape=subject.input_shape,
@@ -65,15 +105,58 @@ def profile(
         fvcore_flops=counts.fvcore_flops,
         fvcore_activations=counts.fvcore_activations,
         saved_bytes=sum(tensor.bytes for tensor in saved),
-        training=MemoryReport(None),
-        inference=MemoryReport(None),
-        unsupported_operators=counts.unsupported_operators,
+        training=training,
+        inference=inference,
+        unsupported_operators={**counts.unsupported_operators, **steps[0].unmodeled},
         layer_costs=_layer_costs(counts, saved),
         saved_tensors=saved,
+        training_flops=sum(steps[0].flops.values()) // batch_size,
+        training_events=training_events,
+        inference_events=inference_events,
     )
 
 
-def _check(kind: str, value: str, known: tuple[str, ...]) -> None:
+def _tables(device: str, torch_version: str | None) -> Workspaces | None:
+    """The workspaces of that device, or None if no table is that device's."""
+    devices.device(device)  # raises for a device that nobody knows
+    tables = [table for table in available() if table.device == device]
+    if not tables:
+        return None
+    if torch_version is None:
+        installed = ".".join(torch.__version__.split(".")[:2])
+        if any(table.torch.startswith(f"{installed}.") for table in tables):
+            torch_version = installed
+    return Workspaces.load(device, torch=torch_version)
+
+
+def _report(
+    step: StepTimeline, tables: Workspaces | None, precision: str, *, channels_last: bool
+) -> tuple[MemoryReport, tuple[MemoryEvent, ...]]:
+    """The peaks of the step, and its events: with scratch where the tables know all of it."""
+    events = None
+    if tables is not None:
+        events = with_scratch(step, tables, precision, channels_last=channels_last)
+    if events is None:
+        return tensor_peak(step.events, step.batch_size), step.events
+    return CachingAllocator().replay(events, step.batch_size), events
+
+
+@contextmanager
+def _explained(subject: Subject, batch_size: int) -> Iterator[None]:
+    """Say what was tried when a step fails that one image in evaluation mode did not."""
+    try:
+        yield
+    except NinlabError:
+        raise
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise NinlabError(
+            f"{subject.name} cannot take a training step on {batch_size} image(s) of "
+            f"{format_shape(subject.input_shape)}: {first_line(error)}; try a larger batch or input"
+        ) from error
+
+
+def _check(kind: str, value: str, known: Iterable[str]) -> None:
+    known = tuple(known)
     if value not in known:
         raise UnknownNameError(kind, value, known)
 

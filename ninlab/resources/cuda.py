@@ -1,24 +1,27 @@
 """What does torch choose on a CUDA device that it would not choose on the meta device?
 
-Dropout keeps a bool mask there, and under autocast operators cast their inputs. Both
-choices are made inside torch's C++ operators, before autograd records anything, so they
-have to be made at the same place here: as kernels of a dispatch key that stands above
-autograd. The key is one that torch reserves for a device that no CPU or CUDA build
-knows; its kernels are met only inside `as_on_cuda`, by the thread that entered it.
+Dropout keeps a bool mask there, batch normalization is cuDNN's, and under autocast
+operators cast their inputs. These choices are made inside torch's C++ operators, before
+autograd records anything, so they have to be made at the same place here: as kernels of
+a dispatch key that stands above autograd. The key is one that torch reserves for a
+device that no CPU or CUDA build knows; its kernels are met only inside `as_on_cuda`, by
+the thread that entered it.
 
-Source: the lists of ``ATen/autocast_mode.h`` and the fused-kernel test of
-``ATen/native/Dropout.cpp``; tests/test_timeline_cuda.py compares operators and saved
-tensors with torch's own autocast on fake CUDA tensors.
+Source: the lists of ``ATen/autocast_mode.h``, the fused-kernel test of
+``ATen/native/Dropout.cpp`` and the cuDNN test of ``ATen/native/Normalization.cpp``;
+tests/test_timeline_cuda.py compares operators and saved tensors with torch's own
+autocast on fake CUDA tensors.
 
 Imports nothing from ninlab.
 
-Known limits. Attention runs as its unfused formula here, where CUDA has fused kernels;
-`UNMODELED` names it. ``norm`` under autocast keeps its input's dtype.
+Known limits. Attention and recurrent layers run as plain formulas here, where CUDA has
+fused kernels; `UNMODELED` names them. ``norm`` under autocast keeps its input's dtype.
 """
 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -67,24 +70,28 @@ WIDEST_INPUT = (
 )  # fmt: skip
 """Operators that need one dtype: autocast takes the widest of their inputs."""
 
-UNMODELED = frozenset({"scaled_dot_product_attention"})
-"""ATen operators whose CUDA implementation allocates otherwise than what is run here."""
+UNMODELED = (
+    "gru.data", "gru.input", "lstm.data", "lstm.input", "rnn_relu.data", "rnn_relu.input",
+    "rnn_tanh.data", "rnn_tanh.input", "scaled_dot_product_attention",
+)  # fmt: skip
+"""Operators whose CUDA implementation allocates otherwise than what is run here."""
 
 _state = threading.local()
 
 
 @contextmanager
-def as_on_cuda(*, autocast: bool = False) -> Iterator[None]:
+def as_on_cuda(*, autocast: bool = False) -> Iterator[Counter[str]]:
     """Let operators of this thread choose as on CUDA, under bfloat16 autocast if asked for.
 
     As at the end of an autocast region, cached casts of the weights are dropped on exit.
+    Yields the calls of `UNMODELED` operators, by name.
     """
     excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
-    _state.autocast, _state.casts = autocast, {}
+    _state.autocast, _state.casts, _state.unmodeled = autocast, {}, Counter()
     torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
     torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
     try:
-        yield
+        yield _state.unmodeled
     finally:
         torch._C._dispatch_tls_set_dispatch_key_included(_KEY, False)
         torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, excluded)
@@ -111,16 +118,24 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
     return casts[id(value)][1]
 
 
+def _cast_all(args: tuple[Any, ...], dtype: torch.dtype) -> tuple[Any, ...]:
+    """The arguments, cast from the last to the first: as torch's compiler evaluates them.
+
+    The order decides which of two weight gradients backward makes first.
+    """
+    return tuple(_cast(arg, dtype) for arg in reversed(args))[::-1]
+
+
 def _is_eligible(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point() and value.dtype != torch.float64
 
 
 def _lower_precision(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
-    return _cast(args, torch.bfloat16), kwargs
+    return _cast_all(args, torch.bfloat16), kwargs
 
 
 def _float32(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
-    return _cast(args, torch.float32), kwargs
+    return _cast_all(args, torch.float32), kwargs
 
 
 def _float32_unless_told(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
@@ -133,10 +148,14 @@ def _float32_unless_told(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]
     return args[:place], kwargs | {"dtype": torch.float32}
 
 
+def _as_they_are(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
+    return args, kwargs
+
+
 def _widest_input(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
     tensors = [item for arg in args for item in (arg if isinstance(arg, list) else [arg])]
     wide = any(_is_eligible(item) and item.dtype is torch.float32 for item in tensors)
-    return _cast(args, torch.float32 if wide else torch.bfloat16), kwargs
+    return _cast_all(args, torch.float32 if wide else torch.bfloat16), kwargs
 
 
 def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
@@ -144,6 +163,8 @@ def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> C
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
+        if name in UNMODELED:
+            _state.unmodeled[f"aten::{packet}"] += 1
         with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
             if _state.autocast:
                 args, kwargs = policy(args, kwargs, operator._schema)
@@ -159,17 +180,50 @@ def _dropout(images: Tensor, p: float, train: bool) -> Tensor:
         return torch.dropout(images, p, train)
 
 
+def _batch_norm(
+    images: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    """By cuDNN where ATen's ``_batch_norm_impl_index`` would ask it, else by ATen's own kernel."""
+    by_cudnn = (
+        cudnn_enabled
+        and images.dim() >= 3
+        and images.shape[0] <= (880_801 if training else 65_535)
+        and weight is not None
+        and bias is not None
+        and (images.dtype, weight.dtype)
+        in ((torch.float32, torch.float32), (torch.float16, torch.float32))
+        and (mean is None) == (variance is None)
+        and (mean is not None or training)
+    )
+    operands = (images, weight, bias, mean, variance, training, momentum, eps)
+    with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+        if by_cudnn:
+            result: Tensor = torch.ops.aten.cudnn_batch_norm(*operands)[0]
+            return result
+        return torch.batch_norm(*operands, cudnn_enabled)
+
+
 def _register() -> tuple[Any, Any]:
     """The kernels above, registered for as long as the returned libraries live."""
     library: Any = torch.library.Library
     others, aten = library("_", "IMPL", _KEY.name), library("aten", "IMPL", _KEY.name)
     others.fallback(torch.library.fallthrough_kernel)
     aten.impl("dropout", _dropout)
+    aten.impl("batch_norm", _batch_norm)
     for names, policy in (
         (LOWER_PRECISION, _lower_precision),
         (FLOAT32, _float32),
         (FLOAT32_UNLESS_TOLD, _float32_unless_told),
         (WIDEST_INPUT, _widest_input),
+        (set(UNMODELED) - set(LOWER_PRECISION), _as_they_are),
     ):
         for name in names:
             if hasattr(torch.ops.aten, name.partition(".")[0]):  # the lists grow with torch

@@ -22,7 +22,7 @@ def scores_of(output: Any) -> list[Tensor]:
     A tuple or dict of scores, as of a network with side classifiers, is a list of losses
     to add. Raises NinlabError when there is no score to learn from.
     """
-    scores = [each for each in _tensors(output) if each.is_floating_point() and each.dim() >= 2]
+    scores = [each for each in tensors_of(output) if each.is_floating_point() and each.dim() >= 2]
     if not scores:
         raise NinlabError(
             f"the network puts out {type(output).__name__} without class scores; a training step "
@@ -31,14 +31,15 @@ def scores_of(output: Any) -> list[Tensor]:
     return scores
 
 
-def _tensors(output: Any) -> Iterator[Tensor]:
+def tensors_of(output: Any) -> Iterator[Tensor]:
+    """Every tensor in a network's output, in its order."""
     if isinstance(output, Tensor):
         yield output
     elif isinstance(output, dict):
-        yield from _tensors(list(output.values()))
+        yield from tensors_of(list(output.values()))
     elif isinstance(output, list | tuple):
         for each in output:
-            yield from _tensors(each)
+            yield from tensors_of(each)
 
 
 def labels_for(scores: list[Tensor]) -> list[Tensor]:

@@ -1,0 +1,544 @@
+"""Which bytes are alive when, in one training step of any module?
+
+A whole step (zero_grad, forward, cross-entropy, backward, optimizer) runs on the meta
+device, where a dispatch mode sees every operator and a weak reference to every storage
+sees it die. The engine, autograd and the optimizer are torch's own; nothing is modeled
+but what depends on the device, which `cuda` imposes. The step is a warm one: optimizer
+state and the gradients of the step before exist when it begins, and the scores and the
+loss of the step before are held by the training loop until this one has returned its own.
+
+Imports from ninlab: errors, reports and workspaces (what a call is).
+
+Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
+inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
+buffers of reductions. Storages that are resized in place keep their first size.
+`StepTimeline.unmodeled` names operators whose CUDA implementation allocates otherwise.
+Constants: learning rates and scalars that live on the host are not counted for CUDA.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._ops import OpOverload
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ninlab.errors import UnknownNameError
+from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.resources import operators
+from ninlab.resources.cuda import as_on_cuda
+from ninlab.resources.layers import LayerStack
+from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
+from ninlab.resources.modules import Subject, in_mode, meta_copy
+from ninlab.resources.saved import LOSS, LayerMarks
+from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
+
+OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+
+# CUDA's default is the implementation on lists of tensors; on meta it has to be asked for.
+OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
+    "sgd": partial(torch.optim.SGD, lr=0.1, foreach=True),
+    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, foreach=True),
+    "adam": partial(torch.optim.Adam, lr=1e-3, foreach=True),
+}
+"""The optimizers by name; each takes the parameters and, if wanted, weight_decay."""
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCall:
+    """One call that takes scratch memory on CUDA: a convolution or a matrix product.
+
+    event is the place in the events where the call's results begin; a convolution gives
+    one result for each of its directions (and then the bias gradient, if there is one).
+    """
+
+    event: int
+    operator: str
+    phase: Phase
+    layer: str
+    convolution: ConvCall | None = None
+    directions: tuple[Direction, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepTimeline:
+    """One warm step at one batch size: every allocation and release, in order.
+
+    calls are the convolutions and matrix products among them, flops is by phase what
+    torch's own formulas count (2 a MAC, whole batch), unmodeled the calls of operators
+    that allocate otherwise on CUDA.
+    """
+
+    batch_size: int
+    events: tuple[MemoryEvent, ...]
+    calls: tuple[KernelCall, ...]
+    flops: Mapping[Phase, int]
+    unmodeled: Mapping[str, int]
+
+
+def trace_step(
+    subject: Subject,
+    batch_size: int,
+    optimizer: str | OptimizerFactory = "sgd",
+    *,
+    autocast: bool = False,
+    training: bool = True,
+    weight_decay: float = 0.0,
+    channels_last: bool = False,
+    on_cuda: bool = True,
+) -> StepTimeline:
+    """The timeline of one warm training step, or of one prediction without gradients.
+
+    optimizer is a name of `OPTIMIZERS` or makes an optimizer of the parameters. With
+    on_cuda the choices are CUDA's and host memory is left out; without it they are the
+    CPU's, so that the step can be compared with a real one.
+    Raises UnknownNameError for another optimizer.
+    """
+    if isinstance(optimizer, str):
+        if optimizer not in OPTIMIZERS:
+            raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
+        make_optimizer: OptimizerFactory = partial(OPTIMIZERS[optimizer], weight_decay=weight_decay)
+    else:
+        make_optimizer = optimizer
+    module, images = subject.module, subject.images(batch_size)
+    if channels_last:
+        module = meta_copy(module).to(memory_format=torch.channels_last)
+        images = images.contiguous(memory_format=torch.channels_last)
+    _counts_of_sole_owner()  # read once, before anything is recorded
+    recorder = _Recorder(count_host=not on_cuda)
+    as_on_device = partial(as_on_cuda, autocast=autocast) if on_cuda else nullcontext
+    with in_mode(module, training=training), _gradients_of(module):
+        if training:
+            _train(module, images, make_optimizer, recorder, as_on_device)
+        else:
+            _predict(module, images, recorder, as_on_device)
+    return StepTimeline(
+        batch_size=batch_size,
+        events=tuple(recorder.events()),
+        calls=tuple(recorder.calls()),
+        flops=dict(recorder.flops),
+        unmodeled=dict(recorder.unmodeled or {}),
+    )
+
+
+# ---------------------------------------------------------------- the step
+
+
+def _train(
+    module: nn.Module,
+    images: Tensor,
+    make_optimizer: OptimizerFactory,
+    recorder: _Recorder,
+    as_on_device: Callable[[], Any],
+) -> None:
+    learning = [own for own in module.parameters() if own.requires_grad]
+    optimizer = make_optimizer(learning) if learning else None
+    for parameter in learning:
+        parameter.grad = torch.empty_like(parameter)
+    if optimizer is not None:
+        optimizer.step()  # makes the state that a warm step finds
+    recorder.adopt_module(module)
+    recorder.adopt(images, Category.INPUT)
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            owner = name.rpartition(".")[0]
+            recorder.adopt(parameter.grad, Category.GRADIENT, owner, of=parameter)
+            for state in optimizer.state[parameter].values() if optimizer else ():
+                recorder.adopt(state, Category.OPTIMIZER_STATE, owner, of=parameter)
+    with recorder:
+        recorder.phase = Phase.ZERO_GRAD
+        if optimizer is not None:
+            optimizer.zero_grad(set_to_none=True)
+        with as_on_device() as recorder.unmodeled:
+            recorder.phase = Phase.FORWARD
+            with recorder.layers.watch(module, recorder.enter_layer):
+                output = module(images)
+            recorder.phase = Phase.LOSS
+            recorder.enter_layer(LOSS)
+            with recorder.paused():
+                scores = scores_of(output)
+                labels = labels_for(scores)
+            for target in {id(each): each for each in labels}.values():
+                recorder.adopt(target, Category.INPUT)
+            loss = cross_entropy(scores, labels)
+        if loss.requires_grad:
+            recorder.backward(loss)
+        recorder.phase = Phase.STEP
+        recorder.enter_layer("")
+        if optimizer is not None:
+            optimizer.step()
+        recorder.inherit((*scores, loss))
+    for parameter in learning:
+        if parameter.grad is None:  # takes no part in this step, so never had a gradient or state
+            recorder.forget(parameter)
+        else:
+            recorder.blocks[parameter.grad.untyped_storage()._cdata].category = Category.GRADIENT
+
+
+def _predict(
+    module: nn.Module, images: Tensor, recorder: _Recorder, as_on_device: Callable[[], Any]
+) -> None:
+    recorder.adopt_module(module)
+    recorder.adopt(images, Category.INPUT)
+    with recorder, torch.no_grad():
+        recorder.phase = Phase.FORWARD
+        with (
+            as_on_device() as recorder.unmodeled,
+            recorder.layers.watch(module, recorder.enter_layer),
+        ):
+            output = module(images)
+        recorder.inherit(tensors_of(output))
+
+
+@contextmanager
+def _gradients_of(module: nn.Module) -> Iterator[None]:
+    """Take the gradients off the copy again when the step is over."""
+    try:
+        yield
+    finally:
+        for parameter in module.parameters():
+            parameter.grad = None
+
+
+# ---------------------------------------------------------------- what is alive
+
+
+@dataclass(slots=True, eq=False)
+class _Block:
+    """One storage, from its allocation to its release."""
+
+    bytes: int
+    category: Category
+    layer: str
+    operator: str = ""
+    born: int = 0  # number of the operator that allocated it; 0 before the step
+    died: int | None = None  # number of the last operator before its release
+    of: Tensor | None = None  # the parameter that a gradient or state belongs to
+
+
+@dataclass(slots=True)
+class _Change:
+    """One allocation or release, and where the step stood."""
+
+    allocates: bool
+    block: _Block
+    phase: Phase
+    layer: str
+    operator: str
+
+
+_ADD = torch.ops.aten.add.Tensor
+_TO_COPY = torch.ops.aten._to_copy.default
+_CONVOLUTION = torch.ops.aten.convolution.default
+_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Writes down when storages come and go while it is entered."""
+
+    def __init__(self, *, count_host: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.devices = ("meta", "cpu") if count_host else ("meta",)
+        self.phase = Phase.SETUP
+        self.layer = ""
+        self.operator = ""
+        self.layers = LayerStack()
+        self.marks = LayerMarks()
+        self.blocks: dict[int, _Block] = {}  # the living, by the address of their storage
+        self.flops: Counter[Phase] = Counter()
+        self.unmodeled: Counter[str] | None = None
+        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._setup: list[_Block] = []
+        self._log: list[_Change] = []
+        self._calls: list[KernelCall] = []
+        self._operators = 0
+        self._is_paused = False
+        self._loss: Tensor | None = None
+        self._joining: set[Any] | None = None
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave, and stop following what is still alive."""
+        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._references.clear()
+        self._loss = self._joining = None
+
+    # ------------------------------------------------ what the step tells
+
+    def enter_layer(self, layer: str) -> None:
+        """What follows in the forward pass is that layer's."""
+        self.layer = layer
+        self.marks.mark(layer)
+
+    def adopt_module(self, module: nn.Module) -> None:
+        """Parameters, buffers and plain tensor attributes exist before the step."""
+        for name, own in (*module.named_parameters(), *module.named_buffers()):
+            self.adopt(own, Category.PARAMETER, name.rpartition(".")[0])
+        for name, each in module.named_modules():
+            for value in vars(each).values():
+                self.adopt(value, Category.PARAMETER, name)
+
+    def adopt(
+        self, value: object, category: Category, layer: str = "", *, of: Tensor | None = None
+    ) -> None:
+        """A tensor, if it is one, that exists before the step."""
+        if not isinstance(value, Tensor) or value.device.type not in self.devices:
+            return
+        storage = value.untyped_storage()
+        if storage._cdata not in self.blocks and storage.nbytes():
+            block = _Block(storage.nbytes(), category, layer, of=of)
+            self._setup.append(block)
+            self._follow(storage, block)
+
+    def inherit(self, left: Iterable[Tensor]) -> None:
+        """The step before left tensors like these, and the training loop lets go of them now."""
+        storages = dict.fromkeys(each.untyped_storage()._cdata for each in left)
+        for block in [self.blocks[key] for key in storages if key in self.blocks]:
+            if block.born:  # and not the module's own
+                before = _Block(block.bytes, block.category, block.layer, block.operator)
+                self._setup.append(before)
+                self._log.append(_Change(False, before, self.phase, "", ""))
+
+    def forget(self, parameter: Tensor) -> None:
+        """The parameter never took part: it has no gradient and no state."""
+        self._setup = [block for block in self._setup if block.of is not parameter]
+        self._log = [change for change in self._log if change.block.of is not parameter]
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is done here is no part of the step."""
+        self._is_paused = True
+        yield
+        self._is_paused = False
+
+    def backward(self, loss: Tensor) -> None:
+        """Run the backward pass."""
+        self.phase, self._loss = Phase.BACKWARD, loss
+        self.layer = LOSS
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def events(self) -> Iterator[MemoryEvent]:
+        """The setup, then every change in order; blocks are numbered as they appear."""
+        numbers: dict[int, int] = {}
+        setup = (_Change(True, block, Phase.SETUP, block.layer, "") for block in self._setup)
+        for change in (*setup, *self._log):
+            block = change.block
+            temporary = block.category is Category.ACTIVATION and block.died == block.born
+            yield MemoryEvent(
+                allocates=change.allocates,
+                block=numbers.setdefault(id(block), len(numbers)),
+                constant_bytes=block.bytes,
+                bytes_per_image=0,
+                category=Category.TEMPORARY if temporary else block.category,
+                phase=change.phase,
+                layer=change.layer,
+                operator=change.operator,
+            )
+
+    def calls(self) -> Iterator[KernelCall]:
+        """The calls, each with its place in `events`."""
+        before = len(self._setup)
+        for call in self._calls:
+            yield replace(call, event=before + call.event)
+
+    # ------------------------------------------------ what the operators tell
+
+    def __torch_dispatch__(
+        self,
+        func: OpOverload,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self._is_paused:
+            return func(*args, **kwargs)
+        self._operators += 1
+        self.operator = operators.base_name(func)
+        if self.phase is Phase.BACKWARD:
+            node = torch._C._current_autograd_node()
+            if node is not None:
+                self.layer = self._layer_of(node)
+                if (
+                    func is _ADD
+                    and not kwargs
+                    and isinstance(args[1], Tensor)
+                    and args[0].shape == args[1].shape
+                    and self._joins_gradients(node)
+                    and _is_sole_owner(args[0])
+                ):
+                    return args[0]
+                if func is _TO_COPY and _makes_weight_gradient(node):
+                    self._is_gradient(args[0])
+        result = func(*args, **kwargs)
+        if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
+            result = _laid_out_by_cudnn(func, args, result)
+            self._calls.append(self._call(*_convolution(func, args)))
+        elif self.operator in GEMM_OPERATORS:
+            self._calls.append(self._call())
+        self.flops[self.phase] += operators.torch_flops(func, args, kwargs, result) or 0
+        for value in operators.flatten((result,)):
+            if isinstance(value, Tensor) and value.device.type in self.devices:
+                self._see(value.untyped_storage())
+        return result
+
+    def _call(
+        self, convolution: ConvCall | None = None, directions: tuple[Direction, ...] = ()
+    ) -> KernelCall:
+        return KernelCall(
+            len(self._log), self.operator, self.phase, self.layer, convolution, directions
+        )
+
+    def _see(self, storage: torch.UntypedStorage) -> None:
+        if storage._cdata in self.blocks or not storage.nbytes():
+            return
+        category = Category.TEMPORARY if self.phase is Phase.STEP else Category.ACTIVATION
+        block = _Block(storage.nbytes(), category, self.layer, self.operator, self._operators)
+        self._log.append(_Change(True, block, self.phase, self.layer, self.operator))
+        self._follow(storage, block)
+
+    def _follow(self, storage: torch.UntypedStorage, block: _Block) -> None:
+        key = storage._cdata
+        self.blocks[key] = block
+        self._references[key] = weakref.ref(storage, partial(self._release, key))
+
+    def _release(self, key: int, _: object) -> None:
+        block = self.blocks.pop(key)
+        block.died = self._operators
+        del self._references[key]
+        self._log.append(_Change(False, block, self.phase, self.layer, self.operator))
+
+    def _layer_of(self, node: Any) -> str:
+        if node.next_functions:
+            return self.marks.layer_of(node)
+        block = self.blocks.get(node.variable.untyped_storage()._cdata)
+        return block.layer if block else ""
+
+    def _is_gradient(self, value: Tensor) -> None:
+        self.blocks[value.untyped_storage()._cdata].category = Category.GRADIENT
+
+    def _joins_gradients(self, node: Any) -> bool:
+        """Whether one of the node's outputs arrives where another gradient may wait for it."""
+        if self._joining is None:
+            assert self._loss is not None
+            self._joining = _nodes_that_join(self._loss.grad_fn)
+        return node in self._joining
+
+
+# ---------------------------------------------------------------- where gradients meet
+
+# Where several gradients arrive at one place, the engine adds the later ones to the first
+# in place if it is its only owner. It never does so while a dispatch mode looks on, because
+# a mode could keep what it sees. The recorder keeps nothing, so it undoes that difference.
+
+
+def _nodes_that_join(root: Any) -> set[Any]:
+    """The nodes with an output that arrives where another node's arrives as well."""
+    arrivals: Counter[tuple[Any, int]] = Counter()
+    nodes, waiting = {root}, [root]
+    while waiting:
+        for edge in waiting.pop().next_functions:
+            if edge[0] is None:
+                continue
+            arrivals[edge] += 1
+            if edge[0] not in nodes:
+                nodes.add(edge[0])
+                waiting.append(edge[0])
+    return {node for node in nodes if any(arrivals[edge] > 1 for edge in node.next_functions)}
+
+
+def _is_sole_owner(gradient: Tensor) -> bool:
+    """Whether the engine, about to add to that gradient, is the only one that holds it."""
+    return _reference_counts(gradient) == _counts_of_sole_owner() and _is_dense(gradient)
+
+
+def _is_dense(tensor: Tensor) -> bool:
+    """Whether the elements lie side by side in some order of the dimensions."""
+    expected = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size > 1:
+            if stride != expected:
+                return False
+            expected *= size
+    return True
+
+
+def _reference_counts(tensor: Tensor) -> tuple[int, int]:
+    """How many hold the tensor, and how many its storage, as seen from a dispatch mode."""
+    storage = tensor.untyped_storage()
+    return tensor._use_count(), torch._C._storage_Use_Count(storage._cdata)
+
+
+@cache
+def _counts_of_sole_owner() -> tuple[int, int]:
+    """The counts where nobody but the engine holds a gradient, read from such a case."""
+    seen = []
+
+    class Reader(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(
+            self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            if func is _ADD and torch._C._current_autograd_node() is not None:
+                seen.append(_reference_counts(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    value = torch.empty(1, device="meta", requires_grad=True)
+    loss = (value.relu() + value.sigmoid()).sum()
+    with Reader():  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
+    (counts,) = seen
+    return counts
+
+
+# ---------------------------------------------------------------- small matters
+
+
+def _makes_weight_gradient(node: Any) -> bool:
+    """Whether the node's one output is the gradient of a parameter."""
+    following = [each for each, _ in node.next_functions if each is not None]
+    return len(following) == 1 and not following[0].next_functions
+
+
+def _convolution(
+    func: OpOverload, args: tuple[Any, ...]
+) -> tuple[ConvCall | None, tuple[Direction, ...]]:
+    """The convolution and the directions of the call; None where it is not a plain 2-d one."""
+    if func is _CONVOLUTION:
+        images, weight, _, stride, padding, dilation, transposed, _, groups = args
+        directions: tuple[Direction, ...] = (Direction.FORWARD,)
+    else:
+        _, images, weight, _, stride, padding, dilation, transposed, _, groups, wanted = args
+        both = (Direction.INPUT_GRADIENT, Direction.WEIGHT_GRADIENT)
+        directions = tuple(each for each, want in zip(both, wanted, strict=False) if want)
+    if transposed or images.dim() != 4:
+        return None, directions
+    (sy, sx), (py, px), (dy, dx) = ((*each, *each)[:2] for each in (stride, padding, dilation))
+    call = ConvCall(
+        tuple(images.shape[1:]), tuple(weight.shape), (sy, sx), (py, px), (dy, dx), groups
+    )
+    return call, directions
+
+
+def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> Any:
+    """The result of a convolution in channels_last if one operand is; meta keeps to the input."""
+    operands = args[:2] if func is _CONVOLUTION else args[1:3]
+    if not any(
+        each.dim() == 4 and torch._prims_common.suggest_memory_format(each) is torch.channels_last
+        for each in operands
+    ):
+        return result
+    if isinstance(result, Tensor):
+        return torch.empty_like(result, memory_format=torch.channels_last)
+    return tuple(
+        torch.empty_like(each, memory_format=torch.channels_last)
+        if isinstance(each, Tensor) and each.dim() == 4
+        else each
+        for each in result
+    )
