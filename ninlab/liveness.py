@@ -403,16 +403,16 @@ class _Autograd:
                 memory.drop(block)
             for edge, block in zip(node.edges, made, strict=True):
                 if isinstance(edge.to, _Node):  # a parameter keeps what arrives
-                    self._collect(edge.to, block, edge.operator == _VIEW)
+                    self._collect(edge, edge.to, block)
                     edge.to.awaited -= 1
                     if edge.to.awaited == 0:
                         heappush(ready, (-edge.to.order, edge.to))
         memory.layer = ""
         memory.drop(root)  # backward() itself held it for its caller
 
-    def _collect(self, node: _Node, block: _Block, is_view: bool) -> None:
+    def _collect(self, edge: _Edge, node: _Node, block: _Block) -> None:
         """Add a gradient to what the node has so far, in place where nobody else would see it."""
-        before = node.gradient
+        before, is_view = node.gradient, edge.operator == _VIEW
         if before is None:
             node.gradient, node.is_view = block, is_view
         elif before.holders == 1 and not node.is_view:
@@ -421,7 +421,7 @@ class _Autograd:
             self.memory.drop(before)
             node.gradient, node.is_view = block, False
         else:
-            node.gradient = self.memory.allocate("add", before.size, Category.ACTIVATION)
+            node.gradient = self.memory.allocate("add", edge.size, edge.category)
             node.is_view = False
             self.memory.drop(before)
             self.memory.drop(block)
@@ -533,6 +533,7 @@ class _Step:
             ]
             for root in roots:
                 memory.drop(root)
+        memory.operator = ""
         for result in (scores, loss):
             memory.drop(memory.find(Category.ACTIVATION, result.block.size))
 
@@ -575,10 +576,12 @@ class _Step:
         parts = [self._sequence((branch,), value, f"{path}.") for branch in branches.branches]
         self.memory.layer = path
         widest = max(part.element_bytes for part in parts)
-        alike = [self._cast(part, widest) for part in parts]
         joined = self._make("cat", prod(self.shapes[path]), widest)
-        self.autograd.record(joined, [(part, _VIEW) for part in alike])
-        self._release(*alike, *parts)
+        self.autograd.record(
+            joined,
+            [(part, _VIEW if part.element_bytes == widest else "_to_copy") for part in parts],
+        )
+        self._release(*parts)
         return joined
 
     # ------------------------------------------------------------ layers that compute
