@@ -480,6 +480,7 @@ def _by(stride: int) -> str:
 
 _BEFORE_THE_NEXT = ReLU | BatchNorm | Sigmoid  # what makes a convolution not a linear map
 _BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
+_TEXT, _SMALL_TEXT, _NARROW = 11, 10, 0.25  # the small one in the boxes of four branches
 
 
 @dataclass
@@ -491,12 +492,15 @@ class _Diagram:
     y: list[float] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     hover: list[str] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
 
-    def write(self, x: float, y: float, text: str, hover: str = "") -> None:
+    def write(self, x: float, y: float, text: str, hover: str = "", *, room: float = 1.0) -> None:
+        """Center a text there; room is the width it has, in columns."""
         self.x.append(x)
         self.y.append(y)
         self.text.append(text)
         self.hover.append(hover or text)
+        self.size.append(_TEXT if room > _NARROW else _SMALL_TEXT)
 
     def box(self, x: tuple[float, float], y: float, color: str, opacity: float) -> None:
         self.shapes.append(
@@ -565,7 +569,8 @@ class _Diagram:
                     ):
                         text += ", no ReLU"
                     self.box(x, y, color, _diagram_opacity(layer))
-                    self.write(sum(x) / 2, y + _BOX / 2, text, _layer_hover(layer, shape))
+                    hover, room = _layer_hover(layer, shape), x[1] - x[0]
+                    self.write(sum(x) / 2, y + _BOX / 2, text, hover, room=room)
                     y += _BOX + _GAP
                     if shapes and put_out[1:] != shape[1:]:
                         y = self._shape_below(x, y - _GAP, put_out)
@@ -624,7 +629,7 @@ def diagram(*columns: Column) -> go.Figure:
             hovertext=drawn.hover,
             mode="text",
             hoverinfo="text",
-            textfont={"size": 11},
+            textfont={"size": drawn.size},
         )
     )
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])
