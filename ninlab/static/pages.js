@@ -1,4 +1,6 @@
-/* Lets the keyboard scroll what is wider than the page: tables, code and equations. */
+/* Lets the keyboard scroll what is wider than the page (tables, code, equations), and
+ * prints every page as it looks in the light theme: a dark one would put pale ink on paper.
+ */
 (() => {
   "use strict";
   const WIDE = "table.dataframe, .bd-article pre, div.math, .table-responsive";
@@ -7,6 +9,13 @@
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
     }
   };
+  const root = document.documentElement;
+  let theme;
+  addEventListener("beforeprint", () => {
+    theme = root.dataset.theme;
+    root.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => (root.dataset.theme = theme));
   addEventListener("load", mark);
   addEventListener("resize", mark);
 })();

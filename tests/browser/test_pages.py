@@ -224,8 +224,10 @@ def test_a_dark_page_is_printed_with_dark_ink(
     with opened(browser, site, illustrated, VIEWS[1]) as (page, _):
         on_dark = ink(page)
         page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        assert theme(page) == "light"
         assert ink(page) == on_light != on_dark
         page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        assert theme(page) == "dark"
         assert ink(page) == on_dark
 
 
