@@ -99,6 +99,7 @@ def _faded(color: str, opacity: float) -> str:
 
 _HOLLOW = 0.15  # opacity of the inside of what was counted
 _ROOM_FOR_TEXT = 1.28  # width of a panel, in lengths of its longest bar
+_ROOM_FOR_TEXT_IN_HALF = 1.5  # the same where two panels share a line, also on a phone
 
 
 # ---------------------------------------------------------------- provenance
@@ -195,11 +196,12 @@ def _add_bars(
     colors: Sequence[str],
     measured: bool = False,
     longest: float | None = None,
+    room: float = _ROOM_FOR_TEXT,
 ) -> None:
     """Draw horizontal bars into one panel, from the top down, each with its value beside it.
 
     Solid when measured, hollow when counted. longest is the value that fills the panel; by
-    default it is the largest of its own.
+    default it is the largest of its own; room is how much wider the panel is, for the text.
     """
     row, column = place
     figure.add_bar(
@@ -227,7 +229,7 @@ def _add_bars(
         col=column,
     )
     figure.update_xaxes(
-        range=[0, _ROOM_FOR_TEXT * (longest or max(values, default=0) or 1)],
+        range=[0, room * (longest or max(values, default=0) or 1)],
         showticklabels=False,
         showgrid=False,
         row=row,
@@ -329,6 +331,7 @@ def shares_by_layer(
                 hover=split.hover,
                 colors=[NETWORK_COLORS[split.network.name]] * len(split.layers),
                 longest=largest_share,  # one scale for all panels
+                room=_ROOM_FOR_TEXT_IN_HALF,
             )
     _left_aligned_titles(figure)
     return _finish(
@@ -404,6 +407,7 @@ def shape_funnel(name: str, *, provenance: str) -> go.Figure:
             text=[str(value) for value in values],
             hover=hover,
             colors=[NETWORK_COLORS[name]] * len(stages),
+            room=_ROOM_FOR_TEXT_IN_HALF,
         )
     _left_aligned_titles(figure)
     return _finish(figure, height=26 * len(stages) + 50, provenance=provenance, bargap=0.3)
@@ -867,10 +871,11 @@ def _round_values(low: float, high: float, most: int = 6) -> list[float]:
 def memory_timeline(
     events: Sequence[MemoryEvent], batch_size: int, *, provenance: str, measured: bool = False
 ) -> go.Figure:
-    """Live bytes after each allocation and release of one training step, by category.
+    """Live bytes after each allocation and release of one step, by category, layer by layer.
 
-    The horizontal axis counts events, not time. Hover text names phase, layer and operator;
-    the dot is the first moment of the peak.
+    It begins with what the step finds: weights, optimizer state and what the step before left.
+    The horizontal axis counts events, not time, and names the top-level layers. Hover text
+    names phase, layer and operator; the dot is the first moment of the peak.
     """
     live = dict.fromkeys(Category, 0)
     levels: dict[Category, list[int]] = {category: [] for category in Category}
@@ -883,6 +888,10 @@ def memory_timeline(
             levels[category].append(count)
         totals.append(sum(live.values()))
         moments.append(" ".join(filter(None, (event.phase, event.layer, event.operator))))
+    before = max(0, sum(event.phase is Phase.SETUP for event in events) - 1)
+    steps, totals, moments = events[before:], totals[before:], moments[before:]
+    moments[0] = "before the step"
+    levels = {category: counts[before:] for category, counts in levels.items()}
     unit = 2**20
     figure = go.Figure()
     for category, counts in levels.items():
@@ -915,8 +924,15 @@ def memory_timeline(
         x=peak, y=totals[peak] / unit, text=f"peak {format_bytes(totals[peak])}", yshift=14,
         showarrow=False,
     )  # fmt: skip
-    _mark_phases(figure, [event.phase for event in events])
-    figure.update_xaxes(title="allocations and releases, in order")
+    _mark_phases(figure, [event.phase for event in steps[1:]], offset=1)
+    places, names = _layer_ticks(steps)
+    figure.update_xaxes(
+        title="layers, in the order in which the step visits them",
+        tickvals=places,
+        ticktext=names,
+        tickangle=-60,
+        showgrid=False,
+    )
     figure.update_yaxes(
         title=f"live memory, MiB, batch {batch_size}",
         rangemode="tozero",
@@ -924,22 +940,50 @@ def memory_timeline(
     )
     return _finish(
         figure,
-        height=440,
+        height=500,
         provenance=provenance,
         showlegend=True,
-        legend={"orientation": "h", "y": -0.2, "yanchor": "top", "traceorder": "normal"},
-        margin={"l": 8, "r": 8, "t": 34, "b": 90},
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "traceorder": "normal"},
+        margin={"l": 8, "r": 8, "t": 80, "b": 90},
     )
 
 
-def _mark_phases(figure: go.Figure, phases: Sequence[Phase]) -> None:
-    """Draw a line where a phase begins, and name the phases that are wide enough to be read."""
+_TICK_SPACE = 0.045  # of the width, from one slanted label to the next
+
+
+def _layer_ticks(events: Sequence[MemoryEvent]) -> tuple[list[float], list[str]]:
+    """(places, names) of the top-level layers that the events belong to, the longest stays first.
+
+    A layer whose name would meet that of a longer one stays without.
+    """
+    stays: list[tuple[int, int, str]] = []  # (first event, event after the last, name)
+    for i, event in enumerate(events):
+        name = event.layer.partition(".")[0]
+        if not name or event.phase is Phase.SETUP:
+            continue
+        if stays and stays[-1][2] == name and events[stays[-1][0]].phase is event.phase:
+            stays[-1] = (stays[-1][0], i + 1, name)
+        else:
+            stays.append((i, i + 1, name))
+    named: dict[float, str] = {}
+    for first, end, name in sorted(stays, key=lambda stay: stay[0] - stay[1]):
+        place = (first + end - 1) / 2
+        if all(abs(place - other) >= _TICK_SPACE * len(events) for other in named):
+            named[place] = name
+    return list(named), list(named.values())
+
+
+def _mark_phases(figure: go.Figure, phases: Sequence[Phase], offset: int = 0) -> None:
+    """Draw a line where a phase begins, and name the phases that are wide enough to be read.
+
+    offset is where the first of them begins.
+    """
     starts = [i for i, phase in enumerate(phases) if not i or phase != phases[i - 1]]
     for start, end in zip(starts, [*starts[1:], len(phases)], strict=True):
-        figure.add_vline(x=start, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
+        figure.add_vline(x=start + offset, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
         if end - start > 0.08 * len(phases):
             figure.add_annotation(
-                x=(start + end) / 2, y=1, yref="paper", yanchor="bottom",
+                x=(start + end) / 2 + offset, y=1, yref="paper", yanchor="bottom",
                 text=str(phases[start]).replace("_", " "), showarrow=False,
             )  # fmt: skip
 
@@ -976,10 +1020,13 @@ def memory_by_batch(
             )
     batches = sorted({batch for points in predicted.values() for batch in points})
     counts = [count for points in predicted.values() for count in points.values()]
-    for name, points in predicted.items():
-        last = max(points)
+    lowest, highest = min(counts), max([*counts, *(devices or {}).values()])
+    ends = sorted((log10(points[max(points)]), name) for name, points in predicted.items())
+    line = 0.055 * log10(highest / lowest)
+    places = _moved_apart([y for y, _ in ends], [line] * len(ends), log10(highest))
+    for place, (_, name) in zip(places, ends, strict=True):
         figure.add_annotation(
-            x=log10(last), y=log10(points[last]), text=_title(name), showarrow=False,
+            x=log10(max(predicted[name])), y=place, text=_title(name), showarrow=False,
             xanchor="left", xshift=6,
         )  # fmt: skip
     for device, count in (devices or {}).items():
@@ -988,13 +1035,12 @@ def memory_by_batch(
             x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",
             showarrow=False, xanchor="left", yanchor="bottom",
         )  # fmt: skip
-    lowest, highest = min(counts), max([*counts, *(devices or {}).values()])
-    powers = [2**e for e in range(lowest.bit_length() - 1, highest.bit_length() + 1)]
+    powers = [4**e for e in range(lowest.bit_length() // 2, highest.bit_length() // 2 + 1)]
     decades = log10(batches[-1] / batches[0])
     figure.update_xaxes(
         type="log",
         title="batch size (log scale)",
-        tickvals=batches,
+        tickvals=batches[::2],
         range=[
             log10(batches[0]) - 0.03 * decades,
             log10(batches[-1]) + _LABEL_SPACE * decades,

@@ -2,8 +2,9 @@
 
 A number in prose needs proof when it is a decimal, a percentage, has a unit or a comma, or is
 above twelve; the shape of a map (``96×54×54``) does too, the window of a layer (``3×3``) does
-not. Proof is an ``assert`` in the same chapter that compares something with the number as it
-is written, unit included: ``assert f"{share:.0%}" == "93%"``, or with the bare whole number.
+not, and neither does a quotation. Proof is an ``assert`` in the same chapter that compares
+something with the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``),
+or with the bare whole number.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ NOT_PROSE = [
         r"\$\$ \([\w-]+\)$",
         r"\{[\w:]+\}`[^`]*`",  # roles: citations and references
         r"`[^`]*`",  # code
+        r'"[^"\n]*"',  # what somebody else says
         r"\]\([^)]*\)",  # where links lead
         r"[A-Za-z][A-Za-z]*-?\d[\w.]*",  # names: VGG-11, H100, float32
         r"\^\{?-?\d+\}?",  # exponents
@@ -143,6 +145,7 @@ def test_every_number_in_prose_stands_in_an_assertion(path: Path) -> None:
         ("411 MB or 392 MiB, 1.9 times as much", ["411 MB", "392 MiB", "1.9 times"]),
         ("VGG-11 in float32 on 96×54×54, as in 2013", ["96×54×54"]),
         (r"$9 \cdot 384^2$ is 331,776", ["384", "331,776"]),
+        ('the matrix of "almost 400 MB" has 411 MB', ["411 MB"]),
         ("`x[25]` of {cite:p}`Lin2013` and {numref}`fig-a-100`", []),
     ],
 )
