@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 from math import ceil, floor, log10, prod
-from typing import Any
+from typing import Any, Protocol
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -50,7 +50,7 @@ from ninlab.formulas import (
     output_shape,
     placed_layers,
 )
-from ninlab.records import Outcome, RunRecord
+from ninlab.records import Device, Outcome, Provenance, RunRecord, Software
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.units import Shape, format_bytes, format_count, format_shape
 
@@ -146,6 +146,40 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
         source = f"record {ids[0]}"
     else:
         source = f"{len(ids)} records of {_listed(run.experiment for run in runs)}"
+    return f"Measured: {', '.join(parts)}; {source}."
+
+
+class _MeasuredStep(Protocol):
+    """What `measured_steps` reads of a record of `measurement`, which this module cannot import."""
+
+    @property
+    def id(self) -> str: ...
+
+    @property
+    def provenance(self) -> Provenance: ...
+
+    @property
+    def device(self) -> Device: ...
+
+    @property
+    def software(self) -> Software: ...
+
+
+def measured_steps(steps: Sequence[_MeasuredStep]) -> str:
+    """The line that says where measured steps come from: device, date, software, records.
+
+    Raises NinlabError without a step: nothing was measured.
+    """
+    if not steps:
+        raise NinlabError("no measured step was given; a measured figure needs at least one")
+    dates = sorted({step.provenance.utc[:10] for step in steps})
+    parts = [
+        _listed(step.device.name for step in steps),
+        dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+        "torch " + _listed(step.software.torch for step in steps),
+    ]
+    folder = steps[0].id.partition("/")[0]
+    source = f"record {steps[0].id}" if len(steps) == 1 else f"{len(steps)} records of {folder}"
     return f"Measured: {', '.join(parts)}; {source}."
 
 
@@ -285,6 +319,58 @@ def bars(
     _left_aligned_titles(figure)
     height = len(quantities) * (30 * len(order) + 40) + 30
     return _finish(figure, height=height, provenance=provenance, bargap=0.35)
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One quantity, predicted and measured. like is the network whose color it has."""
+
+    label: str
+    predicted: int
+    measured: int
+    like: str
+
+
+def predicted_and_measured(
+    pairs: Sequence[Pair],
+    *,
+    provenance: str,
+    write: Callable[[int], str] = format_bytes,
+    unit: str = "bytes",
+) -> go.Figure:
+    """A hollow bar for each prediction, a solid dot for its measurement, and how far off it is."""
+    figure = make_subplots(rows=1, cols=1)
+    apart = [pair.measured - pair.predicted for pair in pairs]
+    hover = [
+        f"<b>{pair.label}</b><br>predicted: {pair.predicted:,} {unit}"
+        f"<br>measured: {pair.measured:,} {unit}<br>measured − predicted: {difference:,} {unit}"
+        for pair, difference in zip(pairs, apart, strict=True)
+    ]
+    text = [
+        f"  {write(pair.measured)}, "
+        + (f"{difference / pair.predicted:+.1%}" if difference else "equal")
+        for pair, difference in zip(pairs, apart, strict=True)
+    ]
+    colors = [_color(pair.like) for pair in pairs]
+    _add_bars(
+        figure,
+        (1, 1),
+        [pair.label for pair in pairs],
+        [pair.predicted for pair in pairs],
+        text=text,
+        hover=hover,
+        colors=colors,
+        longest=1.15 * max(max(pair.predicted, pair.measured) for pair in pairs),
+    )
+    figure.add_scatter(
+        x=[pair.measured for pair in pairs],
+        y=list(range(len(pairs))),
+        mode="markers",
+        marker={"size": 9, "color": colors},
+        hovertext=hover,
+        hoverinfo="text",
+    )
+    return _finish(figure, height=26 * len(pairs) + 60, provenance=provenance, bargap=0.3)
 
 
 # ---------------------------------------------------------------- where the costs sit
