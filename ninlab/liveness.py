@@ -88,7 +88,7 @@ class SavedLine:
 # ---------------------------------------------------------------- what can be asked
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=128)
 def timeline(
     architecture: Architecture,
     optimizer: str = "sgd",
@@ -331,7 +331,7 @@ class _Value:
 class _Edge:
     """The gradient of one input of a node: where it goes and which operator makes it."""
 
-    to: _Node | _Parameter
+    to: _Node | _Parameter | None  # None: made although nobody needs it
     operator: str
     size: _Size
     category: Category
@@ -362,21 +362,26 @@ class _Autograd:
         result: _Value,
         inputs: Iterable[tuple[_Value, str]],
         saved: Iterable[tuple[_Block, str]] = (),
+        *,
+        makes_all: bool = False,
     ) -> None:
         """Remember how result was made, if any of its inputs needs a gradient.
 
         Each input comes with the operator of its gradient, each saved block with its kind.
+        Most operators make only the gradients that are needed; makes_all tells the others.
         """
         edges = []
         for value, operator in inputs:
-            if value.source is None:
+            if value.source is None and not makes_all:
                 continue
             of_parameter = value.block.size[1] == 0  # or of its low-precision copy
             category = Category.GRADIENT if of_parameter else Category.ACTIVATION
-            edges.append(_Edge(value.source, operator, value.block.size, category))
-            if isinstance(value.source, _Node):
+            if value.source is None:
+                category = Category.TEMPORARY
+            elif isinstance(value.source, _Node):
                 value.source.awaited += 1
-        if edges:
+            edges.append(_Edge(value.source, operator, value.block.size, category))
+        if any(edge.to for edge in edges):
             kept = [(self.memory.hold(block), kind) for block, kind in saved]
             result.source = _Node(len(self.nodes), self.memory.layer, edges, kept)
             self.nodes.append(result.source)
@@ -402,7 +407,9 @@ class _Autograd:
             for block, _ in node.saved:
                 memory.drop(block)
             for edge, block in zip(node.edges, made, strict=True):
-                if isinstance(edge.to, _Node):  # a parameter keeps what arrives
+                if edge.to is None:
+                    memory.drop(block)
+                elif isinstance(edge.to, _Node):  # while a parameter keeps what arrives
                     self._collect(edge, edge.to, block)
                     edge.to.awaited -= 1
                     if edge.to.awaited == 0:
@@ -663,6 +670,7 @@ class _Step:
                     (mean, "batch_mean"),
                     (deviation, "batch_inverse_deviation"),
                 ],
+                makes_all=by_cudnn,
             )
             self._release(*weights)
             self.memory.drop(mean)
