@@ -49,7 +49,6 @@ CLASS_NAMES = (
 
 FOLDER_VARIABLE = "NINLAB_DATA"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-HELD_OUT_IMAGES = 5000
 _TORCHVISION_SUBFOLDER = Path("FashionMNIST", "raw")
 
 
@@ -256,7 +255,7 @@ def fashion_mnist() -> tuple[LabeledImages, LabeledImages]:
 
 
 def held_out(
-    train: LabeledImages, count: int = HELD_OUT_IMAGES, seed: int = 0
+    train: LabeledImages, count: int, seed: int = 0
 ) -> tuple[LabeledImages, LabeledImages]:
     """(the rest, count images held out) of a training set, drawn without replacement.
 

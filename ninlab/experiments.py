@@ -24,9 +24,6 @@ from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.recipes import Augmentation, EvaluationSet, Precision, Recipe, Schedule
 from ninlab.records import Outcome, RunRecord, run_id
 
-HELD_OUT_SHARE = 5000 / 60000
-TRAIN_IMAGES = 60000
-
 
 @dataclass(frozen=True)
 class Variant:
@@ -141,11 +138,7 @@ class Plan:
 
     def _estimate(self, variant: Variant) -> float:
         recipe = variant.recipe
-        images = recipe.train_images or TRAIN_IMAGES
-        if recipe.evaluation_set is EvaluationSet.HELD_OUT:
-            images = round(images * (1 - HELD_OUT_SHARE))
-        steps = recipe.epochs * (images // recipe.batch_size)
-        return steps * self.step_cost.step_seconds(variant.network, recipe.batch_size)
+        return recipe.steps * self.step_cost.step_seconds(variant.network, recipe.batch_size)
 
 
 def best_rate(sweep: Sequence[RunRecord]) -> float:

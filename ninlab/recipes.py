@@ -16,6 +16,12 @@ from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNameError
 
+TRAINING_SPLIT_IMAGES = 60_000
+"""Images of Fashion-MNIST that may be trained on."""
+
+HELD_OUT_IMAGES = 5_000
+"""Of those, how many are set apart where a recipe is judged on held-out images."""
+
 
 class Optimizer(StrEnum):
     """What turns gradients into steps."""
@@ -101,6 +107,19 @@ class Recipe:
             self.train_images,
             "at least 1, or left out for all of them",
         )
+
+    @property
+    def images(self) -> int:
+        """How many images an epoch draws from."""
+        if self.train_images is not None:
+            return self.train_images
+        held_out = self.evaluation_set is EvaluationSet.HELD_OUT
+        return TRAINING_SPLIT_IMAGES - (HELD_OUT_IMAGES if held_out else 0)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run; the ragged last batch of an epoch is dropped."""
+        return self.epochs * (self.images // self.batch_size)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of that step (from 0) of a run of that many steps.

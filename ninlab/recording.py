@@ -7,7 +7,7 @@ is recorded is never made again, so the next start resumes.
 Three ways to spread the work: this process alone, several processes on this machine, or a Ray
 cluster. All three end in `make_run`.
 
-Imports from ninlab: data, environment, experiments, records, training, errors. ray is imported
+Imports from ninlab: environment, experiments, records, training, errors. ray is imported
 only where it is asked for.
 """
 
@@ -24,7 +24,7 @@ from typing import Any, Protocol
 
 import torch
 
-from ninlab import data, records
+from ninlab import records
 from ninlab.environment import describe_device
 from ninlab.errors import NinlabError
 from ninlab.experiments import Plan, PlannedRun, ready_recipe
@@ -112,15 +112,6 @@ def check_tree(provenance: Provenance, allow_dirty: bool) -> None:
     )
 
 
-def steps_of(run: PlannedRun) -> int:
-    """Training steps of the whole run."""
-    recipe = run.variant.recipe
-    images = recipe.train_images or data.FILES["train-labels-idx1-ubyte"].shape[0]
-    if recipe.evaluation_set == "held_out":
-        images -= data.HELD_OUT_IMAGES
-    return recipe.epochs * (images // recipe.batch_size)
-
-
 def make_run(run: PlannedRun, site: Site, on_step: StepCallback | None = None) -> Status:
     """What became of the run: made and written, unless it is present, claimed or waiting.
 
@@ -192,7 +183,7 @@ def record(
             if not records.record_path(site.folder, run.id(slug)).exists() and not clock.fits(run):
                 status = Status.NO_TIME
             else:
-                watcher.run_started(run, steps_of(run))
+                watcher.run_started(run, run.variant.recipe.steps)
                 started = time.monotonic()
                 status = make_run(run, site, watcher.step_taken)
                 if status is Status.RECORDED:
@@ -359,7 +350,7 @@ def _dispatch(
                 tally.statuses[run.id(slug)] = Status.WAITING
             elif clock.fits(run):
                 queue.remove(run)
-                watcher.run_started(run, steps_of(run))
+                watcher.run_started(run, run.variant.recipe.steps)
                 flying[task.remote(run, site)] = (run, time.monotonic())
             else:
                 tally.statuses[run.id(slug)] = Status.NO_TIME

@@ -33,7 +33,14 @@ from ninlab.data import LabeledImages
 from ninlab.environment import describe_device, describe_software
 from ninlab.errors import DataError, RecordError
 from ninlab.networks import build
-from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe
+from ninlab.recipes import (
+    HELD_OUT_IMAGES,
+    Augmentation,
+    EvaluationSet,
+    Optimizer,
+    Precision,
+    Recipe,
+)
 from ninlab.records import DataSet, EpochResult, LossCurve, Outcome, RunRecord
 
 STUCK_LOSS = 0.99
@@ -210,7 +217,7 @@ def choose_split(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
     """
     training, evaluation = data.fashion_mnist()
     if recipe.evaluation_set is EvaluationSet.HELD_OUT:
-        training, evaluation = data.held_out(training)
+        training, evaluation = data.held_out(training, HELD_OUT_IMAGES)
     if recipe.train_images is not None:
         if recipe.train_images > len(training):
             raise DataError(
@@ -265,7 +272,10 @@ class Engine:
         self._rate = self._rates[0].clone()  # the optimizer reads it; a graph sees it change
         self._optimizer = _optimizer(network, recipe, self._rate)
         network.train()
-        self.graph = self._captured_step() if use_graph and device.type == "cuda" else None
+        self.graph: torch.cuda.CUDAGraph | None = None
+        if use_graph and device.type == "cuda":
+            with torch.cuda.device(device):
+                self.graph = self._captured_step()
         torch.manual_seed(seed)  # dropout and augmentation
 
     def epoch(self, on_step: StepCallback | None = None) -> tuple[list[float], float]:
@@ -318,6 +328,7 @@ class Engine:
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):  # cuDNN chooses its kernels, the optimizer makes its state
             for _ in range(_WARM_UP_STEPS):
+                self._slot.zero_()  # an epoch may have fewer steps than the warm-up
                 self._train_step()
         torch.cuda.current_stream().wait_stream(side)
         self._optimizer.zero_grad(set_to_none=True)  # gradients must be born in the graph's pool

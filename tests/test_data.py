@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import FashionMNIST
 
-from ninlab import data
+from ninlab import data, recipes
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError
+from ninlab.recipes import EvaluationSet, Recipe
 
 # The md5 sums under which the unpacked files are known; several public libraries check them.
 PUBLISHED_MD5 = {
@@ -85,6 +86,15 @@ def test_a_split_has_the_published_size_and_ten_equal_classes():
     for split, count in zip(data.fashion_mnist(), (60000, 10000), strict=True):
         assert split.images.shape == (count, 1, 28, 28)
         assert split.labels.bincount().tolist() == [count // 10] * 10
+
+
+def test_recipes_count_the_images_that_there_are():
+    training, _ = data.fashion_mnist()
+    assert len(training) == recipes.TRAINING_SPLIT_IMAGES
+    recipe = Recipe(0.1, 3, batch_size=128, evaluation_set=EvaluationSet.HELD_OUT)
+    kept, _ = data.held_out(training, recipes.HELD_OUT_IMAGES)
+    assert len(kept) == recipe.images
+    assert recipe.steps == 3 * (len(kept) // 128)
 
 
 def test_a_chosen_folder_that_is_none_is_named(monkeypatch, tmp_path):

@@ -129,16 +129,13 @@ def train(
         if not mine or path.exists():
             what = "exists" if mine else "is being made by another process"
             raise RecordError(f"{path} {what}; choose another --name or --seed")
-        split = training.choose_split(recipe)
-        steps = recipe.epochs * (len(split[0]) // recipe.batch_size)
         with _progress() as progress:
-            task = progress.add_task(f"{built.title}, seed {seed}", total=steps)
+            task = progress.add_task(f"{built.title}, seed {seed}", total=recipe.steps)
             run = training.train(
                 built,
                 recipe,
                 seed=seed,
                 device=where,
-                split=split,
                 on_step=lambda step: progress.update(task, completed=step),
             )
         record = run.record(

@@ -59,3 +59,17 @@ def test_a_run_on_the_gpu_uses_the_graph_and_reports_its_memory():
 def test_images_resized_on_the_gpu_equal_those_of_the_cpu(size):
     images = data.fashion_mnist()[1].take(slice(500))
     assert torch.equal(images.to("cuda").resized(size).images.cpu(), images.resized(size).images)
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_a_step_waits_for_nothing(recipe):
+    images = data.fashion_mnist()[0].take(slice(128)).to("cuda")
+    module = build("nin_28", seed=0).to("cuda").to(memory_format=torch.channels_last)
+    engine = Engine(module, images, recipe, seed=0, use_graph=False)
+    engine.epoch()  # the first step makes the optimizer's state
+    engine._slot.zero_()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        engine._train_step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
