@@ -546,6 +546,35 @@ def to_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
 
 
+def summary(runs: Iterable[RunRecord]) -> pd.DataFrame:
+    """One row a variant, indexed by (experiment, name), over the last epochs of its seeds.
+
+    Columns: network, runs (how many), accuracy_mean, accuracy_deviation (of the sample; not a
+    number for one run), accuracy_lowest, accuracy_highest, most_dead_classes, and the number of
+    runs that finished, stuck and diverged. Every run counts, whatever its outcome.
+    """
+    import pandas as pd
+
+    frame = to_frame(runs)
+    if frame.empty:
+        return pd.DataFrame()
+    keys = [frame["experiment"], frame["name"]]
+    variants = frame.groupby(["experiment", "name"])
+    accuracy = variants["test_accuracy"]
+    columns = {
+        "network": variants["network"].first(),
+        "runs": variants.size(),
+        "accuracy_mean": accuracy.mean(),
+        "accuracy_deviation": accuracy.std(),
+        "accuracy_lowest": accuracy.min(),
+        "accuracy_highest": accuracy.max(),
+        "most_dead_classes": variants["dead_classes"].max(),
+    }
+    for outcome in Outcome:
+        columns[str(outcome)] = (frame["outcome"] == str(outcome)).groupby(keys).sum()
+    return pd.DataFrame(columns)
+
+
 def epochs_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     """One row an epoch of every run: id, name, network, seed, and the fields of EpochResult."""
     import pandas as pd

@@ -284,6 +284,9 @@ def runs(
     network: Annotated[str | None, typer.Option(help="Only this network.")] = None,
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
     output: Annotated[Export, typer.Option("--format", help="table, json or csv.")] = Export.TABLE,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="One row a variant, over its seeds.")
+    ] = False,
     validate: Annotated[bool, typer.Option("--validate", help="Check every file instead.")] = False,
     missing: Annotated[
         str | None, typer.Option(help="List the runs of this plan that are missing.")
@@ -316,7 +319,10 @@ def runs(
     if output is Export.JSON:
         typer.echo(json.dumps({"runs": [run.to_json() for run in chosen]}, indent=1))
     elif output is Export.CSV:
-        typer.echo(records.to_frame(chosen).to_csv(), nl=False)
+        frame = records.summary(chosen) if summary else records.to_frame(chosen)
+        typer.echo(frame.to_csv(), nl=False)
+    elif summary:
+        _print_summary(chosen)
     else:
         _print_runs(chosen)
 
@@ -357,6 +363,23 @@ def _print_runs(found: Sequence[RunRecord]) -> None:
         table.add_row(
             run.id, str(run.outcome), f"{last.test_accuracy:.4f}", loss, str(last.dead_classes),
             f"{run.images_per_second:,.0f}",
+        )  # fmt: skip
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+def _print_summary(found: Sequence[RunRecord]) -> None:
+    table = Table()
+    table.add_column("variant", overflow="fold")
+    for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes"):
+        table.add_column(column, justify="right")
+    for row in records.summary(found).reset_index().to_dict("records"):
+        ended = ", ".join(
+            f"{row[outcome]} {outcome}" for outcome in records.Outcome if row[outcome]
+        )
+        table.add_row(
+            f"{row['experiment']}/{row['name']}", str(row["runs"]), f"{row['accuracy_mean']:.4f}",
+            f"{row['accuracy_lowest']:.4f}", f"{row['accuracy_highest']:.4f}",
+            str(row["most_dead_classes"]), ended,
         )  # fmt: skip
     Console(width=None if sys.stdout.isatty() else 140).print(table)
 
