@@ -8,13 +8,14 @@ peak over the batch is a handful of straight lines.
 
 The step is a warm one (the second or any later) in the textbook's order: zero_grad
 (set_to_none), forward, cross-entropy, backward, optimizer step. The scores and the loss of
-the step before are held by the caller until this one returns its own; at prediction, until
-the new scores exist. Where torch decides by device, the decisions are CUDA's: dropout masks
-of one byte, optimizers that work on lists of tensors (foreach), bf16 by autocast with its
-cached copies of the weights. TF32 changes no size.
+the step before are held by the caller until this one has returned its own; so are the scores
+at prediction, which runs forward alone. Where torch decides by device, the decisions are
+CUDA's: dropout masks of one byte, optimizers that work on lists of tensors (foreach), bf16
+by autocast with its cached copies of the weights, batch norm by cuDNN. TF32 changes no size.
 
 Known limits: only what tensors hold. Scratch of cuDNN and cuBLAS is `workspaces`, rounding
-and fragmentation are `allocator`; what lives and dies inside one operator is left out.
+and fragmentation are `allocator`; what lives and dies inside one operator, and a reserve
+that cuDNN's batch norm might keep, are left out.
 
 Imports from ninlab: architectures, reports, units and errors; from formulas only what a layer
 puts out and how wide a number is, no cost.
@@ -197,23 +198,21 @@ def crossing(first: Sequence[MemoryEvent], second: Sequence[MemoryEvent]) -> int
     1 if it always does; None if there is no such batch size.
     """
     ours, theirs = envelope(first), envelope(second)
-    starts = sorted({line.first_batch for line in (*ours, *theirs)}, reverse=True)
-    last: int | None = None  # the last batch of the piece; None for the last piece of all
-    for start in starts:
-        constant, per_image = (
-            mine - other
-            for mine, other in zip(
-                _line_at(ours, start)[:2], _line_at(theirs, start)[:2], strict=True
-            )
-        )
-        if last is None and (per_image < 0 or (per_image == 0 and constant <= 0)):
-            return None
-        if last is not None and constant + per_image * last <= 0:
-            return last + 1
+    starts = sorted({line.first_batch for line in (*ours, *theirs)})
+    last_without = 0  # the last batch size at which the first step needs no more
+    for start, end in zip(starts, (*starts[1:], None), strict=True):
+        mine, other = _line_at(ours, start), _line_at(theirs, start)
+        constant = mine.constant_bytes - other.constant_bytes
+        per_image = mine.bytes_per_image - other.bytes_per_image
+        if end is None:
+            if per_image < 0 or (per_image == 0 and constant <= 0):
+                return None
+        elif constant + per_image * (end - 1) <= 0:
+            last_without = end - 1
+            continue
         if constant + per_image * start <= 0:
-            return -constant // per_image + 1
-        last = start - 1
-    return 1
+            last_without = -constant // per_image
+    return last_without + 1
 
 
 def _line_at(lines: Sequence[Line], batch_size: int) -> Line:
@@ -547,9 +546,9 @@ class _Step:
     def _predict(self, architecture: Architecture) -> None:
         self.memory.phase = Phase.FORWARD
         scores = self._sequence(architecture.layers, self.images, "")
+        self._leave_autocast()
         self.memory.layer = self.memory.operator = ""
         self.memory.drop(self.memory.find(Category.ACTIVATION, scores.block.size))
-        self._leave_autocast()
 
     def _leave_autocast(self) -> None:
         for of_layer in self.parameters.values():
@@ -622,13 +621,15 @@ class _Step:
             case GlobalAvgPool():
                 result = self._make("mean", elements, value.element_bytes)
                 self.autograd.record(result, [(value, "div")])
-            case Dropout(probability=probability) if self.training and probability > 0:
+            case Dropout(probability=probability) if self.training and 0 < probability < 1:
                 result = self._make("native_dropout", elements, value.element_bytes)
                 mask = self._aside("native_dropout", value, (0, elements * BOOL_BYTES))
                 saved = [(mask, "dropout_mask")]
                 self.autograd.record(result, [(value, "native_dropout_backward")], saved)
                 self.memory.drop(mask)
-            case Dropout() | Flatten():  # the same memory under another shape
+            case Flatten() | Dropout(probability=0):  # the same memory
+                return self._view(value)
+            case Dropout() if not self.training:
                 return self._view(value)
             case _:
                 raise NinlabError(f"no memory rule for the layer {layer!r}")
