@@ -201,8 +201,8 @@ def measure(
 ) -> Measured:
     """Peaks and duration of that case on that device, in this process.
 
-    events names a file (.json.gz) for the allocator's trace of one step on a GPU: a list
-    with the fields of `GpuEvent`.
+    With ``timed_steps=0`` only the bytes are measured. events names a file (.json.gz) for
+    the allocator's trace of one step on a GPU: a list with the fields of `GpuEvent`.
     Raises NinlabError for TF32 on a CPU, which has none.
     """
     if device.type == "cuda":
@@ -255,7 +255,7 @@ def _measure_on_cpu(case: Case, device: torch.device, timed_steps: int) -> Measu
         outcome=Outcome.FINISHED,
         requested_peak_bytes=_peak(events),
         tensor_peak_bytes=_peak(_without_scratch(events)),
-        step_seconds=_quartiles(step, timed_steps, lambda: None),
+        step_seconds=_quartiles(step, timed_steps, lambda: None) if timed_steps else None,
         timed_steps=timed_steps,
     )
 
@@ -374,10 +374,10 @@ def _gpu_step(
     peaks = torch.cuda.memory_stats(device)
     free, total = torch.cuda.mem_get_info(device)
     overhead = total - free - torch.cuda.memory_reserved(device)
-    for _ in range(WARM_STEPS):
+    for _ in range(WARM_STEPS if timed_steps else 0):
         step()
     wait()
-    quartiles = _quartiles(step, timed_steps, wait)
+    quartiles = _quartiles(step, timed_steps, wait) if timed_steps else None
     torch._C._cuda_clearCublasWorkspaces()  # kept ones are taken again, inside the trace
     tensors_before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
     trace = _trace(step, device)
