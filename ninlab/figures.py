@@ -111,12 +111,24 @@ def counted(counts: Mapping[str, object]) -> str:
     counts gives the same quantities as each counter has them, the drawn ones first. The
     sentence cannot be had for counters that differ: that raises NinlabError.
     """
-    (first, drawn), *others = counts.items()
-    for counter, values in others:
+    return _agreeing("Counted", counts)
+
+
+def predicted(predictions: Mapping[str, object]) -> str:
+    """The line ``Predicted: liveness, equal to traced operators.``, made as `counted` makes its own.
+
+    For what a device will do, such as memory in use, as opposed to what a network is.
+    """
+    return _agreeing("Predicted", predictions)
+
+
+def _agreeing(what: str, sources: Mapping[str, object]) -> str:
+    (first, drawn), *others = sources.items()
+    for source, values in others:
         if values != drawn:
-            raise NinlabError(f"{first} counts {drawn}, but {counter} counts {values}")
-    equal = " and ".join(counter for counter, _ in others)
-    return f"Counted: {first}, equal to {equal}." if equal else f"Counted: {first}."
+            raise NinlabError(f"{first} says {drawn}, but {source} says {values}")
+    equal = " and ".join(source for source, _ in others)
+    return f"{what}: {first}, equal to {equal}." if equal else f"{what}: {first}."
 
 
 def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
@@ -283,6 +295,7 @@ class Quantity:
     unit: str = ""  # of the unrounded value in the hover text, where the title has none
     write: Callable[[int], str] = format_count
     measured: bool = False
+    like: str = ""  # the network whose color all bars of the panel have; by default each its own
 
 
 def bars(
@@ -313,7 +326,7 @@ def bars(
                 f"<b>{_title(name)}</b><br>{quantity.title}: {value:,} {quantity.unit}".strip()
                 for name, value in zip(order, values, strict=True)
             ],
-            colors=[_color(name, like) for name in order],
+            colors=[_color(quantity.like or name, like) for name in order],
             measured=quantity.measured,
         )
     _left_aligned_titles(figure)
