@@ -115,7 +115,7 @@ def counted(counts: Mapping[str, object]) -> str:
 
 
 def predicted(predictions: Mapping[str, object]) -> str:
-    """The line ``Predicted: liveness, equal to traced operators.``, made as `counted` makes its own.
+    """The line ``Predicted: liveness, equal to traced operators.``, made as `counted` does.
 
     For what a device will do, such as memory in use, as opposed to what a network is.
     """
