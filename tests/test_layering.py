@@ -43,6 +43,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "data": (set(), {"numpy", "torch", "torchvision"}),
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
+    "comparisons": ({"records"}, {"scipy"}),
     "environment": ({"records"}, {"torch"}),
     "training": (
         {"architectures", "data", "environment", "networks", "recipes", "records"},
@@ -59,7 +60,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"pandas", "plotly"},
     ),
-    "calculator": ({"architectures", "devices", "formulas", "liveness", "reports"}, {"sympy"}),
+    "calculator": (
+        {"architectures", "devices", "formulas", "liveness", "reports", "roofline"},
+        set(),
+    ),
     "bookext": (set(), {"docutils", "plotly", "sphinx"}),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}

@@ -1,0 +1,103 @@
+"""Is the difference between two groups of runs more than the luck of their seeds?
+
+A group is the runs of one variant, one a seed. `summary` says how the group ended, failures
+included; `difference` says how far two groups lie apart and how well that is known. An interval
+that holds 0 means that these runs show no difference, not that there is none.
+
+Imports from ninlab: records and errors. Known limits: the interval is that of the seeds alone;
+all runs see the same test images, whose choice adds `sampling_error`. Intervals are not corrected
+for the number of comparisons that a reader makes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+from ninlab.errors import NinlabError
+from ninlab.records import Outcome, RunRecord
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True)
+class Summary:
+    """How one group of runs ended: test accuracy after the last epoch, of all its runs."""
+
+    runs: int
+    failed: int  # diverged or stuck; their accuracy counts all the same
+    mean: float
+    least: float
+    greatest: float
+    deviation: float  # between seeds, with n - 1; 0 for a single run
+
+    def __str__(self) -> str:
+        spread = f"{self.least:.1%} to {self.greatest:.1%}, n = {self.runs}"
+        return f"{self.mean:.1%} ({spread})" + (f", {self.failed} failed" if self.failed else "")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean accuracy of one group less that of another, with its confidence interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0
+
+    def __str__(self) -> str:
+        """In points: hundredths of accuracy."""
+        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+
+
+def summary(runs: Sequence[RunRecord]) -> Summary:
+    """How the runs ended. Raises NinlabError without a run."""
+    accuracies = _accuracies(runs)
+    return Summary(
+        runs=len(runs),
+        failed=sum(run.outcome is not Outcome.FINISHED for run in runs),
+        mean=statistics.fmean(accuracies),
+        least=min(accuracies),
+        greatest=max(accuracies),
+        deviation=statistics.stdev(accuracies) if len(runs) > 1 else 0.0,
+    )
+
+
+def difference(
+    runs: Sequence[RunRecord], baseline: Sequence[RunRecord], confidence: float = CONFIDENCE
+) -> Difference:
+    """How much more accurate the runs are than the baseline, failures included.
+
+    The interval is Welch's, which lets the groups spread differently. Source: Welch1947.
+    Raises NinlabError when a group has fewer than two runs: one run has no spread.
+    """
+    # scipy takes a second to import, which readers of counts need not wait for
+    from scipy import stats
+
+    ours, theirs = _accuracies(runs), _accuracies(baseline)
+    if min(len(ours), len(theirs)) < 2:
+        raise NinlabError(
+            f"a difference needs at least two runs in each group, not {len(ours)} and {len(theirs)}"
+        )
+    mean = statistics.fmean(ours) - statistics.fmean(theirs)
+    if len(set(ours)) == len(set(theirs)) == 1:
+        return Difference(mean, mean, mean)
+    interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
+    return Difference(mean, float(interval.low), float(interval.high))
+
+
+def sampling_error(accuracy: float, images: int) -> float:
+    """Standard deviation of an accuracy measured on that many images drawn at random."""
+    return sqrt(accuracy * (1 - accuracy) / images)
+
+
+def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
+    if not runs:
+        raise NinlabError("no run was given; a group needs at least one")
+    return [run.last.test_accuracy for run in runs]

@@ -1,0 +1,97 @@
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from ninlab import records
+from ninlab.comparisons import difference, sampling_error, summary
+from ninlab.errors import NinlabError
+from ninlab.records import Outcome, RunRecord
+
+hits = st.integers(1000, 9500)  # of 10,000 test images
+accuracies = st.lists(hits.map(lambda count: count / 10_000), min_size=2, max_size=6)
+
+
+@cache
+def template() -> RunRecord:
+    return next(run for run in records.load() if run.outcome is Outcome.FINISHED)
+
+
+def group(values: list[float], outcome: Outcome = Outcome.FINISHED) -> list[RunRecord]:
+    """Runs that end at these accuracies."""
+    run = template()
+    return [
+        replace(
+            run,
+            seed=seed,
+            outcome=outcome,
+            epochs=(*run.epochs[:-1], replace(run.last, test_accuracy=value)),
+        )
+        for seed, value in enumerate(values)
+    ]
+
+
+@given(accuracies)
+def test_the_mean_lies_between_the_least_and_the_greatest(values):
+    result = summary(group(values))
+    assert result.least <= result.mean + 1e-12
+    assert result.mean <= result.greatest + 1e-12
+    assert result.runs == len(values)
+
+
+@settings(deadline=None)  # the first example imports scipy
+@given(accuracies, accuracies)
+def test_a_difference_turns_its_sign_with_its_groups(ours, theirs):
+    there, back = difference(group(ours), group(theirs)), difference(group(theirs), group(ours))
+    assert there.mean == pytest.approx(-back.mean)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low))
+    assert there.shown == back.shown
+
+
+@settings(deadline=None)  # the first example imports scipy
+@given(accuracies, accuracies)
+def test_the_interval_holds_the_difference_and_widens_with_the_confidence(ours, theirs):
+    assume(len(set(ours)) > 1)
+    narrow = difference(group(ours), group(theirs), confidence=0.5)
+    wide = difference(group(ours), group(theirs), confidence=0.99)
+    assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
+
+
+def test_a_group_differs_from_itself_by_nothing_that_is_shown():
+    values = [0.80, 0.82, 0.85]
+    assert not difference(group(values), group(values)).shown
+
+
+def test_groups_far_apart_for_their_spread_are_told_apart():
+    assert difference(group([0.80, 0.81, 0.80]), group([0.70, 0.71, 0.70])).shown
+
+
+def test_welchs_interval_is_the_textbooks():
+    # Two groups with the same spread and size: the classical interval with 4 degrees of
+    # freedom, whose 97.5 % quantile of Student's t is 2.776.
+    ours, theirs = [0.81, 0.82, 0.83], [0.71, 0.72, 0.73]
+    half = 2.776 * (0.01**2 / 3 * 2) ** 0.5
+    result = difference(group(ours), group(theirs))
+    assert result.mean == pytest.approx(0.1)
+    assert (result.low, result.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-5)
+
+
+def test_failures_count_and_are_counted():
+    runs = [*group([0.8, 0.8]), *group([0.1], Outcome.STUCK)]
+    result = summary(runs)
+    assert result.failed == 1
+    assert result.mean == pytest.approx(1.7 / 3)
+    assert "1 failed" in str(result)
+
+
+def test_one_run_has_no_spread_and_no_run_no_accuracy():
+    with pytest.raises(NinlabError, match="at least two"):
+        difference(group([0.8]), group([0.7, 0.8]))
+    with pytest.raises(NinlabError, match="at least one"):
+        summary([])
+
+
+def test_ten_thousand_images_tell_an_accuracy_to_a_third_of_a_point():
+    assert sampling_error(0.9, 10_000) == pytest.approx(0.003)
