@@ -157,7 +157,8 @@ def test_the_pages_built_are_those_of_the_table_of_contents() -> None:
         for path in book.HTML.rglob("*.html")
         if "_static" not in path.parts
     }
-    assert built == {*book.documents(), *book.SPHINX_PAGES}
+    expected = {*book.documents(), *book.SPHINX_PAGES}
+    assert built == expected, "a page of an earlier build? `make clean` removes it"
 
 
 def test_every_captioned_cell_put_out_a_figure() -> None:
