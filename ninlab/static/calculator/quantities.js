@@ -1,0 +1,53 @@
+/* How bytes, counts and seconds are written: as ninlab.units writes them. */
+
+/** A number with so many decimals as Python writes it: ties go to the even digit. */
+function rounded(value, decimals) {
+  const digits = value.toFixed(60);
+  const cut = digits.indexOf(".") + 1 + decimals;
+  const kept = digits.slice(0, decimals ? cut : cut - 1);
+  const tie = /^50*$/.test(digits.slice(cut));
+  return tie && "02468".includes(kept.at(-1)) ? kept : value.toFixed(decimals);
+}
+
+function threeDigits(value) {
+  const size = Math.abs(value);
+  return rounded(value, size >= 99.95 ? 0 : size >= 9.995 ? 1 : 2);
+}
+
+/** A value in the largest unit that is not above it. */
+function scaled(value, units, smallest) {
+  for (const [size, unit] of units) {
+    if (Math.abs(value) >= size) return `${threeDigits(value / size)} ${unit}`;
+  }
+  return `${value}${smallest}`;
+}
+
+const powers = (base, units) => units.map((unit, i) => [base ** (units.length - i), unit]);
+const BYTES = {
+  binary: powers(1024, ["TiB", "GiB", "MiB", "KiB"]),
+  decimal: powers(1000, ["TB", "GB", "MB", "kB"]),
+};
+const COUNTS = powers(1000, ["T", "G", "M", "k"]);
+const grouped = (value) => value.toLocaleString("en-US");
+
+function bytesText(value, units) {
+  return units === "exact" ? `${grouped(value)} B` : scaled(value, BYTES[units], " B");
+}
+
+function countText(value, units) {
+  return units === "exact" ? grouped(value) : scaled(value, COUNTS, "");
+}
+
+function secondsText(value) {
+  if (value >= 120) return `${Math.floor(Math.round(value) / 60)} min ${Math.round(value) % 60} s`;
+  for (const [size, unit] of [[1, "s"], [1e-3, "ms"], [1e-6, "µs"]]) {
+    if (value >= size) return `${threeDigits(value / size)} ${unit}`;
+  }
+  return `${threeDigits(value / 1e-9)} ns`;
+}
+
+/** 1, 2 or 5 times a power of ten, not above the value. */
+function roundDecimal(value) {
+  const power = 10 ** Math.floor(Math.log10(value));
+  return [5, 2, 1].find((digit) => digit * power <= value) * power;
+}
