@@ -842,6 +842,104 @@ def training_curves(
     return _finish(figure, height=420, provenance=provenance, hovermode="closest")
 
 
+def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None = None) -> go.Figure:
+    """Where the runs of each group ended: one dot a seed, a line at their mean.
+
+    groups gives the runs of each label, drawn from the top down. Runs that diverged or got
+    stuck are crosses and count in the mean. chance draws a line at the accuracy of guessing.
+    Raises NinlabError without runs.
+    """
+    provenance = measured([run for runs in groups.values() for run in runs], "mean")
+    figure = go.Figure()
+    for place, (label, runs) in enumerate(groups.items()):
+        color = _color(runs[0].network)
+        accuracies = [run.last.test_accuracy for run in runs]
+        mean = statistics.fmean(accuracies)
+        figure.add_scatter(
+            x=accuracies,
+            y=[place] * len(runs),
+            mode="markers",
+            marker={
+                "color": color,
+                "size": 9,
+                "symbol": ["circle" if run.outcome is Outcome.FINISHED else "x" for run in runs],
+                "opacity": 0.85,
+            },
+            hovertext=[
+                f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
+                f"{run.outcome}, {run.last.dead_classes} dead classes"
+                for run in runs
+            ],
+            hoverinfo="text",
+        )
+        figure.add_scatter(
+            x=[mean, mean],
+            y=[place - 0.3, place + 0.3],
+            mode="lines",
+            line={"color": color, "width": 2},
+            hovertext=f"<b>{label}</b><br>mean of {len(runs)}: {mean:.1%}",
+            hoverinfo="text",
+        )
+        figure.add_annotation(
+            x=0, xref="paper", y=place - 0.42, text=f"{label}: {mean:.1%}", showarrow=False,
+            xanchor="left", yanchor="middle",
+        )  # fmt: skip
+    if chance is not None:
+        figure.add_vline(x=chance, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_yaxes(range=[len(groups) - 0.5, -0.75], showticklabels=False, showgrid=False)
+    figure.update_xaxes(title="test accuracy after the last epoch", tickformat=".0%")
+    return _finish(figure, height=44 * len(groups) + 70, provenance=provenance)
+
+
+def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
+    """Accuracy after the last epoch against the learning rate, one line a network.
+
+    A run that diverged or got stuck is a cross. Raises NinlabError without runs.
+    """
+    provenance = measured(runs)
+    figure = go.Figure()
+    ends: list[_End] = []
+    symbols: dict[str, int] = {}
+    for network in dict.fromkeys(run.network for run in runs):
+        rows = sorted(
+            (run for run in runs if run.network == network), key=lambda r: r.recipe.learning_rate
+        )
+        color = _color(network)
+        symbol = list(_SYMBOLS)[symbols.get(color, 0)]
+        symbols[color] = symbols.get(color, 0) + 1
+        figure.add_scatter(
+            x=[log10(run.recipe.learning_rate) for run in rows],
+            y=[run.last.test_accuracy for run in rows],
+            name=_title(network),
+            mode="lines+markers",
+            line={"color": color, "width": 2},
+            marker={
+                "color": color,
+                "size": 8,
+                "symbol": [symbol if run.outcome is Outcome.FINISHED else "x" for run in rows],
+            },
+            hovertext=[
+                f"<b>{_title(network)}</b><br>learning rate {run.recipe.learning_rate:g}: "
+                f"{run.last.test_accuracy:.1%}, {run.outcome}"
+                for run in rows
+            ],
+            hoverinfo="text",
+        )
+        last = rows[-1]
+        at = (log10(last.recipe.learning_rate), last.last.test_accuracy)
+        ends.append(_End(*at, _title(network), color, symbol))
+    _label_ends(figure, ends)
+    rates = sorted({run.recipe.learning_rate for run in runs})
+    figure.update_xaxes(
+        title="learning rate (log scale)",
+        tickvals=[log10(rate) for rate in rates],
+        ticktext=[f"{rate:g}" for rate in rates],
+    )
+    what = "held-out" if runs[0].recipe.evaluation_set == "held_out" else "test"
+    figure.update_yaxes(title=f"{what} accuracy", tickformat=".0%")
+    return _finish(figure, height=400, provenance=provenance)
+
+
 _SYMBOLS = {
     "circle": "●",
     "square": "■",
