@@ -13,6 +13,7 @@ Imports from ninlab: architectures, formulas (for estimates), recipes, records, 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -408,6 +409,43 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
         )
     }
     return {row[1]: by_row[row] for row in wanted if row in by_row}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The runs that a chapter shows for one experiment, and the scale they come from."""
+
+    plan: Plan
+    experiment: Experiment
+    runs: Mapping[str, list[RunRecord]]  # by variant name
+
+    @property
+    def titled(self) -> dict[str, list[RunRecord]]:
+        """The same runs by the title of their network, with the rate where two rows share one."""
+        titles = {name: architecture(runs[0].network).title for name, runs in self.runs.items()}
+        shared = {title for title, count in Counter(titles.values()).items() if count > 1}
+        return {
+            f"{title}, rate {runs[0].recipe.learning_rate:g}" if title in shared else title: runs
+            for title, (name, runs) in zip(titles.values(), self.runs.items(), strict=True)
+        }
+
+
+def answer(name: str, runs: Sequence[RunRecord]) -> Answer:
+    """What the book shows for the experiment of that name: the largest scale that is recorded.
+
+    A scale counts as recorded when each of the experiment's own variants has a run; otherwise
+    the compact one is shown, with what there is. Raises UnknownNameError for the experiment,
+    NinlabError when neither scale has a run of it.
+    """
+    for plan in (PLANS["full"], PLANS["compact"]):
+        experiment = plan.experiment(name)
+        found = runs_of(experiment, runs)
+        own = {run.name for run in runs if run.experiment == name}
+        if plan.name == "compact" or {variant.name for variant in experiment.variants} <= own:
+            break
+    if not found:
+        raise NinlabError(f"no run of the experiment {name!r} is recorded; see `ninlab record`")
+    return Answer(plan, experiment, found)
 
 
 # ---------------------------------------------------------------- what dead classes predict

@@ -200,3 +200,36 @@ def test_dead_class_floors_rise_from_nothing_to_guessing():
     assert roofs[9] == roofs[10] == 0.1  # somebody is always guessed
     for dead in range(10):
         assert floors[dead] == pytest.approx(dead / 10 * math.log(10))
+
+
+def recorded(plan_name: str, experiment_name: str):
+    """A run of every variant of that experiment, with the variant's own network."""
+    experiment = PLANS[plan_name].experiment(experiment_name)
+    return [
+        replace(
+            A_RECORD, experiment=experiment_name, name=v.name, network=v.network, recipe=v.recipe
+        )
+        for v in experiment.variants
+    ]
+
+
+def test_the_compact_runs_answer_until_every_variant_of_the_full_scale_is_recorded():
+    compact, full = recorded("compact", "collapse"), recorded("full", "collapse")
+    assert experiments.answer("collapse", compact).plan.name == "compact"
+    assert experiments.answer("collapse", compact + full[1:]).plan.name == "compact"
+    shown = experiments.answer("collapse", compact + full)
+    assert shown.plan.name == "full"
+    assert list(shown.runs) == [variant.name for variant in shown.experiment.variants]
+
+
+def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_share_it():
+    answer = experiments.answer("collapse", recorded("compact", "collapse"))
+    titles = list(answer.titled)
+    assert len(titles) == len(answer.runs)
+    assert "NiN at 28x28" in titles
+    assert "NiN at 28x28, textbook start, rate 0.05" in titles
+
+
+def test_an_experiment_without_runs_is_refused():
+    with pytest.raises(NinlabError, match="'family' is recorded"):
+        experiments.answer("family", [])
