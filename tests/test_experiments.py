@@ -203,13 +203,17 @@ def test_dead_class_floors_rise_from_nothing_to_guessing():
 
 
 def recorded(plan_name: str, experiment_name: str):
-    """A run of every variant of that experiment, with the variant's own network."""
+    """A run of every variant of that experiment, at the variant's network and rate."""
     experiment = PLANS[plan_name].experiment(experiment_name)
     return [
         replace(
-            A_RECORD, experiment=experiment_name, name=v.name, network=v.network, recipe=v.recipe
+            A_RECORD,
+            experiment=experiment_name,
+            name=variant.name,
+            network=variant.network,
+            recipe=replace(A_RECORD.recipe, learning_rate=variant.recipe.learning_rate),
         )
-        for v in experiment.variants
+        for variant in experiment.variants
     ]
 
 
