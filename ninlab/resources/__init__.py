@@ -31,7 +31,7 @@ from ninlab.reports import (
 )
 from ninlab.resources.counting import Counts, count
 from ninlab.resources.modules import Subject, first_line, load, meta_copy
-from ninlab.resources.saved import LOSS, kept_for_backward
+from ninlab.resources.saved import LOSS
 from ninlab.resources.scratch import with_scratch
 from ninlab.resources.timeline import OPTIMIZERS, StepTimeline, trace_step
 from ninlab.units import Shape, format_shape
@@ -44,7 +44,6 @@ __all__ = [
     "StepTimeline",
     "Subject",
     "count",
-    "kept_for_backward",
     "load",
     "meta_copy",
     "profile",
@@ -85,7 +84,6 @@ def profile(
     counts = count(subject)
     options: Any = {"autocast": precision == "bf16", "channels_last": channels_last}
     with _explained(subject, batch_size):
-        saved = kept_for_backward(subject, batch_size, autocast=options["autocast"])
         steps = [
             trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
             trace_step(subject, batch_size, training=False, **options),
@@ -93,6 +91,7 @@ def profile(
     (training, training_events), (inference, inference_events) = (
         _report(step, tables, precision, channels_last=channels_last) for step in steps
     )
+    saved = steps[0].saved
     return NetworkCost(
         network=subject.name,
         input_shape=subject.input_shape,

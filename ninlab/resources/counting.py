@@ -23,6 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.modules import Subject, in_mode
+from ninlab.resources.shortcuts import result_on_meta
 from ninlab.units import Shape
 
 
@@ -103,7 +104,9 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._traced, self._priced = traced, priced
             by_torch, covered = None, True
         else:
-            result = func(*args, **kwargs)
+            result = result_on_meta(func, args)
+            if result is NotImplemented:
+                result = func(*args, **kwargs)
             by_torch = operators.torch_flops(func, args, kwargs, result)
             covered = by_torch is not None or operators.is_free(func, args)
         by_fvcore = None if traced else operators.fvcore_flops(func, args, result)

@@ -1,8 +1,7 @@
 """Which tensors does autograd keep from the forward pass for the backward pass?
 
-A training forward pass and its loss run on the meta copy with CUDA's choices; then the
-graph that autograd built is read node by node. Each node tells what it keeps under the
-name that its derivative formula gives it.
+After forward and loss the graph that autograd built is read node by node: each node tells
+what it keeps under the name that its derivative formula gives it.
 
 Imports from ninlab: reports.
 
@@ -22,10 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from ninlab.reports import SavedTensor
-from ninlab.resources.cuda import as_on_cuda
-from ninlab.resources.layers import LayerStack
-from ninlab.resources.loss import cross_entropy, labels_for, scores_of
-from ninlab.resources.modules import Subject, in_mode
 
 LOSS = "loss"
 """The layer under which the loss's own tensors are listed."""
@@ -72,25 +67,6 @@ class LayerMarks:
     def layer_of(self, node: Any) -> str:
         """The layer that made the node."""
         return self.layers[bisect_right(self.numbers, node._sequence_nr()) - 1]
-
-
-def kept_for_backward(
-    subject: Subject, batch_size: int, *, autocast: bool = False
-) -> tuple[SavedTensor, ...]:
-    """What one training forward pass and its cross-entropy loss keep, as on CUDA.
-
-    Bytes are of the whole batch.
-    """
-    marks, layers = LayerMarks(), LayerStack()
-    with (
-        as_on_cuda(autocast=autocast),
-        in_mode(subject.module, training=True),
-        layers.watch(subject.module, marks.mark),
-    ):
-        scores = scores_of(subject.module(subject.images(batch_size)))
-        marks.mark(LOSS)
-        loss = cross_entropy(scores, labels_for(scores))
-    return saved_tensors(loss, subject.module, marks)
 
 
 def saved_tensors(loss: Tensor, module: nn.Module, marks: LayerMarks) -> tuple[SavedTensor, ...]:

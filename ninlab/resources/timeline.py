@@ -32,13 +32,14 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import UnknownNameError
-from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources import operators
 from ninlab.resources.cuda import as_on_cuda
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
 from ninlab.resources.modules import Subject, in_mode, meta_copy
-from ninlab.resources.saved import LOSS, LayerMarks
+from ninlab.resources.saved import LOSS, LayerMarks, saved_tensors
+from ninlab.resources.shortcuts import result_on_meta
 from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -72,13 +73,14 @@ class KernelCall:
 class StepTimeline:
     """One warm step at one batch size: every allocation and release, in order.
 
-    calls are the convolutions and matrix products among them, flops is by phase what
-    torch's own formulas count (2 a MAC, whole batch), unmodeled the calls of operators
-    that allocate otherwise on CUDA.
+    saved is what autograd keeps between forward and backward, calls are the convolutions
+    and matrix products, flops is by phase what torch's own formulas count (2 a MAC, whole
+    batch), unmodeled the calls of operators that allocate otherwise on CUDA.
     """
 
     batch_size: int
     events: tuple[MemoryEvent, ...]
+    saved: tuple[SavedTensor, ...]
     calls: tuple[KernelCall, ...]
     flops: Mapping[Phase, int]
     unmodeled: Mapping[str, int]
@@ -123,6 +125,7 @@ def trace_step(
     return StepTimeline(
         batch_size=batch_size,
         events=tuple(recorder.events()),
+        saved=recorder.saved,
         calls=tuple(recorder.calls()),
         flops=dict(recorder.flops),
         unmodeled=dict(recorder.unmodeled or {}),
@@ -170,7 +173,7 @@ def _train(
                 recorder.adopt(target, Category.INPUT)
             loss = cross_entropy(scores, labels)
         if loss.requires_grad:
-            recorder.backward(loss)
+            recorder.backward(loss, module)
         recorder.phase = Phase.STEP
         recorder.enter_layer("")
         if optimizer is not None:
@@ -180,7 +183,7 @@ def _train(
         if parameter.grad is None:  # takes no part in this step, so never had a gradient or state
             recorder.forget(parameter)
         else:
-            recorder.blocks[parameter.grad.untyped_storage()._cdata].category = Category.GRADIENT
+            recorder.is_gradient(parameter.grad)
 
 
 def _predict(
@@ -253,6 +256,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.layers = LayerStack()
         self.marks = LayerMarks()
         self.blocks: dict[int, _Block] = {}  # the living, by the address of their storage
+        self.saved: tuple[SavedTensor, ...] = ()
         self.flops: Counter[Phase] = Counter()
         self.unmodeled: Counter[str] | None = None
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
@@ -311,6 +315,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._setup = [block for block in self._setup if block.of is not parameter]
         self._log = [change for change in self._log if change.block.of is not parameter]
 
+    def is_gradient(self, value: Tensor) -> None:
+        """The tensor turned out to be the gradient of a parameter, or of its cast."""
+        if block := self.blocks.get(value.untyped_storage()._cdata):
+            block.category = Category.GRADIENT
+
     @contextmanager
     def paused(self) -> Iterator[None]:
         """What is done here is no part of the step."""
@@ -318,8 +327,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         yield
         self._is_paused = False
 
-    def backward(self, loss: Tensor) -> None:
-        """Run the backward pass."""
+    def backward(self, loss: Tensor, module: nn.Module) -> None:
+        """Read what the forward pass left for it, then run the backward pass."""
+        with self.paused():
+            self.saved = saved_tensors(loss, module, self.marks)
         self.phase, self._loss = Phase.BACKWARD, loss
         self.layer = LOSS
         loss.backward()  # type: ignore[no-untyped-call]
@@ -376,8 +387,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 ):
                     return args[0]
                 if func is _TO_COPY and _makes_weight_gradient(node):
-                    self._is_gradient(args[0])
-        result = func(*args, **kwargs)
+                    self.is_gradient(args[0])
+        result = result_on_meta(func, args)
+        if result is NotImplemented:
+            result = func(*args, **kwargs)
         if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
             result = _laid_out_by_cudnn(func, args, result)
             self._calls.append(self._call(*_convolution(func, args)))
@@ -420,9 +433,6 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self.marks.layer_of(node)
         block = self.blocks.get(node.variable.untyped_storage()._cdata)
         return block.layer if block else ""
-
-    def _is_gradient(self, value: Tensor) -> None:
-        self.blocks[value.untyped_storage()._cdata].category = Category.GRADIENT
 
     def _joins_gradients(self, node: Any) -> bool:
         """Whether one of the node's outputs arrives where another gradient may wait for it."""
