@@ -373,7 +373,7 @@ def predicted_and_measured(
         text=text,
         hover=hover,
         colors=colors,
-        longest=1.15 * max(max(pair.predicted, pair.measured) for pair in pairs),
+        longest=1.35 * max(max(pair.predicted, pair.measured) for pair in pairs),
     )
     figure.add_scatter(
         x=[pair.measured for pair in pairs],
@@ -1124,7 +1124,7 @@ def memory_timeline(
     _mark_phases(figure, [event.phase for event in steps[1:]], offset=1)
     places, names = _layer_ticks(steps)
     figure.update_xaxes(
-        title="layers, in the order in which the step visits them",
+        title="layers, in the order of the step",
         tickvals=places,
         ticktext=names,
         tickangle=-60,
