@@ -886,7 +886,7 @@ def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None =
         )  # fmt: skip
     if chance is not None:
         figure.add_vline(x=chance, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    figure.update_yaxes(range=[len(groups) - 0.5, -0.75], showticklabels=False, showgrid=False)
+    figure.update_yaxes(range=[len(groups) - 0.5, -0.75], visible=False)
     figure.update_xaxes(title="test accuracy after the last epoch", tickformat=".0%")
     return _finish(figure, height=44 * len(groups) + 70, provenance=provenance)
 
