@@ -6,4 +6,10 @@ other work does not fight for cores. Kernels that run chapters inherit it.
 
 import os
 
+from hypothesis import settings
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# A deadline would be a test of the clock: a law must not fail because the machine is busy.
+settings.register_profile("ninlab", deadline=None)
+settings.load_profile("ninlab")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import FashionMNIST
@@ -245,7 +245,6 @@ def test_test_images_at_224_equal_pillows_bit_for_bit():
     pixels=st.integers(1, 40),
     size=st.integers(1, 96),
 )
-@settings(deadline=None)  # the first example loads Pillow's codecs
 def test_any_resize_of_a_square_equals_pillows_bit_for_bit(seed, pixels, size):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randint(0, 256, (2, 1, pixels, pixels), dtype=torch.uint8, generator=generator)
