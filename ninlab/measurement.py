@@ -594,15 +594,16 @@ def probe_rate(device: torch.device, precision: str) -> float:
 class MemoryRecord:
     """One measured case, with what measured it. `to_json` and `from_json` are the schema.
 
-    predicted holds the peaks that the calculator gave at the same commit, by the names of
-    `Measured`; it is empty where it gave none.
+    predicted holds what the calculator gave at the same commit, as far as it gave
+    anything: peaks by the names of `Measured`, and bound_seconds, below which the step
+    cannot be.
     """
 
     case: Case
     network_digest: str
     allocator: Allocator
     measured: Measured
-    predicted: Mapping[str, int]
+    predicted: Mapping[str, float]
     provenance: Provenance
     device: Device
     software: Software

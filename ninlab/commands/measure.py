@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Annotated
 
 import torch
@@ -15,7 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ninlab import measurement, records
+from ninlab import devices, measurement, records
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.devices import of_cuda_name
@@ -25,12 +26,22 @@ from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
-from ninlab.roofline import inference_operators, training_operators
+from ninlab.roofline import (
+    Operator,
+    TimeModel,
+    fit,
+    inference_operators,
+    time_bound,
+    training_operators,
+)
 from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
 
 PEAKS = ("tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
 NOT_A_TERMINAL_WIDTH = 160  # of a table that goes to a file or a pipe: no column is cut
+FITTED_NETWORKS = ("vgg11", "lenet")
+"""Large batches of the first tell how well kernels run, steps of the second wait for the host."""
+
 BATCH_SIZES = (1, 16, 128)
 """What is measured unless the reader says otherwise, in all precisions and modes there are."""
 
@@ -125,7 +136,8 @@ def measure(
             network_digest=architecture(row.case.network).digest,
             allocator=row.allocator,
             measured=measured,
-            predicted=predicted_peaks(row.case, row.allocator, about if on_gpu else None),
+            predicted=predicted_peaks(row.case, row.allocator, about if on_gpu else None)
+            | bound(row.case, about),
             provenance=provenance,
             device=about,
             software=software,
@@ -136,6 +148,7 @@ def measure(
     if made:
         console.print(_table(made))
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
+    _print_time_models(console, target, about)
 
 
 def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> dict[str, int]:
@@ -160,6 +173,70 @@ def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> 
         report = CachingAllocator(expandable_segments=True).replay(events, case.batch_size)
     peaks = {name: getattr(report, name) for name in PEAKS}
     return {name: value for name, value in peaks.items() if value is not None}
+
+
+def bound(case: Case, device: Device) -> dict[str, float]:
+    """{"bound_seconds": the least that a step can take there}, or {} for an unknown device."""
+    described = of_cuda_name(device.name)
+    if described is None or case.precision not in described.flops_per_second:
+        return {}
+    return {"bound_seconds": time_bound(_operators(case), described, case.precision).seconds}
+
+
+def time_model(made: Sequence[MemoryRecord], device: str, precision: str) -> TimeModel:
+    """The three constants of step time, fitted to the records of `FITTED_NETWORKS` alone.
+
+    device is a name in ninlab.devices. Raises NinlabError where these records leave a
+    constant open.
+    """
+    steps = [
+        (_operators(record.case), record.measured.median_seconds)
+        for record in made
+        if record.case.precision == precision and record.case.network in FITTED_NETWORKS
+    ]
+    timed = [(operators, seconds) for operators, seconds in steps if seconds is not None]
+    return fit(timed, devices.device(device), precision)
+
+
+def _operators(case: Case) -> tuple[Operator, ...]:
+    network = architecture(case.network)
+    if case.mode == "inference":
+        return inference_operators(network, case.batch_size, case.precision)
+    return training_operators(network, case.batch_size, case.mode, case.precision)
+
+
+def _print_time_models(console: Console, folder: Path, device: Device) -> None:
+    """The constants that the device's records give, and how they predict the other networks."""
+    described = of_cuda_name(device.name)
+    if described is None:
+        return
+    made = [
+        record
+        for record in measurement.load_records(folder)
+        if record.device.slug == device.slug and record.allocator is Allocator.DEFAULT
+    ]
+    for precision in described.flops_per_second:
+        try:
+            model = time_model(made, described.name, precision)
+        except NinlabError as error:
+            console.print(f"{precision}: no prediction of time: {error}")
+            continue
+        errors = [
+            abs(model.seconds(_operators(record.case)) / record.measured.median_seconds - 1)
+            for record in made
+            if record.case.precision == precision
+            and record.case.network not in FITTED_NETWORKS
+            and record.measured.median_seconds is not None
+        ]
+        text = (
+            f"{precision}: {model.compute_efficiency:.0%} of the peak rate, "
+            f"{model.bandwidth_efficiency:.0%} of the bandwidth, "
+            f"{format_seconds(model.seconds_per_call)} a call, "
+            f"fitted on {' and '.join(FITTED_NETWORKS)}"
+        )
+        if errors:
+            text += f"; mean error on {len(errors)} other cases {fmean(errors):.0%}"
+        console.print(text)
 
 
 def _settings(chosen: Sequence[Allocator] | None, on_gpu: bool) -> list[Allocator]:
@@ -213,14 +290,8 @@ def _measured(
 
 def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
     """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
-    network = architecture(case.network)
-    operators = (
-        inference_operators(network, case.batch_size)
-        if case.mode == "inference"
-        else training_operators(network, case.batch_size, case.mode)
-    )
     steps = 2 + measurement.WARM_STEPS + timed_steps + 1  # peaks, warm, timed, traced
-    return steps * sum(operator.flops for operator in operators) / rate
+    return steps * sum(operator.flops for operator in _operators(case)) / rate
 
 
 def _print_plan(
@@ -252,21 +323,22 @@ def _table(made: Sequence[MemoryRecord]) -> Table:
     table = Table(title="measured, and how far the prediction is from it")
     for column in ("network", "batch", "precision", "mode", "allocator"):
         table.add_column(column)
-    for column in ("tensors", "requested", "allocated", "reserved", "step"):
+    for column in ("tensors", "requested", "allocated", "reserved", "step", "at least"):
         table.add_column(column, justify="right")
     for record in made:
         case, measured = record.case, record.measured
         cells = [case.network, str(case.batch_size), case.precision, case.mode, record.allocator]
         if measured.outcome is Outcome.OUT_OF_MEMORY:
-            table.add_row(*cells, "out of memory", "", "", "", "")
+            table.add_row(*cells, "out of memory", *[""] * 5)
             continue
         cells += [_compared(getattr(measured, peak), record.predicted.get(peak)) for peak in PEAKS]
-        seconds = measured.median_seconds
-        table.add_row(*cells, "" if seconds is None else format_seconds(seconds))
+        for seconds in (measured.median_seconds, record.predicted.get("bound_seconds")):
+            cells.append("" if seconds is None else format_seconds(seconds))
+        table.add_row(*cells)
     return table
 
 
-def _compared(measured: int | None, predicted: int | None) -> str:
+def _compared(measured: int | None, predicted: float | None) -> str:
     """The measured bytes, and the relative error of the prediction where there is one."""
     if measured is None:
         return ""
