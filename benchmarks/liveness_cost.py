@@ -1,16 +1,17 @@
 """How long does it take to find the peak memory of a training step on paper?
 
 For each network: the events of the step, the lines of its peak over all batches, and the
-median milliseconds to play the step anew (nothing cached), to find the peak at one batch
-size, to find it for all, and to replay the step twice through the model of the caching
-allocator. Run it with ``python benchmarks/liveness_cost.py [network ...]``.
+milliseconds to play the step anew (nothing cached), to find the peak at one batch size, to
+find it for all, and to replay the step twice through the model of the caching allocator.
+Times are the least of many, so that other work on the machine is left out.
+
+Run it with ``python benchmarks/liveness_cost.py [network ...]``.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from statistics import median
 from time import perf_counter
 
 from ninlab import liveness
@@ -19,19 +20,18 @@ from ninlab.architectures import architecture
 
 NETWORKS = ("lenet", "nin", "alexnet", "vgg11", "vgg16", "vgg19", "googlenet")
 BATCH_SIZE = 128
-REPEATS = 21
+REPEATS = 50
 COLUMNS = ("network", "precision", "events", "lines", "step", "peak", "all peaks", "allocator")
 
 
 def milliseconds(work: Callable[[], object]) -> float:
-    """Median wall time of one call, after one that is not counted."""
-    work()
+    """Wall time of the fastest of `REPEATS` calls."""
     times = []
     for _ in range(REPEATS):
         start = perf_counter()
         work()
         times.append(perf_counter() - start)
-    return 1e3 * median(times)
+    return 1e3 * min(times)
 
 
 def row(name: str, precision: str) -> tuple[str, ...]:

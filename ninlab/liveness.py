@@ -314,7 +314,7 @@ class _Parameter:
 
     layer: str
     block: _Block
-    copy: _Value | None = None  # in autocast's cache
+    copy: _Value | None = None  # the narrow one in autocast's cache
 
 
 @dataclass(slots=True, eq=False)
@@ -637,20 +637,19 @@ class _Step:
 
     def _product(self, layer: Conv | Linear, value: _Value, path: str) -> _Value:
         """A convolution or a linear layer; autocast casts its arguments from right to left."""
-        operands = [
-            self._operand(each, self.compute_bytes) for each in reversed(self.parameters[path])
-        ][::-1]
-        source = self._cast(value, self.compute_bytes)
+        operands = [self._operand(each) for each in reversed(self.parameters[path])]
+        operands.append(self._cast(value, self.compute_bytes))
+        source, weight, *_ = operands = operands[::-1]
         if isinstance(layer, Conv):
             operator, gradients = "convolution", ("convolution_backward",) * 3
         else:
             operator, gradients = ("addmm" if layer.bias else "mm"), ("mm", "mm", "sum")
         result = self._make(operator, prod(self.shapes[path]), self.compute_bytes)
-        saved = [(source.block, "input"), (operands[0].block, "weight_copy")]
+        saved = [(source.block, "input"), (weight.block, "weight_copy")]
         if isinstance(layer, Linear) and source.source is None:
             saved.pop()  # only the gradient of the input would need the weight
-        self.autograd.record(result, zip((source, *operands), gradients, strict=False), saved)
-        self._release(source, *operands)
+        self.autograd.record(result, zip(operands, gradients, strict=False), saved)
+        self._release(source)
         return result
 
     def _batch_norm(self, value: _Value, path: str) -> _Value:
@@ -662,7 +661,7 @@ class _Step:
             size = (self.shapes[path][0] * FLOAT32_BYTES, 0)
             category = Category.ACTIVATION if self.training else Category.TEMPORARY
             mean, deviation = (self.memory.allocate(operator, size, category) for _ in range(2))
-            weights = [self._operand(each, FLOAT32_BYTES) for each in self.parameters[path]]
+            weights = [self._whole(each) for each in self.parameters[path]]
             self.autograd.record(
                 result,
                 [(each, f"{operator}_backward") for each in (value, *weights)],
@@ -673,7 +672,6 @@ class _Step:
                 ],
                 makes_all=by_cudnn,
             )
-            self._release(*weights)
             self.memory.drop(mean)
             self.memory.drop(deviation)
         return result
@@ -713,16 +711,16 @@ class _Step:
         category = Category.TEMPORARY if value.source is None else Category.ACTIVATION
         return self.memory.allocate(operator, size, category)
 
-    def _operand(self, parameter: _Parameter, element_bytes: int) -> _Value:
-        """The parameter in that width; autocast makes a narrow copy once and keeps it."""
-        source = parameter if self.training else None
-        whole = _Value(self.memory.hold(parameter.block), FLOAT32_BYTES, source)
-        if element_bytes == FLOAT32_BYTES:
-            return whole
+    def _whole(self, parameter: _Parameter) -> _Value:
+        """The parameter itself, which needs no holder: it outlives the step."""
+        return _Value(parameter.block, FLOAT32_BYTES, parameter if self.training else None)
+
+    def _operand(self, parameter: _Parameter) -> _Value:
+        """The parameter as a product reads it; autocast makes its narrow copy once and holds it."""
+        if self.compute_bytes == FLOAT32_BYTES:
+            return self._whole(parameter)
         if parameter.copy is None:
-            parameter.copy = self._cast(whole, element_bytes)
-        self._release(whole)
-        self.memory.hold(parameter.copy.block)
+            parameter.copy = self._cast(self._whole(parameter), self.compute_bytes)
         return parameter.copy
 
     def _view(self, value: _Value) -> _Value:

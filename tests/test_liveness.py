@@ -35,7 +35,6 @@ from ninlab.errors import NinlabError, ShapeError, UnknownNameError
 from ninlab.networks import build
 from ninlab.reports import Category, MemoryEvent, Phase, live_bytes, tensor_peak
 from ninlab.resources.modules import load
-from ninlab.resources.saved import kept_for_backward
 from ninlab.resources.timeline import trace_step
 from tests.strategies import architectures
 
@@ -122,7 +121,7 @@ def test_every_byte_lives_as_long_on_paper_as_in_torch(name, precision):
                 assert_equal_steps(paper, run.events, batch_size)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     network=architectures(),
     optimizer=st.sampled_from(OPTIMIZERS),
@@ -191,8 +190,8 @@ def test_autograd_keeps_the_listed_tensors(name, precision, batch_size):
         (line.layer, line.kind, line.constant_bytes + line.bytes_per_image * batch_size)
         for line in lines
     ]
-    run = kept_for_backward(subject(name), batch_size, autocast=precision == "bf16")
-    assert sorted(paper) == sorted((each.layer, each.kind, each.bytes) for each in run)
+    run = trace_step(subject(name), batch_size, autocast=precision == "bf16")
+    assert sorted(paper) == sorted((each.layer, each.kind, each.bytes) for each in run.saved)
 
 
 @given(network=architectures(), batch_size=batch_sizes)
@@ -376,7 +375,6 @@ def test_a_network_never_crosses_itself():
 # ---------------------------------------------------------------- through the allocator
 
 
-@settings(deadline=None)
 @given(timelines(), st.integers(1, 256), st.booleans())
 def test_what_the_allocator_reports_is_at_least_what_the_tensors_ask_for(
     events, batch_size, expandable
@@ -386,7 +384,6 @@ def test_what_the_allocator_reports_is_at_least_what_the_tensors_ask_for(
     assert report.requested_peak_bytes <= report.allocated_peak_bytes <= report.reserved_peak_bytes
 
 
-@settings(deadline=None)
 @given(timelines(), st.integers(1, 256))
 def test_with_expandable_segments_the_step_allocates_its_tensors_in_whole_512_bytes(
     events, batch_size
