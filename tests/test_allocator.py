@@ -180,6 +180,33 @@ def test_the_first_request_maps_pages_of_2_or_20_mebibytes(requested, reserved):
     assert allocator.reserved_bytes == reserved
 
 
+@pytest.mark.parametrize(
+    ("size", "reserved", "reserved_expandable"),
+    [
+        (512, 2 * MIB, 2 * MIB),
+        (MIB, 4 * MIB, 4 * MIB),
+        (MIB + 512, 20 * MIB, 20 * MIB),
+        (10 * MIB - 512, 40 * MIB, 40 * MIB),
+        (10 * MIB + 512, 36 * MIB, 40 * MIB),
+    ],
+)
+def test_a_tensor_copied_and_incremented_reserves_what_pytorch_expects_on_a_gpu(
+    size, reserved, reserved_expandable
+):
+    # The figures that PyTorch's own test_cuda.py demands of a real device, in
+    # test_graph_memory_stats_and_use_result_after_destroy_graph: b = b.clone() + 1, five times.
+    for expandable, expected in ((False, reserved), (True, reserved_expandable)):
+        allocator = CachingAllocator(expandable)
+        b = allocator.allocate(size)
+        for _ in range(5):
+            copied, incremented = allocator.allocate(size), allocator.allocate(size)
+            allocator.release(copied)
+            allocator.release(b)
+            b = incremented
+        assert allocator.reserved_bytes == expected
+        assert allocator.allocated_bytes == size
+
+
 def test_the_smallest_free_block_that_fits_is_taken():
     allocator = CachingAllocator()
     wide, _, narrow, _ = (allocator.allocate(size * KIB) for size in (64, 1, 32, 1))
