@@ -196,6 +196,7 @@ class Scale:
     seeds: int
     textbook_seeds: int
     repair_seeds: int
+    own_rate_seeds: int
     other_precision: Precision | None = None
 
     def recipe(self, learning_rate: float) -> Recipe:
@@ -211,7 +212,10 @@ class Scale:
 def experiments(scale: Scale) -> tuple[Experiment, ...]:
     """Every experiment of the book at that scale, the most wanted first."""
     textbook, fixed = scale.textbook, scale.fixed
-    nets = (fixed, *scale.rivals)
+    # the exercises whose answer a shared rate would decide: the shallowest, the deepest, the widest
+    extremes = (f"{fixed}_{suffix}" for suffix in
+                ("no_1x1", "three_1x1", "8_blocks", "fully_connected"))  # fmt: skip
+    nets = (fixed, *extremes, *scale.rivals)
     repairs = (
         scale.variant(textbook, rate=scale.other_rate, name=f"{textbook}_lr{scale.other_rate:g}"),
         *(
@@ -299,6 +303,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
             tuple(
                 scale.variant(
                     network,
+                    seeds=scale.own_rate_seeds,
                     rate_from=tuple(v.name for v in sweep if v.network == network),
                 )
                 for network in nets
@@ -347,6 +352,7 @@ FULL_SCALE = Scale(
     seeds=2,
     textbook_seeds=5,
     repair_seeds=2,
+    own_rate_seeds=1,
     other_precision=Precision.TF32,
 )
 COMPACT_SCALE = Scale(
@@ -364,6 +370,7 @@ COMPACT_SCALE = Scale(
     seeds=3,
     textbook_seeds=5,
     repair_seeds=5,
+    own_rate_seeds=3,
 )
 
 PLANS: Mapping[str, Plan] = {
