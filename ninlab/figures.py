@@ -134,6 +134,9 @@ def _agreeing(what: str, sources: Mapping[str, object]) -> str:
     return f"{what}: {first}, equal to {equal}." if equal else f"{what}: {first}."
 
 
+_MOST_NAMED = 3
+
+
 def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
     """The line that says where measurements come from: device, date, software, seeds, records.
 
@@ -160,7 +163,10 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
     if len(ids) == 1:
         source = f"record {ids[0]}"
     else:
-        source = f"{len(ids)} records of {_listed(run.experiment for run in runs)}"
+        experiments = {run.experiment for run in runs}
+        few = len(experiments) <= _MOST_NAMED
+        where = _listed(experiments) if few else f"{len(experiments)} experiments"
+        source = f"{len(ids)} records of {where}"
     return f"Measured: {', '.join(parts)}; {source}."
 
 
