@@ -1,0 +1,100 @@
+"""Saved bytes read from autograd's graph against the tensors that torch hands to its hooks."""
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+
+from ninlab.architectures import ARCHITECTURES
+from ninlab.networks import build
+from ninlab.resources import load, profile, trace_step
+from ninlab.resources.loss import cross_entropy, labels_for, scores_of
+
+BATCH_SIZE = 2
+BOOK = ("lenet", "nin", "alexnet", "vgg11", "googlenet", "nin_28_batch_norm", "nin_cifar10")
+TORCHVISION = ("alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2", "densenet121")
+
+
+def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Bytes of the distinct storages that a real forward pass and its loss pack on the CPU."""
+    own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
+    packed: dict[int, torch.UntypedStorage] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            packed[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        scores = scores_of(module.train()(torch.zeros(BATCH_SIZE, *input_shape)))
+        cross_entropy(scores, [each.zero_() for each in labels_for(scores)])
+    return sum(storage.nbytes() for storage in packed.values())
+
+
+def check(module: nn.Module, input_shape: tuple[int, ...]) -> None:
+    real = hooked_bytes(module, input_shape)
+    subject = load(module, input_shape)
+    as_on_cpu = trace_step(subject, BATCH_SIZE, on_cuda=False).saved
+    assert sum(tensor.bytes for tensor in as_on_cpu) == real
+    as_on_cuda = trace_step(subject, BATCH_SIZE).saved
+    masks = sum(tensor.bytes for tensor in as_on_cuda if tensor.kind == "dropout_mask")
+    # A mask is one byte an element on CUDA and a float32 on the CPU.
+    assert sum(tensor.bytes for tensor in as_on_cuda) + 3 * masks == real
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_saved_bytes_are_what_autograd_packs(name):
+    check(build(name), ARCHITECTURES[name].input_shape)
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_saved_bytes_are_what_autograd_packs_in_networks_of_others(name):
+    options = {"init_weights": False} if name in ("googlenet", "vgg11") else {}
+    check(getattr(torchvision.models, name)(weights=None, **options), (3, 224, 224))
+
+
+class Square(torch.autograd.Function):
+    """x * x, with a backward pass written in Python."""
+
+    @staticmethod
+    def forward(context, values):
+        context.save_for_backward(values)
+        return values * values
+
+    @staticmethod
+    def backward(context, gradient):
+        (values,) = context.saved_tensors
+        return 2 * values * gradient
+
+
+class Custom(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 8, 8))
+
+    def forward(self, images):
+        return Square.apply(images * self.scale).flatten(1)
+
+
+def test_what_a_backward_written_in_python_keeps_is_listed():
+    check(Custom(), (1, 8, 8))
+    kept = profile(Custom(), (1, 8, 8), batch_size=BATCH_SIZE).saved_tensors
+    assert [(each.kind, each.bytes) for each in kept if each.layer == ""] == [
+        ("mul_self", BATCH_SIZE * 256),
+        ("square_saved_tensors", BATCH_SIZE * 256),
+    ]
+
+
+def test_bf16_keeps_half_of_each_activation_and_a_copy_of_each_weight():
+    kinds: dict[str, dict[str, int]] = {}
+    for precision in ("fp32", "bf16"):
+        kinds[precision] = {}
+        for each in profile("nin", batch_size=4, precision=precision).saved_tensors:
+            kinds[precision][each.kind] = kinds[precision].get(each.kind, 0) + each.bytes
+    full, half = kinds["fp32"], kinds["bf16"]
+    assert 2 * half["relu_result"] == full["relu_result"]
+    assert half["pool_indices"] == full["pool_indices"]
+    weights = sum(each.numel() for each in build("nin").parameters() if each.dim() == 4)
+    assert half["weight_copy"] == 2 * weights
+    assert "weight_copy" not in full

@@ -1,0 +1,161 @@
+"""CUDA's choices on the meta device against torch's own, made on fake CUDA tensors without a GPU.
+
+A fake tensor says that it is on a CUDA device and has no memory; torch dispatches and
+autocasts it as it would a real one. It cannot run backward without a driver, so it serves
+as the oracle of the forward pass and the loss: same operators, same results, same tensors
+kept for backward.
+"""
+
+from contextlib import contextmanager
+
+import pytest
+import torch
+import torchvision
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ninlab.architectures import ARCHITECTURES
+from ninlab.networks import build
+from ninlab.reports import tensor_peak
+from ninlab.resources import load, trace_step
+from ninlab.resources.cuda import as_on_cuda
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.cuda.is_built(), reason="this torch does not know CUDA's operators"
+)
+
+WITHOUT_MEMORY = ("prim::", "aten::detach", "aten::view")
+"""Operators that the fake device adds or drops: questions, and views."""
+
+
+class Mixed(nn.Module):
+    """Operators of every autocast policy that the networks below leave out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(8)
+        self.groups = nn.GroupNorm(2, 4)
+        self.linear = nn.Linear(8, 8, bias=False)
+        self.project = nn.Conv2d(3, 4, 3, padding=1)
+
+    def forward(self, images):
+        features = self.groups(self.project(images))
+        wide = nn.functional.interpolate(features, scale_factor=2.0)
+        pooled = nn.functional.adaptive_avg_pool2d(wide, 8)
+        scores = torch.softmax(self.norm(self.linear(pooled)), dim=-1)
+        mixed = torch.einsum("bchw,bcwk->bchk", scores, pooled) @ pooled.mT
+        gated = mixed * torch.sigmoid(pooled) + (pooled.float() ** 2).exp()
+        joined = torch.cat([gated, pooled], dim=1)
+        dropped = nn.functional.dropout(joined, 0.1)
+        total = dropped.sum(dim=(2, 3)) + joined.mean((2, 3)).cumsum(1)
+        return torch.addcmul(total, total, total.to(torch.bfloat16).float())
+
+
+def torchvision_builder(name):
+    options = {"init_weights": False, "aux_logits": False} if name == "googlenet" else {}
+    return lambda: getattr(torchvision.models, name)(weights=None, **options)
+
+
+NETWORKS = {
+    name: ((lambda name=name: build(name, device=torch.get_default_device())), architecture)
+    for name, architecture in (
+        (name, ARCHITECTURES[name].input_shape)
+        for name in ("lenet", "nin", "alexnet", "googlenet_28", "nin_28_batch_norm")
+    )
+} | {
+    "mixed": (Mixed, (3, 8, 8)),
+    **{
+        f"torchvision {name}": (torchvision_builder(name), (3, 64, 64))
+        for name in ("googlenet", "resnet18", "mobilenet_v2", "squeezenet1_0", "efficientnet_b0")
+    },
+}
+
+
+class Log(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        name = func._schema.name
+        if not name.startswith(WITHOUT_MEMORY):
+            results = result if isinstance(result, list | tuple) else [result]
+            self.calls.append((name, [(each.shape, each.dtype) for each in results]))
+        return result
+
+
+@contextmanager
+def torchs_own_autocast(enabled):
+    """torch.autocast, which refuses to start where there is no GPU, by hand."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", enabled)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        torch.autocast_decrement_nesting()
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
+
+
+def forward_and_loss(make, input_shape, device, choices):
+    """The operators that ran, with their results, and the bytes and dtypes that autograd kept."""
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        kept.setdefault(storage._cdata, (storage.nbytes(), str(tensor.dtype), storage))
+        return tensor
+
+    with torch.device(device):
+        module = make()
+        images = torch.empty(4, *input_shape)
+        labels = torch.empty(4, dtype=torch.int64)
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept), Log() as log, choices:
+        nn.functional.cross_entropy(module(images), labels)
+    return log.calls, sorted(tuple(each[:2]) for each in kept.values())
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["fp32", "bf16"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_forward_pass_is_that_of_a_cuda_device(name, autocast):
+    make, input_shape = NETWORKS[name]
+    with FakeTensorMode():
+        on_cuda = forward_and_loss(make, input_shape, "cuda", torchs_own_autocast(autocast))
+    on_meta = forward_and_loss(make, input_shape, "meta", as_on_cuda(autocast=autocast))
+    assert on_meta == on_cuda
+
+
+def test_choices_end_with_their_region_and_leave_other_tensors_alone():
+    values = torch.ones(2, 2)
+    with as_on_cuda(autocast=True):
+        product = values.to("meta") @ values.to("meta")
+    assert product.dtype is torch.bfloat16
+    assert (values.to("meta") @ values.to("meta")).dtype is torch.float32
+
+
+def test_attention_is_named_because_cuda_has_another_one():
+    class Attention(nn.Module):
+        def forward(self, images):
+            tokens = images.flatten(2)
+            return nn.functional.scaled_dot_product_attention(tokens, tokens, tokens)
+
+    step = trace_step(load(Attention(), (4, 8, 8)), 2, training=False)
+    assert step.unmodeled == {"aten::scaled_dot_product_attention": 1}
+
+
+@pytest.mark.parametrize("name", ["nin", "alexnet", "googlenet", "nin_28_batch_norm"])
+def test_channels_last_lays_bytes_out_otherwise_and_needs_no_more_of_them(name):
+    """Gradients are laid out as their weights, so that they are taken and not copied."""
+    subject = load(name)
+    peaks = [
+        tensor_peak(
+            trace_step(subject, 4, autocast=autocast, channels_last=channels_last).events, 4
+        ).tensor_peak_bytes
+        for autocast in (False, True)
+        for channels_last in (False, True)
+    ]
+    assert peaks[0] == peaks[1]
+    assert peaks[2] == peaks[3]
