@@ -90,7 +90,7 @@ CATEGORY_COLORS: Mapping[Category, str] = {
     Category.OPTIMIZER_STATE: "#786c24",
     Category.ACTIVATION: "#d87818",
     Category.TEMPORARY: "#009c60",
-    Category.WORKSPACE: "#c05060",
+    Category.WORKSPACE: "#6e32fa",
     Category.INPUT: NEUTRAL,
 }
 
