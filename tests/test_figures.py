@@ -1,0 +1,471 @@
+"""A figure shows the numbers that it was given, says where they are from, and can be read in
+the light and in the dark, on a phone, and with each kind of color blindness.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
+from inspect import get_annotations, isfunction
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ninlab import figures, formulas, liveness, roofline
+from ninlab.architectures import ARCHITECTURES, Conv, Linear, ReLU, architecture, nin_block
+from ninlab.errors import NinlabError
+from ninlab.records import EpochResult, Outcome, RunRecord
+from ninlab.reports import Category, tensor_peak
+from ninlab.units import format_bytes
+from tests.test_records import A_RECORD
+
+drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
+
+NETWORKS = ("nin", "alexnet", "vgg11")
+SOURCE = "Counted: paper."
+
+
+def run(name: str, seed: int, accuracies: list[float], outcome: Outcome = Outcome.FINISHED):
+    """A record of a run that went through these test accuracies, one an epoch of 2 s."""
+    epochs = tuple(
+        EpochResult(epoch, value, 1.0, value, 1.0, 0, 2.0, 0.1)
+        for epoch, value in enumerate(accuracies, start=1)
+    )
+    return replace(
+        A_RECORD,
+        name=name,
+        seed=seed,
+        outcome=outcome,
+        epochs=epochs,
+        recipe=replace(A_RECORD.recipe, epochs=len(epochs)),
+    )
+
+
+@cache
+def steps(name: str):
+    return liveness.timeline(architecture(name))
+
+
+def peaks(name: str) -> dict[int, int]:
+    return {batch: liveness.peak_bytes(steps(name), batch) for batch in (1, 8, 64)}
+
+
+RUNS = [run("a", 0, [0.5, 0.8]), run("a", 1, [0.6, 0.7]), run("b", 0, [0.1, 0.1], Outcome.STUCK)]
+ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
+    "bars": lambda: figures.bars(
+        figures.Quantity("Parameters", dict.fromkeys(NETWORKS, 10)), provenance=SOURCE
+    ),
+    "predicted_and_measured": lambda: figures.predicted_and_measured(
+        [figures.Pair("NiN", 10, 12, "nin")], provenance=SOURCE
+    ),
+    "shares_by_layer": lambda: figures.shares_by_layer(NETWORKS, provenance=SOURCE),
+    "shape_funnel": lambda: figures.shape_funnel("nin", provenance=SOURCE),
+    "diagram": lambda: figures.diagram(*map(figures.Column.of, NETWORKS)),
+    "training_curves": lambda: figures.training_curves(RUNS),
+    "endings": lambda: figures.endings({"both": RUNS[:2]}, chance=0.1),
+    "learning_rates": lambda: figures.learning_rates(RUNS),
+    "memory_timeline": lambda: figures.memory_timeline(steps("nin"), 8, provenance=SOURCE),
+    "memory_by_batch": lambda: figures.memory_by_batch(
+        {name: peaks(name) for name in NETWORKS},
+        provenance=SOURCE,
+        measured={"nin": {8: 80_000_000}},
+        devices={"small": 2**30},
+    ),
+    "intensities": lambda: figures.intensities(
+        {name: roofline.training_operators(architecture(name), 8) for name in NETWORKS},
+        {"a device": 20.0, "another": 300.0},
+        provenance=SOURCE,
+    ),
+    "rate_by_macs": lambda: figures.rate_by_macs(RUNS, {"nin_28": "NiN"}),
+}
+each = pytest.mark.parametrize("draw", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
+
+
+# ---------------------------------------------------------------- colors
+
+PAGES = {"light": "#ffffff", "dark": "#121212"}
+NON_TEXT_CONTRAST = 3.0  # WCAG 2.2, success criterion 1.4.11
+TOLD_APART = 12.0
+"""CIE 1976 color difference; 2.3 is just noticeable side by side (Sharma 2003), dots and thin lines
+need several times that. Every figure also labels its series with text."""
+
+# Machado, Oliveira and Fernandes 2009, severity 1, for linear RGB.
+VISION = {
+    "normal": np.eye(3),
+    "protanopia": np.array(
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ]
+    ),
+    "deuteranopia": np.array(
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ]
+    ),
+    "tritanopia": np.array(
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ]
+    ),
+}
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+WHITE = np.array([0.95047, 1.0, 1.08883])
+PALETTES = {
+    "networks": set(figures.NETWORK_COLORS.values()),
+    "memory": set(figures.CATEGORY_COLORS.values()),
+}
+
+
+def linear_rgb(color: str) -> np.ndarray:
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def contrast(one: str, other: str) -> float:
+    darker, lighter = sorted(float(XYZ[1] @ linear_rgb(color)) for color in (one, other))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def lab(color: str, vision: str) -> np.ndarray:
+    xyz = XYZ @ np.clip(VISION[vision] @ linear_rgb(color), 0, 1) / WHITE
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_every_network_has_a_color():
+    assert set(figures.NETWORK_COLORS) == set(ARCHITECTURES)
+
+
+def test_the_networks_that_are_compared_have_colors_of_their_own():
+    compared = ("nin", "nin_fixed", "alexnet", "vgg11", "googlenet", "lenet")
+    assert len({figures.NETWORK_COLORS[name] for name in compared}) == len(compared)
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_color_stands_out_from_the_page(palette, page):
+    for color in PALETTES[palette]:
+        assert contrast(color, PAGES[page]) >= NON_TEXT_CONTRAST, color
+
+
+@pytest.mark.parametrize("palette", PALETTES)
+@pytest.mark.parametrize("vision", VISION)
+def test_two_colors_of_a_figure_are_told_apart(palette, vision):
+    for one, other in combinations(sorted(PALETTES[palette]), 2):
+        difference = float(np.linalg.norm(lab(one, vision) - lab(other, vision)))
+        assert difference >= TOLD_APART, (one, other)
+
+
+# ---------------------------------------------------------------- every figure
+
+
+def keys_below(value: Any, path: tuple[str, ...] = ()):
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from keys_below(inner, (*path, key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_below(inner, path)
+    else:
+        yield path, value
+
+
+def test_every_kind_of_figure_is_tested_here():
+    kinds = {
+        name
+        for name, function in vars(figures).items()
+        if isfunction(function)
+        and not name.startswith("_")
+        and get_annotations(function).get("return") == "go.Figure"
+    }
+    assert kinds == set(ONE_OF_EACH)
+
+
+@each
+def test_a_figure_leaves_text_and_paper_to_the_theme(draw):
+    content = json.loads(draw().to_json())
+    content["layout"].pop("template", None)  # of notebooks; the book puts its own in its place
+    for path, _ in keys_below(content):
+        assert path[-1] not in ("paper_bgcolor", "plot_bgcolor", "bgcolor")
+        assert path[-2:] not in (("font", "color"), ("tickfont", "color"), ("textfont", "color"))
+
+
+@each
+def test_a_figure_knows_its_height_before_it_is_drawn(draw):
+    assert draw().layout.height > 0
+
+
+@each
+def test_what_a_figure_draws_can_be_pointed_at(draw):
+    for trace in draw().data:
+        assert trace.hoverinfo in ("text", "skip")
+        if trace.hoverinfo == "text":
+            texts = [trace.hovertext] if isinstance(trace.hovertext, str) else trace.hovertext
+            assert all(texts)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ONE_OF_EACH if kind != "diagram"])
+def test_a_figure_of_numbers_says_where_they_are_from(kind):
+    assert ONE_OF_EACH[kind]().layout.meta["provenance"].endswith(".")
+
+
+# ---------------------------------------------------------------- provenance
+
+
+@given(st.dictionaries(st.text(min_size=1), st.integers(), min_size=1))
+def test_equal_counts_are_said_to_be_equal(counts):
+    assert figures.counted({"paper": counts}) == "Counted: paper."
+    both = {"paper": counts, "fvcore": dict(counts)}
+    assert figures.counted(both) == "Counted: paper, equal to fvcore."
+    assert figures.predicted(both) == "Predicted: paper, equal to fvcore."
+
+
+@given(st.integers(), st.integers(min_value=1))
+def test_counters_that_differ_have_no_line_of_provenance(count, difference):
+    with pytest.raises(NinlabError, match="fvcore says"):
+        figures.counted({"paper": count, "fvcore": count + difference})
+
+
+def test_a_measurement_names_device_date_software_and_record():
+    line = figures.measured([A_RECORD])
+    for part in ("processor", "2026-01-01", "torch 2.11", "one seed", A_RECORD.id):
+        assert part in line
+
+
+def test_unequal_numbers_of_seeds_are_said():
+    runs = [*RUNS[:2], replace(A_RECORD, name="b")]
+    assert "median of 1 to 2 seeds" in figures.measured(runs)
+
+
+def test_nothing_measured_is_no_measurement():
+    with pytest.raises(NinlabError, match="no record"):
+        figures.measured([])
+
+
+# ---------------------------------------------------------------- bars
+
+counts = st.dictionaries(st.sampled_from(NETWORKS), st.integers(0, 10**12), min_size=1)
+
+
+@drawing
+@given(counts, st.booleans())
+def test_bars_show_every_value_once_from_the_largest_down(values, measured):
+    quantity = figures.Quantity("Parameters", values, measured=measured)
+    (trace,) = figures.bars(quantity, provenance=SOURCE).data
+    assert list(trace.x) == sorted(values.values(), reverse=True)
+    assert all(f"{value:,}" in text for value, text in zip(trace.x, trace.hovertext, strict=True))
+
+
+@drawing
+@given(counts)
+def test_counted_bars_are_hollow_and_measured_ones_solid(values):
+    for measured in (False, True):
+        quantity = figures.Quantity("Parameters", values, measured=measured)
+        (trace,) = figures.bars(quantity, provenance=SOURCE).data
+        for inside, line in zip(trace.marker.color, trace.marker.line.color, strict=True):
+            assert (inside == line) is measured
+
+
+@drawing
+@given(st.lists(counts, min_size=2, max_size=4))
+def test_panels_of_bars_keep_one_order(panels):
+    names = sorted(panels[0])
+    quantities = [
+        figures.Quantity(f"panel {i}", {name: panel.get(name, 0) for name in names})
+        for i, panel in enumerate(panels)
+    ]
+    figure = figures.bars(*quantities, provenance=SOURCE)
+    labels = {axis.ticktext for axis in figure.select_yaxes()}
+    assert len(labels) == 1
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_shares_of_the_layers_add_up_to_the_network(name):
+    figure = figures.shares_by_layer([name], provenance=SOURCE)
+    for trace in figure.data:
+        assert math.fsum(trace.x) == pytest.approx(1, abs=1e-12)
+    network = ARCHITECTURES[name]
+    weighted = [cost for cost in formulas.layer_costs(network) if cost.parameters]
+    assert [list(axis.tickvals) for axis in figure.select_yaxes()] == [
+        list(range(len(weighted)))
+    ] * 2
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_funnel_begins_at_the_image_and_ends_at_the_classes(name):
+    side, channels = figures.shape_funnel(name, provenance=SOURCE).data
+    network = ARCHITECTURES[name]
+    assert (channels.x[0], side.x[0]) == network.input_shape[:2]
+    assert channels.x[-1] == network.num_classes
+
+
+# ---------------------------------------------------------------- diagrams
+
+DRAWN_ALONE = {"Conv", "Linear", "MaxPool", "AvgPool", "GlobalAvgPool", "Dropout", "BatchNorm"}
+
+
+Box = tuple[float, float, float, float]  # left, right, top, bottom
+
+
+def boxes(figure: go.Figure) -> list[Box]:
+    shapes = figure.to_plotly_json()["layout"]["shapes"]
+    return [(s["x0"], s["x1"], s["y0"], s["y1"]) for s in shapes if "fillcolor" in s]
+
+
+def overlap(one: Box, other: Box) -> bool:
+    return one[0] < other[1] and other[0] < one[1] and one[2] < other[3] and other[2] < one[3]
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_diagram_has_one_box_for_each_layer_that_is_drawn_alone(name):
+    figure = figures.diagram(figures.Column.of(name))
+    leaves = [type(leaf).__name__ for _, leaf in ARCHITECTURES[name].named_leaves()]
+    assert len(boxes(figure)) == sum(leaf in DRAWN_ALONE for leaf in leaves)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_the_boxes_of_a_diagram_do_not_overlap_and_stay_inside(name):
+    figure = figures.diagram(figures.Column.of(name), figures.Column.of("nin"))
+    for one, other in combinations(boxes(figure), 2):
+        assert not overlap(one, other)
+    bottom, top = figure.layout.yaxis.range
+    for left, right, upper, lower in boxes(figure):
+        assert 0 <= left < right <= 2
+        assert top <= upper < lower <= bottom
+
+
+def test_a_convolution_without_a_relu_says_so():
+    texts = [
+        figures.diagram(figures.Column.of_block(block, (3, 8, 8), "nin")).data[0].text
+        for block in (nin_block("b", 4, 3), nin_block("b", 4, 3, last_relu=False))
+    ]
+    assert [sum("no ReLU" in text for text in column) for column in texts] == [0, 1]
+
+
+def test_every_layer_has_words_of_its_own():
+    layers = {type(leaf): leaf for net in ARCHITECTURES.values() for _, leaf in net.named_leaves()}
+    words = [figures.describe(layer) for layer in layers.values()]
+    assert len(set(words)) == len(words)
+    assert figures.describe(Conv(96, 11, stride=4)) == "11×11 conv 96 /4"
+    assert figures.describe(Conv(8, 3, groups=2)) == "3×3 conv 8 in 2 groups"
+    assert figures.describe(Linear(10)) == "linear 10"
+    assert figures.describe(ReLU()) == "ReLU"
+
+
+# ---------------------------------------------------------------- training
+
+histories = st.lists(st.lists(st.floats(0, 1), min_size=3, max_size=3), min_size=1, max_size=5)
+
+
+def series(figure: go.Figure, label: str) -> Any:
+    return next(trace for trace in figure.data if trace.name == label)
+
+
+@drawing
+@given(histories)
+def test_the_median_lies_in_the_band_of_its_seeds(accuracies):
+    runs = [run("nin", seed, values) for seed, values in enumerate(accuracies)]
+    figure = figures.training_curves(runs)
+    band, line = figure.data
+    high, low = band.y[:3], band.y[3:][::-1]
+    for i, middle in enumerate(line.y):
+        assert low[i] <= middle <= high[i]
+        assert (low[i], high[i]) == (min(v[i] for v in accuracies), max(v[i] for v in accuracies))
+
+
+@drawing
+@given(histories, st.sampled_from([Outcome.STUCK, Outcome.DIVERGED]))
+def test_a_failed_run_is_drawn_and_moves_no_median(accuracies, outcome):
+    runs = [run("nin", seed, values) for seed, values in enumerate(accuracies)]
+    failed = run("nin", len(runs), [0.1, 0.1, 0.1], outcome)
+    without, with_it = (figures.training_curves(some) for some in (runs, [*runs, failed]))
+    label = without.data[1].name
+    assert series(with_it, label).y == series(without, label).y
+    (cross,) = [trace for trace in with_it.data if trace.name and str(outcome) in trace.name]
+    assert list(cross.y) == [0.1, 0.1, 0.1]
+    assert cross.marker.symbol == "x"
+
+
+def test_curves_may_run_over_epochs_images_and_seconds():
+    runs = [run("nin", 0, [0.5, 0.6])]
+    ends = {
+        against: series(figures.training_curves(runs, against=against), "NiN at 28x28").x
+        for against in ("epoch", "images", "seconds")
+    }
+    batch = A_RECORD.recipe.batch_size
+    images = A_RECORD.data_set.train_images // batch * batch
+    assert ends == {"epoch": (1, 2), "images": (images, 2 * images), "seconds": (2.0, 4.0)}
+
+
+def test_seven_series_are_refused():
+    with pytest.raises(NinlabError, match="7 series"):
+        figures.training_curves([run(f"run{i}", 0, [0.5]) for i in range(7)])
+
+
+def test_an_unknown_quantity_is_refused_with_the_known_ones():
+    with pytest.raises(NinlabError, match="test_accuracy"):
+        figures.training_curves(RUNS, "accuracy")
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 2)), min_size=1, max_size=6))
+def test_labels_at_the_ends_of_lines_never_meet(ends):
+    ends.sort()
+    heights = [0.08 * lines for _, lines in ends]
+    places = figures._moved_apart([y for y, _ in ends], heights, top=1.0)
+    for i in range(1, len(places)):
+        assert places[i] - places[i - 1] >= (heights[i] + heights[i - 1]) / 2 - 1e-9
+    assert places[-1] + heights[-1] / 2 <= 1 + 1e-9
+
+
+def test_variants_of_one_color_have_signs_of_their_own():
+    runs: list[RunRecord] = [
+        replace(run(name, 0, [0.5, 0.6]), network=name)
+        for name in ("nin_fixed", "nin_fixed_no_1x1", "nin_fixed_3x3")
+    ]
+    lines = [t for t in figures.training_curves(runs).data if t.mode == "lines+markers"]
+    assert len({trace.line.color for trace in lines}) == 1
+    assert len({trace.marker.symbol for trace in lines}) == 3
+
+
+# ---------------------------------------------------------------- memory
+
+
+@drawing
+@given(st.sampled_from(NETWORKS), st.integers(1, 256))
+def test_the_stack_of_categories_reaches_the_peak_of_the_step(name, batch_size):
+    figure = figures.memory_timeline(steps(name), batch_size, provenance=SOURCE)
+    stack = [trace for trace in figure.data if trace.stackgroup]
+    heights = np.sum([trace.y for trace in stack], axis=0)
+    peak = tensor_peak(steps(name), batch_size).tensor_peak_bytes
+    # MiB as floats: sums of a handful of exactly represented terms below 2**53 bytes
+    assert heights.max() * 2**20 == pytest.approx(peak, rel=1e-12)
+    assert any(format_bytes(peak) in note.text for note in figure.layout.annotations)
+    assert {trace.line.color for trace in stack} <= set(figures.CATEGORY_COLORS.values())
+
+
+def test_every_category_of_memory_has_a_color():
+    assert set(figures.CATEGORY_COLORS) == set(Category)
+
+
+def test_predictions_are_dashed_and_measurements_are_dots():
+    figure = ONE_OF_EACH["memory_by_batch"]()
+    for trace in figure.data:
+        if trace.name.endswith("predicted"):
+            assert (trace.mode, trace.line.dash) == ("lines", "dash")
+        else:
+            assert trace.mode == "markers"
+    assert sum(trace.mode == "markers" for trace in figure.data) == 1
