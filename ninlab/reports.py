@@ -117,6 +117,28 @@ def tensor_peak(events: Sequence[MemoryEvent], batch_size: int) -> MemoryReport:
     )
 
 
+def peak_by_layer(events: Sequence[MemoryEvent], batch_size: int) -> dict[str, int]:
+    """Bytes at the tensor peak by the layer that allocated them, the largest first.
+
+    They add up to the peak; "" has what belongs to no layer, such as the batch.
+    """
+    curve = live_bytes(events, batch_size)
+    owners: dict[int, str] = {}
+    by_layer: Counter[str] = Counter()
+    for event in events[: curve.index(max(curve)) + 1]:
+        owner = owners.setdefault(event.block, event.layer)
+        by_layer[owner] += _change(event, batch_size)
+    return {name: count for name, count in by_layer.most_common() if count}
+
+
+def peak_by_phase(events: Sequence[MemoryEvent], batch_size: int) -> dict[str, int]:
+    """The largest sum of live tensors within each phase of the step, in order."""
+    peaks: dict[str, int] = {}
+    for event, live in zip(events, live_bytes(events, batch_size), strict=True):
+        peaks[event.phase] = max(live, peaks.get(event.phase, 0))
+    return peaks
+
+
 def _change(event: MemoryEvent, batch_size: int) -> int:
     if event.category is Category.WORKSPACE:
         return 0

@@ -1,22 +1,48 @@
-"""``resources``: what do these networks cost?"""
+"""``resources``: what do these networks cost, and where do they fit?"""
 
 from __future__ import annotations
 
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from itertools import permutations
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from ninlab.reports import NetworkCost
-from ninlab.resources import OPTIMIZERS, PRECISIONS, profile
-from ninlab.units import format_bytes, format_count, format_shape, parse_shape
+from ninlab import liveness
+from ninlab.devices import DEVICES
+from ninlab.errors import NinlabError
+from ninlab.reports import (
+    MemoryEvent,
+    MemoryReport,
+    NetworkCost,
+    peak_by_layer,
+    peak_by_phase,
+    tensor_peak,
+)
+from ninlab.resources import (
+    OPTIMIZERS,
+    PRECISIONS,
+    Subject,
+    load,
+    profile,
+    trace_batches,
+    trace_step,
+)
+from ninlab.units import (
+    format_bytes,
+    format_count,
+    format_shape,
+    parse_bytes,
+    parse_shape,
+)
 
 NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
 
@@ -27,6 +53,24 @@ class Format(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
+
+
+class By(StrEnum):
+    """How the bytes of the training peak are divided."""
+
+    CATEGORY = "category"
+    LAYER = "layer"
+    PHASE = "phase"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was asked about one network; what was not asked is None."""
+
+    cost: NetworkCost
+    divided: Mapping[str, int] | None  # bytes of the training peak
+    largest_batch: Mapping[str, int] | None  # training and inference
+    sweep: Sequence[Mapping[str, int]] | None  # peaks by batch size
 
 
 def resources(
@@ -48,102 +92,290 @@ def resources(
     optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "sgd",
     precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "fp32",
     device: Annotated[
-        str | None, typer.Option(help="Add the scratch memory of that device, as h100.")
+        str | None,
+        typer.Option(help="Add that device's scratch memory and allocator, as h100."),
+    ] = None,
+    torch_version: Annotated[
+        str | None,
+        typer.Option("--torch", help="The torch release whose scratch memory to take, as 2.11."),
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="One row a layer.")] = False,
+    by: Annotated[
+        By | None, typer.Option("--by", help="Divide the bytes of the training peak.")
+    ] = None,
+    fit: Annotated[
+        str | None, typer.Option(help="Find the largest batch for that much memory, as 16GiB.")
+    ] = None,
+    batches: Annotated[
+        str | None,
+        typer.Option(help="Peaks at these batch sizes, as 1,16,128, and where networks cross."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(help="Write the memory over one step as a page, as out.html.")
+    ] = None,
     output: Annotated[
         Format, typer.Option("--format", help="How to write the answer.")
     ] = Format.TABLE,
 ) -> None:
-    """Count what networks cost: parameters, computation, and memory for training and prediction."""
+    """Count what networks cost: parameters, computation, memory for training and prediction."""
     shape = None if input_shape is None else parse_shape(input_shape)
-    costs = [
-        profile(network, shape, batch_size, optimizer, precision, device) for network in networks
-    ]
+    memory = None if fit is None else parse_bytes(fit)
+    sizes = None if batches is None else _batch_sizes(batches)
+    options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision == "bf16"}
+    answers = []
+    growth: dict[str, tuple[MemoryEvent, ...]] = {}
+    for network in networks:
+        cost = profile(
+            network, shape, batch_size, optimizer, precision, device, torch_version=torch_version
+        )
+        subject = load(network, shape)
+        if sizes is not None and len(networks) > 1:
+            growth[network] = trace_batches(subject, **options)
+        answers.append(
+            Answer(
+                cost,
+                None if by is None else _divided(cost, by),
+                None if memory is None else _largest_batch(subject, memory, options),
+                None if sizes is None else _sweep(subject, sizes, options),
+            )
+        )
+    if plot is not None:
+        _write_page(plot, [answer.cost for answer in answers])
+    crossings = _crossings(growth)
     if output is Format.JSON:
-        typer.echo(json.dumps({"networks": [_to_json(cost, layers) for cost in costs]}, indent=2))
+        found = {"networks": [_as_json(answer, layers, by) for answer in answers]}
+        if sizes is not None:
+            found["crossings"] = crossings
+        typer.echo(json.dumps(found, indent=2))
     elif output is Format.CSV:
-        _write_csv(_flat_layers(costs) if layers else map(_flat, costs))
+        _write_csv(answers, layers, by)
     else:
-        _print_tables(costs, layers)
+        _print_tables(answers, layers, by, memory, crossings)
 
 
-def _to_json(cost: NetworkCost, layers: bool) -> dict[str, Any]:
-    content = cost.to_json()
+# ---------------------------------------------------------------- what beside the costs is asked
+
+
+def _batch_sizes(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise NinlabError(
+            f"{text!r} is no list of batch sizes; write whole numbers of at least 1, as 1,16,128"
+        )
+    return [int(part) for part in parts]
+
+
+def _divided(cost: NetworkCost, by: By) -> Mapping[str, int]:
+    if by is By.CATEGORY:
+        return cost.training.by_category
+    divide = peak_by_layer if by is By.LAYER else peak_by_phase
+    return divide(cost.training_events, cost.batch_size)
+
+
+def _peak(subject: Subject, batch_size: int, options: Any, *, training: bool) -> int:
+    events = trace_step(subject, batch_size, training=training, **options).events
+    peak = tensor_peak(events, batch_size).tensor_peak_bytes
+    assert peak is not None
+    return peak
+
+
+def _largest_batch(subject: Subject, memory: int, options: Any) -> dict[str, int]:
+    """The largest batch whose tensors fit into the memory; 0 where not one image does."""
+    largest = {}
+    for name, training in (("training", True), ("inference", False)):
+        events = trace_batches(subject, training=training, **options)
+        batch_size = liveness.largest_batch(events, memory)
+        if batch_size < 2:  # the events hold from two images on
+            batch_size = int(_peak(subject, 1, options, training=training) <= memory)
+        largest[name] = batch_size
+    return largest
+
+
+def _sweep(subject: Subject, sizes: Sequence[int], options: Any) -> list[dict[str, int]]:
+    return [
+        {
+            "batch_size": size,
+            "training_tensor_peak_bytes": _peak(subject, size, options, training=True),
+            "inference_tensor_peak_bytes": _peak(subject, size, options, training=False),
+        }
+        for size in sizes
+    ]
+
+
+def _crossings(growth: Mapping[str, Sequence[MemoryEvent]]) -> list[dict[str, Any]]:
+    """From which batch size on does one network always need more training memory than another?"""
+    return [
+        {"network": first, "needs_more_than": second, "from_batch_size": batch_size}
+        for first, second in permutations(growth, 2)
+        if (batch_size := liveness.crossing(growth[first], growth[second])) is not None
+    ]
+
+
+def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
+    from ninlab import figures  # Plotly takes as long to load as everything else here
+
+    parts = [
+        figures.memory_timeline(
+            cost.training_events,
+            cost.batch_size,
+            provenance=figures.predicted({"traced operators": cost.training.tensor_peak_bytes}),
+        )
+        .update_layout(title=f"{cost.network}, {cost.optimizer}, {cost.precision}")
+        .to_html(full_html=False, include_plotlyjs=cost is costs[0])
+        for cost in costs
+    ]
+    page = "<!doctype html><html><head><meta charset='utf-8'></head><body>{}</body></html>"
+    try:
+        path.write_text(page.format("".join(parts)), encoding="utf-8")
+    except OSError as error:
+        raise NinlabError(
+            f"cannot write the figure to {str(path)!r}: {error.strerror}; name a file in a folder "
+            "that exists"
+        ) from error
+
+
+# ---------------------------------------------------------------- JSON and CSV
+
+
+def _as_json(answer: Answer, layers: bool, by: By | None) -> dict[str, Any]:
+    content = answer.cost.to_json()
     if layers:
         content["layers"] = [
-            row | {"output_shape": list(row["output_shape"])} for row in _layer_rows(cost)
+            row | {"output_shape": list(row["output_shape"])} for row in _layer_rows(answer.cost)
         ]
+    if answer.divided is not None:
+        content[f"training_peak_by_{by}"] = dict(answer.divided)
+    if answer.largest_batch is not None:
+        content["largest_batch"] = dict(answer.largest_batch)
+    if answer.sweep is not None:
+        content["sweep"] = list(answer.sweep)
     return content
-
-
-def _flat(cost: NetworkCost) -> dict[str, Any]:
-    """The JSON object as one row: ``training.at`` for what is nested."""
-    row: dict[str, Any] = {}
-    for name, value in cost.to_json().items():
-        if name in ("training", "inference"):
-            row |= {f"{name}.{key}": count for key, count in value.items()}
-        elif name == "input_shape":
-            row[name] = format_shape(cost.input_shape)
-        elif name == "unsupported_operators":
-            row[name] = " ".join(value)
-        else:
-            row[name] = value
-    return row
 
 
 def _layer_rows(cost: NetworkCost) -> list[dict[str, Any]]:
     return [asdict(layer) | {"flops": layer.flops} for layer in cost.layer_costs]
 
 
-def _flat_layers(costs: Iterable[NetworkCost]) -> Iterable[dict[str, Any]]:
-    for cost in costs:
-        for row in _layer_rows(cost):
-            shape = format_shape(row["output_shape"])
-            yield {"network": cost.network, **row, "output_shape": shape}
-
-
-def _write_csv(rows: Iterable[Mapping[str, Any]]) -> None:
-    rows = list(rows)
+def _write_csv(answers: Sequence[Answer], layers: bool, by: By | None) -> None:
+    asked = [
+        name
+        for name, is_asked in (
+            ("--layers", layers),
+            ("--by", by is not None),
+            ("--batches", answers[0].sweep is not None),
+        )
+        if is_asked
+    ]
+    if len(asked) > 1:
+        raise NinlabError(
+            f"csv holds one table, not those of {' and '.join(asked)}; "
+            "ask for one of them, or for --format json"
+        )
+    rows = [row for answer in answers for row in _csv_rows(answer, layers, by)]
     writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
 
 
-def _print_tables(costs: list[NetworkCost], layers: bool) -> None:
+def _csv_rows(answer: Answer, layers: bool, by: By | None) -> Iterable[dict[str, Any]]:
+    network = {"network": answer.cost.network}
+    if layers:
+        for row in _layer_rows(answer.cost):
+            yield network | row | {"output_shape": format_shape(row["output_shape"])}
+    elif answer.divided is not None:
+        for name, count in answer.divided.items():
+            yield network | {str(by): name, "bytes": count}
+    elif answer.sweep is not None:
+        for point in answer.sweep:
+            yield network | dict(point)
+    else:
+        yield _flat(answer)
+
+
+def _flat(answer: Answer) -> dict[str, Any]:
+    """The JSON object as one row: ``training.at`` for what is nested."""
+    row: dict[str, Any] = {}
+    for name, value in answer.cost.to_json().items():
+        if name in ("training", "inference"):
+            row |= {f"{name}.{key}": count for key, count in value.items()}
+        elif name == "input_shape":
+            row[name] = format_shape(answer.cost.input_shape)
+        elif name == "unsupported_operators":
+            row[name] = " ".join(value)
+        else:
+            row[name] = value
+    for name, batch_size in (answer.largest_batch or {}).items():
+        row[f"largest_batch.{name}"] = batch_size
+    return row
+
+
+# ---------------------------------------------------------------- tables
+
+
+def _print_tables(
+    answers: Sequence[Answer],
+    layers: bool,
+    by: By | None,
+    memory: int | None,
+    crossings: Sequence[Mapping[str, Any]],
+) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=NOT_A_TERMINAL_WIDTH)
+    costs = [answer.cost for answer in answers]
     first = costs[0]
     console.print(
-        f"batch {first.batch_size}, {first.optimizer}, {first.precision}; counts are of one image, "
-        "bytes of the whole batch"
+        f"batch {first.batch_size}, {first.optimizer}, {first.precision}; counts are of one image "
+        "and one forward pass, bytes of the whole batch"
     )
     console.print(_summary(costs))
-    if layers:
-        for cost in costs:
-            console.print(_layer_table(cost))
+    console.print(_fits_in(costs))
+    for answer in answers:
+        if layers:
+            console.print(_layer_table(answer.cost))
+        if answer.divided is not None:
+            console.print(_divided_table(answer, str(by)))
+    if memory is not None:
+        console.print(_largest_table(answers, memory))
+    if first_sweep := answers[0].sweep:
+        console.print(_sweep_table(answers, [point["batch_size"] for point in first_sweep]))
+    for crossing in crossings:
+        start = crossing["from_batch_size"]
+        when = "at every batch size" if start == 1 else f"from batch {start} on"
+        console.print(
+            f"{crossing['network']} needs more training memory than "
+            f"{crossing['needs_more_than']} {when}"
+        )
     for cost in costs:
         if cost.unsupported_operators:
             calls = ", ".join(
                 f"{name} ({count}x)" for name, count in cost.unsupported_operators.items()
             )
-            console.print(f"{cost.network}: no rule for {calls}; their cost is missing above")
+            console.print(f"{cost.network}: no rule for {calls}; what is above leaves it out")
 
 
-def _summary(costs: list[NetworkCost]) -> Table:
-    table = Table("network", "input")
-    for name in (
-        "parameters",
-        "MACs",
-        "FLOPs",
-        "kept for backward",
-        "training peak",
-        "inference peak",
-    ):
+def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
+    table = Table(*left, title=title or None, title_justify="left")
+    for name in right:
         table.add_column(name, justify="right")
+    return table
+
+
+def _summary(costs: Sequence[NetworkCost]) -> Table:
+    device = costs[0].device
+    table = _table(
+        "",
+        ["network", "input"],
+        ["parameters", "MACs", "FLOPs", "kept for backward", "training peak", "inference peak"],
+    )
+    if device is not None:
+        table.add_column(f"training, allocated on {device}", justify="right")
+        table.add_column(f"inference, allocated on {device}", justify="right")
     table.add_column("training peak at")
     for cost in costs:
+        peaks = [cost.training.tensor_peak_bytes, cost.inference.tensor_peak_bytes]
+        if device is not None:
+            peaks += [cost.training.allocated_peak_bytes, cost.inference.allocated_peak_bytes]
         table.add_row(
             cost.network,
             format_shape(cost.input_shape),
@@ -151,17 +383,45 @@ def _summary(costs: list[NetworkCost]) -> Table:
             format_count(cost.macs),
             format_count(cost.flops),
             format_bytes(cost.saved_bytes),
-            _bytes_or_dash(cost.training.tensor_peak_bytes),
-            _bytes_or_dash(cost.inference.tensor_peak_bytes),
+            *("no table" if peak is None else format_bytes(peak) for peak in peaks),
             cost.training.at or "–",
         )
     return table
 
 
+def _fits_in(costs: Sequence[NetworkCost]) -> Table:
+    """Whether the peaks fit into each device's memory, the most exact peaks there are."""
+    table = _table(
+        "fits in (the CUDA context and its libraries need some hundred MiB more)",
+        ["device"],
+        ["memory"],
+    )
+    for cost in costs:
+        table.add_column(cost.network)
+    for device in DEVICES.values():
+        fits = (
+            " and ".join(
+                what
+                for what, report in (("training", cost.training), ("prediction", cost.inference))
+                if device.fits(_most_exact(report))
+            )
+            for cost in costs
+        )
+        memory = format_bytes(device.memory_bytes)
+        table.add_row(device.title, memory, *(each or "–" for each in fits))
+    return table
+
+
+def _most_exact(report: MemoryReport) -> int:
+    peak = report.reserved_peak_bytes or report.tensor_peak_bytes
+    assert peak is not None
+    return peak
+
+
 def _layer_table(cost: NetworkCost) -> Table:
-    table = Table("layer", "kind", "output", title=cost.network, title_justify="left")
-    for name in ("parameters", "MACs", "kept for backward"):
-        table.add_column(name, justify="right")
+    table = _table(
+        cost.network, ["layer", "kind", "output"], ["parameters", "MACs", "kept for backward"]
+    )
     for layer in cost.layer_costs:
         table.add_row(
             layer.name,
@@ -174,5 +434,49 @@ def _layer_table(cost: NetworkCost) -> Table:
     return table
 
 
-def _bytes_or_dash(count: int | None) -> str:
-    return "–" if count is None else format_bytes(count)
+def _divided_table(answer: Answer, by: str) -> Table:
+    cost = answer.cost
+    peak = cost.training.tensor_peak_bytes
+    assert peak
+    assert answer.divided is not None
+    title = f"{cost.network}: {'peak within each phase' if by == By.PHASE else 'training peak'}"
+    table = _table(title, [by], ["bytes", "of the peak"])
+    for name, count in answer.divided.items():
+        table.add_row(name or "(no layer)", format_bytes(count), f"{count / peak:.1%}")
+    return table
+
+
+def _largest_table(answers: Sequence[Answer], memory: int) -> Table:
+    table = _table(
+        f"largest batch for {format_bytes(memory)} (tensors only)",
+        ["network"],
+        ["training", "prediction"],
+    )
+    for answer in answers:
+        assert answer.largest_batch is not None
+        table.add_row(
+            answer.cost.network,
+            str(answer.largest_batch["training"]),
+            str(answer.largest_batch["inference"]),
+        )
+    return table
+
+
+def _sweep_table(answers: Sequence[Answer], sizes: Sequence[int]) -> Table:
+    names = [
+        f"{answer.cost.network}, {what}"
+        for answer in answers
+        for what in ("training", "prediction")
+    ]
+    table = _table("tensor peak by batch size", [], ["batch", *names])
+    for number, size in enumerate(sizes):
+        points = [answer.sweep[number] for answer in answers if answer.sweep]
+        table.add_row(
+            str(size),
+            *(
+                format_bytes(point[f"{what}_tensor_peak_bytes"])
+                for point in points
+                for what in ("training", "inference")
+            ),
+        )
+    return table

@@ -29,6 +29,7 @@ from ninlab.reports import (
     SavedTensor,
     tensor_peak,
 )
+from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
 from ninlab.resources.modules import Subject, first_line, load, meta_copy
 from ninlab.resources.saved import LOSS
@@ -47,6 +48,7 @@ __all__ = [
     "load",
     "meta_copy",
     "profile",
+    "trace_batches",
     "trace_step",
     "with_scratch",
 ]

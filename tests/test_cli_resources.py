@@ -1,0 +1,271 @@
+"""``python -m ninlab resources`` as a reader meets it: answers, and one line for each mistake."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ninlab import formulas, liveness
+from ninlab.__main__ import main
+from ninlab.architectures import ARCHITECTURES
+from ninlab.reports import live_bytes, tensor_peak
+from ninlab.resources import StepTimeline, load, trace_batches, trace_step
+from ninlab.workspaces import available
+
+# fmt: off
+KEYS = [
+    "network", "input_shape", "batch_size", "optimizer", "precision", "device", "parameters",
+    "macs", "flops", "fvcore_flops", "fvcore_activations", "saved_bytes", "training", "inference",
+    "unsupported_operators",
+]
+PEAKS = [
+    "tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes",
+    "at",
+]
+# fmt: on
+
+
+@pytest.fixture
+def answers(capsys):
+    """What the command writes to stdout; it must end well and write nothing to stderr."""
+
+    def run(*arguments: str) -> str:
+        assert main(["resources", *arguments]) == 0
+        written = capsys.readouterr()
+        assert written.err == ""
+        return written.out
+
+    return run
+
+
+# ---------------------------------------------------------------- answers
+
+
+def test_json_has_the_agreed_keys_with_exact_integers(answers):
+    found = json.loads(answers("nin", "alexnet", "vgg11", "--batch-size", "4", "--format", "json"))
+    assert list(found) == ["networks"]
+    for network in found["networks"]:
+        assert list(network) == KEYS
+        assert list(network["training"]) == list(network["inference"]) == PEAKS
+        architecture = ARCHITECTURES[network["network"]]
+        assert network["parameters"] == formulas.parameters(architecture)
+        assert network["macs"] == formulas.macs(architecture)
+        assert network["flops"] == 2 * network["macs"]
+        assert network["saved_bytes"] == formulas.saved_bytes(architecture, 4)
+        assert network["training"]["tensor_peak_bytes"] == liveness.peak_bytes(
+            liveness.timeline(architecture), 4
+        )
+        assert network["training"]["allocated_peak_bytes"] is None
+        assert network["unsupported_operators"] == {}
+
+
+def test_nin_has_the_textbooks_counts(answers):
+    (nin,) = json.loads(answers("nin", "--format", "json"))["networks"]
+    assert (nin["parameters"], nin["macs"]) == (1_992_166, 762_297_352)
+
+
+@pytest.mark.parametrize("torch_version", sorted({table.torch for table in available()}))
+def test_a_device_adds_scratch_and_its_allocator(answers, torch_version):
+    (nin,) = json.loads(
+        answers(
+            *("nin", "--batch-size", "128", "--device", "h100", "--precision", "tf32"),
+            *("--torch", torch_version, "--format", "json"),
+        )
+    )["networks"]
+    for step in (nin["training"], nin["inference"]):
+        tensors, requested, allocated, reserved = (step[key] for key in PEAKS[:4])
+        assert tensors <= requested <= allocated <= reserved
+
+
+def test_a_device_without_a_table_says_tensors_only(answers):
+    (nin,) = json.loads(answers("nin", "--device", "a100", "--format", "json"))["networks"]
+    assert nin["training"]["tensor_peak_bytes"] > 0
+    assert [nin["training"][key] for key in PEAKS[1:4]] == [None] * 3
+    assert "no table" in answers("nin", "--device", "a100")
+
+
+def test_layers_of_csv_add_up_to_the_row_of_the_network(answers):
+    (total,) = csv.DictReader(io.StringIO(answers("googlenet", "--format", "csv")))
+    layers = list(csv.DictReader(io.StringIO(answers("googlenet", "--format", "csv", "--layers"))))
+    for column in ("parameters", "macs", "saved_bytes"):
+        assert sum(int(row[column]) for row in layers) == int(total[column])
+    assert layers[-1]["name"] == "loss"
+
+
+@pytest.mark.parametrize("by", ["category", "layer"])
+def test_the_parts_of_the_peak_add_up(answers, by):
+    (network,) = json.loads(answers("googlenet", "--by", by, "--format", "json"))["networks"]
+    parts = network[f"training_peak_by_{by}"]
+    assert sum(parts.values()) == network["training"]["tensor_peak_bytes"]
+
+
+def test_the_largest_phase_holds_the_peak(answers):
+    (network,) = json.loads(answers("googlenet", "--by", "phase", "--format", "json"))["networks"]
+    phases = network["training_peak_by_phase"]
+    assert max(phases.values()) == network["training"]["tensor_peak_bytes"]
+    assert list(phases) == ["setup", "zero_grad", "forward", "loss", "backward", "step"]
+
+
+def test_a_table_names_every_network_and_device(answers):
+    printed = answers("nin", "alexnet", "--batch-size", "128", "--layers", "--by", "category")
+    for word in ("nin", "alexnet", "1.99 M", "block1.conv1", "activation", "H100", "phone"):
+        assert word in printed
+
+
+def peak(step: StepTimeline) -> int:
+    return max(live_bytes(step.events, step.batch_size))
+
+
+@pytest.mark.parametrize("network", ["nin", "googlenet_28"])
+@pytest.mark.parametrize("memory", [2**24, 2**28])
+def test_the_largest_batch_fits_and_one_image_more_does_not(answers, network, memory):
+    found = json.loads(answers(network, "--fit", f"{memory}B", "--format", "json"))["networks"]
+    subject = load(network)
+    for what, training in (("training", True), ("inference", False)):
+        largest = found[0]["largest_batch"][what]
+        fits = [
+            batch_size == 0
+            or max(
+                live_bytes(trace_step(subject, batch_size, training=training).events, batch_size)
+            )
+            <= memory
+            for batch_size in (largest, largest + 1)
+        ]
+        assert fits == [True, False]
+
+
+def test_nin_needs_more_training_memory_than_alexnet_from_batch_96_on(answers):
+    found = json.loads(answers("nin", "alexnet", "--batches", "95,96", "--format", "json"))
+    assert found["crossings"] == [
+        {"network": "nin", "needs_more_than": "alexnet", "from_batch_size": 96}
+    ]
+    before, after = (
+        [network["sweep"][i]["training_tensor_peak_bytes"] for network in found["networks"]]
+        for i in range(2)
+    )
+    assert before[0] < before[1]
+    assert after[0] > after[1]
+    assert "nin needs more training memory than alexnet from batch 96 on" in answers(
+        "nin", "alexnet", "--batches", "96"
+    )
+
+
+@pytest.mark.parametrize("name", ["nin", "googlenet_28"])
+def test_traced_batches_are_the_closed_form(name):
+    closed = liveness.timeline(ARCHITECTURES[name], "adam")
+    traced = trace_batches(load(name), "adam")
+    for batch_size in (2, 5, 64, 1000):
+        assert tensor_peak(traced, batch_size) == tensor_peak(closed, batch_size)
+
+
+def test_a_plot_is_a_page_that_needs_nothing_else(answers, tmp_path):
+    page = tmp_path / "out.html"
+    answers("nin_28", "lenet", "--plot", str(page))
+    written = page.read_text(encoding="utf-8")
+    assert "nin_28, sgd, fp32" in written
+    assert "lenet, sgd, fp32" in written
+    assert 'src="http' not in written
+
+
+def test_modules_of_ones_own_are_found_by_package_and_by_file(answers, tmp_path):
+    file = tmp_path / "own.py"
+    file.write_text(
+        "from dataclasses import dataclass\n"
+        "from torch import nn\n"
+        "def network():\n"
+        "    return nn.Sequential(nn.LazyConv2d(4, 3), nn.Flatten(), nn.LazyLinear(10))\n"
+        "class Own(nn.Conv2d):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(1, 4, 3)\n"
+        "ready = network()\n"
+    )
+    for name in ("network", "Own", "ready"):
+        found = json.loads(answers(f"{file}:{name}", "--input", "1x8x8", "--format", "json"))
+        assert found["networks"][0]["macs"] >= 4 * 9 * 36
+    (resnet,) = json.loads(
+        answers("torchvision.models:resnet18", "--input", "3x224x224", "--format", "json")
+    )["networks"]
+    assert resnet["parameters"] == 11_689_512
+
+
+# ---------------------------------------------------------------- mistakes
+
+RESNET = "torchvision.models:resnet18"
+MISTAKES = {
+    "unknown network": (["nins"], "unknown network 'nins'; did you mean 'nin'?"),
+    "unknown precision": (["nin", "--precision", "fp16"], "unknown precision 'fp16'"),
+    "unknown optimizer": (["nin", "--optimizer", "adm"], "did you mean 'adam'?"),
+    "unknown format": (["nin", "--format", "yaml"], "'yaml' is not one of"),
+    "unknown device": (["nin", "--device", "h10"], "unknown device 'h10'; did you mean 'h100'?"),
+    "unknown torch": (
+        ["nin", "--device", "h100", "--torch", "1.0"],
+        "unknown torch version of a h100 workspace table '1.0'",
+    ),
+    "unknown part": (["nin", "--by", "color"], "'color' is not one of"),
+    "unknown option": (["nin", "--batchsize", "2"], "--batchsize"),
+    "no network": ([], "Missing argument"),
+    "too small": (["nin", "--input", "1x20x20"], "the smallest input that works is 1x67x67"),
+    "too small for a module": (
+        ["torchvision.models:alexnet", "--input", "3x32x32"],
+        "the smallest input that works is 3x63x63",
+    ),
+    "wrong channels": (["nin", "--input", "3x224x224"], "try 1x224x224"),
+    "wrong channels for a module": ([RESNET, "--input", "1x64x64"], "try 3x64x64"),
+    "no shape": (["nin", "--input", "224"], "must be three numbers"),
+    "no input for a module": ([RESNET], "needs an input shape; for example 3x224x224"),
+    "empty batch": (["nin", "--batch-size", "0"], "the batch size must be at least 1, not 0"),
+    "batch too small to train": (
+        [RESNET, "--input", "3x32x32"],
+        "cannot take a training step on 1 image(s) of 3x32x32",
+    ),
+    "no such package": (
+        ["torchvison.models:resnet18", "--input", "3x32x32"],
+        "cannot import 'torchvison.models'",
+    ),
+    "no such factory": (
+        ["torchvision.models:resnet81", "--input", "3x32x32"],
+        "has no 'resnet81'; did you mean 'resnet18'?",
+    ),
+    "no such file": (["nowhere.py:network", "--input", "3x32x32"], "there is no file nowhere.py"),
+    "no module": (["math:pi", "--input", "3x32x32"], "is a float, no torch.nn.Module"),
+    "a factory with arguments": (
+        ["torch.nn:Conv2d", "--input", "3x32x32"],
+        "could not be built without arguments",
+    ),
+    "no batch sizes": (["nin", "--batches", "1,x"], "'1,x' is no list of batch sizes"),
+    "no memory size": (["nin", "--fit", "16"], "'16' is no memory size"),
+    "two tables in one csv": (
+        ["nin", "--format", "csv", "--layers", "--by", "layer"],
+        "csv holds one table",
+    ),
+    "no folder for the plot": (
+        ["nin_28", "--plot", "/no/such/out.html"],
+        "cannot write the figure",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), MISTAKES.values(), ids=MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_write_instead(arguments, says, capsys):
+    assert main(["resources", *arguments]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert len(written.err.splitlines()) == 1
+    assert written.err.startswith("error: ")
+    assert says in written.err
+
+
+def test_the_process_ends_with_the_same_line_and_exit_code_2():
+    run = subprocess.run(
+        [sys.executable, "-m", "ninlab", "resources", "nin", "--input", "1x20x20"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert run.stdout == ""
+    assert len(run.stderr.splitlines()) == 1
+    assert "Traceback" not in run.stderr
