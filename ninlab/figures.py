@@ -395,6 +395,41 @@ def predicted_and_measured(
     return _finish(figure, height=26 * len(pairs) + 60, provenance=provenance, bargap=0.3)
 
 
+def coverage(
+    planned: Mapping[str, int], recorded: Mapping[str, int], *, provenance: str
+) -> go.Figure:
+    """How much of a plan is recorded: a hollow bar of the runs planned, a solid one in it.
+
+    Both are by experiment, in the order of the plan.
+    """
+    figure = make_subplots(rows=1, cols=1)
+    names = list(planned)
+    for counts, is_recorded in ((planned, False), (recorded, True)):
+        _add_bars(
+            figure,
+            (1, 1),
+            names,
+            [counts[name] for name in names],
+            text=[""] * len(names)
+            if is_recorded
+            else [f"{recorded[name]} of {planned[name]}" for name in names],
+            hover=[
+                f"<b>{name}</b><br>{recorded[name]} of {planned[name]} runs recorded"
+                for name in names
+            ],
+            colors=[NEUTRAL] * len(names),
+            measured=is_recorded,
+            longest=1.1 * max(planned.values()),
+        )
+    return _finish(
+        figure,
+        height=26 * len(names) + 60,
+        provenance=provenance,
+        bargap=0.3,
+        barmode="overlay",
+    )
+
+
 # ---------------------------------------------------------------- where the costs sit
 
 _COUNTS: Mapping[str, tuple[str, Callable[[Any, Shape], int]]] = {
