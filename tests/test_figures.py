@@ -66,6 +66,7 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     "predicted_and_measured": lambda: figures.predicted_and_measured(
         [figures.Pair("NiN", 10, 12, "nin")], provenance=SOURCE
     ),
+    "coverage": lambda: figures.coverage({"a": 3, "b": 2}, {"a": 1, "b": 0}, provenance=SOURCE),
     "shares_by_layer": lambda: figures.shares_by_layer(NETWORKS, provenance=SOURCE),
     "shape_funnel": lambda: figures.shape_funnel("nin", provenance=SOURCE),
     "diagram": lambda: figures.diagram(*map(figures.Column.of, NETWORKS)),
