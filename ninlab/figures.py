@@ -19,7 +19,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from math import ceil, floor, log10, prod, sqrt
+from math import ceil, floor, log, log10, prod, sqrt
 from typing import Any, Protocol
 
 import plotly.graph_objects as go
@@ -1429,3 +1429,131 @@ def _log_axis(ends: tuple[float, float]) -> dict[str, Any]:
         "tickvals": values,
         "ticktext": [format_count(value) for value in values],
     }
+
+
+def fading_signal(
+    predicted_ratios: Sequence[float],
+    measured_ratios: Mapping[str, Sequence[float]],
+    *,
+    layers: Sequence[str],
+    provenance: str,
+    like: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """How much of the difference between images is left behind each layer, as a ratio.
+
+    The prediction is dashed and hollow, each measurement solid, with the color of the network
+    that like gives its label. Raises NinlabError for a series that has not one ratio a layer.
+    """
+    figure = go.Figure()
+    ends: list[_End] = []
+    series = {"predicted": predicted_ratios, **measured_ratios}
+    symbols: dict[str, int] = {}
+    for label, ratios in series.items():
+        if len(ratios) != len(layers):
+            raise NinlabError(f"{label!r} has {len(ratios)} ratios for {len(layers)} layers")
+        color, solid = _color(label, like), label in measured_ratios
+        symbol = list(_SYMBOLS)[symbols.get(color, 0)]
+        symbols[color] = symbols.get(color, 0) + 1
+        x, y = list(range(1, len(layers) + 1)), [log10(ratio) for ratio in ratios]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=label,
+            mode="lines+markers",
+            line={"color": color, "width": 2, "dash": "solid" if solid else "dash"},
+            marker={"color": color, "size": 7, "symbol": symbol if solid else f"{symbol}-open"},
+            hovertext=[
+                f"<b>{label}</b><br>behind {layer}: {ratio:.2%}"
+                for layer, ratio in zip(layers, ratios, strict=True)
+            ],
+            hoverinfo="text",
+        )
+        ends.append(_End(x[-1], y[-1], label, color, symbol))
+    _label_ends(figure, ends)
+    exponents = range(floor(min(min(trace.y) for trace in figure.data)), 1)
+    figure.update_xaxes(title="convolutions passed")
+    figure.update_yaxes(
+        title="share of the signal left (log scale)",
+        tickvals=list(exponents),
+        ticktext=[f"{10.0**exponent:.{max(0, -exponent - 2)}%}" for exponent in exponents],
+    )
+    return _finish(figure, height=420, provenance=provenance)
+
+
+def plateaus(
+    runs: Sequence[RunRecord], floor_of: Callable[[int, int], float], *, num_classes: int = 10
+) -> go.Figure:
+    """Training loss, test loss and the floor under it, one seed at a time, chosen by a slider.
+
+    Losses are measured and solid; the hollow squares are floor_of(dead classes after that epoch,
+    num_classes). Raises NinlabError without runs.
+    """
+    provenance = measured(runs, "each")
+    figure = go.Figure()
+    for place, run in enumerate(runs):
+        color, shown = _color(run.network), place == 0
+        steps = run.recipe.steps / run.recipe.epochs
+        epochs = [result.epoch for result in run.epochs]
+        figure.add_scatter(
+            x=[(i + 0.5) * run.loss.every / steps for i in range(len(run.loss.values))],
+            y=run.loss.values,
+            mode="lines",
+            visible=shown,
+            line={"color": color, "width": 1},
+            hoverinfo="skip",
+        )
+        figure.add_scatter(
+            x=epochs,
+            y=_values(run, "test_loss"),
+            mode="markers",
+            visible=shown,
+            marker={"color": color, "size": 9},
+            hovertext=[
+                f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>test loss "
+                f"{value:.3f}, test accuracy {result.test_accuracy:.1%}"
+                for result, value in zip(run.epochs, _values(run, "test_loss"), strict=True)
+            ],
+            hoverinfo="text",
+        )
+        floors = [floor_of(result.dead_classes, num_classes) for result in run.epochs]
+        figure.add_scatter(
+            x=epochs,
+            y=floors,
+            mode="markers+text",
+            visible=shown,
+            marker={"color": color, "size": 9, "symbol": "square-open", "line": {"width": 2}},
+            text=[f"{result.dead_classes} dead" for result in run.epochs],
+            textposition="bottom center",
+            hovertext=[
+                f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>{result.dead_classes} dead "
+                f"classes: test loss at least {value:.3f}"
+                for result, value in zip(run.epochs, floors, strict=True)
+            ],
+            hoverinfo="text",
+        )
+    traces = len(figure.data) // len(runs)
+    figure.update_layout(
+        sliders=[
+            {
+                "active": 0,
+                "currentvalue": {"prefix": "seed "},
+                "pad": {"t": 44},
+                "steps": [
+                    {
+                        "label": str(run.seed),
+                        "method": "restyle",
+                        "args": [
+                            "visible",
+                            [at // traces == place for at in range(traces * len(runs))],
+                        ],
+                    }
+                    for place, run in enumerate(runs)
+                ],
+            }
+        ]
+    )
+    guess = log(num_classes)
+    figure.add_hline(y=guess, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="epoch", range=[0, max(len(run.epochs) for run in runs) + 0.35])
+    figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
+    return _finish(figure, height=460, provenance=provenance)
