@@ -127,11 +127,7 @@ def test_the_largest_batch_fits_and_one_image_more_does_not(answers, network, me
     for what, training in (("training", True), ("inference", False)):
         largest = found[0]["largest_batch"][what]
         fits = [
-            batch_size == 0
-            or max(
-                live_bytes(trace_step(subject, batch_size, training=training).events, batch_size)
-            )
-            <= memory
+            batch_size == 0 or peak(trace_step(subject, batch_size, training=training)) <= memory
             for batch_size in (largest, largest + 1)
         ]
         assert fits == [True, False]
