@@ -241,6 +241,16 @@ def _write_shared_files(app: Sphinx, exception: Exception | None) -> None:
     shutil.copy2(mathjax / _MATHJAX, target)
 
 
+def _copy_records(app: Sphinx, exception: Exception | None) -> None:
+    """Put the measured runs beside the pages, so that a page can link to each of them."""
+    if exception or app.builder.name not in _HTML_BUILDERS:
+        return
+    for record in Path(app.srcdir, "runs").glob("*/*.json"):
+        copy = Path(app.outdir, "runs", record.parent.name, record.name)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(record, copy)
+
+
 def _scripts_of_the_book(scripts: list[Any]) -> Iterator[Any]:
     """The page's scripts without sphinx-thebe's, which Jupyter Book adds (twice) even when off."""
     for script in scripts:
@@ -278,4 +288,5 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("html-page-context", _compose_page)
     app.connect("build-finished", _write_shared_files)
+    app.connect("build-finished", _copy_records)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -18,4 +18,5 @@
   addEventListener("afterprint", () => (root.dataset.theme = theme));
   addEventListener("load", mark);
   addEventListener("resize", mark);
+  addEventListener("toggle", mark, true); // what a fold hides has no width yet
 })();
