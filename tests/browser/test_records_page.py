@@ -50,7 +50,6 @@ def test_every_training_run_has_a_link_to_its_record(browser: Browser, site: str
         assert link.endswith(f"/runs/{identifier}.json")
 
 
-
 @pytest.mark.parametrize("view", VIEWS, ids=str)
 def test_the_open_tables_stay_inside_the_page_and_can_be_scrolled(
     browser: Browser, site: str, view: object
