@@ -11,6 +11,7 @@ import torchvision
 from fvcore.nn import ActivationCountAnalysis, FlopCountAnalysis
 from hypothesis import given, settings
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from ninlab import formulas
@@ -245,6 +246,48 @@ def test_no_weight_is_allocated_for_a_network_known_by_name():
         [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stderr
+
+
+class Checkpointed(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3)
+
+    def forward(self, images):
+        features = checkpoint(lambda kept: self.conv(kept).relu(), images, use_reentrant=False)
+        return features.flatten(1)
+
+
+def test_activations_that_are_recomputed_are_named():
+    assert profile(Checkpointed(), (1, 8, 8)).unsupported_operators == {"saved_tensors_hooks": 2}
+
+
+def test_normalized_compiled_and_parallel_modules_cost_what_they_wrap():
+    def network(first):
+        return nn.Sequential(first, nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+    plain = profile(network(nn.Conv2d(1, 4, 3)), (1, 8, 8))
+    normalized = nn.utils.parametrizations.weight_norm(nn.Conv2d(1, 4, 3))
+    for module in (
+        torch.compile(network(nn.Conv2d(1, 4, 3))),
+        nn.DataParallel(network(nn.Conv2d(1, 4, 3))),
+        network(normalized),
+    ):
+        cost = profile(module, (1, 8, 8))
+        assert (cost.macs, cost.unsupported_operators) == (plain.macs, {})
+    assert cost.parameters == plain.parameters + 4  # the norm of each filter
+
+
+@pytest.mark.parametrize(
+    ("module", "says"),
+    [
+        (nn.Conv2d(1, 4, 3).half(), "has float16 weights; give it float32 weights"),
+        (torch.jit.trace(nn.Conv2d(1, 4, 3), torch.zeros(1, 1, 8, 8)), "TorchScript"),
+    ],
+)
+def test_modules_that_hide_or_round_their_operators_are_refused(module, says):
+    with pytest.raises(NinlabError, match=says):
+        profile(module, (1, 8, 8))
 
 
 @pytest.mark.parametrize(

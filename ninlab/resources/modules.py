@@ -75,6 +75,19 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
             f"{name!r} is a {type(module).__name__}, no torch.nn.Module; name a module, its class, "
             "or a function without arguments that returns one"
         )
+    if isinstance(module, torch.jit.ScriptModule):
+        raise NinlabError(
+            f"{name} is compiled by TorchScript, which hides its operators; give the module "
+            "that it was made from"
+        )
+    if isinstance(original := getattr(module, "_orig_mod", None), nn.Module):  # of torch.compile
+        name, module = type(original).__name__, original
+    for parameter in module.parameters():
+        if parameter.is_floating_point() and parameter.dtype is not torch.float32:
+            raise NinlabError(
+                f"{name} has {str(parameter.dtype).removeprefix('torch.')} weights; give it "
+                "float32 weights (module.float()) and choose the precision of the step instead"
+            )
     if input_shape is None:
         raise ShapeError(f"{name} needs an input shape; for example 3x224x224")
     subject = Subject(name, meta_copy(module), input_shape)

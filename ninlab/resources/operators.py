@@ -39,8 +39,9 @@ _POOLS_NORMS_AND_REDUCTIONS = frozenset(
         "fractional_max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices",
         "_batch_norm_no_update", "_batch_norm_with_update", "_fused_rms_norm",
         "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
-        "cudnn_batch_norm", "native_batch_norm", "native_group_norm", "native_layer_norm",
-        "_log_softmax", "_safe_softmax", "_softmax", "linalg_vector_norm", "logsumexp",
+        "_weight_norm_interface", "cudnn_batch_norm", "native_batch_norm", "native_group_norm",
+        "native_layer_norm", "_log_softmax", "_safe_softmax", "_softmax", "linalg_vector_norm",
+        "logsumexp",
         "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "max", "mean", "median",
         "min", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
     }
@@ -165,7 +166,7 @@ def is_convolution(operator: OpOverload) -> bool:
 def is_free(operator: OpOverload, args: Sequence[Any]) -> bool:
     """Whether the operator costs no MAC by convention: views, moves, pointwise, pools, norms."""
     if not is_aten(operator):
-        return False
+        return operator.namespace == "profiler"
     return (
         torch.Tag.pointwise in operator.tags
         or base_name(operator) in COST_FREE

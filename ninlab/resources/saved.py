@@ -6,7 +6,8 @@ what it keeps under the name that its derivative formula gives it.
 Imports from ninlab: reports.
 
 Known limits. Tensors that belong to the module (weights, buffers) are not listed: they
-exist anyway. Recomputation (``torch.utils.checkpoint``) is not modeled.
+exist anyway. Hooks on saved tensors, such as those of ``torch.utils.checkpoint``, are run
+where they were to wait for backward; `StepTimeline.unmodeled` names them.
 """
 
 from __future__ import annotations

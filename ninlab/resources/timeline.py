@@ -12,7 +12,8 @@ Imports from ninlab: errors, reports and workspaces (what a call is).
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
 buffers of reductions. Storages that are resized in place keep their first size.
-`StepTimeline.unmodeled` names operators whose CUDA implementation allocates otherwise.
+`StepTimeline.unmodeled` names operators whose CUDA implementation allocates otherwise, and
+hooks on saved tensors, with which activations are recomputed or moved away.
 Constants: learning rates and scalars that live on the host are not counted for CUDA.
 """
 
@@ -21,7 +22,7 @@ from __future__ import annotations
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from typing import Any
@@ -116,19 +117,19 @@ def trace_step(
         images = images.contiguous(memory_format=torch.channels_last)
     _counts_of_sole_owner()  # read once, before anything is recorded
     recorder = _Recorder(count_host=not on_cuda)
-    as_on_device = partial(as_on_cuda, autocast=autocast) if on_cuda else nullcontext
+    choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
     with in_mode(module, training=training), _gradients_of(module):
         if training:
-            _train(module, images, make_optimizer, recorder, as_on_device)
+            _train(module, images, make_optimizer, recorder, choices)
         else:
-            _predict(module, images, recorder, as_on_device)
+            _predict(module, images, recorder, choices)
     return StepTimeline(
         batch_size=batch_size,
         events=tuple(recorder.events()),
         saved=recorder.saved,
         calls=tuple(recorder.calls()),
         flops=dict(recorder.flops),
-        unmodeled=dict(recorder.unmodeled or {}),
+        unmodeled=dict(recorder.unmodeled),
     )
 
 
@@ -140,7 +141,7 @@ def _train(
     images: Tensor,
     make_optimizer: OptimizerFactory,
     recorder: _Recorder,
-    as_on_device: Callable[[], Any],
+    choices: Callable[[], AbstractContextManager[Counter[str]]],
 ) -> None:
     learning = [own for own in module.parameters() if own.requires_grad]
     optimizer = make_optimizer(learning) if learning else None
@@ -160,7 +161,7 @@ def _train(
         recorder.phase = Phase.ZERO_GRAD
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
-        with as_on_device() as recorder.unmodeled:
+        with choices() as recorder.unmodeled:
             recorder.phase = Phase.FORWARD
             with recorder.layers.watch(module, recorder.enter_layer):
                 output = module(images)
@@ -187,14 +188,17 @@ def _train(
 
 
 def _predict(
-    module: nn.Module, images: Tensor, recorder: _Recorder, as_on_device: Callable[[], Any]
+    module: nn.Module,
+    images: Tensor,
+    recorder: _Recorder,
+    choices: Callable[[], AbstractContextManager[Counter[str]]],
 ) -> None:
     recorder.adopt_module(module)
     recorder.adopt(images, Category.INPUT)
     with recorder, torch.no_grad():
         recorder.phase = Phase.FORWARD
         with (
-            as_on_device() as recorder.unmodeled,
+            choices() as recorder.unmodeled,
             recorder.layers.watch(module, recorder.enter_layer),
         ):
             output = module(images)
@@ -258,7 +262,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.blocks: dict[int, _Block] = {}  # the living, by the address of their storage
         self.saved: tuple[SavedTensor, ...] = ()
         self.flops: Counter[Phase] = Counter()
-        self.unmodeled: Counter[str] | None = None
+        self.unmodeled: Counter[str] = Counter()
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._setup: list[_Block] = []
         self._log: list[_Change] = []
@@ -373,6 +377,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         self._operators += 1
         self.operator = operators.base_name(func)
+        if self.phase is Phase.FORWARD and torch._C._autograd._top_saved_tensors_default_hooks(
+            True
+        ):
+            self.unmodeled["saved_tensors_hooks"] += 1
         if self.phase is Phase.BACKWARD:
             node = torch._C._current_autograd_node()
             if node is not None:
@@ -508,6 +516,15 @@ def _counts_of_sole_owner() -> tuple[int, int]:
 
 
 # ---------------------------------------------------------------- small matters
+
+
+def _choices(*, on_cuda: bool, autocast: bool) -> AbstractContextManager[Counter[str]]:
+    """The device's choices; yields the calls of operators that it makes otherwise."""
+    return as_on_cuda(autocast=autocast) if on_cuda else nullcontext(Counter[str]())
+
+
+def _are_saved_tensors_hooked() -> bool:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _makes_weight_gradient(node: Any) -> bool:
