@@ -23,6 +23,7 @@ class Calculator {
     this.fields.state = JSON.parse(host.dataset.start);
     this.listen();
     this.render();
+    this.summarize();
   }
 
   listen() {
@@ -31,7 +32,8 @@ class Calculator {
     form.addEventListener("input", ({ target }) => {
       if (target.name === "network") this.fields.reset(target.closest("fieldset").dataset.side);
       this.render();
-      this.remember();
+      clearTimeout(this.pending);
+      this.pending = setTimeout(() => this.settle(), PATIENCE);
     });
     for (const button of this.root.querySelectorAll("[data-copies]")) {
       button.addEventListener("click", () => this.copy(button.dataset.copies));
@@ -40,14 +42,23 @@ class Calculator {
     this.hasAddress = !document.querySelector("[data-jp-theme-light]") && window === window.top;
     if (this.hasAddress) {
       if (this.recall()) this.host.scrollIntoView();
-      addEventListener("hashchange", () => this.recall() && this.render());
+      addEventListener("hashchange", () => {
+        if (!this.recall()) return;
+        this.render();
+        this.summarize();
+      });
     }
     const surroundings = new MutationObserver(() => this.followTheme());
     surroundings.observe(document.documentElement, { attributes: true });
     surroundings.observe(document.body, { attributes: true });
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.followTheme());
     this.followTheme();
-    new ResizeObserver(() => this.resized()).observe(this.host);
+    this.width = this.host.clientWidth;
+    new ResizeObserver(([{ contentRect }]) => {
+      this.width = contentRect.width;
+      if (this.columns.length) this.drawCurves();
+      this.letScroll();
+    }).observe(this.host);
   }
 
   /** Whatever page this is in: where its text is light, its theme is dark. */
@@ -66,7 +77,10 @@ class Calculator {
     return true;
   }
 
-  remember() {
+  /** What is too slow to follow every key: the address, and what a screen reader says. */
+  settle() {
+    this.summarize();
+    this.letScroll();
     if (!this.hasAddress) return;
     history.replaceState(history.state, "", `#${ADDRESS}&${new URLSearchParams(this.fields.state)}`);
   }
@@ -86,11 +100,9 @@ class Calculator {
     if (this.columns.length) {
       this.showResults();
       this.showDevices();
+      this.drawCurves();
       this.showSnippets();
-      this.resized();
     }
-    clearTimeout(this.pending);
-    this.pending = setTimeout(() => this.summarize(), PATIENCE);
   }
 
   /** What the action returns; its Refusal is said at that place instead. */
@@ -108,10 +120,10 @@ class Calculator {
     return result;
   }
 
-  resized() {
-    if (this.columns.length) this.drawCurves();
+  /** Let the arrow keys scroll what is wider than the page. */
+  letScroll() {
     for (const region of this.root.querySelectorAll(".scrolls")) {
-      region.tabIndex = region.scrollWidth > region.clientWidth ? 0 : -1; // for the arrow keys
+      region.tabIndex = region.scrollWidth > region.clientWidth ? 0 : -1;
     }
   }
 
@@ -211,7 +223,7 @@ class Calculator {
     const curves = this.find(".curves");
     const shared = {
       top: Math.max(...columns.map(({ training }) => training.peak.bytes)),
-      width: Math.max(curves.clientWidth, NARROWEST),
+      width: Math.max(this.width, NARROWEST),
       limit: this.settings.device,
       units: this.settings.units,
       phases: this.data.phases,

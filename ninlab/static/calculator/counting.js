@@ -38,22 +38,20 @@ function check(program, value, name) {
   }
 }
 
-/** The events of a step in order; change is 1 for an allocation and -1 for a release. */
-function eventsOf(program, spans) {
-  return spans.flatMap((span) => {
-    let block = 0;
-    let layer = 0;
-    return program.span_events[span].map((code, i) => {
-      block += code >> 1;
-      layer += program.span_layers[span][i];
-      return {
-        change: code & 1 ? -1 : 1,
-        block,
-        phase: program.span_phases[span],
-        layer: program.layers[layer],
-        operator: program.operators[program.span_operators[span][i]],
-      };
-    });
+/** The events of a span in order; change is 1 for an allocation and -1 for a release. */
+function eventsOf(program, span) {
+  let block = 0;
+  let layer = 0;
+  return program.span_events[span].map((code, i) => {
+    block += code >> 1;
+    layer += program.span_layers[span][i];
+    return {
+      change: code & 1 ? -1 : 1,
+      block,
+      phase: program.span_phases[span],
+      layer: program.layers[layer],
+      operator: program.operators[program.span_operators[span][i]],
+    };
   });
 }
 
@@ -62,21 +60,19 @@ function eventsOf(program, spans) {
  * bytes is constant + perImage * batch, and stack is the same bytes by category.
  */
 function played(program, value, spans, batch) {
-  const blocks = program.blocks.map(([constant, perImage, category]) => ({
-    constant: value(constant),
-    perImage: value(perImage),
-    category,
-  }));
+  const blocks = program.blocks.map(([first, second, category]) => {
+    const [constant, perImage] = [value(first), value(second)];
+    return { constant, perImage, bytes: constant + exact(perImage * batch), category };
+  });
   const stack = program.categories.map(() => 0);
   let constant = 0;
   let perImage = 0;
-  const moments = eventsOf(program, spans).map((event) => {
+  const moments = spans.flatMap((span) => (program.events[span] ??= eventsOf(program, span))).map((event) => {
     const block = blocks[event.block];
-    const bytes = block.constant + exact(block.perImage * batch);
     constant += event.change * block.constant;
     perImage += event.change * block.perImage;
-    stack[block.category] += event.change * bytes;
-    return { ...event, constant, perImage, bytes: exact(constant + perImage * batch), stack: [...stack] };
+    stack[block.category] += event.change * block.bytes;
+    return { event, constant, perImage, bytes: exact(constant + perImage * batch), stack: [...stack] };
   });
   const peak = moments.reduce((most, moment) => (moment.bytes > most.bytes ? moment : most));
   return { moments, peak };

@@ -12,7 +12,7 @@ const LETTER = 7; // pixels, more than a letter of the picture takes
  */
 function curve({ side, title, moments, peak, top, width, limit, units, phases, categories }) {
   // What a step finds is there at once: of the set-up, only its end belongs to the picture.
-  const start = moments.findLastIndex(({ phase }) => phases[phase] === SETUP);
+  const start = moments.findLastIndex(({ event }) => phases[event.phase] === SETUP);
   const shown = moments.slice(Math.max(start, 0));
   const x = (i) => (i / shown.length) * width;
   const y = (bytes) => HEIGHT - (bytes / top) * (HEIGHT - HEADROOM);
@@ -36,7 +36,8 @@ function curve({ side, title, moments, peak, top, width, limit, units, phases, c
   const readout = element("output", { for: slider.id });
   const show = () => {
     const moment = shown[slider.value];
-    const { phase, layer, operator, bytes } = moment;
+    const { phase, layer, operator } = moment.event;
+    const { bytes } = moment;
     const at = x(Number(slider.value) + 0.5);
     cursor.setAttribute("x1", at);
     cursor.setAttribute("x2", at);
@@ -56,7 +57,7 @@ function curve({ side, title, moments, peak, top, width, limit, units, phases, c
 /** A band for each phase, with its name where there is room. */
 function bands(moments, phases, x) {
   const spans = [];
-  moments.forEach(({ phase }, i) => {
+  moments.forEach(({ event: { phase } }, i) => {
     if (spans.at(-1)?.phase !== phase) spans.push({ phase, from: i });
     spans.at(-1).to = i + 1;
   });
@@ -71,15 +72,23 @@ function bands(moments, phases, x) {
 
 /** What is alive, one category on top of the other. */
 function areas(moments, categories, x, y) {
-  const below = moments.map(() => 0);
+  const sides = Array.from({ length: moments.length + 1 }, (_, i) => x(i).toFixed(1));
+  const edge = (bytes) => corners(bytes.map((one) => y(one).toFixed(1)), sides);
+  let below = moments.map(() => 0);
   return categories.map((category, k) => {
-    const lower = moments.map((_, i) => y(below[i]).toFixed(1));
-    const upper = moments.map(({ stack }, i) => y((below[i] += stack[k])).toFixed(1));
-    const corner = (i, level) => `${x(i).toFixed(1)},${level}`;
-    const there = upper.flatMap((level, i) => [corner(i, level), corner(i + 1, level)]);
-    const back = lower.flatMap((level, i) => [corner(i, level), corner(i + 1, level)]).reverse();
-    return drawn("polygon", { "data-category": category, points: [...there, ...back].join(" ") });
+    const above = moments.map(({ stack }, i) => below[i] + stack[k]);
+    const points = [...edge(above), ...edge(below).reverse()];
+    below = above;
+    return drawn("polygon", { "data-category": category, points: points.join(" ") });
   });
+}
+
+/** Where the steps of an edge turn: each level holds between two sides. */
+function corners(levels, sides) {
+  return levels.flatMap((level, i) => [
+    ...(level === levels[i - 1] ? [] : [`${sides[i]},${level}`]),
+    ...(level === levels[i + 1] ? [] : [`${sides[i + 1]},${level}`]),
+  ]);
 }
 
 /** Lines of equal memory, and the memory to fill where the step exceeds it. */

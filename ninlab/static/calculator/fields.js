@@ -24,6 +24,7 @@ class Fields {
     const columns = Object.entries(data.programs);
     this.programs = columns[0][1].map((_, i) => ({
       categories: data.categories,
+      events: [], // of each span, once it has been played
       ...Object.fromEntries(columns.map(([name, column]) => [name, column[i]])),
     }));
     this.shared = form.elements;

@@ -28,7 +28,7 @@ const BYTES = {
   decimal: powers(1000, ["TB", "GB", "MB", "kB"]),
 };
 const COUNTS = powers(1000, ["T", "G", "M", "k"]);
-const grouped = (value) => value.toLocaleString("en-US");
+const { format: grouped } = new Intl.NumberFormat("en-US");
 
 function bytesText(value, units) {
   return units === "exact" ? `${grouped(value)} B` : scaled(value, BYTES[units], " B");
