@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 class Category(StrEnum):
     """Whose bytes these are."""
 
-    PARAMETER = "parameter"
-    GRADIENT = "gradient"
+    PARAMETER = "parameter"  # weights, biases and the buffers of the module
+    GRADIENT = "gradient"  # of parameters, and under autocast of their casts
     OPTIMIZER_STATE = "optimizer_state"
-    ACTIVATION = "activation"  # kept by autograd, or handed from layer to layer
+    ACTIVATION = "activation"  # kept by autograd, or handed on, forward and backward
     TEMPORARY = "temporary"  # dead before the operator that follows has run
     WORKSPACE = "workspace"  # scratch of cuDNN and cuBLAS
     INPUT = "input"  # the batch of images and labels

@@ -326,7 +326,8 @@ def _print_tables(
     first = costs[0]
     console.print(
         f"batch {first.batch_size}, {first.optimizer}, {first.precision}; counts are of one image "
-        "and one forward pass, bytes of the whole batch"
+        "and one forward pass, bytes of the whole batch; peaks are of tensors alone"
+        + (" (--device adds scratch and allocator)" if first.device is None else "")
     )
     console.print(_summary(costs))
     console.print(_fits_in(costs))
