@@ -7,6 +7,8 @@ kept for backward.
 """
 
 from contextlib import contextmanager
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,9 +19,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.architectures import ARCHITECTURES
 from ninlab.networks import build
-from ninlab.reports import tensor_peak
-from ninlab.resources import load, trace_step
+from ninlab.reports import Category, Phase, tensor_peak
+from ninlab.resources import load, profile, trace_step, with_scratch
 from ninlab.resources.cuda import as_on_cuda
+from ninlab.workspaces import CUBLAS_RULES, Direction, Workspaces
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.cuda.is_built(), reason="this torch does not know CUDA's operators"
@@ -70,6 +73,19 @@ NETWORKS = {
         for name in ("googlenet", "resnet18", "mobilenet_v2", "squeezenet1_0", "efficientnet_b0")
     },
 }
+
+
+class EveryCall(Workspaces):
+    """Tables that know every convolution, and write down which they were asked for."""
+
+    def __init__(self, *, kept: bool) -> None:
+        rules = CUBLAS_RULES["2.11" if kept else "2.15"]
+        super().__init__("any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules)
+        object.__setattr__(self, "asked", [])
+
+    def convolution_bytes(self, call, direction, *_):
+        self.asked.append((call, direction))
+        return 1000
 
 
 class Log(TorchDispatchMode):
@@ -159,3 +175,49 @@ def test_channels_last_lays_bytes_out_otherwise_and_needs_no_more_of_them(name):
     ]
     assert peaks[0] == peaks[1]
     assert peaks[2] == peaks[3]
+
+
+class Idle(nn.Module):
+    """nin_28 beside a layer that never runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.never = nn.Linear(10, 10)
+        self.network = build("nin_28", device=torch.get_default_device())
+
+    def forward(self, images):
+        return self.network(images)
+
+
+@pytest.mark.parametrize("make", [partial(build, "nin_28"), partial(build, "alexnet_28"), Idle])
+def test_scratch_is_taken_by_the_call_that_needs_it_and_leaves_the_tensors_as_they_are(make):
+    tables = EveryCall(kept=False)
+    step = trace_step(load(make(), (1, 28, 28)), 4)
+    events = with_scratch(step, tables, "fp32")
+    assert tuple(e for e in events if e.category is not Category.WORKSPACE) == step.events
+    for before, taken in pairwise(events):
+        if taken.category is Category.WORKSPACE and taken.allocates:
+            assert before.operator == taken.operator
+            assert (before.phase, before.layer) == (taken.phase, taken.layer)
+    convolutions = sum(
+        isinstance(each, nn.Conv2d) for each in load(make(), (1, 28, 28)).module.modules()
+    )
+    directions = [direction for _, direction in tables.asked]
+    assert directions.count(Direction.FORWARD) == convolutions
+    assert directions.count(Direction.WEIGHT_GRADIENT) == convolutions
+    assert directions.count(Direction.INPUT_GRADIENT) == convolutions - 1
+
+
+def test_a_workspace_that_a_library_keeps_is_there_from_the_start():
+    step = trace_step(load("alexnet_28"), 4)
+    events = with_scratch(step, EveryCall(kept=True), "fp32")
+    kept = [e for e in events if e.operator.startswith("cublas")]
+    assert {e.phase for e in kept} == {Phase.SETUP}
+    assert all(e.allocates for e in kept)
+    assert sorted(e.operator for e in kept) == ["cublas.autograd", "cublas.main", "cublaslt.main"]
+
+
+def test_a_call_that_no_table_knows_leaves_the_peaks_open():
+    cost = profile(nn.Sequential(nn.Conv2d(1, 3, 7), nn.Flatten()), (1, 9, 9), 3, device="h100")
+    assert cost.training.tensor_peak_bytes > 0
+    assert cost.training.requested_peak_bytes is None

@@ -13,8 +13,8 @@ Known limits. A timeline sees tensors. It does not see what a kernel allocates a
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
 buffers of reductions. Storages that are resized in place keep their first size.
 `StepTimeline.unmodeled` names operators whose CUDA implementation allocates otherwise, and
-hooks on saved tensors, with which activations are recomputed or moved away.
-Constants: learning rates and scalars that live on the host are not counted for CUDA.
+hooks on saved tensors, with which activations are recomputed or moved away. Scalars that
+an optimizer keeps on the host are not counted for CUDA.
 """
 
 from __future__ import annotations
@@ -123,11 +123,12 @@ def trace_step(
             _train(module, images, make_optimizer, recorder, choices)
         else:
             _predict(module, images, recorder, choices)
+    events, calls = recorder.events_and_calls()
     return StepTimeline(
         batch_size=batch_size,
-        events=tuple(recorder.events()),
+        events=events,
         saved=recorder.saved,
-        calls=tuple(recorder.calls()),
+        calls=calls,
         flops=dict(recorder.flops),
         unmodeled=dict(recorder.unmodeled),
     )
@@ -179,7 +180,7 @@ def _train(
         recorder.enter_layer("")
         if optimizer is not None:
             optimizer.step()
-        recorder.inherit((*scores, loss))
+        recorder.inherit((*tensors_of(output), loss))
     for parameter in learning:
         if parameter.grad is None:  # takes no part in this step, so never had a gradient or state
             recorder.forget(parameter)
@@ -265,8 +266,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.unmodeled: Counter[str] = Counter()
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
         self._setup: list[_Block] = []
-        self._log: list[_Change] = []
-        self._calls: list[KernelCall] = []
+        self._log: list[_Change | KernelCall] = []
         self._operators = 0
         self._is_paused = False
         self._loss: Tensor | None = None
@@ -317,7 +317,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def forget(self, parameter: Tensor) -> None:
         """The parameter never took part: it has no gradient and no state."""
         self._setup = [block for block in self._setup if block.of is not parameter]
-        self._log = [change for change in self._log if change.block.of is not parameter]
+        self._log = [
+            entry
+            for entry in self._log
+            if isinstance(entry, KernelCall) or entry.block.of is not parameter
+        ]
 
     def is_gradient(self, value: Tensor) -> None:
         """The tensor turned out to be the gradient of a parameter, or of its cast."""
@@ -339,29 +343,31 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.layer = LOSS
         loss.backward()  # type: ignore[no-untyped-call]
 
-    def events(self) -> Iterator[MemoryEvent]:
-        """The setup, then every change in order; blocks are numbered as they appear."""
+    def events_and_calls(self) -> tuple[tuple[MemoryEvent, ...], tuple[KernelCall, ...]]:
+        """The setup, then every change in order, blocks numbered as they appear; and the calls."""
         numbers: dict[int, int] = {}
+        events: list[MemoryEvent] = []
+        calls: list[KernelCall] = []
         setup = (_Change(True, block, Phase.SETUP, block.layer, "") for block in self._setup)
-        for change in (*setup, *self._log):
-            block = change.block
+        for entry in (*setup, *self._log):
+            if isinstance(entry, KernelCall):
+                calls.append(replace(entry, event=len(events)))
+                continue
+            block = entry.block
             temporary = block.category is Category.ACTIVATION and block.died == block.born
-            yield MemoryEvent(
-                allocates=change.allocates,
-                block=numbers.setdefault(id(block), len(numbers)),
-                constant_bytes=block.bytes,
-                bytes_per_image=0,
-                category=Category.TEMPORARY if temporary else block.category,
-                phase=change.phase,
-                layer=change.layer,
-                operator=change.operator,
+            events.append(
+                MemoryEvent(
+                    allocates=entry.allocates,
+                    block=numbers.setdefault(id(block), len(numbers)),
+                    constant_bytes=block.bytes,
+                    bytes_per_image=0,
+                    category=Category.TEMPORARY if temporary else block.category,
+                    phase=entry.phase,
+                    layer=entry.layer,
+                    operator=entry.operator,
+                )
             )
-
-    def calls(self) -> Iterator[KernelCall]:
-        """The calls, each with its place in `events`."""
-        before = len(self._setup)
-        for call in self._calls:
-            yield replace(call, event=before + call.event)
+        return tuple(events), tuple(calls)
 
     # ------------------------------------------------ what the operators tell
 
@@ -377,9 +383,7 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         self._operators += 1
         self.operator = operators.base_name(func)
-        if self.phase is Phase.FORWARD and torch._C._autograd._top_saved_tensors_default_hooks(
-            True
-        ):
+        if self.phase is Phase.FORWARD and _are_saved_tensors_hooked():
             self.unmodeled["saved_tensors_hooks"] += 1
         if self.phase is Phase.BACKWARD:
             node = torch._C._current_autograd_node()
@@ -401,20 +405,21 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             result = func(*args, **kwargs)
         if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
             result = _laid_out_by_cudnn(func, args, result)
-            self._calls.append(self._call(*_convolution(func, args)))
+            self._note_call(*_convolution(func, args))
         elif self.operator in GEMM_OPERATORS:
-            self._calls.append(self._call())
+            self._note_call()
         self.flops[self.phase] += operators.torch_flops(func, args, kwargs, result) or 0
         for value in operators.flatten((result,)):
             if isinstance(value, Tensor) and value.device.type in self.devices:
                 self._see(value.untyped_storage())
         return result
 
-    def _call(
+    def _note_call(
         self, convolution: ConvCall | None = None, directions: tuple[Direction, ...] = ()
-    ) -> KernelCall:
-        return KernelCall(
-            len(self._log), self.operator, self.phase, self.layer, convolution, directions
+    ) -> None:
+        # Where its results come among the events is known when all of them are.
+        self._log.append(
+            KernelCall(-1, self.operator, self.phase, self.layer, convolution, directions)
         )
 
     def _see(self, storage: torch.UntypedStorage) -> None:
@@ -439,7 +444,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _layer_of(self, node: Any) -> str:
         if node.next_functions:
             return self.marks.layer_of(node)
-        block = self.blocks.get(node.variable.untyped_storage()._cdata)
+        parameter = node.variable  # only the accumulators of gradients lead nowhere
+        block = self.blocks.get(parameter.untyped_storage()._cdata)
         return block.layer if block else ""
 
     def _joins_gradients(self, node: Any) -> bool:
