@@ -1,7 +1,8 @@
 """Which machine and which software is this process running on?
 
-Fills in the `Device` and `Software` of a record. Imports from ninlab: records and errors.
-Needs torch; asks the driver through nvidia-smi where there is a GPU.
+Fills in the `Device` and `Software` of a record, and sets torch's arithmetic for a while.
+Imports from ninlab: records and errors. Needs torch; asks the driver through nvidia-smi where
+there is a GPU.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import os
 import platform
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -100,3 +104,24 @@ def _ask_driver(device: torch.device) -> tuple[str | None, float | None]:
         return driver, float(watts)
     except ValueError:  # "[N/A]" on cards without a limit
         return driver, None
+
+
+@contextmanager
+def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
+    """float32 products on TF32 units inside the block when the precision is "tf32", else not.
+
+    benchmark lets cuDNN choose its kernels by trial; without it, by its heuristics, whose
+    workspaces can be predicted. torch's settings are put back afterwards.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    before = [backend.fp32_precision for backend in backends]
+    benchmark_before = torch.backends.cudnn.benchmark
+    for backend in backends:
+        backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.benchmark = benchmark
+    try:
+        yield
+    finally:
+        for backend, value in zip(backends, before, strict=True):
+            backend.fp32_precision = value
+        torch.backends.cudnn.benchmark = benchmark_before

@@ -45,6 +45,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ninlab.environment import arithmetic
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software, check_slug
@@ -174,23 +175,6 @@ class Step:
         if self._case.precision != "bf16":
             return contextlib.nullcontext()
         return torch.autocast(self._images.device.type, torch.bfloat16)
-
-
-@contextlib.contextmanager
-def _arithmetic(precision: str) -> Iterator[None]:
-    """float32 products on TF32 units inside the block or not, cuDNN's plans by heuristics."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    benchmark = torch.backends.cudnn.benchmark
-    for backend in backends:
-        backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
-    torch.backends.cudnn.benchmark = False
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
-        torch.backends.cudnn.benchmark = benchmark
 
 
 def measure(
@@ -342,7 +326,7 @@ class GpuEvent:
 def _measure_on_gpu(
     case: Case, device: torch.device, timed_steps: int, events: Path | None
 ) -> Measured:
-    with torch.cuda.device(device), _arithmetic(case.precision):
+    with torch.cuda.device(device), arithmetic(case.precision, benchmark=False):
         try:
             measured, trace = _gpu_step(case, device, timed_steps)
         except torch.OutOfMemoryError:
@@ -579,7 +563,7 @@ def probe_rate(device: torch.device, precision: str) -> float:
             scores = conv(images).sum()
         scores.backward()
 
-    with _arithmetic(precision):
+    with arithmetic(precision, benchmark=False):
         step()
         wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
         _, median, _ = _quartiles(step, 3, wait)

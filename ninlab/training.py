@@ -17,8 +17,7 @@ import hashlib
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from torch import Tensor, nn
 from ninlab import data, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
-from ninlab.environment import describe_device, describe_software
+from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.errors import DataError, RecordError
 from ninlab.networks import build
 from ninlab.recipes import (
@@ -155,7 +154,7 @@ def train(
     module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    with arithmetic(recipe.precision):
+    with arithmetic(recipe.precision, benchmark=True):
         engine = Engine(module, training, recipe, seed=seed)
         epochs: list[EpochResult] = []
         losses: list[float] = []
@@ -460,26 +459,6 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
     """
     enabled = precision is Precision.BF16
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
-
-
-@contextmanager
-def arithmetic(precision: Precision) -> Iterator[None]:
-    """float32 products on TF32 units inside the block, or not; kernels chosen by trial.
-
-    torch's settings are put back afterwards.
-    """
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
-    before = [backend.fp32_precision for backend in backends]
-    benchmark = torch.backends.cudnn.benchmark
-    for backend in backends:
-        backend.fp32_precision = "tf32" if precision is Precision.TF32 else "ieee"
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        for backend, value in zip(backends, before, strict=True):
-            backend.fp32_precision = value
-        torch.backends.cudnn.benchmark = benchmark
 
 
 # ---------------------------------------------------------------- weights

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from ninlab import data
+from ninlab.environment import arithmetic
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
-from ninlab.training import Engine, arithmetic, train
+from ninlab.training import Engine, train
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,7 +36,7 @@ def test_the_graph_takes_the_steps_of_the_eager_loop(network, recipe):
 
     def losses(use_graph: bool) -> torch.Tensor:
         module = build(network, seed=0).to("cuda").to(memory_format=torch.channels_last)
-        with arithmetic(recipe.precision):
+        with arithmetic(recipe.precision, benchmark=True):
             engine = Engine(module, images, recipe, seed=0, use_graph=use_graph)
             assert (engine.graph is not None) == use_graph
             return torch.tensor(engine.epoch()[0])
