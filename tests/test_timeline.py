@@ -253,7 +253,7 @@ def test_weights_gradients_and_state_are_multiples_of_the_parameters(network):
 @given(network=architectures())
 def test_more_images_never_need_less_memory(network):
     subject = load(build(network, device="meta"), network.input_shape)
-    peaks = [peak_of(trace_step(subject, batch_size)) for batch_size in (1, 2, 3, 5)]
+    peaks = [peak_of(trace_step(subject, batch_size)) for batch_size in (2, 3, 5, 9)]
     assert peaks == sorted(peaks)
 
 
