@@ -166,7 +166,7 @@ class Calculator {
       const color = category ? swatch(category) : null;
       const row = element("tr", { class: kind, "data-row": name }, element("th", { scope: "row" }, color, title));
       row.append(...values.map((one, i) => element("td", { "data-side": columns[i].side }, this.cell(kind, one))));
-      if (compared) row.append(element("td", {}, this.difference(kind, values)));
+      if (compared) row.append(element("td", { class: "difference" }, ...this.difference(kind, values)));
       return [row];
     });
     this.find(".results tbody").replaceChildren(...rows);
@@ -189,11 +189,11 @@ class Calculator {
 
   /** The second value less the first, and how many times as large it is. */
   difference(kind, [first, second]) {
-    if (kind === "line" || first === null || second === null) return "";
-    if (first === second) return "none";
-    const amount = this.written(kind, Math.abs(second - first));
-    const times = first > 0 && second > 0 ? `, ×${threeDigits(second / first)}` : "";
-    return `${second > first ? "+" : "−"}${amount}${times}`;
+    if (kind === "line" || first === null || second === null) return [];
+    if (first === second) return ["none"];
+    const amount = `${second > first ? "+" : "−"}${this.written(kind, Math.abs(second - first))}`;
+    if (first === 0 || second === 0) return [amount];
+    return [element("span", {}, `${amount}, `), `×${threeDigits(second / first)}`];
   }
 
   showDevices() {
