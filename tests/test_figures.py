@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ninlab import figures, formulas, liveness, roofline
+from ninlab import experiments, figures, formulas, liveness, roofline
 from ninlab.architectures import ARCHITECTURES, Conv, Linear, ReLU, architecture, nin_block
 from ninlab.errors import NinlabError
 from ninlab.records import EpochResult, Outcome, RunRecord
@@ -86,6 +86,10 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         provenance=SOURCE,
     ),
     "rate_by_macs": lambda: figures.rate_by_macs(RUNS, {"nin_28": "NiN"}),
+    "fading_signal": lambda: figures.fading_signal(
+        (0.5, 0.25), {"nin": (0.4, 0.2)}, layers=("conv1", "conv2"), provenance=SOURCE
+    ),
+    "plateaus": lambda: figures.plateaus(RUNS[:2], experiments.loss_floor),
 }
 each = pytest.mark.parametrize("draw", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 
