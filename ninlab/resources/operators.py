@@ -22,8 +22,9 @@ from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
 
 with warnings.catch_warnings():
-    # fvcore decorates an unrelated loss with the deprecated torch.jit.script.
-    warnings.simplefilter("ignore", FutureWarning)
+    # fvcore decorates an unrelated loss with torch.jit.script, deprecated since torch 2.11.
+    for category in (DeprecationWarning, FutureWarning):
+        warnings.simplefilter("ignore", category)
     from fvcore.nn.activation_count import _DEFAULT_SUPPORTED_OPS as _FVCORE_ACTIVATIONS
     from fvcore.nn.flop_count import _DEFAULT_SUPPORTED_OPS as _FVCORE_FLOPS
 
