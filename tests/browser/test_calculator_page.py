@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shlex
@@ -35,7 +36,9 @@ from ninlab.devices import DEVICES, Device
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.formulas import at_input, macs, parameters
 from ninlab.liveness import largest_batch, saved_lines, timeline
+from ninlab.networks import build
 from ninlab.reports import tensor_peak
+from ninlab.resources import profile
 from ninlab.roofline import time_bound, training_operators
 from ninlab.units import BYTE_UNITS, format_bytes, format_count, format_seconds, format_shape
 from tests.browser.conftest import QuietHandler
@@ -48,6 +51,8 @@ SEED = 20130  # any: the test draws other configurations with another one
 ROUNDING = 1e-12  # of sums of a few hundred float64 terms in two different orders
 PATIENCE = 30_000  # milliseconds for a busy machine
 OWN, NONE, OTHER_SIZE = "own", "", "other"
+YOURS = "your NiN"  # what sentences call it
+SAMPLE = 40  # configurations that torch counts too; all of them with NINLAB_EXHAUSTIVE set
 LARGEST_EXACT = 2**53 - 1
 
 READ = """
@@ -183,7 +188,7 @@ def random_side(rng: random.Random, *, optional: bool) -> Side:
         "classes": classes,
         "channels": channels,
     }
-    own = replace(design.architecture(classes, channels, factor), name="your NiN")
+    own = replace(design.architecture(classes, channels, factor), name=YOURS)
     return Side({"network": OWN, **fields, **knobs}, own, image)
 
 
@@ -370,6 +375,25 @@ def test_every_number_is_the_one_that_python_counts(
         shown = evaluated(page, ALL, [one.fields for one in drawn])
     for given, seen in zip(drawn, shown, strict=True):
         assert_shown(seen, given)
+
+
+def test_the_numbers_are_those_of_the_operators_that_torch_runs(
+    page: Page, drawn: list[Configuration]
+) -> None:
+    """What ``resources --format json`` prints shares no formula with the page."""
+    sample = [one for one in drawn if one.valid]
+    if "NINLAB_EXHAUSTIVE" not in os.environ:
+        sample = sample[:SAMPLE]
+    shown = evaluated(page, ALL, [one.fields for one in sample])
+    for given, seen in zip(sample, shown, strict=True):
+        for name in given.expected:
+            side = given.sides[name]
+            network = at_input(side.architecture, (side.architecture.input_shape[0], *side.image))
+            module = build(network, device="meta") if network.name == YOURS else network.name
+            settings = given.batch, given.optimizer, given.precision
+            cost = profile(module, network.input_shape, *settings).to_json()
+            assert_costs(seen["rows"][name], cost)
+            assert seen["moments"][name].startswith(f"{cost['training']['at']}:")
 
 
 def test_it_starts_with_what_it_was_made_for(page: Page) -> None:
