@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
+from html import escape
 from itertools import permutations
 from pathlib import Path
 from typing import Annotated, Any
@@ -214,17 +215,20 @@ def _crossings(growth: Mapping[str, Sequence[MemoryEvent]]) -> list[dict[str, An
 def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
     from ninlab import figures  # Plotly takes as long to load as everything else here
 
-    parts = [
-        figures.memory_timeline(
+    parts = []
+    for cost in costs:
+        figure = figures.memory_timeline(
             cost.training_events,
             cost.batch_size,
             provenance=figures.predicted({"traced operators": cost.training.tensor_peak_bytes}),
         )
-        .update_layout(title=f"{cost.network}, {cost.optimizer}, {cost.precision}")
-        .to_html(full_html=False, include_plotlyjs=cost is costs[0])
-        for cost in costs
-    ]
-    page = "<!doctype html><html><head><meta charset='utf-8'></head><body>{}</body></html>"
+        heading = f"{cost.network}, {cost.optimizer}, {cost.precision}"
+        parts.append(f"<h1>{escape(heading)}</h1>")
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=cost is costs[0]))
+    page = (
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Memory over one step"
+        "</title><style>body {{ font-family: sans-serif }}</style></head><body>{}</body></html>"
+    )
     try:
         path.write_text(page.format("".join(parts)), encoding="utf-8")
     except OSError as error:
