@@ -1557,3 +1557,61 @@ def plateaus(
     figure.update_xaxes(title="epoch", range=[0, max(len(run.epochs) for run in runs) + 0.35])
     figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
     return _finish(figure, height=460, provenance=provenance)
+
+
+# ---------------------------------------------------------------- images and maps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One small picture: an image of gray values up to 255, or a map of signed numbers."""
+
+    title: str
+    values: Sequence[Sequence[float]]  # rows from the top down
+    number_format: str = ""  # of the numbers written into a map; an image has none
+
+
+def tiles(rows: Sequence[Sequence[Tile]], *, provenance: str) -> go.Figure:
+    """Images and maps side by side, each under its title, one line for each sequence of tiles.
+
+    All maps share one scale, blue below 0 and red above. Lines have equally many tiles.
+    """
+    across = len(rows[0])
+    figure = make_subplots(
+        rows=len(rows),
+        cols=across,
+        subplot_titles=[tile.title for row in rows for tile in row],
+        horizontal_spacing=0.05,
+        vertical_spacing=0.25 / len(rows),
+    )
+    maps = [tile for row in rows for tile in row if tile.number_format]
+    reach = max((abs(v) for tile in maps for line in tile.values for v in line), default=1.0)
+    for place, tile in enumerate(tile for row in rows for tile in row):
+        is_map, write = bool(tile.number_format), tile.number_format or ".0f"
+        written = [[f"{value:{write}}" for value in line] for line in tile.values]
+        figure.add_heatmap(
+            z=[list(line) for line in tile.values],
+            colorscale="RdBu_r" if is_map else "gray",
+            zmin=-reach if is_map else 0,
+            zmax=reach if is_map else 255,
+            showscale=False,
+            text=written if is_map else None,
+            texttemplate="%{text}" if is_map else None,
+            hovertext=[
+                [f"<b>{tile.title}</b><br>row {y}, column {x}: {v}" for x, v in enumerate(line)]
+                for y, line in enumerate(written)
+            ],
+            hoverinfo="text",
+            row=place // across + 1,
+            col=place % across + 1,
+        )
+        figure.update_yaxes(  # square pixels
+            scaleanchor=figure.data[-1].xaxis, row=place // across + 1, col=place % across + 1
+        )
+    figure.update_xaxes(visible=False, fixedrange=True, constrain="domain", constraintoward="left")
+    figure.update_yaxes(
+        visible=False, fixedrange=True, autorange="reversed", constrain="domain",
+        constraintoward="top",
+    )  # fmt: skip
+    _left_aligned_titles(figure)
+    return _finish(figure, height=150 * len(rows) + 40, provenance=provenance)

@@ -90,6 +90,10 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         (0.5, 0.25), {"nin": (0.4, 0.2)}, layers=("conv1", "conv2"), provenance=SOURCE
     ),
     "plateaus": lambda: figures.plateaus(RUNS[:2], experiments.loss_floor),
+    "tiles": lambda: figures.tiles(
+        [[figures.Tile("image", [[0, 255]]), figures.Tile("map", [[-1.5, 2.0]], "+.1f")]],
+        provenance=SOURCE,
+    ),
 }
 each = pytest.mark.parametrize("draw", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 
