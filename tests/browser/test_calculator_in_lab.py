@@ -29,7 +29,6 @@ from tests.browser.test_calculator_page import (
 )
 
 pytestmark = pytest.mark.browser
-pytest.importorskip("jupyterlab", reason="JupyterLab is an extra: pip install 'ninlab[lab]'")
 
 NOTEBOOK = "calculator.ipynb"
 PATIENCE = 120  # seconds for JupyterLab and a kernel to start on a busy machine
