@@ -343,4 +343,6 @@ def _compared(measured: int | None, predicted: float | None) -> str:
     if measured is None:
         return ""
     text = format_bytes(measured)
-    return text if predicted is None else f"{text} {predicted / measured - 1:+.2%}"
+    if predicted is None:
+        return text
+    return f"{text} exact" if predicted == measured else f"{text} {predicted / measured - 1:+.2%}"
