@@ -96,8 +96,7 @@ def drawn_figures(page: Page) -> int:
         """() => [...document.querySelectorAll('.ninlab-figure[data-state=drawn]')].filter(
             (figure) => {
                 const { width, height } = figure.querySelector('.main-svg').getBoundingClientRect();
-                const marks =
-                    '.trace, .slice, .shapelayer path, .heatmaplayer image, .imagelayer image, canvas';
+                const marks = '.trace, .slice, .shapelayer path, .main-svg image, canvas';
                 return width > 100 && height > 100 && figure.querySelector(marks);
             }).length"""
     )
