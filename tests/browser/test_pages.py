@@ -136,6 +136,8 @@ def theme(page: Page) -> str:
 
 def barriers(page: Page) -> list[str]:
     """What axe-core calls serious or critical, with the elements it means."""
+    # A fold that is still fading in is pale: axe-core is asked about what the reader comes to see.
+    page.evaluate("() => Promise.all(document.getAnimations().map((motion) => motion.finished))")
     page.evaluate(AXE)
     violations = page.evaluate(
         """async () => (await axe.run(document, {
