@@ -40,11 +40,12 @@ def build(
     seed: int | None = None,
     device: torch.device | str | None = None,
 ) -> nn.Sequential:
-    """The network as a module in training mode, initialised as its architecture says.
+    """The network as a module in training mode, initialized as its architecture says.
 
     It maps (batch, channels, height, width) float images to (batch, num_classes) scores.
     With a seed the weights depend on nothing else and torch's global random state is
-    left as it was. On the meta device nothing is allocated and nothing initialised.
+    left as it was. device is by default torch's own default, as for torch's modules. On
+    the meta device nothing is allocated and nothing initialized.
     Raises UnknownNetworkError for a name that no architecture has, ShapeError when the
     layers cannot read the architecture's input.
     """
@@ -52,7 +53,7 @@ def build(
         architecture = arch.architecture(architecture)
     for _ in placed_layers(architecture):  # fails here, by name, before anything is allocated
         pass
-    device = torch.device("cpu" if device is None else device)
+    device = torch.get_default_device() if device is None else torch.device(device)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -50,6 +50,12 @@ def test_on_the_meta_device_nothing_is_allocated():
     assert all(p.is_meta for p in build("vgg19", device="meta").parameters())
 
 
+def test_without_a_device_a_network_is_built_where_torch_builds_its_modules():
+    assert not any(p.is_meta for p in build("lenet").parameters())
+    with torch.device("meta"):
+        assert all(p.is_meta for p in build("vgg19").parameters())
+
+
 def test_xavier_draws_within_its_bound_and_leaves_the_biases_alone():
     network = build("nin", seed=0)
     conv = network.block2.conv1
