@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -9,10 +11,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -21,6 +23,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
 
+from ninlab.__main__ import main
 from ninlab.architectures import ARCHITECTURES, Architecture, Head, architecture
 from ninlab.calculator import Calculator
 from ninlab.calculator.programs import (
@@ -36,9 +39,7 @@ from ninlab.devices import DEVICES, Device
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.formulas import at_input, macs, parameters
 from ninlab.liveness import largest_batch, saved_lines, timeline
-from ninlab.networks import build
 from ninlab.reports import tensor_peak
-from ninlab.resources import profile
 from ninlab.roofline import time_bound, training_operators
 from ninlab.units import BYTE_UNITS, format_bytes, format_count, format_seconds, format_shape
 from tests.browser.conftest import QuietHandler
@@ -46,13 +47,13 @@ from tests.browser.test_pages import barriers, sideways_pixels
 
 pytestmark = pytest.mark.browser
 
-CONFIGURATIONS = 320
+COUNTED_CONFIGURATIONS = 300  # that show numbers; those that show only refusals come on top
 SEED = 20130  # any: the test draws other configurations with another one
 ROUNDING = 1e-12  # of sums of a few hundred float64 terms in two different orders
 PATIENCE = 30_000  # milliseconds for a busy machine
 OWN, NONE, OTHER_SIZE = "own", "", "other"
 YOURS = "your NiN"  # what sentences call it
-SAMPLE = 40  # configurations that torch counts too; all of them with NINLAB_EXHAUSTIVE set
+PROCESSES = 4  # configurations asked in processes of their own; all with NINLAB_EXHAUSTIVE set
 LARGEST_EXACT = 2**53 - 1
 
 READ = """
@@ -138,9 +139,9 @@ class Configuration:
         }
 
     @property
-    def valid(self) -> bool:
-        """Whether every network can read its image."""
-        return not any(isinstance(expected, str) for expected in self.expected.values())
+    def counted(self) -> list[str]:
+        """The sides whose network can read its image."""
+        return [side for side, expected in self.expected.items() if not isinstance(expected, str)]
 
     @cached_property
     def expected(self) -> dict[str, Any]:
@@ -365,78 +366,103 @@ START = Configuration(
 @pytest.fixture(scope="module")
 def drawn() -> list[Configuration]:
     rng = random.Random(SEED)
-    return [random_configuration(rng) for _ in range(CONFIGURATIONS)]
+    drawn: list[Configuration] = []
+    while sum(bool(one.counted) for one in drawn) < COUNTED_CONFIGURATIONS:
+        drawn.append(random_configuration(rng))
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def shown(browser: Browser, address: str, drawn: list[Configuration]) -> list[dict[str, Any]]:
+    """What the page shows of each configuration."""
+    with opened(browser, f"{address}/index.html") as page:
+        return evaluated(page, ALL, [one.fields for one in drawn])
+
+
+@pytest.fixture(scope="module")
+def command_line(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], list[str]]:
+    """What ``--format json`` prints for each of the copied commands, beside the copied Python.
+
+    The real command line, in this process: torch is imported once and not for every command.
+    """
+
+    @cache
+    def printed(commands: str, python: str) -> list[str]:
+        with contextlib.chdir(folder_with(python, tmp_path_factory)):
+            return [printed_here(line) for line in commands.splitlines()]
+
+    return printed
+
+
+def folder_with(python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new folder, with the copied Python where the copied command looks for it."""
+    folder = tmp_path_factory.mktemp("copied")
+    (folder / "my_nin.py").write_text(python)
+    return folder
+
+
+def arguments_of(line: str) -> list[str]:
+    """What the shell hands to Python."""
+    program, *arguments = shlex.split(line)
+    assert (program, *arguments[:3]) == ("python", "-m", "ninlab", "resources")
+    return [*arguments, "--format", "json"]
+
+
+def printed_here(line: str) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as written:
+        assert main(arguments_of(line)[2:]) == 0
+    return written.getvalue()
+
+
+def printed_by_a_process(line: str, folder: Path) -> str:
+    command = [sys.executable, *arguments_of(line)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def test_every_number_is_the_one_that_python_counts(
-    browser: Browser, address: str, drawn: list[Configuration]
+    shown: list[dict[str, Any]], drawn: list[Configuration]
 ) -> None:
-    with opened(browser, f"{address}/index.html") as page:
-        shown = evaluated(page, ALL, [one.fields for one in drawn])
     for given, seen in zip(drawn, shown, strict=True):
         assert_shown(seen, given)
 
 
-def test_the_numbers_are_those_of_the_operators_that_torch_runs(
-    page: Page, drawn: list[Configuration]
+def test_the_command_that_it_copies_prints_the_numbers_that_it_shows(
+    shown: list[dict[str, Any]],
+    drawn: list[Configuration],
+    command_line: Callable[[str, str], list[str]],
 ) -> None:
-    """What ``resources --format json`` prints shares no formula with the page."""
-    sample = [one for one in drawn if one.valid]
+    """The command counts the operators that torch runs: it shares no formula with the page."""
+    for given, seen in zip(drawn, shown, strict=True):
+        assert list(seen["rows"]) == given.counted
+        if not given.counted:
+            continue
+        answers = command_line(seen["command"], seen["python"])
+        costs = [cost for answer in answers for cost in json.loads(answer)["networks"]]
+        for side, cost in zip(given.counted, costs, strict=True):
+            assert_costs(seen["rows"][side], cost)
+            assert seen["moments"][side].startswith(f"{cost['training']['at']}:")
+
+
+@pytest.mark.parametrize("address", ["file"], indirect=True)
+def test_a_process_of_its_own_prints_what_the_command_prints_here(
+    shown: list[dict[str, Any]],
+    command_line: Callable[[str, str], list[str]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    asked = dict.fromkeys((seen["command"], seen["python"]) for seen in shown if seen["rows"])
     if "NINLAB_EXHAUSTIVE" not in os.environ:
-        sample = sample[:SAMPLE]
-    shown = evaluated(page, ALL, [one.fields for one in sample])
-    for given, seen in zip(sample, shown, strict=True):
-        for name in given.expected:
-            side = given.sides[name]
-            network = at_input(side.architecture, (side.architecture.input_shape[0], *side.image))
-            module = build(network, device="meta") if network.name == YOURS else network.name
-            settings = given.batch, given.optimizer, given.precision
-            cost = profile(module, network.input_shape, *settings).to_json()
-            assert_costs(seen["rows"][name], cost)
-            assert seen["moments"][name].startswith(f"{cost['training']['at']}:")
+        asked = dict.fromkeys(random.Random(SEED).sample(list(asked), PROCESSES))
+    for commands, python in asked:
+        folder = folder_with(python, tmp_path_factory)
+        answers = [printed_by_a_process(line, folder) for line in commands.splitlines()]
+        assert answers == command_line(commands, python)
 
 
 def test_it_starts_with_what_it_was_made_for(page: Page) -> None:
     assert_shown(evaluated(page, READ), START)
 
 
-def test_the_command_line_prints_the_numbers_of_any_network(page: Page) -> None:
-    rng = random.Random(SEED)
-    names = [name for name, one in ARCHITECTURES.items() if one.input_shape[0] == 1]
-    names = rng.sample(names, 12)
-    settings = {"batch": 37, "optimizer": "momentum", "precision": "tf32", "b-network": NONE}
-    image = {"a-height": 240, "a-width": 257}
-    shown = evaluated(page, ALL, [{"a-network": name, **image, **settings} for name in names])
-    line = f"python -m ninlab resources {' '.join(names)} --input 1x240x257 --batch-size 37"
-    costs = printed(f"{line} --optimizer momentum --precision tf32")
-    for seen, cost in zip(shown, costs, strict=True):
-        assert_costs(seen["rows"]["a"], cost)
-        assert seen["moments"]["a"].startswith(f"{cost['training']['at']}:")
-
-
-def test_the_command_that_it_copies_prints_the_numbers_that_it_shows(page: Page) -> None:
-    evaluated(
-        page,
-        CONFIGURE,
-        {
-            "a-network": "nin_batch_norm",
-            "b-network": "googlenet",
-            "a-height": 96,
-            "a-width": 111,
-            "b-height": 96,
-            "b-width": 111,
-            "batch": 5,
-            "optimizer": "adam",
-            "precision": "bf16",
-        },
-    )
-    shown = evaluated(page, READ)
-    (line,) = shown["command"].splitlines()
-    for side, cost in zip("ab", printed(line), strict=True):
-        assert_costs(shown["rows"][side], cost)
-
-
-def test_a_nin_of_ones_own_is_copied_as_python_that_the_command_reads(
+def test_a_nin_of_ones_own_is_copied_as_python_that_prints_its_numbers(
     page: Page, tmp_path: Path
 ) -> None:
     evaluated(
@@ -468,9 +494,6 @@ def test_a_nin_of_ones_own_is_copied_as_python_that_the_command_reads(
     names = ("parameters", "macs", "saved", "training", "inference")
     numbers = [int(word) for word in run.stdout.split() if word.isdigit()]
     assert numbers == [row[name][0] for row in rows for name in names]
-    (line,) = shown["command"].splitlines()
-    for row, cost in zip(rows, printed(line, tmp_path), strict=True):
-        assert_costs(row, cost)
 
 
 def test_images_of_two_sizes_take_two_commands(page: Page) -> None:
@@ -479,20 +502,6 @@ def test_images_of_two_sizes_take_two_commands(page: Page) -> None:
     first, second = shown["command"].splitlines()
     assert first.startswith("python -m ninlab resources nin --batch-size 128 --input 1x224x224 ")
     assert second.startswith("python -m ninlab resources alexnet --batch-size 128 --input 1x128x")
-
-
-def printed(line: str, folder: Path | None = None) -> list[dict[str, Any]]:
-    """What a copied command prints, as JSON."""
-    program, *arguments = shlex.split(line)
-    assert program == "python"
-    run = subprocess.run(
-        [sys.executable, *arguments, "--format", "json"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(run.stdout)["networks"]
 
 
 def assert_costs(row: dict[str, Any], cost: dict[str, Any]) -> None:
@@ -611,7 +620,7 @@ def test_an_image_beyond_exact_numbers_is_refused(page: Page) -> None:
 def test_an_address_brings_back_the_configuration(browser: Browser, address: str) -> None:
     rng = random.Random(SEED)
     given = random_configuration(rng)
-    while given.sides["a"].fields["network"] != OWN or not given.valid:
+    while given.sides["a"].fields["network"] != OWN or given.counted != list(given.expected):
         given = random_configuration(rng)
     with opened(browser, f"{address}/index.html") as page:
         evaluated(page, CONFIGURE, given.fields)
