@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from ninlab import experiments, figures, formulas, liveness, roofline
 from ninlab.architectures import ARCHITECTURES, Conv, Linear, ReLU, architecture, nin_block
 from ninlab.errors import NinlabError
+from ninlab.figures import labels
 from ninlab.records import EpochResult, Outcome, RunRecord
 from ninlab.reports import Category, tensor_peak
 from ninlab.units import format_bytes
@@ -434,7 +435,7 @@ def test_an_unknown_quantity_is_refused_with_the_known_ones():
 def test_labels_at_the_ends_of_lines_never_meet(ends):
     ends.sort()
     heights = [0.08 * lines for _, lines in ends]
-    places = figures._moved_apart([y for y, _ in ends], heights, top=1.0)
+    places = labels.moved_apart([y for y, _ in ends], heights, top=1.0)
     for i in range(1, len(places)):
         assert places[i] - places[i - 1] >= (heights[i] + heights[i - 1]) / 2 - 1e-9
     assert places[-1] + heights[-1] / 2 <= 1 + 1e-9

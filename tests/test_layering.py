@@ -7,7 +7,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -96,10 +96,11 @@ def imports(path: Path) -> Iterator[str]:
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path.name} uses a relative import; write it in full"
-            if node.module == "ninlab":
-                yield from (f"ninlab.{alias.name}" for alias in node.names)
-            else:
-                yield node.module or ""
+            module = node.module or ""
+            folder = PACKAGE.parent.joinpath(*module.split("."))
+            for alias in node.names:
+                is_module = module == "ninlab" or (folder / f"{alias.name}.py").exists()
+                yield f"{module}.{alias.name}" if is_module else module
 
 
 def siblings_and_packages(files: list[Path]) -> tuple[set[str], set[str]]:
@@ -134,14 +135,43 @@ def test_nobody_imports_the_command_line() -> None:
         assert not siblings & MAY_IMPORT_ALL, f"{name} imports the command line"
 
 
-def test_the_table_has_no_cycle() -> None:
-    order: list[str] = []
-    remaining = {name: siblings for name, (siblings, _) in LAYERS.items()}
+def assert_no_cycle(imported_by: Mapping[str, set[str]]) -> None:
+    order: set[str] = set()
+    remaining = dict(imported_by)
     while remaining:
-        free = {name for name, siblings in remaining.items() if siblings <= set(order)}
+        free = {name for name, siblings in remaining.items() if siblings <= order}
         assert free, f"these modules import one another in a circle: {sorted(remaining)}"
-        order += sorted(free)
+        order |= free
         remaining = {name: rest for name, rest in remaining.items() if name not in free}
+
+
+def test_the_table_has_no_cycle() -> None:
+    assert_no_cycle({name: siblings for name, (siblings, _) in LAYERS.items()})
+
+
+@pytest.mark.parametrize("package", sorted(p.parent.name for p in PACKAGE.glob("*/__init__.py")))
+def test_the_modules_of_a_package_import_one_another_in_one_direction(package: str) -> None:
+    inside = {path.stem: path for path in (PACKAGE / package).glob("*.py")}
+    prefix = f"ninlab.{package}"
+    assert_no_cycle(
+        {
+            module: {
+                rest.removeprefix(".").partition(".")[0] or "__init__"
+                for name in imports(path)
+                for rest in [name.removeprefix(prefix)]
+                if name == prefix or name.startswith(f"{prefix}.")
+            }
+            for module, path in inside.items()
+        }
+    )
+
+
+def test_what_figures_share_knows_no_family_of_figures() -> None:
+    shared = {"colors", "labels", "layout", "provenance", "words"}
+    for module in shared:
+        for name in imports(PACKAGE / "figures" / f"{module}.py"):
+            if name.startswith("ninlab.figures"):
+                assert name.rpartition(".")[2] in shared, f"{module} imports {name}"
 
 
 def test_no_module_that_a_torch_free_one_imports_needs_torch() -> None:

@@ -1,0 +1,61 @@
+"""How does the book draw a number? One function for each kind of figure.
+
+A figure is made from architectures, reports or records, never from typed numbers, and says
+where its numbers come from: `counted` and `measured` make that line, and a figure carries it
+in ``layout.meta["provenance"]``, from where the book prints it under the plot.
+
+What was counted or predicted is hollow or dashed, what was measured is solid. A network has
+one color in the whole book. Text, paper and grid have none: the site's two templates choose
+them for light and dark, so no function here may type one in.
+
+One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
+`memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`, `labels` and
+`provenance`, which import none of them.
+
+Imports from ninlab: architectures, formulas, records, reports, roofline, units and errors; no
+torch.
+Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
+"""
+
+from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured
+from ninlab.figures.collapse import fading_signal, plateaus
+from ninlab.figures.colors import CATEGORY_COLORS, NETWORK_COLORS, NEUTRAL
+from ninlab.figures.curves import endings, learning_rates, training_curves
+from ninlab.figures.diagrams import Column, diagram
+from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
+from ninlab.figures.memory import memory_by_batch, memory_timeline
+from ninlab.figures.pictures import Tile, tiles
+from ninlab.figures.provenance import counted, measured, measured_steps, predicted
+from ninlab.figures.speed import intensities, rate_by_macs
+from ninlab.figures.words import describe
+
+__all__ = [
+    "CATEGORY_COLORS",
+    "NETWORK_COLORS",
+    "NEUTRAL",
+    "Column",
+    "Pair",
+    "Quantity",
+    "Tile",
+    "bars",
+    "counted",
+    "coverage",
+    "describe",
+    "diagram",
+    "endings",
+    "fading_signal",
+    "intensities",
+    "learning_rates",
+    "measured",
+    "measured_steps",
+    "memory_by_batch",
+    "memory_timeline",
+    "plateaus",
+    "predicted",
+    "predicted_and_measured",
+    "rate_by_macs",
+    "shape_funnel",
+    "shares_by_layer",
+    "tiles",
+    "training_curves",
+]

@@ -1,0 +1,164 @@
+"""How does a deep network lose its signal, and where does its loss stand still?
+
+Imports from ninlab: errors, records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import floor, log, log10
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ninlab.errors import NinlabError
+from ninlab.figures.colors import NEUTRAL, color_of
+from ninlab.figures.labels import End, Symbols, label_ends
+from ninlab.figures.layout import finish
+from ninlab.figures.provenance import measured
+from ninlab.records import RunRecord
+
+
+def fading_signal(
+    predicted_ratios: Sequence[float],
+    measured_ratios: Mapping[str, Sequence[float]],
+    *,
+    layers: Sequence[str],
+    provenance: str,
+    like: Mapping[str, str] | None = None,
+) -> go.Figure:
+    """How much of the difference between images is left behind each layer, as a ratio.
+
+    The prediction is dashed and hollow, each measurement solid, with the color of the network
+    that like gives its label. Raises NinlabError for a series that has not one ratio a layer.
+    """
+    figure = go.Figure()
+    symbols = Symbols()
+    ends: list[End] = []
+    for label, ratios in {"predicted": predicted_ratios, **measured_ratios}.items():
+        if len(ratios) != len(layers):
+            raise NinlabError(f"{label!r} has {len(ratios)} ratios for {len(layers)} layers")
+        color, solid = color_of(label, like), label in measured_ratios
+        symbol = symbols.next(color)
+        x, y = list(range(1, len(layers) + 1)), [log10(ratio) for ratio in ratios]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=label,
+            mode="lines+markers",
+            line={"color": color, "width": 2, "dash": "solid" if solid else "dash"},
+            marker={"color": color, "size": 7, "symbol": symbol if solid else f"{symbol}-open"},
+            hovertext=[
+                f"<b>{label}</b><br>behind {layer}: {ratio:.2%}"
+                for layer, ratio in zip(layers, ratios, strict=True)
+            ],
+            hoverinfo="text",
+        )
+        ends.append(End(x[-1], y[-1], label, color, symbol))
+    label_ends(figure, ends)
+    exponents = range(floor(min(min(trace.y) for trace in figure.data)), 1)
+    figure.update_xaxes(title="convolutions passed")
+    figure.update_yaxes(
+        title="share of the signal left (log scale)",
+        tickvals=list(exponents),
+        ticktext=[f"{10.0**exponent:.{max(0, -exponent - 2)}%}" for exponent in exponents],
+    )
+    return finish(figure, height=420, provenance=provenance)
+
+
+def plateaus(
+    runs: Sequence[RunRecord], floor_of: Callable[[int, int], float], *, num_classes: int = 10
+) -> go.Figure:
+    """Training loss, test loss and the floor under it, one seed at a time, chosen by a slider.
+
+    Losses are measured and solid; the hollow squares are floor_of(dead classes after that epoch,
+    num_classes). Raises NinlabError without runs.
+    """
+    provenance = measured(runs, "each")
+    figure = go.Figure()
+    for place, run in enumerate(runs):
+        _add_losses(figure, run, shown=place == 0)
+        _add_floors(figure, run, floor_of, num_classes, shown=place == 0)
+    figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
+    guess = log(num_classes)
+    figure.add_hline(y=guess, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_xaxes(title="epoch", range=[0, max(len(run.epochs) for run in runs) + 0.35])
+    figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
+    return finish(figure, height=460, provenance=provenance)
+
+
+def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
+    """Draw the training loss of one run as a line, its test losses as dots."""
+    color = color_of(run.network)
+    steps = run.recipe.steps / run.recipe.epochs
+    figure.add_scatter(
+        x=[(i + 0.5) * run.loss.every / steps for i in range(len(run.loss.values))],
+        y=run.loss.values,
+        mode="lines",
+        visible=shown,
+        line={"color": color, "width": 1},
+        hoverinfo="skip",
+    )
+    losses = [float("nan") if e.test_loss is None else e.test_loss for e in run.epochs]
+    figure.add_scatter(
+        x=[result.epoch for result in run.epochs],
+        y=losses,
+        mode="markers",
+        visible=shown,
+        marker={"color": color, "size": 9},
+        hovertext=[
+            f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>test loss "
+            f"{value:.3f}, test accuracy {result.test_accuracy:.1%}"
+            for result, value in zip(run.epochs, losses, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _add_floors(
+    figure: go.Figure,
+    run: RunRecord,
+    floor_of: Callable[[int, int], float],
+    num_classes: int,
+    *,
+    shown: bool,
+) -> None:
+    """Draw the least loss that the dead classes of each epoch leave."""
+    floors = [floor_of(result.dead_classes, num_classes) for result in run.epochs]
+    figure.add_scatter(
+        x=[result.epoch for result in run.epochs],
+        y=floors,
+        mode="markers+text",
+        visible=shown,
+        marker={
+            "color": color_of(run.network),
+            "size": 9,
+            "symbol": "square-open",
+            "line": {"width": 2},
+        },
+        text=[f"{result.dead_classes} dead" for result in run.epochs],
+        textposition="bottom center",
+        hovertext=[
+            f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>{result.dead_classes} dead "
+            f"classes: test loss at least {value:.3f}"
+            for result, value in zip(run.epochs, floors, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _seeds(runs: Sequence[RunRecord], traces: int) -> dict[str, Any]:
+    """The slider that shows the traces of one run at a time."""
+    return {
+        "active": 0,
+        "currentvalue": {"prefix": "seed "},
+        "pad": {"t": 44},
+        "steps": [
+            {
+                "label": str(run.seed),
+                "method": "restyle",
+                "args": ["visible", [at // traces == place for at in range(traces * len(runs))]],
+            }
+            for place, run in enumerate(runs)
+        ],
+    }

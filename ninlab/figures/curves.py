@@ -1,0 +1,285 @@
+"""How did training go? Accuracy and loss over time, over seeds, over learning rates.
+
+All of it is measured, and so solid; runs that failed are crosses.
+Imports from ninlab: errors, records.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from math import log10
+
+import plotly.graph_objects as go
+
+from ninlab.errors import NinlabError
+from ninlab.figures.colors import NEUTRAL, color_of, faded
+from ninlab.figures.labels import MOST_SERIES, End, Symbols, label_ends
+from ninlab.figures.layout import finish
+from ninlab.figures.provenance import measured
+from ninlab.figures.words import title_of
+from ninlab.records import Outcome, RunRecord
+
+_TRAINED: Mapping[str, tuple[str, str]] = {
+    "test_accuracy": ("test accuracy", ".1%"),
+    "train_accuracy": ("training accuracy", ".1%"),
+    "test_loss": ("test loss, nats", ".3f"),
+    "train_loss": ("training loss, nats", ".3f"),
+    "dead_classes": ("dead classes, of 10", ".0f"),
+}
+_AGAINST = {"epoch": "epoch", "images": "images seen", "seconds": "training time, seconds"}
+
+
+def training_curves(
+    runs: Sequence[RunRecord], quantity: str = "test_accuracy", *, against: str = "epoch"
+) -> go.Figure:
+    """One quantity of every epoch against epochs, images seen or seconds of training.
+
+    Runs of one name are one series: the line is the median over its seeds, the band goes from
+    the least to the greatest. Runs that diverged or got stuck are left out of both and drawn
+    one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
+    Raises NinlabError without runs, for an unknown quantity and for more than six series.
+    """
+    provenance = measured(runs)
+    if quantity not in _TRAINED or against not in _AGAINST:
+        raise NinlabError(
+            f"there are no curves of {quantity!r} against {against!r}; draw one of "
+            f"{', '.join(_TRAINED)} against one of {', '.join(_AGAINST)}"
+        )
+    groups = _by_name(runs)
+    if len(groups) > MOST_SERIES:
+        raise NinlabError(f"{len(groups)} series are too many to tell apart; draw {MOST_SERIES}")
+    title, number_format = _TRAINED[quantity]
+    figure = go.Figure()
+    ends: list[End] = []
+    symbols = Symbols()
+    for label, group in groups.items():
+        color = color_of(group[0].network)
+        curves = _Curves(label, color, symbols.next(color), quantity, against)
+        finished = [run for run in group if run.outcome is Outcome.FINISHED]
+        if finished:
+            ends.append(curves.add_median(figure, finished))
+        for run in group:
+            if run.outcome is not Outcome.FINISHED:
+                curves.add_failure(figure, run)
+    figure.update_xaxes(title=_AGAINST[against])
+    figure.update_yaxes(title=title, tickformat=".0%" if number_format.endswith("%") else "")
+    label_ends(figure, ends)
+    return finish(figure, height=420, provenance=provenance, hovermode="closest")
+
+
+def _by_name(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Runs by the label of their series: the network, and the name where that is not enough."""
+    names: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        names.setdefault(run.name, []).append(run)
+    networks = [group[0].network for group in names.values()]
+    return {
+        title_of(group[0].network)
+        + (f" ({name})" if networks.count(group[0].network) > 1 else ""): group
+        for name, group in names.items()
+    }
+
+
+@dataclass(frozen=True)
+class _Curves:
+    """How the runs of one label are drawn."""
+
+    label: str
+    color: str
+    symbol: str
+    quantity: str
+    against: str
+
+    def add_median(self, figure: go.Figure, runs: Sequence[RunRecord]) -> End:
+        """Draw the median of the runs in the band from the least to the greatest; its end."""
+        x = [statistics.median(at) for at in self._epochs(runs, self._along)]
+        values = self._epochs(runs, self._values)
+        middle = [statistics.median(at) for at in values]
+        _add_band(figure, x, [min(at) for at in values], [max(at) for at in values], self.color)
+        title, form = _TRAINED[self.quantity]
+        figure.add_scatter(
+            x=x,
+            y=middle,
+            name=self.label,
+            mode="lines+markers",
+            marker={"symbol": self.symbol, "size": 6, "color": self.color},
+            line={"color": self.color, "width": 2},
+            hovertext=[
+                f"<b>{self.label}</b><br>{title} {median:{form}}, {min(at):{form}} to "
+                f"{max(at):{form}}<br>{self.against} {where:,.0f}; seeds: {len(at)}"
+                for where, median, at in zip(x, middle, values, strict=True)
+            ],
+            hoverinfo="text",
+        )
+        return End(x[-1], middle[-1], self.label, self.color, self.symbol)
+
+    def add_failure(self, figure: go.Figure, run: RunRecord) -> None:
+        """Draw a run that failed as a thin line that ends in a cross."""
+        x, y = self._along(run), self._values(run)
+        title, form = _TRAINED[self.quantity]
+        figure.add_scatter(
+            x=x,
+            y=y,
+            name=f"{self.label}, seed {run.seed}: {run.outcome}",
+            mode="lines+markers",
+            marker={
+                "symbol": "x",
+                "size": [0] * (len(x) - 1) + [9],
+                "color": self.color,
+                "line": {"width": 0},
+            },
+            line={"color": self.color, "width": 1},
+            hovertext=[
+                f"<b>{self.label}</b>, seed {run.seed}: {run.outcome}"
+                f"<br>{title} {value:{form}}<br>{self.against} {where:,.0f}"
+                for where, value in zip(x, y, strict=True)
+            ],
+            hoverinfo="text",
+        )
+
+    def _epochs(
+        self, runs: Sequence[RunRecord], values: Callable[[RunRecord], Sequence[float]]
+    ) -> list[tuple[float, ...]]:
+        """For each epoch that all of the runs have, the value of every run."""
+        return list(zip(*(values(run) for run in runs), strict=False))
+
+    def _along(self, run: RunRecord) -> list[float]:
+        """Where each epoch of a run lies: its number, the images seen, the seconds trained."""
+        if self.against == "seconds":
+            return list(accumulate(result.seconds for result in run.epochs))
+        images = run.data_set.train_images // run.recipe.batch_size * run.recipe.batch_size
+        each = images if self.against == "images" else 1
+        return [result.epoch * each for result in run.epochs]
+
+    def _values(self, run: RunRecord) -> list[float]:
+        """The quantity at each epoch; not a number where a loss was not finite."""
+        values = (getattr(result, self.quantity) for result in run.epochs)
+        return [float("nan") if value is None else float(value) for value in values]
+
+
+def _add_band(
+    figure: go.Figure,
+    x: Sequence[float],
+    low: Sequence[float],
+    high: Sequence[float],
+    color: str,
+) -> None:
+    figure.add_scatter(
+        x=[*x, *reversed(x)],
+        y=[*high, *reversed(low)],
+        mode="lines",
+        line={"width": 0},
+        fill="toself",
+        fillcolor=faded(color, 0.25),
+        hoverinfo="skip",
+    )
+
+
+def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None = None) -> go.Figure:
+    """Where the runs of each group ended: one dot a seed, a line at their mean.
+
+    groups gives the runs of each label, drawn from the top down. Runs that diverged or got
+    stuck are crosses and count in the mean. chance draws a line at the accuracy of guessing.
+    Raises NinlabError without runs.
+    """
+    provenance = measured([run for runs in groups.values() for run in runs], "mean")
+    figure = go.Figure()
+    for place, (label, runs) in enumerate(groups.items()):
+        _add_endings(figure, place, label, runs)
+    if chance is not None:
+        figure.add_vline(x=chance, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.update_yaxes(range=[len(groups) - 0.5, -0.75], visible=False)
+    figure.update_xaxes(title="test accuracy after the last epoch", tickformat=".0%")
+    return finish(figure, height=44 * len(groups) + 70, provenance=provenance)
+
+
+def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRecord]) -> None:
+    """Draw the dots of one group, their mean and its label."""
+    color = color_of(runs[0].network)
+    accuracies = [run.last.test_accuracy for run in runs]
+    mean = statistics.fmean(accuracies)
+    figure.add_scatter(
+        x=accuracies,
+        y=[place] * len(runs),
+        mode="markers",
+        marker={
+            "color": color,
+            "size": 9,
+            "symbol": [_sign(run, "circle") for run in runs],
+            "opacity": 0.85,
+        },
+        hovertext=[
+            f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
+            f"{run.outcome}, {run.last.dead_classes} dead classes"
+            for run in runs
+        ],
+        hoverinfo="text",
+    )
+    figure.add_scatter(
+        x=[mean, mean],
+        y=[place - 0.3, place + 0.3],
+        mode="lines",
+        line={"color": color, "width": 2},
+        hovertext=f"<b>{label}</b><br>mean of {len(runs)}: {mean:.1%}",
+        hoverinfo="text",
+    )
+    figure.add_annotation(
+        x=0, xref="paper", y=place - 0.42, text=f"{label}: {mean:.1%}", showarrow=False,
+        xanchor="left", yanchor="middle",
+    )  # fmt: skip
+
+
+def _sign(run: RunRecord, symbol: str) -> str:
+    """The marker of a run: a cross if it failed."""
+    return symbol if run.outcome is Outcome.FINISHED else "x"
+
+
+def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
+    """Accuracy after the last epoch against the learning rate, one line a network.
+
+    A run that diverged or got stuck is a cross. Raises NinlabError without runs.
+    """
+    provenance = measured(runs)
+    figure = go.Figure()
+    symbols = Symbols()
+    ends: list[End] = []
+    for network in dict.fromkeys(run.network for run in runs):
+        rows = [run for run in runs if run.network == network]
+        rows.sort(key=lambda run: run.recipe.learning_rate)
+        ends.append(_add_line_of_rates(figure, rows, symbols))
+    label_ends(figure, ends)
+    rates = sorted({run.recipe.learning_rate for run in runs})
+    figure.update_xaxes(
+        title="learning rate (log scale)",
+        tickvals=[log10(rate) for rate in rates],
+        ticktext=[f"{rate:g}" for rate in rates],
+    )
+    what = "held-out" if runs[0].recipe.evaluation_set == "held_out" else "test"
+    figure.update_yaxes(title=f"{what} accuracy", tickformat=".0%")
+    return finish(figure, height=400, provenance=provenance)
+
+
+def _add_line_of_rates(figure: go.Figure, runs: Sequence[RunRecord], symbols: Symbols) -> End:
+    """Draw the runs of one network, sorted by learning rate; where their line ends."""
+    title, color = title_of(runs[0].network), color_of(runs[0].network)
+    symbol = symbols.next(color)
+    x = [log10(run.recipe.learning_rate) for run in runs]
+    y = [run.last.test_accuracy for run in runs]
+    figure.add_scatter(
+        x=x,
+        y=y,
+        name=title,
+        mode="lines+markers",
+        line={"color": color, "width": 2},
+        marker={"color": color, "size": 8, "symbol": [_sign(run, symbol) for run in runs]},
+        hovertext=[
+            f"<b>{title}</b><br>learning rate {run.recipe.learning_rate:g}: "
+            f"{run.last.test_accuracy:.1%}, {run.outcome}"
+            for run in runs
+        ],
+        hoverinfo="text",
+    )
+    return End(x[-1], y[-1], title, color, symbol)

@@ -1,0 +1,218 @@
+"""What is a network or a block made of? Boxes from the top down, one column each.
+
+Imports from ninlab: architectures, formulas, units.
+Known limits: at most four branches side by side can be read on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ninlab.architectures import (
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Flatten,
+    Layer,
+    Linear,
+    ReLU,
+    Sigmoid,
+    architecture,
+)
+from ninlab.figures.colors import NETWORK_COLORS, NEUTRAL, faded
+from ninlab.figures.layout import finish
+from ninlab.figures.words import describe, times
+from ninlab.formulas import layer_macs, layer_parameters, output_shape
+from ninlab.units import Shape
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a block diagram: layers from the top down."""
+
+    title: str
+    layers: tuple[Layer, ...]
+    input_shape: Shape
+    color: str = NEUTRAL
+
+    @classmethod
+    def of(cls, name: str) -> Column:
+        """The column of a whole network, in its color."""
+        network = architecture(name)
+        return cls(network.title, network.layers, network.input_shape, NETWORK_COLORS[name])
+
+    @classmethod
+    def of_block(cls, block: Block | Branches, input_shape: Shape, like: str) -> Column:
+        """The column of a block on its own, under its name, in the color of a network."""
+        return cls(block.name, (block,), input_shape, NETWORK_COLORS[like])
+
+
+_Span = tuple[float, float]  # from the left, or from the top
+_Nonlinear = ReLU | BatchNorm | Sigmoid  # what may stand behind a convolution that has no note
+_BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
+_TEXT, _SMALL_TEXT, _NARROW = 11, 10, 0.25  # the small one in the boxes of four branches
+
+
+@dataclass
+class _Diagram:
+    """Boxes, frames and texts of a block diagram while it is laid out, y in pixels downward."""
+
+    shapes: list[dict[str, Any]] = field(default_factory=list)
+    x: list[float] = field(default_factory=list)
+    y: list[float] = field(default_factory=list)
+    text: list[str] = field(default_factory=list)
+    hover: list[str] = field(default_factory=list)
+    size: list[int] = field(default_factory=list)
+
+    def write(self, x: float, y: float, text: str, hover: str = "", *, room: float = 1.0) -> None:
+        """Center a text there; room is the width it has, in columns."""
+        self.x.append(x)
+        self.y.append(y)
+        self.text.append(text)
+        self.hover.append(hover or text)
+        self.size.append(_TEXT if room > _NARROW else _SMALL_TEXT)
+
+    def layers(
+        self,
+        layers: Sequence[Layer],
+        shape: Shape,
+        x: _Span,
+        y: float,
+        color: str,
+        *,
+        shapes: bool = False,
+    ) -> float:
+        """Draw the layers downward from y; returns where they end.
+
+        shapes writes the shape below each single layer that changes the side of the map.
+        """
+        following = [*layers[1:], None]
+        for layer, after in zip(layers, following, strict=True):
+            put_out = output_shape(layer, shape)
+            match layer:
+                case ReLU() | Sigmoid() | Flatten():  # part of the box above, or no computation
+                    pass
+                case Block():
+                    y = self._block(layer, shape, x, y, color)
+                case Branches():
+                    y = self._branches(layer, shape, x, y, color)
+                case _:
+                    y = self._single(layer, after, shape, x, y, color)
+                    if shapes and put_out[1:] != shape[1:]:
+                        y = self._shape_below(x, y - _GAP, put_out)
+            shape = put_out
+        return y
+
+    def _block(self, block: Block, shape: Shape, x: _Span, y: float, color: str) -> float:
+        inset = (x[0] + 0.03, x[1] - 0.03)
+        bottom = self.layers(block.layers, shape, inset, y + _FRAME, color) - _GAP + _FRAME
+        self._rectangle(x, (y, bottom), line={"color": NEUTRAL, "width": 1})
+        return self._shape_below(x, bottom, output_shape(block, shape))
+
+    def _branches(self, layer: Branches, shape: Shape, x: _Span, y: float, color: str) -> float:
+        width = (x[1] - x[0]) / len(layer.branches)
+        bottoms = []
+        for number, branch in enumerate(layer.branches):
+            left = x[0] + number * width
+            inset = (left + 0.01, left + width - 0.01)
+            bottoms.append(self.layers(branch.layers, shape, inset, y, color))
+        return self._shape_below(x, max(bottoms), output_shape(layer, shape))
+
+    def _single(
+        self, layer: Layer, after: Layer | None, shape: Shape, x: _Span, y: float, color: str
+    ) -> float:
+        linear = isinstance(layer, Conv) and not isinstance(after, _Nonlinear)
+        opacity = _opacity(layer)
+        self._rectangle(
+            x,
+            (y, y + _BOX),
+            fillcolor=faded(color, opacity),
+            line={"color": color, "width": 1.2 if opacity else 0.6},
+        )
+        self.write(
+            sum(x) / 2,
+            y + _BOX / 2,
+            describe(layer) + (", no ReLU" if linear else ""),
+            _hover(layer, shape),
+            room=x[1] - x[0],
+        )
+        return y + _BOX + _GAP
+
+    def _rectangle(self, x: _Span, y: _Span, **style: Any) -> None:
+        self.shapes.append(
+            {
+                "type": "rect",
+                "layer": "below",
+                "x0": x[0],
+                "x1": x[1],
+                "y0": y[0],
+                "y1": y[1],
+                **style,
+            }
+        )
+
+    def _shape_below(self, x: _Span, y: float, shape: Shape) -> float:
+        self.write(sum(x) / 2, y + _SHAPE_LINE / 2, f"↓ {times(shape)}", "shape of one image")
+        return y + _SHAPE_LINE + _GAP
+
+
+def _opacity(layer: Layer) -> float:
+    """How strongly a box is filled: by its kind, so that the kinds can be told apart."""
+    match layer:
+        case Linear():
+            return 0.6
+        case Conv(kernel_size=size):
+            return 0.34 if size > 1 else 0.12
+    return 0.0
+
+
+def _hover(layer: Any, shape: Shape) -> str:
+    lines = [f"<b>{describe(layer)}</b>", f"{times(shape)} → {times(output_shape(layer, shape))}"]
+    if layer_parameters(layer, shape):
+        lines += [
+            f"{layer_parameters(layer, shape):,} parameters",
+            f"{layer_macs(layer, shape):,} MACs",
+        ]
+    return "<br>".join(lines)
+
+
+def diagram(*columns: Column) -> go.Figure:
+    """The layers of networks or blocks as boxes from the top down, one column each.
+
+    Frames are blocks. A filled box has weights: the fuller, the more each output value
+    reads (1x1, larger window, everything). A ReLU belongs to the convolution above it, and
+    a convolution that has none says so. Hover text: shapes, parameters, MACs.
+    """
+    drawn = _Diagram()
+    bottom = 0.0
+    for number, column in enumerate(columns):
+        x = (number + 0.04, number + 0.96)
+        drawn.write(sum(x) / 2, 10, f"<b>{column.title}</b>")
+        drawn.write(sum(x) / 2, 30, times(column.input_shape), "shape of one image")
+        end = drawn.layers(column.layers, column.input_shape, x, 42, column.color, shapes=True)
+        bottom = max(bottom, end)
+    figure = go.Figure(
+        go.Scatter(
+            x=drawn.x,
+            y=drawn.y,
+            text=drawn.text,
+            hovertext=drawn.hover,
+            mode="text",
+            hoverinfo="text",
+            textfont={"size": drawn.size},
+        )
+    )
+    figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])
+    figure.update_yaxes(visible=False, fixedrange=True, range=[bottom + 2, 0])
+    return finish(
+        figure,
+        height=round(bottom) + 4,
+        provenance="",
+        shapes=drawn.shapes,
+        margin={"l": 0, "r": 0, "t": 0, "b": 0},
+    )

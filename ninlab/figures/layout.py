@@ -1,0 +1,56 @@
+"""What do all figures of the book share: height, margins, axes?
+
+Imports from ninlab: units.
+"""
+
+from __future__ import annotations
+
+from math import ceil, floor, log10
+from typing import Any
+
+import plotly.graph_objects as go
+
+from ninlab.units import format_count
+
+
+def finish(figure: go.Figure, *, height: int, provenance: str, **layout: Any) -> go.Figure:
+    """The figure with the book's layout; what depends on the theme is left to the site."""
+    settings: dict[str, Any] = {
+        "height": height,
+        "margin": {"l": 8, "r": 8, "t": 34, "b": 40},
+        "showlegend": False,
+        "hoverlabel": {"align": "left"},
+        "dragmode": False,  # a finger that scrolls the page must not zoom the plot
+        "meta": {"provenance": provenance},
+    }
+    figure.update_layout(settings | layout)
+    figure.update_yaxes(automargin=True)
+    return figure
+
+
+def left_aligned_titles(figure: go.Figure) -> None:
+    """Put the titles that make_subplots centers over the left edge of their plots."""
+    for annotation, axis in zip(figure.layout.annotations, figure.select_xaxes(), strict=True):
+        annotation.update(x=axis.domain[0], xanchor="left", align="left", font={"size": 13})
+
+
+def log_axis(ends: tuple[float, float]) -> dict[str, Any]:
+    """A logarithmic axis between those values, labeled at 1, 2 and 5 times powers of ten."""
+    exponents = range(floor(log10(ends[0])), ceil(log10(ends[1])))
+    values = [factor * 10**e for e in exponents for factor in (1, 2, 5)]
+    return {
+        "type": "log",
+        "range": [log10(end) for end in ends],
+        "tickvals": values,
+        "ticktext": [format_count(value) for value in values],
+    }
+
+
+def round_values(low: float, high: float, most: int = 6) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, that many at most."""
+    exponent = floor(log10((high - low) or 1)) - 1
+    for step in (factor * 10**e for e in (exponent, exponent + 1) for factor in (1, 2, 5)):
+        values = [i * step for i in range(ceil(low / step), floor(high / step) + 1)]
+        if len(values) <= most:
+            return values
+    return [low, high]

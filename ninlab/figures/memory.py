@@ -1,0 +1,247 @@
+"""Where do the bytes of one training step go, and how do they grow with the batch?
+
+Imports from ninlab: reports, units.
+Known limits: events are drawn one after the other, for their times are not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log10
+
+import plotly.graph_objects as go
+
+from ninlab.figures.colors import CATEGORY_COLORS, NEUTRAL, color_of, faded
+from ninlab.figures.labels import LABEL_SPACE, LINE_HEIGHT, moved_apart
+from ninlab.figures.layout import finish
+from ninlab.figures.words import title_of
+from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.units import format_bytes
+
+_MIB = 2**20
+_TICK_SPACE = 0.045  # of the width, from one slanted label to the next
+
+
+def memory_timeline(
+    events: Sequence[MemoryEvent], batch_size: int, *, provenance: str, measured: bool = False
+) -> go.Figure:
+    """Live bytes after each allocation and release of one step, by category, layer by layer.
+
+    It begins with what the step finds: weights, optimizer state and what the step before left.
+    The horizontal axis counts events, not time, and names the top-level layers. Hover text
+    names phase, layer and operator; the dot is the first moment of the peak.
+    """
+    levels = _Levels.of(events, batch_size)
+    figure = go.Figure()
+    for category in levels.live:
+        _add_category(figure, levels, category, opacity=0.75 if measured else 0.3)
+    peak = _add_peak(figure, levels)
+    _mark_phases(figure, [event.phase for event in levels.steps[1:]], offset=1)
+    places, names = _layer_ticks(levels.steps)
+    figure.update_xaxes(
+        title="layers, in the order of the step",
+        tickvals=places,
+        ticktext=names,
+        tickangle=-60,
+        showgrid=False,
+    )
+    figure.update_yaxes(
+        title=f"live memory, MiB, batch {batch_size}",
+        rangemode="tozero",
+        range=[0, 1.12 * peak / _MIB],
+    )
+    return finish(
+        figure,
+        height=500,
+        provenance=provenance,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "traceorder": "normal"},
+        margin={"l": 8, "r": 8, "t": 80, "b": 90},
+    )
+
+
+@dataclass(frozen=True)
+class _Levels:
+    """Live bytes after each event of a step; the first moment is before the step."""
+
+    steps: Sequence[MemoryEvent]  # the first is the last of what the step finds
+    live: Mapping[Category, Sequence[int]]  # of the categories that are ever alive
+    totals: Sequence[int]
+    moments: Sequence[str]
+
+    @classmethod
+    def of(cls, events: Sequence[MemoryEvent], batch_size: int) -> _Levels:
+        """The levels of those events; what was allocated before the step is one moment."""
+        now = dict.fromkeys(Category, 0)
+        live: dict[Category, list[int]] = {category: [] for category in Category}
+        for event in events:
+            size = event.bytes(batch_size)
+            now[event.category] += size if event.allocates else -size
+            for category, count in now.items():
+                live[category].append(count)
+        before = max(0, sum(event.phase is Phase.SETUP for event in events) - 1)
+        steps = events[before:]
+        moments = [" ".join(filter(None, (e.phase, e.layer, e.operator))) for e in steps[1:]]
+        return cls(
+            steps=steps,
+            live={
+                category: counts[before:]
+                for category, counts in live.items()
+                if any(counts[before:])
+            },
+            totals=[sum(counts) for counts in zip(*live.values(), strict=True)][before:],
+            moments=["before the step", *moments],
+        )
+
+
+def _add_category(figure: go.Figure, levels: _Levels, category: Category, opacity: float) -> None:
+    label, color = str(category).replace("_", " "), CATEGORY_COLORS[category]
+    counts = levels.live[category]
+    figure.add_scatter(
+        y=[count / _MIB for count in counts],
+        name=label,
+        stackgroup="live",
+        line={"color": color, "width": 1, "shape": "hv"},
+        fillcolor=faded(color, opacity),
+        hovertext=[
+            f"<b>{label}: {format_bytes(count)}</b><br>of {format_bytes(total)}<br>{moment}"
+            for count, total, moment in zip(counts, levels.totals, levels.moments, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _add_peak(figure: go.Figure, levels: _Levels) -> int:
+    """Mark the first moment of the peak; its bytes."""
+    bytes_ = max(levels.totals)
+    at = levels.totals.index(bytes_)
+    text = f"peak {format_bytes(bytes_)}"
+    figure.add_scatter(
+        x=[at],
+        y=[bytes_ / _MIB],
+        mode="markers",
+        marker={"size": 9, "color": NEUTRAL},
+        showlegend=False,
+        hovertext=[f"<b>peak: {format_bytes(bytes_)}</b><br>{levels.moments[at]}"],
+        hoverinfo="text",
+    )
+    figure.add_annotation(x=at, y=bytes_ / _MIB, text=text, yshift=14, showarrow=False)
+    return bytes_
+
+
+def _layer_ticks(events: Sequence[MemoryEvent]) -> tuple[list[float], list[str]]:
+    """(places, names) of the top-level layers that the events belong to, the longest stays first.
+
+    A layer whose name would meet that of a longer one stays without.
+    """
+    stays: list[tuple[int, int, str]] = []  # (first event, event after the last, name)
+    for i, event in enumerate(events):
+        name = event.layer.partition(".")[0]
+        if not name or event.phase is Phase.SETUP:
+            continue
+        if stays and stays[-1][2] == name and events[stays[-1][0]].phase is event.phase:
+            stays[-1] = (stays[-1][0], i + 1, name)
+        else:
+            stays.append((i, i + 1, name))
+    named: dict[float, str] = {}
+    for first, end, name in sorted(stays, key=lambda stay: stay[0] - stay[1]):
+        place = (first + end - 1) / 2
+        if all(abs(place - other) >= _TICK_SPACE * len(events) for other in named):
+            named[place] = name
+    return list(named), list(named.values())
+
+
+def _mark_phases(figure: go.Figure, phases: Sequence[Phase], offset: int = 0) -> None:
+    """Draw a line where a phase begins, and name the phases that are wide enough to be read.
+
+    offset is where the first of them begins.
+    """
+    starts = [i for i, phase in enumerate(phases) if not i or phase != phases[i - 1]]
+    for start, end in zip(starts, [*starts[1:], len(phases)], strict=True):
+        figure.add_vline(x=start + offset, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
+        if end - start > 0.08 * len(phases):
+            figure.add_annotation(
+                x=(start + end) / 2 + offset, y=1, yref="paper", yanchor="bottom",
+                text=str(phases[start]).replace("_", " "), showarrow=False,
+            )  # fmt: skip
+
+
+def memory_by_batch(
+    predicted: Mapping[str, Mapping[int, int]],
+    *,
+    provenance: str,
+    measured: Mapping[str, Mapping[int, int]] | None = None,
+    devices: Mapping[str, int] | None = None,
+) -> go.Figure:
+    """Bytes of one step against the batch size, both on logarithmic axes.
+
+    predicted and measured give {batch size: bytes} for each network: dashed lines and solid
+    dots. devices gives the memory of each device, a horizontal line.
+    """
+    figure = go.Figure()
+    for name, points in predicted.items():
+        _add_sizes(figure, name, points, how="predicted", mode="lines")
+    for name, points in (measured or {}).items():
+        _add_sizes(figure, name, points, how="measured", mode="markers")
+    counts = [count for points in predicted.values() for count in points.values()]
+    lowest, highest = min(counts), max([*counts, *(devices or {}).values()])
+    _label_sizes(figure, predicted, lowest, highest)
+    batches = sorted({batch for points in predicted.values() for batch in points})
+    for device, count in (devices or {}).items():
+        figure.add_hline(y=count, line={"color": NEUTRAL, "width": 1})
+        figure.add_annotation(
+            x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",
+            showarrow=False, xanchor="left", yanchor="bottom",
+        )  # fmt: skip
+    decades = log10(batches[-1] / batches[0])
+    figure.update_xaxes(
+        type="log",
+        title="batch size (log scale)",
+        tickvals=batches[::2],
+        range=[
+            log10(batches[0]) - 0.03 * decades,
+            log10(batches[-1]) + LABEL_SPACE * decades,
+        ],
+    )
+    powers = [4**e for e in range(lowest.bit_length() // 2, highest.bit_length() // 2 + 1)]
+    figure.update_yaxes(
+        type="log",
+        title="memory of one step (log scale)",
+        tickvals=powers,
+        ticktext=[format_bytes(count) for count in powers],
+    )
+    return finish(figure, height=430, provenance=provenance)
+
+
+def _add_sizes(
+    figure: go.Figure, name: str, points: Mapping[int, int], *, how: str, mode: str
+) -> None:
+    color = color_of(name)
+    figure.add_scatter(
+        x=list(points),
+        y=list(points.values()),
+        name=f"{title_of(name)}, {how}",
+        mode=mode,
+        line={"color": color, "dash": "dash", "width": 2},
+        marker={"color": color, "size": 9},
+        hovertext=[
+            f"<b>{title_of(name)}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
+            for batch, count in points.items()
+        ],
+        hoverinfo="text",
+    )
+
+
+def _label_sizes(
+    figure: go.Figure, sizes: Mapping[str, Mapping[int, int]], lowest: int, highest: int
+) -> None:
+    """Write each network's name where its line ends."""
+    ends = sorted((log10(points[max(points)]), name) for name, points in sizes.items())
+    line = LINE_HEIGHT * log10(highest / lowest)
+    places = moved_apart([y for y, _ in ends], [line] * len(ends), log10(highest))
+    for place, (_, name) in zip(places, ends, strict=True):
+        figure.add_annotation(
+            x=log10(max(sizes[name])), y=place, text=title_of(name), showarrow=False,
+            xanchor="left", xshift=6,
+        )  # fmt: skip

@@ -1,0 +1,145 @@
+"""What limits the speed of a network, and how many images does it train in a second?
+
+Imports from ninlab: architectures, formulas, records, roofline, units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil, floor, log10, sqrt
+
+import plotly.graph_objects as go
+
+from ninlab.architectures import architecture
+from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
+from ninlab.figures.layout import finish, log_axis
+from ninlab.figures.provenance import measured
+from ninlab.figures.words import title_of
+from ninlab.formulas import macs as network_macs
+from ninlab.records import RunRecord
+from ninlab.roofline import Operator
+from ninlab.units import format_count
+
+_LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
+
+
+def intensities(
+    networks: Mapping[str, Sequence[Operator]], ridges: Mapping[str, float], *, provenance: str
+) -> go.Figure:
+    """The FLOPs that each operator does for every byte it moves, one row of dots a network.
+
+    The area of a dot is the operator's share of its network's FLOPs; operators without any
+    have none. ridges gives for each device the FLOPs it can do in the time that it moves one
+    byte: left of its line an operator waits for memory, right of it for arithmetic.
+    """
+    figure = go.Figure()
+    for row, (name, operators) in enumerate(networks.items()):
+        _add_operators(figure, row, name, operators)
+    for level, (device, ridge) in enumerate(sorted(ridges.items(), key=lambda item: item[1])):
+        figure.add_vline(x=ridge, line={"color": NEUTRAL, "width": 1})
+        figure.add_annotation(
+            x=log10(ridge), y=1, yref="paper", yanchor="bottom", yshift=2 + 15 * (level % 2),
+            text=device, showarrow=False,
+        )  # fmt: skip
+    everything = [x for trace in figure.data for x in trace.x]
+    decades = range(floor(log10(min(everything))), ceil(log10(max(everything))) + 1)
+    figure.update_xaxes(
+        type="log", title="FLOPs a byte (log scale)", tickvals=[10**e for e in decades]
+    )
+    figure.update_yaxes(
+        tickvals=list(range(len(networks))),
+        ticktext=[f"{title_of(name)} " for name in networks],
+        range=[len(networks) - 0.5, -0.5],
+        showgrid=False,
+    )
+    return finish(
+        figure,
+        height=44 * len(networks) + 130,
+        provenance=provenance,
+        margin={"l": 8, "r": 8, "t": 44, "b": 40},
+    )
+
+
+def _add_operators(figure: go.Figure, row: int, name: str, operators: Sequence[Operator]) -> None:
+    """Draw the operators of one network that compute anything."""
+    total = sum(one.flops for one in operators)
+    computing = [one for one in operators if one.flops]
+    x = [one.flops / one.bytes for one in computing]
+    figure.add_scatter(
+        x=x,
+        y=[row] * len(x),
+        mode="markers",
+        marker={
+            "size": [_LARGEST_DOT * sqrt(one.flops / total) for one in computing],
+            "sizemin": 3,
+            "color": faded(color_of(name), HOLLOW),
+            "line": {"color": color_of(name), "width": 1.5},
+        },
+        hovertext=[
+            f"<b>{title_of(name)}, {one.layer}</b><br>{one.phase}: {one.name}"
+            f"<br>{at:.3g} FLOPs a byte<br>{one.flops / total:.1%} of the step's FLOPs"
+            for one, at in zip(computing, x, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = None) -> go.Figure:
+    """Images trained in one second against the MACs of one image, a dot for each network.
+
+    The dot is the fastest run, which other work on the machine disturbed least; the line goes
+    down to the slowest. Dashed diagonals join equal MACs in a second. labels gives what stands
+    beside the dots of some networks. Raises NinlabError without runs.
+    """
+    provenance = measured(runs, "fastest")
+    rates: dict[str, list[float]] = {}
+    for run in runs:
+        rates.setdefault(run.network, []).append(run.images_per_second)
+    macs = {name: network_macs(architecture(name)) for name in rates}
+    x_range = (0.8 * min(macs.values()), 1.6 * max(macs.values()))
+    y_range = (0.8 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
+    figure = go.Figure()
+    _add_diagonals(figure, x_range, y_range)
+    for name, values in rates.items():
+        color = color_of(name)
+        figure.add_scatter(
+            x=[macs[name]] * 2,
+            y=[max(values), min(values)],
+            mode="lines+markers",
+            line={"color": color, "width": 1.5},
+            marker={"color": color, "size": [9, 0]},
+            hovertext=f"<b>{title_of(name)}</b><br>{macs[name]:,} MACs an image"
+            f"<br>fastest of {len(values)} runs: {max(values):,.0f} images/s"
+            f"<br>slowest: {min(values):,.0f} images/s",
+            hoverinfo="text",
+        )
+    for name, label in (labels or {}).items():
+        figure.add_annotation(
+            x=log10(macs[name]), y=log10(max(rates[name])), text=label, showarrow=False,
+            xanchor="left", xshift=4, yanchor="bottom", yshift=2,
+        )  # fmt: skip
+    figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
+    figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
+    return finish(figure, height=440, provenance=provenance)
+
+
+def _add_diagonals(
+    figure: go.Figure, x_range: tuple[float, float], y_range: tuple[float, float]
+) -> None:
+    """Draw x * y = 1 and 3 times each power of ten, dashed, each with its value in a second."""
+    lowest, highest = (floor(log10(x_range[i] * y_range[i])) for i in (0, 1))
+    for rate in (factor * 10**e for e in range(lowest, highest + 1) for factor in (1, 3)):
+        left, right = max(x_range[0], rate / y_range[1]), min(x_range[1], rate / y_range[0])
+        if left >= right:
+            continue
+        figure.add_scatter(
+            x=[left, right],
+            y=[rate / left, rate / right],
+            mode="lines",
+            line={"color": NEUTRAL, "width": 0.8, "dash": "dash"},
+            hoverinfo="skip",
+        )
+        figure.add_annotation(
+            x=log10(right), y=log10(rate / right), text=f"{format_count(rate)}/s",
+            showarrow=False, xanchor="right", yanchor="bottom", font={"size": 10},
+        )  # fmt: skip
