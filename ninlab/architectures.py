@@ -46,7 +46,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Batch normalisation over each channel, with a learned scale and shift."""
+    """Batch normalization over each channel, with a learned scale and shift."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Biases(StrEnum):
 
 @dataclass(frozen=True)
 class Initialization:
-    """Where training starts. Batch normalisation always starts as the identity."""
+    """Where training starts. Batch normalization always starts as the identity."""
 
     weights: Weights = Weights.TORCH_DEFAULT
     biases: Biases = Biases.TORCH_DEFAULT
@@ -168,7 +168,7 @@ class Architecture:
 
     @property
     def digest(self) -> str:
-        """12 hex digits that change when layers, input, classes or initialisation change."""
+        """12 hex digits that change when layers, input, classes or initialization change."""
         content = repr((self.input_shape, self.num_classes, self.layers, self.initialization))
         return hashlib.sha256(content.encode()).hexdigest()[:12]
 
@@ -216,7 +216,7 @@ def named_leaves(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[st
 
 
 def conv_relu(conv: Conv, *, batch_norm: bool = False, relu: bool = True) -> tuple[Layer, ...]:
-    """A convolution, batch normalisation if asked for, and a ReLU unless not asked for."""
+    """A convolution, batch normalization if asked for, and a ReLU unless not asked for."""
     return (conv, *((BatchNorm(),) if batch_norm else ()), *((ReLU(),) if relu else ()))
 
 
@@ -238,7 +238,7 @@ def nin_block(
     inner_kernel_size 3 replaces the 1x1 layers by padded 3x3 ones. reduction gives the
     channels of the layers before the last, so ``reduction=(192, 96)`` reaches
     out_channels gradually; its length must equal one_by_one_layers. Without last_relu
-    the last convolution stays linear and unnormalised.
+    the last convolution stays linear and unnormalized.
     Source: Lin2013; the block of two 1x1 layers is Zhang2023, section 8.3.
     """
     if reduction and len(reduction) != one_by_one_layers:
@@ -391,7 +391,7 @@ def vgg_layers(
 
 
 def googlenet_layers(num_classes: int = 10, *, divide_widths_by: int = 1) -> tuple[Layer, ...]:
-    """The layers of GoogLeNet without local response normalisation and side classifiers."""
+    """The layers of GoogLeNet without local response normalization and side classifiers."""
 
     def w(width: int) -> int:
         return width // divide_widths_by
@@ -513,7 +513,10 @@ NIN_CIFAR10 = register(
             Flatten(),
         ),
         source="Lin2013",
-        deviations=("layer sizes as in public reimplementations; the paper prints them in part",),
+        deviations=(
+            "layer sizes as in public reimplementations; the paper prints them in part",
+            "maximum in both pools; ports of the authors' definition file average in the second",
+        ),
     )
 )
 NIN_CIFAR10_STRIDED = register(
@@ -614,7 +617,7 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
         ("early_classes", "no pool before the class maps", {"last_pool": False}),
         ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
         ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
-        ("batch_norm", "batch normalisation", {"batch_norm": True}),
+        ("batch_norm", "batch normalization", {"batch_norm": True}),
     )
     for suffix, what, knobs in variants:
         register(
@@ -635,7 +638,7 @@ def _repairs(textbook: Architecture, stem: Stem) -> None:
         ("zero_bias", "zero biases", XAVIER_ZERO_BIASES, {}),
         ("kaiming", "Kaiming weights and zero biases", KAIMING_ZERO_BIASES, {}),
         ("linear_last", "no ReLU after the last convolution", XAVIER_WEIGHTS, {"last_relu": False}),
-        ("batch_norm", "batch normalisation", XAVIER_WEIGHTS, {"batch_norm": True}),
+        ("batch_norm", "batch normalization", XAVIER_WEIGHTS, {"batch_norm": True}),
         (
             "gradual",
             "last block narrows in three steps",
@@ -723,7 +726,7 @@ ALEXNET = register(
             Conv(96, 11, stride=4, padding=1), (256, 384, 384, 256), MaxPool(3, 2), 4096
         ),
         source="Zhang2023",
-        deviations=(_GRAYSCALE, "one tower, no local response normalisation"),
+        deviations=(_GRAYSCALE, "one tower, no local response normalization"),
         initialization=XAVIER_WEIGHTS,
     )
 )
@@ -793,14 +796,16 @@ GOOGLENET = register(
         source="Zhang2023",
         deviations=(
             "one input channel, 96x96 images and 10 classes, for Fashion-MNIST",
-            "no local response normalisation, no side classifiers, no dropout",
+            "no local response normalization, no side classifiers, no dropout",
         ),
         initialization=XAVIER_WEIGHTS,
     )
 )
 
 # Counterparts at 28x28 whose head holds the same share of the parameters as in the full
-# network; tests/test_architectures.py recounts the shares.
+# network, by the choice of its hidden width; GoogLeNet's head has none. Of a network thinned
+# evenly, weights between maps fall with the square of the widths and those of the head with the
+# widths alone. tests/test_architectures.py recounts the shares.
 ALEXNET_28 = register(
     replace(
         ALEXNET,
@@ -812,7 +817,7 @@ ALEXNET_28 = register(
         ),
         deviations=(
             "28x28 input: 5x5 stem at stride 2, padded pools, a sixth to an eighth of the widths",
-            "one tower, no local response normalisation",
+            "one tower, no local response normalization",
         ),
         initialization=KAIMING_ZERO_BIASES,
     )
@@ -848,7 +853,11 @@ GOOGLENET_28 = register(
         title="GoogLeNet at 28x28",
         input_shape=_SMALL,
         layers=googlenet_layers(divide_widths_by=8),
-        deviations=("28x28 input: an eighth of the widths", *GOOGLENET.deviations[1:]),
+        deviations=(
+            "28x28 input: an eighth of the widths",
+            "the head holds about eight times as large a share of the parameters",
+            *GOOGLENET.deviations[1:],
+        ),
         initialization=KAIMING_ZERO_BIASES,
     )
 )

@@ -7,7 +7,7 @@ in the unit of their name; nothing is rounded here.
 
 Counts (parameters, MACs, FLOPs) are of one image and one forward pass; bytes
 are of the whole batch. A MAC is one multiply-accumulate of a convolution or a
-linear layer; bias, activation, normalisation and pooling are not counted. A
+linear layer; bias, activation, normalization and pooling are not counted. A
 FLOP count is twice the MAC count.
 """
 
@@ -42,7 +42,7 @@ class Category(StrEnum):
 class Phase(StrEnum):
     """Which part of the training step is running."""
 
-    SETUP = "setup"  # weights, optimiser state and what the previous step left
+    SETUP = "setup"  # weights, optimizer state and what the previous step left
     ZERO_GRAD = "zero_grad"
     FORWARD = "forward"
     LOSS = "loss"
@@ -173,7 +173,7 @@ class LayerCost:
 
 @dataclass(frozen=True)
 class NetworkCost:
-    """What one network costs at one input shape, batch size, optimiser and precision."""
+    """What one network costs at one input shape, batch size, optimizer and precision."""
 
     network: str
     input_shape: Shape

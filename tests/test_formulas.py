@@ -141,7 +141,7 @@ WEIGHTS = {
 
 
 def for_imagenet(name: str) -> Architecture:
-    """The network as torchvision publishes it: colour images, a thousand classes."""
+    """The network as torchvision publishes it: color images, a thousand classes."""
     network = architecture(name)
     if name in VGG_CONVOLUTIONS:
         layers = vgg_layers(VGG_CONVOLUTIONS[name], num_classes=1000)
