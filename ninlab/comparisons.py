@@ -2,7 +2,8 @@
 
 A group is the runs of one variant, one a seed. `summary` says how the group ended, failures
 included; `difference` says how far two groups lie apart and how well that is known. An interval
-that holds 0 means that these runs show no difference, not that there is none.
+that holds 0 means that these runs show no difference, not that there is none. `effects` and
+`in_words` say the same of several groups, as a table and as a sentence, whatever was recorded.
 
 Imports from ninlab: records and errors. Known limits: the interval is that of the seeds alone;
 all runs see the same test images, whose choice adds `sampling_error`. Intervals are not corrected
@@ -12,7 +13,7 @@ for the number of comparisons that a reader makes.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -50,6 +51,13 @@ class Difference:
     def shown(self) -> bool:
         """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
+
+    @property
+    def verdict(self) -> str:
+        """What the interval shows: "a gain", "a loss" or "no difference"."""
+        if not self.shown:
+            return "no difference"
+        return "a gain" if self.mean > 0 else "a loss"
 
     def __str__(self) -> str:
         """In points: hundredths of accuracy."""
@@ -90,6 +98,62 @@ def difference(
         return Difference(mean, mean, mean)
     interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
     return Difference(mean, float(interval.low), float(interval.high))
+
+
+_ONE_RUN = "nothing, for want of a second run,"
+_VERDICTS = ("a gain", "a loss", "no difference", _ONE_RUN)
+
+
+def effects(
+    groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONFIDENCE
+) -> dict[str, dict[str, str]]:
+    """How each group ended, and what that shows against the first of them: a table's rows.
+
+    By label: the mean accuracy; the number of runs, and of those that failed; the difference
+    from the first group in points, with its interval; what the interval shows. A group of one
+    run has a difference and no interval. Empty without groups.
+    """
+    return {label: _effect(label, groups, confidence) for label in groups}
+
+
+def in_words(groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONFIDENCE) -> str:
+    """A sentence that says what the groups show against the first of them, and on which device.
+
+    It says that nothing is recorded where there are not two groups.
+    """
+    first, *others = rows = effects(groups, confidence) or {"": {}}
+    if not others:
+        return "No run of it is recorded yet."
+    devices = sorted({run.device.name for group in groups.values() for run in group})
+    answers = []
+    for verdict in _VERDICTS:
+        labels = [label for label in others if rows[label]["shown"] == verdict]
+        if labels:
+            named = (_with_points(label, rows[label]["points"]) for label in labels)
+            answers.append(f"{verdict} for {' and for '.join(named)}")
+    return f"Against {first}, the runs on {' and '.join(devices)} show {'; '.join(answers)}."
+
+
+def _with_points(label: str, points: str) -> str:
+    mean, space, interval = points.partition(" ")
+    return f"{label}, {mean} points{space}{interval}"
+
+
+def _effect(
+    label: str, groups: Mapping[str, Sequence[RunRecord]], confidence: float
+) -> dict[str, str]:
+    first, group = next(iter(groups.values())), groups[label]
+    ended = summary(group)
+    failed = f", {ended.failed} failed" if ended.failed else ""
+    row = {"mean": f"{ended.mean:.1%}", "runs": f"{ended.runs}{failed}", "points": "", "shown": ""}
+    if group is first:
+        return row
+    if min(len(group), len(first)) < 2:
+        points, shown = f"{100 * (ended.mean - summary(first).mean):+.1f}", _ONE_RUN
+    else:
+        apart = difference(group, first, confidence)
+        points, shown = str(apart), apart.verdict
+    return row | {"points": points.replace("-", "\N{MINUS SIGN}"), "shown": shown}
 
 
 def sampling_error(accuracy: float, images: int) -> float:

@@ -437,6 +437,40 @@ class Answer:
         }
 
 
+def comparison(
+    names: Sequence[str], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
+) -> dict[str, list[RunRecord]]:
+    """The runs of some experiments at one scale, by labels for readers.
+
+    labels gives, in the order of the rows, a label for what a variant's name adds to that of
+    the network compared with: "" for that network, "_no_1x1" for ``nin_28_no_1x1``. A network
+    that was also trained at its own best rate has a second row, which names the rate; where
+    that is the common rate those runs repeat the others, and there is one row. At the full scale
+    every label ends in the side of the images.
+
+    Empty unless each variant has a run, and the network compared with too: rows come all at
+    once. Raises UnknownNameError for an experiment or a scale.
+    """
+    chosen = plan(scale)
+    asked = [chosen.experiment(name) for name in names]
+    found = {name: group for one in asked for name, group in runs_of(one, runs).items()}
+    beside = [path.partition("/")[2] for one in asked for path in one.compare_with]
+    wanted = [*beside, *(variant.name for one in asked for variant in one.variants)]
+    if not set(wanted) <= set(found):
+        return {}
+    own = runs_of(chosen.experiment("own_rate"), runs)
+    rows = {}
+    for added, label in labels.items():
+        group = found[wanted[0] + added]
+        side = group[0].input_shape[-1]
+        size = f", {side}×{side}" if scale == "full" else ""
+        rows[label + size] = group
+        at_own = own.get(wanted[0] + added, group)
+        if at_own[0].recipe != group[0].recipe:
+            rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}{size}"] = at_own
+    return rows
+
+
 def answer(name: str, runs: Sequence[RunRecord]) -> Answer:
     """What the book shows for the experiment of that name: the largest scale that is recorded.
 

@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ninlab import records
-from ninlab.comparisons import difference, sampling_error, summary
+from ninlab.comparisons import difference, effects, in_words, sampling_error, summary
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
 
@@ -95,3 +95,45 @@ def test_one_run_has_no_spread_and_no_run_no_accuracy():
 
 def test_ten_thousand_images_tell_an_accuracy_to_a_third_of_a_point():
     assert sampling_error(0.9, 10_000) == pytest.approx(0.003)
+
+
+@settings(deadline=None)  # the first example imports scipy
+@given(accuracies, accuracies)
+def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
+    apart = difference(group(ours), group(theirs))
+    row = effects({"first": group(theirs), "second": group(ours)})["second"]
+    assert row["points"].replace("−", "-") == str(apart)
+    assert row["shown"] == apart.verdict
+    assert (row["shown"] == "no difference") == (apart.low <= 0 <= apart.high)
+
+
+def test_a_single_run_has_a_difference_and_no_interval():
+    groups = {"first": group([0.8, 0.82]), "second": group([0.85]), "third": group([0.1])}
+    rows = effects(groups)
+    assert rows["first"]["points"] == rows["first"]["shown"] == ""
+    assert [rows[label]["points"] for label in ("second", "third")] == ["+4.0", "−71.0"]
+    assert "nothing, for want of a second run, for second, +4.0 points and for third" in in_words(
+        groups
+    )
+
+
+def test_words_name_the_device_and_every_answer_once():
+    groups = {
+        "first": group([0.80, 0.81, 0.80]),
+        "better": group([0.90, 0.91, 0.90]),
+        "worse": group([0.70, 0.71, 0.70]),
+        "alike": group([0.60, 0.99, 0.80]),
+    }
+    words = in_words(groups)
+    assert words.startswith(f"Against first, the runs on {template().device.name} show ")
+    for said in (
+        "a gain for better, +10.0 points (",
+        "a loss for worse",
+        "no difference for alike",
+    ):
+        assert words.count(said) == 1
+
+
+def test_without_runs_there_are_words_and_no_rows():
+    assert effects({}) == {}
+    assert in_words({}) == "No run of it is recorded yet."

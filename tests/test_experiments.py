@@ -211,6 +211,7 @@ def recorded(plan_name: str, experiment_name: str):
             experiment=experiment_name,
             name=variant.name,
             network=variant.network,
+            input_shape=ARCHITECTURES[variant.network].input_shape,
             recipe=replace(A_RECORD.recipe, learning_rate=variant.recipe.learning_rate),
         )
         for variant in experiment.variants
@@ -237,3 +238,34 @@ def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_sha
 def test_an_experiment_without_runs_is_refused():
     with pytest.raises(NinlabError, match="'family' is recorded"):
         experiments.answer("family", [])
+
+
+LABELS = {"_6_blocks": "six", "": "four", "_8_blocks": "eight"}
+
+
+@pytest.mark.parametrize("scale", experiments.PLANS)
+def test_a_comparison_comes_all_at_once_and_in_the_order_of_its_labels(scale):
+    family, collapse = recorded(scale, "family"), recorded(scale, "collapse")
+    size = "" if scale == "compact" else ", 224×224"
+    rows = experiments.comparison(["family"], LABELS, family + collapse, scale)
+    assert list(rows) == [f"{label}{size}" for label in LABELS.values()]
+    assert experiments.comparison(["family"], LABELS, family, scale) == {}
+    assert experiments.comparison(["family"], LABELS, family[1:] + collapse, scale) == {}
+
+
+def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
+    runs = [run for name in ("family", "collapse") for run in recorded("compact", name)]
+    common = experiments.COMPACT_SCALE.fixed_rate
+    own = [
+        replace(run, recipe=replace(run.recipe, learning_rate=rate))
+        for run in recorded("compact", "own_rate")
+        for rate in [common / 2 if run.name.endswith("8_blocks") else common]
+    ]
+    rows = experiments.comparison(["family"], LABELS, runs + own, "compact")
+    assert list(rows) == [*LABELS.values(), f"eight, rate {common / 2:g}"]
+
+
+def test_an_experiment_that_compares_with_no_other_compares_with_its_first_variant():
+    runs = recorded("compact", "collapse")
+    rows = experiments.comparison(["collapse"], {"": "as printed"}, runs, "compact")
+    assert [run.name for run in rows["as printed"]] == [runs[0].name]
