@@ -41,8 +41,8 @@ def source(document: str) -> Path:
 
 
 def notebooks() -> list[Path]:
-    """Every chapter that is a notebook, whether or not _toc.yml names it."""
-    return sorted((ROOT / "chapters").glob("*.ipynb"))
+    """Every page that is a notebook, whether or not _toc.yml names it."""
+    return sorted([*ROOT.glob("*.ipynb"), *(ROOT / "chapters").glob("*.ipynb")])
 
 
 def read(path: Path) -> Any:

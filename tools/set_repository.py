@@ -5,7 +5,7 @@
 
 The address is kept in _config.yml alone (``repository: url``). From there come the
 Colab, repository and issue buttons and the canonical address of the pages (by
-ninlab.bookext) and the first code cell of every chapter, which installs ninlab in
+ninlab.bookext) and the first code cell of every notebook, which installs ninlab in
 Colab and does nothing elsewhere (by this tool). Without an argument the cells are
 written anew from the address that stands there; run it so after adding a chapter.
 While the address is empty no page has a button.
@@ -100,7 +100,7 @@ def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
     write_config(book, url, branch)
     changed = [
         path.name
-        for path in sorted((book / "chapters").glob("*.ipynb"))
+        for path in sorted([*book.glob("*.ipynb"), *(book / "chapters").glob("*.ipynb")])
         if write_setup_cell(path, url, branch)
     ]
     print(f"address: {url or 'not set'} (branch {branch})")
