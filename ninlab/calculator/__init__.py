@@ -113,10 +113,11 @@ class Calculator:
             f'<tr><th scope="row">{title}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>'
             for title, *cells in rows
         )
+        state = f"Batch {self.batch_size}, {self.optimizer}, {self.precision}"
         return (
-            f'<table class="dataframe"><caption>Batch {self.batch_size}, {self.optimizer}, '
-            f"{self.precision}: what each network costs; saved for backward, and the peaks of "
-            "training and inference.</caption>"
+            "<p>On a screen, and with scripts, a calculator stands here in place of this table.</p>"
+            f'<table class="dataframe"><caption style="text-align: start">{state}: what each '
+            "network costs; saved for backward, and the peaks of training and inference.</caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
 

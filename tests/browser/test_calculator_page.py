@@ -547,6 +547,30 @@ def test_units_change_the_text_and_not_the_numbers(page: Page) -> None:
     ).replace(" k", " kB")
 
 
+def test_networks_are_offered_by_the_image_they_read(page: Page) -> None:
+    groups = page.locator("#a-network optgroup").evaluate_all(
+        "(groups) => groups.map((group) =>"
+        " [group.label, [...group.children].map((choice) => choice.value)])"
+    )
+    offered = [name for _, names in groups for name in names]
+    assert sorted(offered) == sorted(ARCHITECTURES)
+    for label, names in groups:
+        read = {format_shape(architecture(name).input_shape) for name in names}
+        assert label == f"reads {'×'.join(read.pop().split('x'))}"
+        assert not read
+
+
+def test_where_there_are_no_inner_layers_there_is_no_window_to_choose(page: Page) -> None:
+    window = page.get_by_label("Their window")
+    evaluated(page, CONFIGURE, {"a-network": OWN, "a-kernel": 3})
+    with_layers = evaluated(page, READ)["rows"]["a"]["parameters"]
+    expect(window.first).to_be_enabled()
+    page.locator("#a-layers").select_option("0")
+    expect(window.first).to_be_disabled()
+    page.locator("#a-layers").select_option("2")
+    assert evaluated(page, READ)["rows"]["a"]["parameters"] == with_layers
+
+
 # ---------------------------------------------------------------- wrong values
 
 
@@ -658,6 +682,15 @@ def test_a_keyboard_and_labels_are_enough(page: Page) -> None:
     assert page.get_by_role("button", name="Copy as command").is_visible()
 
 
+def test_a_finger_on_the_curve_chooses_the_moment(browser: Browser, folder: Path) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+    with opened(browser, f"{folder.as_uri()}/index.html", **phone) as page:
+        readout = page.locator("figure[data-side=a] output")
+        expect(readout).to_contain_text("the peak")
+        page.locator("figure[data-side=a] svg").tap(position={"x": 1, "y": 100})
+        expect(readout).to_contain_text(re.compile("^setup"))
+
+
 def test_every_field_can_be_reached_by_tab_and_has_a_label(page: Page) -> None:
     page.locator("#a-network").focus()
     reached = []
@@ -724,6 +757,7 @@ def test_the_theme_follows_the_page_around_it(page: Page) -> None:
 
 
 def test_paper_gets_the_table_of_the_first_state(page: Page) -> None:
+    assert not page.get_by_text("a calculator stands here").is_visible()
     assert not page.locator("table.dataframe").is_visible()
     page.emulate_media(media="print")
     assert page.locator("table.dataframe").is_visible()
@@ -734,6 +768,7 @@ def test_without_a_script_the_table_of_the_first_state_stands(
     browser: Browser, folder: Path
 ) -> None:
     with opened(browser, f"{folder.as_uri()}/index.html", java_script_enabled=False) as page:
+        assert page.get_by_text("a calculator stands here").is_visible()
         rows = page.locator("table.dataframe tbody tr")
         for i, name in enumerate(("nin", "alexnet", "vgg11")):
             network = architecture(name)

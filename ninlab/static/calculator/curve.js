@@ -46,10 +46,12 @@ function curve({ side, title, moments, peak, top, width, limit, units, phases, c
     slider.setAttribute("aria-valuetext", readout.textContent);
   };
   slider.addEventListener("input", show);
-  picture.addEventListener("pointermove", ({ offsetX }) => {
-    slider.value = Math.floor((offsetX / picture.clientWidth) * shown.length);
-    show();
-  });
+  for (const pointing of ["pointerdown", "pointermove"]) {
+    picture.addEventListener(pointing, ({ offsetX }) => {
+      slider.value = Math.floor((offsetX / picture.clientWidth) * shown.length);
+      show();
+    });
+  }
   show();
   return element("figure", { "data-side": side }, element("figcaption", {}, title), picture, slider, readout);
 }

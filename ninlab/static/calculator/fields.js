@@ -4,6 +4,7 @@ const SIDES = ["a", "b"];
 const OWN = "own";
 const NONE = "";
 const OTHER_SIZE = "other";
+const NO_LAYERS = "0";
 const GIBIBYTE = 2 ** 30;
 const IMAGE_FIELDS = ["height", "width"];
 const OWN_FIELDS = ["layers", "kernel", "factor", "head", "classes", "channels"];
@@ -47,8 +48,7 @@ class Fields {
     for (const side of SIDES) {
       const { network, layers, kernel, factor, head } = this.sides[side];
       if (side !== SIDES[0]) network.append(option(NONE, "none"));
-      network.append(option(OWN, "a NiN of your own"));
-      network.append(...data.networks.map(({ name, title }) => option(name, title)));
+      network.append(option(OWN, "a NiN of your own"), ...this.byImage());
       layers.append(...choices(data.one_by_one_layers, String));
       kernel.append(...choices(data.inner_kernel_sizes, (size) => `${size}×${size}`));
       const widths = Object.keys(data.block_widths);
@@ -62,6 +62,17 @@ class Fields {
     memory.append(option(OTHER_SIZE, "another size"));
   }
 
+  /** The networks in groups by the image they read. */
+  byImage() {
+    const groups = new Map();
+    for (const { name, title, input_shape } of this.data.networks) {
+      const label = `reads ${input_shape.join("×")}`;
+      if (!groups.has(label)) groups.set(label, element("optgroup", { label }));
+      groups.get(label).append(option(name, title));
+    }
+    return groups.values();
+  }
+
   /** Bring the fields of a network that was just chosen to its own values. */
   reset(side) {
     const fields = this.sides[side];
@@ -73,7 +84,8 @@ class Fields {
   /** Show only what the choices made so far leave open. */
   fold() {
     for (const side of SIDES) {
-      const { network } = this.sides[side];
+      const { network, layers, kernel } = this.sides[side];
+      kernel.disabled = layers.value === NO_LAYERS;
       const fieldset = network.closest("fieldset");
       for (const part of fieldset.querySelectorAll(".image")) part.hidden = network.value === NONE;
       for (const part of fieldset.querySelectorAll(".own")) part.hidden = network.value !== OWN;
@@ -157,7 +169,7 @@ class Fields {
     const channels = whole(field, "number of image channels");
     const [width1, width2, width3] = this.data.block_widths[factor.value];
     // Where there are no inner layers, their window makes no difference and no design.
-    const inner = layers.value === "0" ? this.data.inner_kernel_sizes[0] : kernel.value;
+    const inner = layers.value === NO_LAYERS ? this.data.inner_kernel_sizes[0] : kernel.value;
     const design = this.data.designs[`${layers.value} ${inner} ${head.value}`];
     return {
       name: "your NiN",
