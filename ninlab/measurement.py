@@ -48,7 +48,7 @@ from torch import Tensor, nn
 from ninlab.environment import arithmetic
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.networks import build
-from ninlab.records import Device, Provenance, Software, check_slug
+from ninlab.records import Device, Provenance, Software, check_slug, from_fields, load_kind
 from ninlab.units import Shape
 
 KIND = "memory"
@@ -615,30 +615,16 @@ class MemoryRecord:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MemoryRecord:
         """The record of a JSON object. Raises RecordError when it does not fit the schema."""
-        try:
-            values = dict(content)
-            stated_id = values.pop("id")
-            case = values["case"]
-            record = cls(
-                **values
-                | {
-                    "case": Case(**case | {"input_shape": tuple(case["input_shape"])}),
-                    "allocator": Allocator(values["allocator"]),
-                    "measured": measured_from_json(values["measured"]),
-                    "provenance": Provenance(**values["provenance"]),
-                    "device": Device(**values["device"]),
-                    "software": Software(**values["software"]),
-                }
-            )
-        except RecordError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"the record does not fit schema version {SCHEMA_VERSION}: {error!r}"
-            ) from error
-        if stated_id != record.id:
-            raise RecordError(f"the record's id is {stated_id!r}, but its fields say {record.id!r}")
-        return record
+        return from_fields(
+            cls,
+            content,
+            case=lambda value: Case(**value | {"input_shape": tuple(value["input_shape"])}),
+            allocator=Allocator,
+            measured=measured_from_json,
+            provenance=lambda value: Provenance(**value),
+            device=lambda value: Device(**value),
+            software=lambda value: Software(**value),
+        )
 
 
 def record_id(case: Case, allocator: Allocator, torch_version: str, device_slug: str) -> str:
@@ -649,15 +635,7 @@ def record_id(case: Case, allocator: Allocator, torch_version: str, device_slug:
 
 def load_records(folder: Path) -> list[MemoryRecord]:
     """Every measured step of a runs folder, sorted by id. Raises RecordError for an invalid one."""
-    loaded = []
-    for path in sorted((folder / KIND).glob("*.json")):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content.get("kind") == KIND:
-                loaded.append(MemoryRecord.from_json(content))
-        except (OSError, ValueError) as error:
-            raise RecordError(f"{path}: {error}") from error
-    return loaded
+    return load_kind(KIND, MemoryRecord.from_json, (folder / KIND).glob("*.json"))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ is asked for. Known limit: recording needs a POSIX system; reading does not.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -23,13 +24,14 @@ import re
 import socket
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from ninlab.errors import NinlabError, RecordError
 from ninlab.recipes import Recipe
@@ -207,37 +209,21 @@ class RunRecord:
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunRecord:
         """The record of a JSON object. Raises RecordError when it does not fit the schema."""
-        try:
-            values = dict(content)
-            stated_id = values.pop("id")
-            missing = {field.name for field in fields(cls)} - set(values)
-            if missing:  # defaults are for writers; a file states every field
-                raise KeyError(*sorted(missing))
-            record = cls(
-                **values
-                | {
-                    "provenance": Provenance(**values["provenance"]),
-                    "input_shape": tuple(values["input_shape"]),
-                    "data_set": DataSet(**values["data_set"]),
-                    "recipe": Recipe.from_json(values["recipe"]),
-                    "device": Device(**values["device"]),
-                    "software": Software(**values["software"]),
-                    "outcome": Outcome(values["outcome"]),
-                    "loss": LossCurve(values["loss"]["every"], tuple(values["loss"]["values"])),
-                    "epochs": tuple(EpochResult(**epoch) for epoch in values["epochs"]),
-                    "confusion": tuple(tuple(row) for row in values["confusion"]),
-                    "learning_rate_from": tuple(values["learning_rate_from"]),
-                }
-            )
-        except RecordError:
-            raise
-        except (KeyError, TypeError, ValueError) as error:
-            raise RecordError(
-                f"the record does not fit schema version {SCHEMA_VERSION}: {error!r}"
-            ) from error
-        if stated_id != record.id:
-            raise RecordError(f"the record's id is {stated_id!r}, but its fields say {record.id!r}")
-        return record
+        return from_fields(
+            cls,
+            content,
+            provenance=lambda value: Provenance(**value),
+            input_shape=tuple,
+            data_set=lambda value: DataSet(**value),
+            recipe=Recipe.from_json,
+            device=lambda value: Device(**value),
+            software=lambda value: Software(**value),
+            outcome=Outcome,
+            loss=lambda value: LossCurve(value["every"], tuple(value["values"])),
+            epochs=lambda value: tuple(EpochResult(**epoch) for epoch in value),
+            confusion=lambda value: tuple(map(tuple, value)),
+            learning_rate_from=tuple,
+        )
 
 
 def finite(value: float) -> float | None:
@@ -257,6 +243,48 @@ def check_slug(what: str, text: str) -> None:
 def run_id(experiment: str, name: str, seed: int, device_slug: str) -> str:
     """The id of the run, which is its path below the runs folder without ``.json``."""
     return f"{experiment}/{name}-seed{seed}-{device_slug}"
+
+
+# ---------------------------------------------------------------- records of any kind
+
+
+class Recorded(Protocol):
+    """A frozen dataclass that is filed under its id, which is no field of its own."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def id(self) -> str:
+        """Where the record lies below the runs folder, without ``.json``."""
+
+
+Record = TypeVar("Record", bound=Recorded)
+FromJson = Callable[[Mapping[str, Any]], Record]
+
+
+def from_fields(
+    kind: type[Record], content: Mapping[str, Any], **readers: Callable[[Any], Any]
+) -> Record:
+    """The record of a JSON object that states its id and every field: defaults are for writers.
+
+    readers make the values of fields for which JSON has no type. Raises RecordError when the
+    object does not fit the schema, or states another id than its fields do.
+    """
+    make: Callable[..., Record] = kind
+    try:
+        values = dict(content)
+        stated_id = values.pop("id")
+        missing = {field.name for field in fields(kind)} - set(values)
+        if missing:
+            raise KeyError(*sorted(missing))
+        record = make(**values | {name: read(values[name]) for name, read in readers.items()})
+    except RecordError:
+        raise
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"the record does not fit its schema: {error!r}") from error
+    if stated_id != record.id:
+        raise RecordError(f"the record's id is {stated_id!r}, but its fields say {record.id!r}")
+    return record
 
 
 # ---------------------------------------------------------------- where records lie
@@ -289,14 +317,7 @@ def weights_path(folder: Path, identifier: str) -> Path:
 
 def read(path: Path) -> RunRecord:
     """The training run of one file. Raises RecordError, naming the file, when it is not valid."""
-    content = _read_json(path)
-    try:
-        record = RunRecord.from_json(content)
-    except NinlabError as error:
-        raise RecordError(f"{path}: {error}") from error
-    if path.parts[-2:] != Path(f"{record.id}.json").parts:
-        raise RecordError(f"{path} holds the record {record.id!r}; it belongs in {record.id}.json")
-    return record
+    return _filed(path, _read_json(path), RunRecord.from_json)
 
 
 def load(folder: Path | None = None, experiment: str | None = None) -> list[RunRecord]:
@@ -305,8 +326,20 @@ def load(folder: Path | None = None, experiment: str | None = None) -> list[RunR
     Records of other kinds are passed over. Raises RecordError for the first invalid file.
     """
     folder = runs_folder() if folder is None else folder
-    paths = sorted(folder.glob(f"{experiment or '*'}/*.json"))
-    return [read(path) for path in paths if _read_json(path).get("kind") == TRAINING]
+    return load_kind(TRAINING, RunRecord.from_json, folder.glob(f"{experiment or '*'}/*.json"))
+
+
+def load_kind(kind: str, from_json: FromJson[Record], paths: Iterable[Path]) -> list[Record]:
+    """The records of one kind among these files, sorted by path; other kinds are passed over.
+
+    Raises RecordError, naming the file, for the first that is not valid.
+    """
+    contents = ((path, _read_json(path)) for path in sorted(paths))
+    return [
+        _filed(path, content, from_json)
+        for path, content in contents
+        if content.get("kind") == kind
+    ]
 
 
 def current(runs: Iterable[RunRecord]) -> list[RunRecord]:
@@ -316,26 +349,51 @@ def current(runs: Iterable[RunRecord]) -> list[RunRecord]:
     return [run for run in runs if run.id not in replaced]
 
 
-def problems(folder: Path) -> Iterator[str]:
-    """One sentence for every file of a runs folder that is no valid record, or lies wrong."""
+def kinds(folder: Path) -> Counter[str]:
+    """How many readable files of each kind a runs folder holds; a file without one counts as ""."""
+    counts: Counter[str] = Counter()
+    for path in folder.glob("*/*.json"):
+        with suppress(RecordError):
+            counts[str(_read_json(path).get("kind", ""))] += 1
+    return counts
+
+
+def problems(folder: Path, **other_kinds: FromJson[Any]) -> Iterator[str]:
+    """One sentence for every file of a runs folder that is no valid record, or lies wrong.
+
+    Files of a kind that is neither a training run nor among other_kinds, which say how a kind
+    is read, are passed over.
+    """
+    readers: dict[str, FromJson[Any]] = {TRAINING: RunRecord.from_json, **other_kinds}
     known: set[str] = set()
     corrections: list[tuple[str, str]] = []
     for path in sorted(folder.glob("*/*.json")):
         try:
-            if _read_json(path).get("kind") != TRAINING:
+            content = _read_json(path)
+            if content.get("kind") not in readers:
                 continue
-            record = read(path)
+            record = _filed(path, content, readers[content["kind"]])
         except RecordError as error:
             yield str(error)
             continue
         known.add(record.id)
+        if not isinstance(record, RunRecord):
+            continue
         if record.corrects:
             corrections.append((record.id, record.corrects))
-        if record.weights_sha256 and not weights_path(folder, record.id).is_file():
-            yield f"{path} keeps weights, but {record.id}.safetensors is missing"
+        if record.weights_sha256:
+            yield from _problems_of_weights(folder, record)
     for identifier, corrected in corrections:
         if corrected not in known:
             yield f"{identifier} corrects {corrected!r}, which is no record"
+
+
+def _problems_of_weights(folder: Path, record: RunRecord) -> Iterator[str]:
+    path = weights_path(folder, record.id)
+    if not path.is_file():
+        yield f"{record.id} keeps weights, but {path} is missing"
+    elif hashlib.sha256(path.read_bytes()).hexdigest() != record.weights_sha256:
+        yield f"{path} does not hold the weights that {record.id} names by their sha256"
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -346,6 +404,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise RecordError(f"{path} is no readable record: it holds no JSON object")
     return content
+
+
+def _filed(path: Path, content: Mapping[str, Any], from_json: FromJson[Record]) -> Record:
+    """The record in a file. Raises RecordError, naming the file, also where the file lies wrong."""
+    try:
+        record = from_json(content)
+    except NinlabError as error:
+        raise RecordError(f"{path}: {error}") from error
+    if path.parts[-2:] != Path(f"{record.id}.json").parts:
+        raise RecordError(f"{path} holds the record {record.id!r}; it belongs in {record.id}.json")
+    return record
 
 
 # ---------------------------------------------------------------- writing

@@ -1,5 +1,6 @@
 """A record is written whole or not at all, once, and says the same when it is read back."""
 
+import hashlib
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -284,16 +285,67 @@ def test_a_correction_replaces_its_record_in_what_is_current(tmp_path):
     assert not list(records.problems(tmp_path))
 
 
-def test_kept_weights_that_are_missing_are_a_problem(tmp_path):
-    records.write(tmp_path, replace(A_RECORD, weights_sha256="0" * 64))
+def test_kept_weights_that_are_missing_or_others_are_a_problem(tmp_path):
+    kept = b"weights"
+    records.write(tmp_path, replace(A_RECORD, weights_sha256=hashlib.sha256(kept).hexdigest()))
     assert "keeps weights" in "".join(records.problems(tmp_path))
-
-
-def test_records_of_another_kind_are_passed_over(tmp_path):
-    records.write(tmp_path, A_RECORD)
-    records.write_json_once(tmp_path / "steps/nin-h100.json", {"kind": "step", "seconds": 0.1})
-    assert records.load(tmp_path) == [A_RECORD]
+    records.write_bytes(records.weights_path(tmp_path, A_RECORD.id), b"others")
+    assert "does not hold the weights" in "".join(records.problems(tmp_path))
+    records.write_bytes(records.weights_path(tmp_path, A_RECORD.id), kept)
     assert not list(records.problems(tmp_path))
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """A record of another kind than a training run."""
+
+    network: str
+    seconds: tuple[float, ...]
+    kind: str = "step"
+
+    @property
+    def id(self) -> str:
+        return f"steps/{self.network}-h100"
+
+    @classmethod
+    def from_json(cls, content):
+        return records.from_fields(cls, content, seconds=tuple)
+
+
+def test_records_of_another_kind_are_passed_over_unless_it_is_said_how_to_read_them(tmp_path):
+    step = StepRecord("nin", (0.1, 0.2))
+    content = {"id": step.id, **asdict(step)}
+    records.write(tmp_path, A_RECORD)
+    records.write_json_once(records.record_path(tmp_path, step.id), content)
+    assert records.load(tmp_path) == [A_RECORD]
+    assert records.kinds(tmp_path) == {"training": 1, "step": 1}
+    steps = records.load_kind("step", StepRecord.from_json, tmp_path.glob("*/*.json"))
+    assert steps == [step]
+    assert not list(records.problems(tmp_path, step=StepRecord.from_json))
+    wrong = records.record_path(tmp_path, "steps/wrong")
+    records.write_json_once(wrong, content)
+    assert not list(records.problems(tmp_path))
+    (problem,) = records.problems(tmp_path, step=StepRecord.from_json)
+    assert str(wrong) in problem
+    assert "belongs in steps/nin-h100.json" in problem
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"seconds": None}, id="a value that its reader refuses"),
+        pytest.param({"id": "steps/alexnet-h100"}, id="another id"),
+        pytest.param({"unit": "s"}, id="a field too many"),
+    ],
+)
+def test_an_object_that_does_not_fit_its_schema_is_refused(change):
+    content = {"id": "steps/nin-h100", "network": "nin", "seconds": [0.1], "kind": "step"}
+    assert StepRecord.from_json(content) == StepRecord("nin", (0.1,))
+    with pytest.raises(RecordError):
+        StepRecord.from_json(content | change)
+    for name in content:
+        with pytest.raises(RecordError, match=name):
+            StepRecord.from_json({key: content[key] for key in content if key != name})
 
 
 def test_the_books_own_records_are_valid_and_from_clean_commits():
