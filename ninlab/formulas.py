@@ -75,7 +75,7 @@ def output_shape(layer: Layer, input_shape: Shape) -> Shape:
                 input_shape = output_shape(inner, input_shape)
             return input_shape
         case Branches():
-            return _joined(
+            return joined_shape(
                 [output_shape(branch, input_shape) for branch in layer.branches], layer.name
             )
         case Flatten():
@@ -126,7 +126,11 @@ def _windows(layer: Conv | MaxPool | AvgPool, size: int) -> int:
     return (padded - layer.kernel_size) // layer.stride + 1
 
 
-def _joined(shapes: Sequence[Shape], name: str) -> Shape:
+def joined_shape(shapes: Sequence[Shape], name: str) -> Shape:
+    """Shape of the branches' outputs joined along the channels; name is that of the branches.
+
+    Raises ShapeError when their maps differ in size.
+    """
     if len({shape[1:] for shape in shapes}) != 1:
         maps = ", ".join(format_shape(shape) for shape in shapes)
         raise ShapeError(f"the branches of {name!r} put out maps of different size: {maps}")
@@ -329,6 +333,8 @@ def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[Save
                 )
             case AvgPool():
                 keep(tensor, path, "pool_input")
+            case Dropout(probability=1):  # a product with a single zero
+                kept.append(SavedTensor(path, "mul_other", FLOAT32_BYTES))
             case Dropout():
                 kept.append(
                     SavedTensor(path, "dropout_mask", batch_size * prod(after) * BOOL_BYTES)

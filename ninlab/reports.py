@@ -18,8 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ninlab.units import Shape
 
@@ -50,12 +49,12 @@ class Phase(StrEnum):
     STEP = "step"
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryEvent:
+class MemoryEvent(NamedTuple):
     """One allocation (or its release) as an affine function of the batch size.
 
-    block identifies the allocation: its release carries the same number and the
-    same sizes. A counter that knows only one batch size gives ``bytes_per_image = 0``.
+    A tuple with names, because a step has thousands of them. block identifies the
+    allocation: its release carries the same number and the same sizes. A counter that
+    knows only one batch size gives ``bytes_per_image = 0``.
     """
 
     allocates: bool
@@ -95,7 +94,15 @@ def live_bytes(events: Iterable[MemoryEvent], batch_size: int) -> list[int]:
 
     Scratch (`Category.WORKSPACE`) is left out.
     """
-    return list(accumulate(_change(event, batch_size) for event in events))
+    scratch = Category.WORKSPACE
+    live = 0
+    curve = []
+    for event in events:
+        if event.category is not scratch:
+            size = event.constant_bytes + event.bytes_per_image * batch_size
+            live += size if event.allocates else -size
+        curve.append(live)
+    return curve
 
 
 def tensor_peak(events: Sequence[MemoryEvent], batch_size: int) -> MemoryReport:

@@ -242,6 +242,11 @@ class _Counter:
                 self._forward(path, "mean", before + behind)
                 if learns_before:
                     self._backward(path, "div", behind + before)
+            case Dropout(probability=1) if self.training:  # a product with a single zero
+                self._forward(path, "zeros", self.element)
+                self._forward(path, "mul", before + behind + self.element)
+                if learns_before:
+                    self._backward(path, "mul", behind + before + self.element)
             case Dropout(probability=probability) if self.training and probability > 0:
                 mask = prod(after) * self.batch_size * BOOL_BYTES
                 self._forward(path, "native_dropout", before + behind + mask)

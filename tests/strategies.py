@@ -48,7 +48,7 @@ pools = st.builds(
     st.integers(1, 3),
     st.booleans(),
 )
-shape_keeping = st.sampled_from([ReLU(), Sigmoid(), BatchNorm(), Dropout(0.5)])
+shape_keeping = st.sampled_from([ReLU(), Sigmoid(), BatchNorm(), Dropout(0.5), Dropout(1)])
 
 
 def reads(layer, shape) -> bool:

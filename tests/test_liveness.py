@@ -157,6 +157,9 @@ ODD_NETWORKS = {
         Branches("mix", (Block("pooled", (MaxPool(3, 1, 1),)), Block("filtered", (Conv(2, 1),)))),
         Flatten(), Linear(3),
     ),
+    "dropout of everything, before and after the first weights": classifier(
+        Dropout(1), Conv(4, 3), ReLU(), Dropout(1), Flatten(), Linear(3),
+    ),
     "a linear layer alone": classifier(Flatten(), Linear(3, bias=False)),
     "a pool and a ReLU first": classifier(
         Block("stem", (MaxPool(2, 2), ReLU())), Conv(3, 1, bias=False), GlobalAvgPool(), Flatten(),

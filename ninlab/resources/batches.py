@@ -9,7 +9,6 @@ Imports from ninlab: errors and reports.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from ninlab.errors import NinlabError
@@ -36,7 +35,7 @@ def trace_batches(
     )
     events = tuple(_line(ours, theirs) for ours, theirs in zip(small, large, strict=False))
     at_checked = [
-        replace(event, constant_bytes=event.bytes(CHECKED), bytes_per_image=0) for event in events
+        event._replace(constant_bytes=event.bytes(CHECKED), bytes_per_image=0) for event in events
     ]
     if at_checked != list(checked) or len(small) != len(large):
         raise NinlabError(
@@ -49,6 +48,6 @@ def trace_batches(
 def _line(small: MemoryEvent, large: MemoryEvent) -> MemoryEvent:
     """The event as a straight line through its sizes at the two batch sizes."""
     slope = (large.constant_bytes - small.constant_bytes) // (LARGE - SMALL)
-    return replace(
-        small, constant_bytes=small.constant_bytes - slope * SMALL, bytes_per_image=slope
+    return small._replace(
+        constant_bytes=small.constant_bytes - slope * SMALL, bytes_per_image=slope
     )
