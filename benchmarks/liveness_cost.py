@@ -1,11 +1,14 @@
 """How long does it take to find the peak memory of a training step on paper?
 
-For each network: the events of the step, the lines of its peak over all batches, and the
-milliseconds to play the step anew (nothing cached), to find the peak at one batch size, to
-find it for all, and to replay the step twice through the model of the caching allocator.
-Times are the least of many, so that other work on the machine is left out.
+For each network and precision: the milliseconds to play a step anew and to find its peak at
+batch 128, for each optimizer and for inference; nothing is remembered from one call to the
+next. Then, of Adam's step, which is the longest: its events, the lines of its peak over all
+batches, and the milliseconds to find these lines and to replay the step twice through the
+model of the caching allocator. Times are the least of many, so that other work on the machine
+is left out.
 
-Run it with ``python benchmarks/liveness_cost.py [network ...]``.
+Run it with ``python benchmarks/liveness_cost.py [network ...]``; without a name it takes every
+network of the book.
 """
 
 from __future__ import annotations
@@ -16,12 +19,15 @@ from time import perf_counter
 
 from ninlab import liveness
 from ninlab.allocator import CachingAllocator
-from ninlab.architectures import architecture
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 
-NETWORKS = ("lenet", "nin", "alexnet", "vgg11", "vgg16", "vgg19", "googlenet")
 BATCH_SIZE = 128
 REPEATS = 50
-COLUMNS = ("network", "precision", "events", "lines", "step", "peak", "all peaks", "allocator")
+LONGEST = "adam"
+COLUMNS = (
+    "network", "precision", *liveness.OPTIMIZER_STATES, "inference",
+    "events", "lines", "all peaks", "allocator",
+)  # fmt: skip
 
 
 def milliseconds(work: Callable[[], object]) -> float:
@@ -34,32 +40,50 @@ def milliseconds(work: Callable[[], object]) -> float:
     return 1e3 * min(times)
 
 
-def row(name: str, precision: str) -> tuple[str, ...]:
-    """What one network costs to analyze, as text."""
-    network = architecture(name)
+def milliseconds_of_peak(
+    network: Architecture, optimizer: str, precision: str, *, training: bool = True
+) -> float:
+    """The time of a peak whose step is played for it."""
 
-    def play() -> None:
+    def find_peak() -> int:
         liveness.timeline.cache_clear()
-        liveness.timeline(network, "sgd", precision)
+        events = liveness.timeline(network, optimizer, precision, training=training)
+        return liveness.peak_bytes(events, BATCH_SIZE)
 
-    events = liveness.timeline(network, "sgd", precision)
-    times = (
-        milliseconds(play),
-        milliseconds(lambda: liveness.peak_bytes(events, BATCH_SIZE)),
+    return milliseconds(find_peak)
+
+
+def row(name: str, precision: str) -> tuple[list[str], float]:
+    """What one network costs to analyze, as text, and its slowest peak."""
+    network = architecture(name)
+    peaks = [milliseconds_of_peak(network, each, precision) for each in liveness.OPTIMIZER_STATES]
+    peaks.append(milliseconds_of_peak(network, "sgd", precision, training=False))
+    events = liveness.timeline(network, LONGEST, precision)
+    later = (
         milliseconds(lambda: liveness.envelope(events)),
         milliseconds(lambda: CachingAllocator().replay(events, BATCH_SIZE)),
     )
     counts = (len(events), len(liveness.envelope(events)))
-    return (name, precision, *map(str, counts), *(f"{time:.2f} ms" for time in times))
+    cells = [
+        name,
+        precision,
+        *(f"{time:.2f} ms" for time in peaks),
+        *map(str, counts),
+        *(f"{time:.2f} ms" for time in later),
+    ]
+    return cells, max(peaks)
 
 
 def main(names: list[str]) -> None:
-    """Print the table."""
+    """Print the table, and the slowest of all peaks."""
     rows = [row(name, precision) for name in names for precision in ("fp32", "bf16")]
-    widths = [max(map(len, column)) for column in zip(COLUMNS, *rows, strict=True)]
-    for cells in (COLUMNS, *rows):
+    lines = [list(COLUMNS), *(cells for cells, _ in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
         print("  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True)))
+    (name, precision, *_), slowest = max(rows, key=lambda each: each[1])
+    print(f"slowest peak: {slowest:.2f} ms, {name} in {precision}")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or list(NETWORKS))
+    main(sys.argv[1:] or list(ARCHITECTURES))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+from itertools import chain, count, islice
 
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.units import Shape
@@ -49,38 +49,45 @@ class Block:
 class Memory:
     """The events of one step: what it finds, and what it allocates and releases.
 
-    What the step finds may be told at any time; it comes first all the same.
+    What the step finds may be told at any time; it comes first all the same, and then
+    zero_grad, which lets go of the gradients among it.
     """
 
     def __init__(self) -> None:
         self.phase = Phase.SETUP
         self.layer = ""
         self.operator = ""  # the one that ran last
-        self._blocks = 0
+        self._numbers = count(1)
         self._found: dict[Category, list[MemoryEvent]] = {category: [] for category in _FOUND}
-        self._zero_grad: list[MemoryEvent] = []
         self._during: list[MemoryEvent] = []
 
     def events(self) -> tuple[MemoryEvent, ...]:
         """What the step finds, then what it does."""
-        return (*chain.from_iterable(self._found.values()), *self._zero_grad, *self._during)
+        zero_grad = [
+            _event((False, *event[1:5], Phase.ZERO_GRAD, "", ""))
+            for event in self._found[Category.GRADIENT]
+        ]
+        return (*chain.from_iterable(self._found.values()), *zero_grad, *self._during)
 
     def find(self, category: Category, size: Size, layer: str = "") -> Block:
         """A block that is there when the step begins."""
-        self._blocks = number = self._blocks + 1
-        constant, per_image = size
+        number = next(self._numbers)
         self._found[category].append(
-            _event((True, number, constant, per_image, category, Phase.SETUP, layer, ""))
+            _event((True, number, *size, category, Phase.SETUP, layer, ""))
         )
         return Block(number, size, category)
 
-    def let_go(self, gradient: Block) -> None:
-        """A gradient of the step before is released by zero_grad, before all else."""
-        self._zero_grad.append(self._release(gradient, Phase.ZERO_GRAD, "", ""))
+    def find_beside(self, parameters: Sequence[Parameter], category: Category, each: int) -> None:
+        """So many blocks of each parameter's size that are there when the step begins."""
+        self._found[category] += [
+            _event((True, number, *like.size, category, Phase.SETUP, like.layer, ""))
+            for like in parameters
+            for number in islice(self._numbers, each)
+        ]
 
     def allocate(self, operator: str, size: Size, category: Category) -> Block:
         """A new block, held by whoever asked for it."""
-        self._blocks = number = self._blocks + 1
+        number = next(self._numbers)
         self.operator = operator
         constant, per_image = size
         self._during.append(
@@ -92,12 +99,9 @@ class Memory:
         """The block has one holder less; the last one releases it."""
         block.holders -= 1
         if block.holders == 0:
-            self._during.append(self._release(block, self.phase, self.layer, self.operator))
-
-    def _release(self, block: Block, phase: Phase, layer: str, operator: str) -> MemoryEvent:
-        constant, per_image = block.size
-        category = block.category
-        return _event((False, block.number, constant, per_image, category, phase, layer, operator))
+            constant, per_image = block.size
+            released = (False, block.number, constant, per_image, block.category)
+            self._during.append(_event((*released, self.phase, self.layer, self.operator)))
 
 
 # ---------------------------------------------------------------- the graph
@@ -179,12 +183,14 @@ class Autograd:
     def _run(self, node: Node, gradient: Block) -> None:
         """Make the gradients of the node's inputs, let go of what it kept, hand them on."""
         memory = self.memory
-        made = [
-            _held(gradient)
-            if operator == NARROW
-            else memory.allocate(operator, value.block.size, _category_of_gradient(value))
-            for value, operator in node.inputs
-        ]
+        made = []
+        for value, operator in node.inputs:
+            if operator == NARROW:
+                gradient.holders += 1
+                block = gradient
+            else:
+                block = memory.allocate(operator, value.block.size, _category_of_gradient(value))
+            made.append(block)
         memory.drop(gradient)
         for block, _ in node.saved:
             memory.drop(block)
@@ -209,12 +215,6 @@ class Autograd:
             node.is_view = False
             self.memory.drop(before)
             self.memory.drop(block)
-
-
-def _held(block: Block) -> Block:
-    """The block, with one holder more."""
-    block.holders += 1
-    return block
 
 
 def _category_of_gradient(value: Value) -> Category:

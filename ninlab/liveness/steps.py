@@ -88,10 +88,8 @@ class Step:
         if isinstance(loss.source, Node):  # there is something to learn
             self.autograd.backward(loss.source, loss.block.size)
         memory.phase, memory.layer, memory.operator = Phase.STEP, "", ""
-        for parameter in self.parameters:
-            memory.let_go(memory.find(Category.GRADIENT, parameter.size, parameter.layer))
-            for _ in range(num_states):
-                memory.find(Category.OPTIMIZER_STATE, parameter.size, parameter.layer)
+        memory.find_beside(self.parameters, Category.GRADIENT, 1)
+        memory.find_beside(self.parameters, Category.OPTIMIZER_STATE, num_states)
         if num_states == 2:  # Adam: the roots of all second moments at once
             roots = [
                 memory.allocate("_foreach_sqrt", parameter.size, Category.TEMPORARY)
