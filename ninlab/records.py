@@ -358,13 +358,13 @@ def kinds(folder: Path) -> Counter[str]:
     return counts
 
 
-def problems(folder: Path, **other_kinds: FromJson[Any]) -> Iterator[str]:
+def problems(folder: Path, other_kinds: Mapping[str, FromJson[Any]] | None = None) -> Iterator[str]:
     """One sentence for every file of a runs folder that is no valid record, or lies wrong.
 
-    Files of a kind that is neither a training run nor among other_kinds, which say how a kind
-    is read, are passed over.
+    other_kinds says how records are read that are no training runs; kinds that it does not
+    name are passed over.
     """
-    readers: dict[str, FromJson[Any]] = {TRAINING: RunRecord.from_json, **other_kinds}
+    readers: dict[str, FromJson[Any]] = {TRAINING: RunRecord.from_json, **(other_kinds or {})}
     known: set[str] = set()
     corrections: list[tuple[str, str]] = []
     for path in sorted(folder.glob("*/*.json")):
@@ -584,64 +584,63 @@ def to_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     """One row a run, indexed by id: what was trained, how it ended, where and by which code."""
     import pandas as pd
 
-    rows = [
-        {
-            "id": run.id,
-            "experiment": run.experiment,
-            "name": run.name,
-            "network": run.network,
-            "seed": run.seed,
-            "device": run.device.name,
-            "outcome": str(run.outcome),
-            "test_accuracy": run.last.test_accuracy,
-            "test_loss": run.last.test_loss,
-            "train_accuracy": run.last.train_accuracy,
-            "train_loss": run.last.train_loss,
-            "dead_classes": run.last.dead_classes,
-            "epochs": len(run.epochs),
-            "learning_rate": run.recipe.learning_rate,
-            "optimizer": str(run.recipe.optimizer),
-            "momentum": run.recipe.momentum,
-            "precision": str(run.recipe.precision),
-            "evaluation_set": str(run.recipe.evaluation_set),
-            "parameters": run.parameters,
-            "images_per_second": run.images_per_second,
-            "wall_seconds": run.wall_seconds,
-            "utc": run.provenance.utc,
-            "commit": run.provenance.commit,
-        }
-        for run in runs
-    ]
-    return pd.DataFrame(rows).set_index("id") if rows else pd.DataFrame()
+    rows = [{name: value(run) for name, value in _COLUMNS.items()} for run in runs]
+    return pd.DataFrame(rows, columns=list(_COLUMNS)).set_index("id")
+
+
+_COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
+    "id": lambda run: run.id,
+    "experiment": lambda run: run.experiment,
+    "name": lambda run: run.name,
+    "network": lambda run: run.network,
+    "seed": lambda run: run.seed,
+    "device": lambda run: run.device.name,
+    "device_slug": lambda run: run.device.slug,
+    "outcome": lambda run: str(run.outcome),
+    "test_accuracy": lambda run: run.last.test_accuracy,
+    "test_loss": lambda run: run.last.test_loss,
+    "train_accuracy": lambda run: run.last.train_accuracy,
+    "train_loss": lambda run: run.last.train_loss,
+    "dead_classes": lambda run: run.last.dead_classes,
+    "epochs": lambda run: len(run.epochs),
+    "learning_rate": lambda run: run.recipe.learning_rate,
+    "optimizer": lambda run: str(run.recipe.optimizer),
+    "momentum": lambda run: run.recipe.momentum,
+    "precision": lambda run: str(run.recipe.precision),
+    "evaluation_set": lambda run: str(run.recipe.evaluation_set),
+    "parameters": lambda run: run.parameters,
+    "images_per_second": lambda run: run.images_per_second,
+    "wall_seconds": lambda run: run.wall_seconds,
+    "utc": lambda run: run.provenance.utc,
+    "commit": lambda run: run.provenance.commit,
+}
 
 
 def summary(runs: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a variant, indexed by (experiment, name), over the last epochs of its seeds.
+    """One row a variant and device, over the last epochs of its seeds.
 
-    Columns: network, runs (how many), accuracy_mean, accuracy_deviation (of the sample; not a
-    number for one run), accuracy_lowest, accuracy_highest, most_dead_classes, and the number of
-    runs that finished, stuck and diverged. Every run counts, whatever its outcome.
+    Indexed by (experiment, name, device_slug). Columns: network, runs (how many),
+    accuracy_mean, accuracy_deviation (of the sample; not a number for one run),
+    accuracy_lowest, accuracy_highest, most_dead_classes, and the number of runs that
+    finished, stuck and diverged. Every run counts, whatever its outcome.
     """
-    import pandas as pd
-
     frame = to_frame(runs)
-    if frame.empty:
-        return pd.DataFrame()
-    keys = [frame["experiment"], frame["name"]]
-    variants = frame.groupby(["experiment", "name"])
-    accuracy = variants["test_accuracy"]
-    columns = {
-        "network": variants["network"].first(),
-        "runs": variants.size(),
-        "accuracy_mean": accuracy.mean(),
-        "accuracy_deviation": accuracy.std(),
-        "accuracy_lowest": accuracy.min(),
-        "accuracy_highest": accuracy.max(),
-        "most_dead_classes": variants["dead_classes"].max(),
-    }
-    for outcome in Outcome:
-        columns[str(outcome)] = (frame["outcome"] == str(outcome)).groupby(keys).sum()
-    return pd.DataFrame(columns)
+    keys = [frame[name] for name in ("experiment", "name", "device_slug")]
+    ended = {str(outcome): frame["outcome"] == str(outcome) for outcome in Outcome}
+    return (
+        frame.assign(**ended)
+        .groupby(keys)
+        .agg(
+            network=("network", "first"),
+            runs=("seed", "size"),
+            accuracy_mean=("test_accuracy", "mean"),
+            accuracy_deviation=("test_accuracy", "std"),
+            accuracy_lowest=("test_accuracy", "min"),
+            accuracy_highest=("test_accuracy", "max"),
+            most_dead_classes=("dead_classes", "max"),
+            **{outcome: (outcome, "sum") for outcome in ended},
+        )
+    )
 
 
 def epochs_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:

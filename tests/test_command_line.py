@@ -1,14 +1,18 @@
 """The command line as a reader meets it: real processes, real exit codes."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
-from ninlab import formulas
-from ninlab.__main__ import COMMANDS
+from ninlab import formulas, records
+from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
+from tests.test_records import A_RECORD
 
 
 def ninlab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -25,10 +29,23 @@ def test_the_list_of_networks_is_complete_and_exact():
         assert row["macs"] == formulas.macs(ARCHITECTURES[row["network"]])
 
 
-def test_the_table_of_networks_names_every_network():
-    printed = ninlab("networks").stdout
-    assert "googlenet" in printed
-    assert "1.99 M" in printed
+def test_the_table_of_networks_has_one_line_for_every_network_wherever_it_goes():
+    lines = ninlab("networks").stdout.splitlines()
+    for network in ARCHITECTURES.values():
+        (line,) = [line for line in lines if f" {network.name} " in line]
+        assert network.title in line
+        assert network.source in line
+
+
+def test_a_network_that_is_asked_for_tells_its_deviations(capsys):
+    assert main(["networks", "nin_cifar10", "googlenet_28"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("nin_cifar10", "googlenet_28"):
+        for deviation in ARCHITECTURES[name].deviations:
+            assert deviation in printed
+    assert "alexnet" not in printed
+    assert main(["networks", "googlenett"]) == 2
+    assert "did you mean 'googlenet'?" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -55,3 +72,94 @@ def test_help_names_every_command():
     assert run.returncode == 0
     for command in COMMANDS:
         assert command in run.stdout
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two runs of one variant, one of them replaced, and one on another device."""
+    run = replace(A_RECORD, network_digest=ARCHITECTURES[A_RECORD.network].digest)
+    gpu = replace(run.device, slug="nvidia-h100")
+    correction = replace(run, seed=1, name="nin_28_again", corrects=run.id)
+    for record in (run, correction, replace(run, device=gpu)):
+        records.write(tmp_path, record)
+    return tmp_path
+
+
+@pytest.fixture
+def answers(folder, capsys):
+    """What ``runs`` writes about the folder; it must end well."""
+
+    def run(*arguments: str) -> str:
+        assert main(["runs", *arguments, "--runs", str(folder)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_runs_of_one_device_are_chosen_by_its_name(answers):
+    rows = list(csv.DictReader(io.StringIO(answers("--device", "nvidia-h100", "--format", "csv"))))
+    assert [row["id"] for row in rows] == ["collapse/nin_28-seed0-nvidia-h100"]
+
+
+def test_a_summary_leaves_out_what_was_replaced_and_keeps_devices_apart(answers):
+    expected = {("nin_28", "nvidia-h100"): 1, ("nin_28_again", "cpu"): 1}
+    variants = json.loads(answers("--summary", "--format", "json"))["variants"]
+    assert {(row["name"], row["device_slug"]): row["runs"] for row in variants} == expected
+    assert all(row["accuracy_deviation"] is None for row in variants)  # JSON has no NaN
+    rows = csv.DictReader(io.StringIO(answers("--summary", "--format", "csv")))
+    assert {(row["name"], row["device_slug"]): int(row["runs"]) for row in rows} == expected
+
+
+def test_the_list_marks_the_run_that_another_replaces(answers):
+    marked = [line for line in answers().splitlines() if "replaced" in line]
+    assert len(marked) == 1
+    assert A_RECORD.id in marked[0]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--summary",), ("--experiment", "collapse")])
+def test_where_there_is_no_run_a_sentence_says_so(arguments, tmp_path, capsys):
+    assert main(["runs", *arguments, "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("no run is like that")
+
+
+def test_an_export_of_no_run_has_its_header_all_the_same(tmp_path, answers, capsys):
+    for arguments in ([], ["--summary"]):
+        header = answers(*arguments, "--format", "csv").splitlines()[0]
+        empty = tmp_path / "empty"
+        empty.mkdir(exist_ok=True)
+        assert main(["runs", *arguments, "--format", "csv", "--runs", str(empty)]) == 0
+        assert capsys.readouterr().out.splitlines() == [header]
+
+
+def test_validation_counts_every_kind_and_names_what_it_cannot_check(answers, folder):
+    records.write_json_once(folder / "steps/nin.json", {"kind": "step"})
+    printed = answers("--validate")
+    assert "3 valid records" in printed
+    assert "1 of kind 'step'" in printed
+
+
+def test_validation_reads_measured_steps_too(folder, capsys):
+    records.write_json_once(folder / "memory/nin.json", {"kind": "memory", "id": "memory/nin"})
+    assert main(["runs", "--validate", "--runs", str(folder)]) == 2
+    written = capsys.readouterr()
+    assert "memory/nin.json" in written.out
+    assert "1 of the files" in written.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--validate", "--network", "nin_28"), "takes no --network"),
+        (("--validate", "--missing", "compact"), "takes no --missing"),
+        (("--missing", "compact", "--outcome", "stuck", "--format", "csv"), "--outcome, --format"),
+        (("--missing", "compact", "--experiment", "colapse"), "did you mean 'collapse'?"),
+        (("--device", "nvidia-h10"), "did you mean 'nvidia-h100'?"),
+    ],
+)
+def test_an_option_without_bearing_on_the_question_is_refused(arguments, said, folder, capsys):
+    assert main(["runs", *arguments, "--runs", str(folder)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line

@@ -321,11 +321,11 @@ def test_records_of_another_kind_are_passed_over_unless_it_is_said_how_to_read_t
     assert records.kinds(tmp_path) == {"training": 1, "step": 1}
     steps = records.load_kind("step", StepRecord.from_json, tmp_path.glob("*/*.json"))
     assert steps == [step]
-    assert not list(records.problems(tmp_path, step=StepRecord.from_json))
+    assert not list(records.problems(tmp_path, {"step": StepRecord.from_json}))
     wrong = records.record_path(tmp_path, "steps/wrong")
     records.write_json_once(wrong, content)
     assert not list(records.problems(tmp_path))
-    (problem,) = records.problems(tmp_path, step=StepRecord.from_json)
+    (problem,) = records.problems(tmp_path, {"step": StepRecord.from_json})
     assert str(wrong) in problem
     assert "belongs in steps/nin-h100.json" in problem
 
@@ -376,7 +376,7 @@ def test_a_summary_counts_every_run_of_a_variant(endings):
         )
         for seed, (accuracy, outcome) in enumerate(endings)
     ]
-    row = records.summary(runs).loc[("collapse", "nin_28")]
+    row = records.summary(runs).loc[("collapse", "nin_28", "cpu")]
     assert row["runs"] == len(endings) == sum(row[outcome] for outcome in Outcome)
     assert row["accuracy_mean"] == pytest.approx(sum(a for a, _ in endings) / len(endings))
     assert row["accuracy_lowest"] == min(a for a, _ in endings)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from rich.table import Table
 from ninlab import devices, measurement, records
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
+from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.errors import NinlabError
@@ -38,7 +37,6 @@ from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
 
 PEAKS = ("tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
-NOT_A_TERMINAL_WIDTH = 160  # of a table that goes to a file or a pipe: no column is cut
 FITTED_NETWORKS = ("vgg11", "lenet")
 """Large batches of the first tell how well kernels run, steps of the second wait for the host."""
 
@@ -76,9 +74,7 @@ def measure(
         int, typer.Option(min=2, help="Steps that are timed, after the warm ones.")
     ] = measurement.DEFAULT_TIMED_STEPS,
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
-    folder: Annotated[
-        Path | None, typer.Option("--runs", help="Folder of the records; the book's own.")
-    ] = None,
+    folder: RunsFolder = None,
     events: Annotated[
         Path | None, typer.Option(help="Folder for one allocator trace a case, on a GPU.")
     ] = None,
@@ -107,7 +103,7 @@ def measure(
         for arithmetic in precisions
         for kind in mode or measurement.MODES
     ]
-    target, about, software = _folder(folder), describe_device(where), describe_software()
+    target, about, software = existing_folder(folder), describe_device(where), describe_software()
     rows = [
         Row(case, setting, target / f"{_id(case, setting, software, about)}.json")
         for setting in settings
@@ -117,7 +113,7 @@ def measure(
     if dry_run:
         _print_plan(rows, todo, where, timed_steps)
         return
-    provenance = records.provenance(shlex.join(["python", "-m", "ninlab", *sys.argv[1:]]))
+    provenance = records.provenance(typed_command())
     check_tree(provenance, allow_dirty)
     if properties is not None:
         if not on_gpu:
@@ -126,7 +122,7 @@ def measure(
         properties.write_text(f"{text}\n", encoding="utf-8")
     if events is not None:
         events.mkdir(parents=True, exist_ok=True)
-    console = Console(width=None if sys.stdout.isatty() else NOT_A_TERMINAL_WIDTH)
+    console = wide_console()
     made: list[MemoryRecord] = []
     for row, measured in _measured(
         todo, settings, where, timed_steps=timed_steps, threads=threads, events=events
@@ -250,14 +246,6 @@ def _settings(chosen: Sequence[Allocator] | None, on_gpu: bool) -> list[Allocato
     return settings
 
 
-def _folder(chosen: Path | None) -> Path:
-    if chosen is None:
-        return records.runs_folder()
-    if not chosen.is_dir():
-        raise NinlabError(f"--runs {str(chosen)!r} is no folder; create it first")
-    return chosen.resolve()
-
-
 def _id(case: Case, setting: Allocator, software: Software, device: Device) -> str:
     return measurement.record_id(case, setting, software.torch, device.slug)
 
@@ -314,7 +302,7 @@ def _print_plan(
         table.add_row(
             case.network, str(case.batch_size), case.precision, case.mode, row.allocator, cost
         )
-    console = Console(width=None if sys.stdout.isatty() else NOT_A_TERMINAL_WIDTH)
+    console = wide_console()
     console.print(table)
     console.print(f"{len(todo)} of {len(rows)} cases to measure, at least {format_seconds(total)}")
 

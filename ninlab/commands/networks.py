@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ninlab import formulas
-from ninlab.architectures import ARCHITECTURES
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
+from ninlab.commands.shared import wide_console
 from ninlab.units import format_count, format_shape
 
 
@@ -23,38 +24,52 @@ class Format(StrEnum):
 
 
 def networks(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Only these, with what they differ in from their source.", show_default=False
+        ),
+    ] = None,
     output: Annotated[
         Format, typer.Option("--format", help="How to write the list.")
     ] = Format.TABLE,
 ) -> None:
-    """List every network by name, with its input, parameters, MACs and source."""
+    """List networks by name, with their input, parameters, MACs and source."""
+    listed = [architecture(name) for name in names] if names else list(ARCHITECTURES.values())
     if output is Format.JSON:
-        typer.echo(
-            json.dumps(
-                {
-                    "networks": [
-                        {
-                            "network": network.name,
-                            "title": network.title,
-                            "input_shape": list(network.input_shape),
-                            "num_classes": network.num_classes,
-                            "parameters": formulas.parameters(network),
-                            "macs": formulas.macs(network),
-                            "source": network.source,
-                            "deviations": list(network.deviations),
-                            "digest": network.digest,
-                        }
-                        for network in ARCHITECTURES.values()
-                    ]
-                },
-                indent=2,
-            )
-        )
+        typer.echo(json.dumps({"networks": [_as_json(network) for network in listed]}, indent=2))
         return
+    console = wide_console()
+    console.print(_table(listed))
+    for network in listed if names else ():
+        console.print(f"{network.name} differs from {network.source}:")
+        for deviation in network.deviations:
+            console.print(f"  - {deviation}")
+
+
+def _as_json(network: Architecture) -> dict[str, Any]:
+    return {
+        "network": network.name,
+        "title": network.title,
+        "input_shape": list(network.input_shape),
+        "num_classes": network.num_classes,
+        "parameters": formulas.parameters(network),
+        "macs": formulas.macs(network),
+        "source": network.source,
+        "deviations": list(network.deviations),
+        "initialization": {
+            "weights": network.initialization.weights,
+            "biases": network.initialization.biases,
+        },
+        "digest": network.digest,
+    }
+
+
+def _table(listed: Sequence[Architecture]) -> Table:
     table = Table("network", "title", "input", "parameters", "MACs", "source")
     for column in table.columns[2:5]:
         column.justify = "right"
-    for network in ARCHITECTURES.values():
+    for network in listed:
         table.add_row(
             network.name,
             network.title,
@@ -63,4 +78,4 @@ def networks(
             format_count(formulas.macs(network)),
             network.source,
         )
-    Console().print(table)
+    return table

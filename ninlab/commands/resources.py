@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from ninlab import liveness
+from ninlab.commands.shared import wide_console
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.reports import (
@@ -44,8 +44,6 @@ from ninlab.units import (
     parse_bytes,
     parse_shape,
 )
-
-NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
 
 
 class Format(StrEnum):
@@ -323,9 +321,7 @@ def _print_tables(
     memory: int | None,
     crossings: Sequence[Mapping[str, Any]],
 ) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=NOT_A_TERMINAL_WIDTH)
+    console = wide_console()
     costs = [answer.cost for answer in answers]
     first = costs[0]
     console.print(

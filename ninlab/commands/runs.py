@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ninlab import experiments, records
+from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
 from ninlab.records import RunRecord
@@ -49,12 +48,6 @@ class Export(StrEnum):
     TABLE = "table"
     JSON = "json"
     CSV = "csv"
-
-
-RunsFolder = Annotated[
-    Path | None,
-    typer.Option("--runs", help="Folder of the records; by default the book's own."),
-]
 
 
 # ---------------------------------------------------------------- train
@@ -115,10 +108,10 @@ def train(
     )
     built = architecture(network)
     where = parse_device(device)
-    target = _folder(folder)
+    target = existing_folder(folder)
     name = name or built.name
     records.check_slug("name", name)
-    provenance = records.provenance(_command())
+    provenance = records.provenance(typed_command())
     recording.check_tree(provenance, allow_dirty)
     identifier = records.run_id(SINGLE_RUNS, name, seed, describe_device(where).slug)
     path = records.record_path(target, identifier)
@@ -186,10 +179,10 @@ def record(
     from ninlab import data, recording
     from ninlab.environment import parse_device
 
-    provenance = records.provenance(_command())
+    provenance = records.provenance(typed_command())
     recording.check_tree(provenance, allow_dirty)
     data.fashion_mnist()  # a wrong data file is said before anything starts
-    site = recording.Site(_folder(folder), str(parse_device(device)), provenance, threads)
+    site = recording.Site(existing_folder(folder), str(parse_device(device)), provenance, threads)
     with _progress() as progress:
         watcher = _Bars(progress, len(chosen.runs))
         if executor is Executor.RAY:
@@ -256,7 +249,7 @@ def _print_plan(plan: experiments.Plan) -> None:
             str(number), run.experiment, run.variant.name, str(run.seed), rate,
             format_seconds(run.estimated_seconds), format_seconds(total),
         )  # fmt: skip
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = wide_console()
     console.print(table)
     for experiment in plan.experiments:
         console.print(
@@ -282,76 +275,111 @@ def _print_tally(tally: Tally, folder: Path) -> None:
 def runs(
     experiment: Annotated[str | None, typer.Option(help="Only this experiment.")] = None,
     network: Annotated[str | None, typer.Option(help="Only this network.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="Only this device, by its name in file names. [with --missing: cpu]"),
+    ] = None,
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
     output: Annotated[Export, typer.Option("--format", help="table, json or csv.")] = Export.TABLE,
     summary: Annotated[
-        bool, typer.Option("--summary", help="One row a variant, over its seeds.")
+        bool, typer.Option("--summary", help="One row a variant and device, over its seeds.")
     ] = False,
     validate: Annotated[bool, typer.Option("--validate", help="Check every file instead.")] = False,
     missing: Annotated[
-        str | None, typer.Option(help="List the runs of this plan that are missing.")
+        str | None, typer.Option(help="List the runs of this plan that are not there instead.")
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Device slug for --missing, as in file names.")
-    ] = "cpu",
     folder: RunsFolder = None,
 ) -> None:
-    """List, export or check the measured runs, or say which runs of a plan are missing."""
-    where = _folder(folder)
+    """List, export or check the training runs, or say which runs of a plan are missing."""
+    where = existing_folder(folder)
     if validate:
+        chosen = {"--experiment": experiment, "--network": network, "--device": device}
+        shown = {"--outcome": outcome, "--summary": summary, "--missing": missing}
+        _refuse("--validate checks every file", chosen | shown | _format(output))
         _validate(where)
         return
     found = records.load(where)
     if missing is not None:
-        plan = experiments.plan(missing)
-        for planned in plan.missing((run.id for run in found), device):
-            typer.echo(planned.id(device))
+        shown = {"--network": network, "--outcome": outcome, "--summary": summary}
+        _refuse("--missing lists runs that have no record", shown | _format(output))
+        plan = _chosen_plan(missing, [experiment] if experiment else None)
+        for planned in plan.missing((run.id for run in found), device or "cpu"):
+            typer.echo(planned.id(device or "cpu"))
         return
     _require_known("experiment", experiment, {run.experiment for run in found})
     _require_known("network", network, {run.network for run in found})
-    chosen = [
+    _require_known("device", device, {run.device.slug for run in found})
+    standing = {run.id for run in records.current(found)}
+    selected = [
         run
         for run in found
         if experiment in (None, run.experiment)
         and network in (None, run.network)
+        and device in (None, run.device.slug)
         and outcome in (None, run.outcome)
     ]
-    if output is Export.JSON:
-        typer.echo(json.dumps({"runs": [run.to_json() for run in chosen]}, indent=1))
-    elif output is Export.CSV:
-        frame = records.summary(chosen) if summary else records.to_frame(chosen)
-        typer.echo(frame.to_csv(), nl=False)
-    elif summary:
-        _print_summary(chosen)
+    if summary:
+        _write_summary([run for run in selected if run.id in standing], output)
     else:
-        _print_runs(chosen)
+        _write_runs(selected, standing, output)
+
+
+def _format(output: Export) -> dict[str, object]:
+    return {"--format": output is not Export.TABLE}
+
+
+def _refuse(what: str, options: Mapping[str, object]) -> None:
+    """Raises NinlabError for an option that was given though it has no bearing on what is asked."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise NinlabError(f"{what} and takes no {', '.join(given)}; ask without")
 
 
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:
-    if name is not None and name not in known:
+    if name is not None and known and name not in known:
         raise UnknownNameError(kind, name, sorted(known))
 
 
 def _validate(folder: Path) -> None:
-    """Print every problem of a runs folder. Raises RecordError when there is one."""
+    """Say how many records are valid, or print every problem. Raises RecordError for one."""
+    from ninlab import measurement  # the only part of this command that waits for torch
     from ninlab.architectures import ARCHITECTURES
 
-    found = list(records.problems(folder))
+    from_json = {measurement.KIND: measurement.MemoryRecord.from_json}
+    found = list(records.problems(folder, from_json))
     if not found:
-        for run in records.load(folder):
-            network = ARCHITECTURES.get(run.network)
-            if network is None or network.digest != run.network_digest:
-                found.append(
-                    f"{run.id}: {run.network} is not the network it was; record a correction"
-                )
+        digests = [(run.id, run.network, run.network_digest) for run in records.load(folder)]
+        digests += [
+            (step.id, step.case.network, step.network_digest)
+            for step in measurement.load_records(folder)
+        ]
+        for identifier, name, digest in digests:
+            network = ARCHITECTURES.get(name)
+            if network is None or network.digest != digest:
+                found.append(f"{identifier}: {name} is not the network it was; record a correction")
     for problem in found:
         typer.echo(problem)
     if found:
         raise RecordError(f"{len(found)} of the files in {folder} are not valid; see above")
-    typer.echo(f"{len(records.load(folder))} valid records in {folder}")
+    kinds = records.kinds(folder)
+    checked = {kind: kinds.pop(kind, 0) for kind in (records.TRAINING, *from_json)}
+    typer.echo(f"{sum(checked.values())} valid records in {folder}: {_by_kind(checked)}")
+    if kinds:
+        typer.echo(f"not checked, for only who made them can read them: {_by_kind(kinds)}")
 
 
-def _print_runs(found: Sequence[RunRecord]) -> None:
+def _by_kind(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} of kind {kind!r}" for kind, count in counts.items())
+
+
+def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Export) -> None:
+    """A run that another replaces is marked in the table; its record says nothing of it."""
+    if output is Export.JSON:
+        typer.echo(json.dumps({"runs": [run.to_json() for run in found]}, indent=1))
+        return
+    if output is Export.CSV:
+        typer.echo(records.to_frame(found).to_csv(), nl=False)
+        return
     table = Table()
     for column in ("run", "outcome"):
         table.add_column(column, overflow="fold")
@@ -361,42 +389,47 @@ def _print_runs(found: Sequence[RunRecord]) -> None:
         last = run.last
         loss = "not finite" if last.train_loss is None else f"{last.train_loss:.3f}"
         table.add_row(
-            run.id, str(run.outcome), f"{last.test_accuracy:.4f}", loss, str(last.dead_classes),
+            run.id, str(run.outcome) + ("" if run.id in standing else ", replaced"),
+            f"{last.test_accuracy:.4f}", loss, str(last.dead_classes),
             f"{run.images_per_second:,.0f}",
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    _print_table(table)
 
 
-def _print_summary(found: Sequence[RunRecord]) -> None:
+def _write_summary(found: Sequence[RunRecord], output: Export) -> None:
+    frame = records.summary(found)
+    if output is Export.CSV:
+        typer.echo(frame.to_csv(), nl=False)
+        return
+    if output is Export.JSON:
+        rows = json.loads(frame.reset_index().to_json(orient="records", double_precision=15))
+        typer.echo(json.dumps({"variants": rows}, indent=1))
+        return
     table = Table()
-    table.add_column("variant", overflow="fold")
+    for column in ("variant", "device"):
+        table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes"):
         table.add_column(column, justify="right")
-    for row in records.summary(found).reset_index().to_dict("records"):
+    for row in frame.reset_index().to_dict("records"):
         ended = ", ".join(
             f"{row[outcome]} {outcome}" for outcome in records.Outcome if row[outcome]
         )
         table.add_row(
-            f"{row['experiment']}/{row['name']}", str(row["runs"]), f"{row['accuracy_mean']:.4f}",
-            f"{row['accuracy_lowest']:.4f}", f"{row['accuracy_highest']:.4f}",
-            str(row["most_dead_classes"]), ended,
+            f"{row['experiment']}/{row['name']}", row["device_slug"], str(row["runs"]),
+            f"{row['accuracy_mean']:.4f}", f"{row['accuracy_lowest']:.4f}",
+            f"{row['accuracy_highest']:.4f}", str(row["most_dead_classes"]), ended,
         )  # fmt: skip
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    _print_table(table)
+
+
+def _print_table(table: Table) -> None:
+    if table.row_count:
+        wide_console().print(table)
+    else:
+        typer.echo("no run is like that; `python -m ninlab record` makes those of a plan")
 
 
 # ---------------------------------------------------------------- shared
-
-
-def _folder(chosen: Path | None) -> Path:
-    if chosen is None:
-        return records.runs_folder()
-    if not chosen.is_dir():
-        raise NinlabError(f"--runs {str(chosen)!r} is no folder; create it first")
-    return chosen.resolve()
-
-
-def _command() -> str:
-    return shlex.join(["python", "-m", "ninlab", *sys.argv[1:]])
 
 
 def _progress() -> Progress:

@@ -1,0 +1,44 @@
+"""What several commands need: a console, the folder of the records, the command as it was typed."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from ninlab import records
+from ninlab.errors import NinlabError
+
+NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
+
+RunsFolder = Annotated[
+    Path | None,
+    typer.Option("--runs", help="Folder of the records; by default the book's own."),
+]
+
+
+def wide_console() -> Console:
+    """As wide as the terminal; wide enough for every table where there is none."""
+    standard = Console()
+    return standard if standard.is_terminal else Console(width=NOT_A_TERMINAL_WIDTH)
+
+
+def existing_folder(chosen: Path | None) -> Path:
+    """The folder that the reader chose with --runs, or the book's.
+
+    Raises NinlabError when it is none, RecordError when this ninlab came without records.
+    """
+    if chosen is None:
+        return records.runs_folder()
+    if not chosen.is_dir():
+        raise NinlabError(f"--runs {str(chosen)!r} is no folder; create it first")
+    return chosen.resolve()
+
+
+def typed_command() -> str:
+    """This process's command line, as a reader would type it."""
+    return shlex.join(["python", "-m", "ninlab", *sys.argv[1:]])
