@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,25 @@ def code_cells(path: Path) -> list[Any]:
     return [cell for cell in book.read(path).cells if cell.cell_type == "code"]
 
 
-def prose(path: Path) -> str:
-    """What is written in a page: its Markdown and the captions of its figures."""
+def markdown(path: Path) -> str:
+    """The text of a page without the captions of its figures."""
     if path.suffix == ".md":
         return path.read_text()
     cells = book.read(path).cells
-    captions = (cell.metadata.get("mystnb", {}).get("figure", {}).get("caption") for cell in cells)
-    text = (cell.source for cell in cells if cell.cell_type == "markdown")
-    return "\n\n".join(chain(text, filter(None, captions)))
+    return "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def captions(path: Path) -> Iterator[str]:
+    """The captions of the figures that the cells of a page draw."""
+    if path.suffix == ".ipynb":
+        for cell in book.read(path).cells:
+            if figure := cell.metadata.get("mystnb", {}).get("figure"):
+                yield figure["caption"]
+
+
+def prose(path: Path) -> str:
+    """What is written in a page: its text and its captions."""
+    return "\n\n".join((markdown(path), *captions(path)))
 
 
 def pages() -> list[Path]:
@@ -110,7 +122,7 @@ def test_no_cell_hides_its_errors(path: Path) -> None:
 
 @chapters
 def test_every_figure_has_a_label_and_a_caption_and_is_referred_to(path: Path) -> None:
-    referred = set(REFERENCE.findall(prose(path)))
+    referred = set(REFERENCE.findall(markdown(path)))
     for cell in code_cells(path):
         if figure := cell.metadata.get("mystnb", {}).get("figure"):
             assert figure["name"].startswith("fig-")

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests import book
-from tests.test_book_sources import EXERCISE, SOLUTION, code_cells, prose
+from tests.test_book_sources import EXERCISE, SOLUTION, captions, code_cells, markdown, prose
 
 SECTIONS = [
     "Question",
@@ -33,6 +33,11 @@ FEWEST_WORDS, MOST_WORDS = 900, 2200
 LONGEST_PLOT = 5  # lines; what is longer belongs into ninlab.figures
 LARGEST_FREE_NUMBER = 12
 FREE_NUMBERS = {*range(LARGEST_FREE_NUMBER + 1), *range(1950, 2050)}  # small ones and years
+
+BRITISH = re.compile(
+    r"\w*(?:colour|behaviour|favour|neighbour|isation|labelled|modelled)\w*|grey|centre"
+)
+SHORTEST_SOLUTION = 20  # words: a number, and the way to it
 
 numbered = pytest.mark.parametrize(
     "path",
@@ -168,24 +173,42 @@ def test_a_number_is_proved_by_itself_and_not_by_a_longer_one() -> None:
 # ---------------------------------------------------------------- anatomy
 
 
+def sections(path: Path) -> dict[str, str]:
+    """The text below each heading; what stands before the first has the key ""."""
+    text = re.sub(r"^```.*?^```", "", markdown(path), flags=re.M | re.S)
+    before, *rest = re.split(r"^## (.*)\n+", text, flags=re.M)
+    return {"": before} | dict(zip(rest[::2], rest[1::2], strict=True))
+
+
 @numbered
 def test_a_chapter_goes_from_the_question_to_the_exercises(path: Path) -> None:
-    text = re.sub(r"^```.*?^```", "", prose(path), flags=re.M | re.S)
-    assert re.findall(r"^## (.*)$", text, re.M) == SECTIONS
+    assert list(sections(path)) == ["", *SECTIONS]
 
 
 @numbered
-def test_a_chapter_says_what_it_teaches_and_what_to_take_away(path: Path) -> None:
-    boxes = re.findall(r"^:::\{admonition\} (.*)$", prose(path), re.M)
-    assert "You will be able to" in boxes
-    assert "Take away" in boxes
+def test_what_a_chapter_teaches_is_said_first_and_what_to_take_away_behind_the_conclusion(
+    path: Path,
+) -> None:
+    parts = sections(path)
+    assert "{admonition} You will be able to" in parts[""]
+    assert "{admonition} Take away" in parts["Conclusion"]
 
 
 @numbered
-def test_the_conclusion_is_one_bold_sentence_at_its_beginning(path: Path) -> None:
-    conclusion = re.search(r"^## Conclusion\n\n(.*?)\n\n", prose(path), re.M | re.S)
-    assert conclusion
-    assert re.fullmatch(r"\*\*[^*]+\.\*\*", conclusion[1])
+def test_the_prediction_asks_the_reader(path: Path) -> None:
+    assert "?" in sections(path)["Prediction"]
+
+
+@numbered
+def test_the_conclusion_is_one_bold_sentence_and_then_what_would_change_it(path: Path) -> None:
+    bold, rest = sections(path)["Conclusion"].split("\n\n", maxsplit=1)
+    assert re.fullmatch(r"\*\*[^*]+\.\*\*", bold)
+    assert "What would change it" in rest
+
+
+@numbered
+def test_a_chapter_has_limits(path: Path) -> None:
+    assert len(re.findall(r"^- ", sections(path)["Limits"], re.M)) >= 2
 
 
 @numbered
@@ -209,6 +232,21 @@ def test_a_chapter_has_three_to_five_exercises_with_a_checked_solution_each(path
             assert "assert " in following.source, cell.source.splitlines()[0]
 
 
+@numbered
+def test_a_solution_says_how_and_not_only_how_much(path: Path) -> None:
+    solutions = re.findall(r":::\{solution\} ([\w-]+)\n(.*?)\n:::", markdown(path), re.S)
+    assert len(solutions) == len(EXERCISE.findall(prose(path)))
+    for exercise, text in solutions:
+        assert len(text.split()) >= SHORTEST_SOLUTION, exercise
+
+
+@numbered
+def test_a_caption_concludes_and_says_how_to_read_the_figure(path: Path) -> None:
+    for caption in captions(path):
+        assert len(re.split(r"(?<=[.!?])\s+", caption)) >= 2, caption
+        assert caption.endswith("."), caption
+
+
 @every
 def test_the_code_of_a_figure_is_folded_and_short(path: Path) -> None:
     for cell in code_cells(path):
@@ -219,9 +257,8 @@ def test_the_code_of_a_figure_is_folded_and_short(path: Path) -> None:
 
 @every
 def test_a_caption_leaves_its_provenance_to_code(path: Path) -> None:
-    for cell in code_cells(path):
-        if figure := cell.metadata.get("mystnb", {}).get("figure"):
-            assert not re.search(r"Counted:|Measured:", figure["caption"])
+    for caption in captions(path):
+        assert not re.search(r"Counted:|Measured:", caption)
 
 
 @every
@@ -229,3 +266,11 @@ def test_assertions_are_not_shown(path: Path) -> None:
     for cell in code_cells(path):
         if re.search(r"^\s*assert ", cell.source, re.M):
             assert "remove-cell" in book.tags(cell), cell.source
+
+
+# ---------------------------------------------------------------- language
+
+
+@every
+def test_the_book_is_written_in_american_english(path: Path) -> None:
+    assert BRITISH.findall(markdown(path)) == []
