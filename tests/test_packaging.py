@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import tomllib
@@ -14,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from ninlab.architectures import NIN
+from ninlab.formulas import parameters
 from tests.book import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -93,6 +97,25 @@ def test_the_wheel_holds_every_record(wheel: ZipFile) -> None:
 def test_the_wheel_holds_nothing_else(wheel: ZipFile) -> None:
     tops = {name.partition("/")[0] for name in wheel.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ninlab"}
+
+
+def test_the_installed_package_answers_without_the_repository(
+    wheel: ZipFile, tmp_path: Path
+) -> None:
+    wheel.extractall(tmp_path)
+
+    def answer(*arguments: str) -> str:
+        command = [sys.executable, "-m", "ninlab", *arguments]
+        environment = os.environ | {"PYTHONPATH": str(tmp_path)}  # comes before this checkout
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert f"valid records in {tmp_path / 'ninlab' / 'runs'}" in answer("runs", "--validate")
+    asked = ["nin", "--device", "h100", "--batch-size", "8", "--format", "json"]
+    (network,) = json.loads(answer("resources", *asked))["networks"]
+    assert network["parameters"] == parameters(NIN)
+    assert network["training"]["reserved_peak_bytes"] is not None  # the tables came along
 
 
 def test_the_plugin_that_draws_figures_is_announced_to_myst_nb() -> None:
