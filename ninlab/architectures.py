@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from string import ascii_lowercase
 from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNetworkError
@@ -35,6 +36,10 @@ class Conv:
     groups: int = 1
     bias: bool = True
 
+    def __post_init__(self) -> None:
+        _check_window(self)
+        _check_at_least(1, self, "out_channels", "groups")
+
 
 @dataclass(frozen=True)
 class Linear:
@@ -42,6 +47,9 @@ class Linear:
 
     out_features: int
     bias: bool = True
+
+    def __post_init__(self) -> None:
+        _check_at_least(1, self, "out_features")
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,9 @@ class MaxPool:
     stride: int
     padding: int = 0
 
+    def __post_init__(self) -> None:
+        _check_window(self)
+
 
 @dataclass(frozen=True)
 class AvgPool:
@@ -75,6 +86,9 @@ class AvgPool:
     kernel_size: int
     stride: int
     padding: int = 0
+
+    def __post_init__(self) -> None:
+        _check_window(self)
 
 
 @dataclass(frozen=True)
@@ -87,6 +101,12 @@ class Dropout:
     """Zeroes each value with that probability during training."""
 
     probability: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise NinlabError(
+                f"dropout needs a probability from 0 to 1, not {self.probability}; the usual is 0.5"
+            )
 
 
 @dataclass(frozen=True)
@@ -108,6 +128,19 @@ class Branches:
 
     name: str
     branches: tuple[Block, ...]
+
+
+def _check_window(layer: Conv | MaxPool | AvgPool) -> None:
+    _check_at_least(1, layer, "kernel_size", "stride")
+    _check_at_least(0, layer, "padding")
+
+
+def _check_at_least(minimum: int, layer: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(layer, name)) < minimum:
+            raise NinlabError(
+                f"the {name} of {type(layer).__name__} must be at least {minimum}, not {value}"
+            )
 
 
 Leaf = (
@@ -238,9 +271,17 @@ def nin_block(
     inner_kernel_size 3 replaces the 1x1 layers by padded 3x3 ones. reduction gives the
     channels of the layers before the last, so ``reduction=(192, 96)`` reaches
     out_channels gradually; its length must equal one_by_one_layers. Without last_relu
-    the last convolution stays linear and unnormalized.
+    the last convolution stays linear and unnormalized. Raises NinlabError for another
+    length, a number of 1x1 layers below 0 and an even inner_kernel_size.
     Source: Lin2013; the block of two 1x1 layers is Zhang2023, section 8.3.
     """
+    if one_by_one_layers < 0:
+        raise NinlabError(f"a block has 0 or more 1x1 layers, not {one_by_one_layers}")
+    if inner_kernel_size % 2 == 0:
+        raise NinlabError(
+            f"windows of {inner_kernel_size} cannot be padded to keep the size of a map; "
+            f"take {inner_kernel_size + 1}"
+        )
     if reduction and len(reduction) != one_by_one_layers:
         raise NinlabError(
             f"reduction {reduction} needs one width for each of the {one_by_one_layers} layers "
@@ -333,7 +374,9 @@ def nin_layers(
 
     repeats puts that many blocks into each stage (VGG's rule; extra blocks are 3x3 at
     stride 1). Without last_pool the class maps keep the resolution before the last
-    pool. reduction concerns the last block only.
+    pool. reduction concerns the last block only. Raises NinlabError when repeats has not
+    one count of at least 1 for each stage, and for what `nin_block` refuses.
+    Source: Lin2013 and Zhang2023, section 8.3; repeats after Simonyan2014.
     """
     block = partial(
         nin_block,
@@ -343,13 +386,19 @@ def nin_layers(
     )
     layers: list[Layer] = []
     repeats = repeats or (1,) * len(stem.blocks)
+    if len(repeats) != len(stem.blocks) or min(repeats) < 1:
+        raise NinlabError(
+            f"repeats {repeats} needs a count of at least 1 for each of the {len(stem.blocks)} "
+            "stages"
+        )
     for stage, ((width, kernel_size, stride, padding), count) in enumerate(
         zip(stem.blocks, repeats, strict=True), start=1
     ):
         width = max(1, round(width * width_factor))
         layers.append(block(f"block{stage}", width, kernel_size, stride, padding))
         layers += [
-            block(f"block{stage}{'abcdefgh'[extra]}", width, 3, 1, 1) for extra in range(1, count)
+            block(f"block{stage}{ascii_lowercase[extra]}", width, 3, 1, 1)
+            for extra in range(1, count)
         ]
         if last_pool or stage < len(stem.blocks):
             layers.append(stem.pool)
@@ -380,7 +429,10 @@ def vgg_layers(
     divide_widths_by: int = 1,
     last_pool: bool = True,
 ) -> tuple[Layer, ...]:
-    """The layers of a VGG; divide_widths_by thins the convolutions, not the head."""
+    """The layers of a VGG; divide_widths_by thins the convolutions, not the head.
+
+    Source: Simonyan2014, table 1 (`VGG_CONVOLUTIONS`); thinned as in Zhang2023, section 8.2.
+    """
     blocks = [
         vgg_block(
             f"block{i}", count, width // divide_widths_by, pool=last_pool or i < len(convolutions)
@@ -391,7 +443,10 @@ def vgg_layers(
 
 
 def googlenet_layers(num_classes: int = 10, *, divide_widths_by: int = 1) -> tuple[Layer, ...]:
-    """The layers of GoogLeNet without local response normalization and side classifiers."""
+    """The layers of GoogLeNet without local response normalization and side classifiers.
+
+    Source: Szegedy2014, table 1, as built in Zhang2023, section 8.4.
+    """
 
     def w(width: int) -> int:
         return width // divide_widths_by

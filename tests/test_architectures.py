@@ -6,13 +6,17 @@ from ninlab import formulas
 from ninlab.architectures import (
     ARCHITECTURES,
     Architecture,
+    AvgPool,
     Block,
     Conv,
+    Dropout,
     Head,
     Initialization,
     Linear,
+    MaxPool,
     ReLU,
     architecture,
+    googlenet_layers,
     named_leaves,
     nin_block,
     nin_layers,
@@ -76,6 +80,29 @@ def test_two_blocks_of_one_name_are_refused():
 def test_a_reduction_must_give_every_inner_layer_its_width():
     with pytest.raises(NinlabError, match="reduction"):
         nin_block("block", 10, 3, reduction=(192,))
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: Conv(0, 3), "out_channels of Conv must be at least 1, not 0"),
+        (lambda: Conv(8, 3, stride=0), "stride of Conv must be at least 1, not 0"),
+        (lambda: Conv(8, 3, padding=-1), "padding of Conv must be at least 0, not -1"),
+        (lambda: MaxPool(3, 0), "stride of MaxPool"),
+        (lambda: AvgPool(0, 1), "kernel_size of AvgPool"),
+        (lambda: Linear(0), "out_features of Linear"),
+        (lambda: Dropout(1.5), "from 0 to 1, not 1.5"),
+        (lambda: nin_block("block", 8, 3, one_by_one_layers=-1), "0 or more 1x1 layers, not -1"),
+        (lambda: nin_block("block", 8, 3, inner_kernel_size=2), "windows of 2 .* take 3"),
+        (lambda: nin_layers(repeats=(1, 2)), r"repeats \(1, 2\) needs .* each of the 3 stages"),
+        (lambda: nin_layers(repeats=(1, 0, 1)), "at least 1"),
+        (lambda: nin_layers(num_classes=0), "out_channels of Conv"),
+        (lambda: googlenet_layers(divide_widths_by=100), "out_channels of Conv"),
+    ],
+)
+def test_a_layer_that_cannot_be_is_refused_where_it_is_written(build, said):
+    with pytest.raises(NinlabError, match=said):
+        build()
 
 
 def test_a_nin_block_has_a_relu_after_every_convolution_unless_the_last_is_linear():
