@@ -1,16 +1,17 @@
-"""The page of the records: it lists every run, and each link leads to the record that it names."""
+"""The page of the records: it lists every record, and each link leads to the one that it names."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from urllib.parse import urljoin
+from typing import Any
+from urllib.parse import urljoin, urlsplit
 from urllib.request import url2pathname
 
 import pytest
 from playwright.sync_api import Browser, Page
 
-from ninlab.records import load
+from ninlab.records import runs_folder
 from tests import book
 from tests.browser.test_pages import VIEWS, barriers, opened, sideways_pixels
 
@@ -29,25 +30,43 @@ def unfold(page: Page) -> None:
     )
 
 
-def record_links(page: Page) -> list[str]:
+def record_links(page: Page) -> list[tuple[str, str]]:
+    """Each link to a record, and what its row of a table says: empty outside tables."""
     return page.eval_on_selector_all(
-        "a[href*='/runs/']", "links => links.map((link) => link.getAttribute('href'))"
+        "a[href*='/runs/']",
+        """links => links.map(link => [
+            link.getAttribute('href'), link.closest('tr')?.textContent ?? '',
+        ])""",
     )
 
 
-def linked_file(link: str) -> Path:
-    """The file of the built book that a link of the page leads to."""
-    return Path(url2pathname(urljoin(f"{book.HTML.as_uri()}/{PAGE}.html", link)[len("file://") :]))
+def linked_record(link: str) -> dict[str, Any]:
+    """The record in the built book that a link of the page leads to."""
+    address = urljoin(f"{book.HTML.as_uri()}/{PAGE}.html", link)
+    return json.loads(Path(url2pathname(urlsplit(address).path)).read_text())
 
 
-def test_every_training_run_has_a_link_to_its_record(browser: Browser, site: str) -> None:
+def test_every_record_has_one_link_that_leads_to_it(browser: Browser, site: str) -> None:
     with opened(browser, site, PAGE, VIEWS[0]) as (page, _):
-        links = record_links(page)
-    listed = [json.loads(linked_file(link).read_text())["id"] for link in links]
-    assert {run.id for run in load()} <= set(listed)
-    assert len(listed) == len(set(listed))
+        links = [link for link, _ in record_links(page)]
+    recorded = {json.loads(path.read_text())["id"] for path in runs_folder().glob("*/*.json")}
+    listed = [linked_record(link)["id"] for link in links]
+    assert set(listed) == recorded
+    assert len(listed) == len(recorded)
     for link, identifier in zip(links, listed, strict=True):
         assert link.endswith(f"/runs/{identifier}.json")
+
+
+def test_the_row_of_a_run_has_the_device_the_software_and_the_date_of_its_record(
+    browser: Browser, site: str
+) -> None:
+    with opened(browser, site, PAGE, VIEWS[0]) as (page, _):
+        rows = [(linked_record(link), text) for link, text in record_links(page) if text]
+    assert rows
+    for record, text in rows:
+        assert record["device"]["name"] in text
+        assert f"torch {record['software']['torch']}" in text
+        assert record["provenance"]["utc"][:10] in text
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=str)
