@@ -390,11 +390,12 @@ def series(figure: go.Figure, label: str) -> Any:
 def test_the_median_lies_in_the_band_of_its_seeds(accuracies):
     runs = [run("nin", seed, values) for seed, values in enumerate(accuracies)]
     figure = figures.training_curves(runs)
-    band, line = figure.data
-    high, low = band.y[:3], band.y[3:][::-1]
-    for i, middle in enumerate(line.y):
-        assert low[i] <= middle <= high[i]
-        assert (low[i], high[i]) == (min(v[i] for v in accuracies), max(v[i] for v in accuracies))
+    least, greatest, line = figure.data
+    for low, middle, high, values in zip(
+        least.y, line.y, greatest.y, zip(*accuracies, strict=True), strict=True
+    ):
+        assert low <= middle <= high
+        assert (low, high) == (min(values), max(values))
 
 
 @drawing
@@ -403,11 +404,20 @@ def test_a_failed_run_is_drawn_and_moves_no_median(accuracies, outcome):
     runs = [run("nin", seed, values) for seed, values in enumerate(accuracies)]
     failed = run("nin", len(runs), [0.1, 0.1, 0.1], outcome)
     without, with_it = (figures.training_curves(some) for some in (runs, [*runs, failed]))
-    label = without.data[1].name
+    label = without.data[-1].name
     assert series(with_it, label).y == series(without, label).y
     (cross,) = [trace for trace in with_it.data if trace.name and str(outcome) in trace.name]
     assert list(cross.y) == [0.1, 0.1, 0.1]
     assert cross.marker.symbol == "x"
+
+
+@given(st.integers(0, 3), st.integers(1, 3))
+def test_the_cross_of_a_failed_run_is_where_its_loss_was_last_finite(finite, lost):
+    failed = run("nin", 0, [0.1] * (finite + 1 + lost), Outcome.DIVERGED)
+    kept, others = failed.epochs[: finite + 1], failed.epochs[finite + 1 :]
+    infinite = tuple(replace(result, test_loss=None) for result in others)
+    (line,) = figures.training_curves([replace(failed, epochs=kept + infinite)], "test_loss").data
+    assert [i for i, size in enumerate(line.marker.size) if size] == [finite]
 
 
 def test_curves_may_run_over_epochs_images_and_seconds():
@@ -439,6 +449,31 @@ def test_labels_at_the_ends_of_lines_never_meet(ends):
     for i in range(1, len(places)):
         assert places[i] - places[i - 1] >= (heights[i] + heights[i - 1]) / 2 - 1e-9
     assert places[-1] + heights[-1] / 2 <= 1 + 1e-9
+
+
+ENDS_ARE_LABELED = ("training_curves", "learning_rates", "memory_by_batch", "fading_signal")
+
+
+@pytest.mark.parametrize("kind", ENDS_ARE_LABELED)
+def test_a_narrow_column_has_a_legend_in_place_of_the_labels_of_lines(kind):
+    figure = ONE_OF_EACH[kind]()
+    narrow = figure.layout.meta["narrow"]
+    lines = {trace.name for trace in figure.data if trace.showlegend is not False}
+    labels = [note.text for note in figure.layout.annotations if "<span" in note.text]
+    assert labels
+    assert len(lines) >= len(labels)
+    assert narrow["showlegend"]
+    assert not any("<span" in note["text"] for note in narrow["annotations"])
+    assert narrow["xaxis"]["range"][1] < figure.layout.xaxis.range[1]
+
+
+@given(st.text("abc ,", min_size=1, max_size=40))
+def test_a_label_has_room_beside_its_line(label):
+    figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1]))
+    end = labels.End(1, 1, label, figures.NEUTRAL, "circle")
+    labels.label_ends(figure, [end])
+    left, right = figure.layout.xaxis.range
+    assert (right - 1) / (right - left) * labels.COLUMN_PIXELS >= end.width
 
 
 def test_variants_of_one_color_have_signs_of_their_own():
@@ -473,9 +508,7 @@ def test_every_category_of_memory_has_a_color():
 
 def test_predictions_are_dashed_and_measurements_are_dots():
     figure = ONE_OF_EACH["memory_by_batch"]()
-    for trace in figure.data:
-        if trace.name.endswith("predicted"):
-            assert (trace.mode, trace.line.dash) == ("lines", "dash")
-        else:
-            assert trace.mode == "markers"
-    assert sum(trace.mode == "markers" for trace in figure.data) == 1
+    drawn = {trace.name.rpartition(", ")[2]: (trace.mode, trace.line.dash) for trace in figure.data}
+    assert drawn["predicted"] == ("lines", "dash")
+    assert drawn["measured"][0] == "markers"
+    assert drawn["memory of small"] == ("lines", None)

@@ -13,11 +13,17 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
-from ninlab.figures.layout import finish, left_aligned_titles
+from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.words import title_of
 from ninlab.units import format_bytes, format_count
 
+MARGIN_OF_BARS = {"l": 8, "r": 8, "t": 34, "b": 8}
+"""No axis is labeled under bars."""
+
 _ROOM_FOR_TEXT = 1.28  # width of a panel, in lengths of its longest bar
+_ROOM_FOR_TEXT_IN_A_PART = 1.45  # the same where panels share the width
+_ROOM_FOR_COMPARISON = 2.0  # the same where the text says how far off a prediction is
+_ROWS = "name"  # what a table calls the labels of bars
 
 
 def add_bars(
@@ -29,19 +35,22 @@ def add_bars(
     text: Sequence[str],
     hover: Sequence[str],
     colors: Sequence[str],
+    name: str = "",
     measured: bool = False,
     longest: float | None = None,
     room: float = _ROOM_FOR_TEXT,
 ) -> None:
     """Draw horizontal bars into one panel, from the top down, each with its value beside it.
 
-    Solid when measured, hollow when counted. longest is the value that fills the panel; by
-    default it is the largest of its own; room is how much wider the panel is, for the text.
+    Solid when measured, hollow when counted. name is that of their series. longest is the value
+    that fills the panel; by default it is the largest of its own; room is how much wider the
+    panel is, for the text.
     """
     row, column = place
     figure.add_bar(
         y=list(range(len(labels))),  # places, not labels: two rows may bear the same label
         x=list(values),
+        name=name,
         orientation="h",
         text=list(text),
         textposition="outside",
@@ -83,28 +92,41 @@ class Quantity:
     measured: bool = False
     like: str = ""  # the network whose color all bars of the panel have; by default each its own
 
+    @property
+    def measures(self) -> str:
+        """What the values are, with their unit."""
+        known = not self.unit or self.unit.casefold() in self.title.casefold()
+        return self.title if known else f"{self.title}, {self.unit}"
+
 
 def bars(
-    *quantities: Quantity, provenance: str, like: Mapping[str, str] | None = None
+    *quantities: Quantity,
+    provenance: str,
+    like: Mapping[str, str] | None = None,
+    side_by_side: bool = False,
 ) -> go.Figure:
     """One panel a quantity, one bar a network, each labeled with its value.
 
     The first quantity sorts the bars, in all panels alike. like gives labels that are no
-    networks the color of one: ``{"NiN block": "nin"}``.
+    networks the color of one: ``{"NiN block": "nin"}``. Panels lie below one another, or
+    side_by_side where there is the width.
     """
     order = sorted(quantities[0].values, key=lambda name: -quantities[0].values[name])
+    across = len(quantities) if side_by_side else 1
+    down = len(quantities) // across
     figure = make_subplots(
-        rows=len(quantities),
-        cols=1,
+        rows=down,
+        cols=across,
         shared_yaxes=True,
         subplot_titles=[quantity.title for quantity in quantities],
-        vertical_spacing=0.32 / len(quantities),
+        vertical_spacing=0.32 / down,
+        horizontal_spacing=0.03,
     )
-    for row, quantity in enumerate(quantities, start=1):
+    for number, quantity in enumerate(quantities):
         values = [quantity.values[name] for name in order]
         add_bars(
             figure,
-            (row, 1),
+            (number // across + 1, number % across + 1),
             [title_of(name) for name in order],
             values,
             text=[quantity.write(value) for value in values],
@@ -114,10 +136,18 @@ def bars(
             ],
             colors=[color_of(quantity.like or name, like) for name in order],
             measured=quantity.measured,
+            room=_ROOM_FOR_TEXT_IN_A_PART if side_by_side else _ROOM_FOR_TEXT,
         )
     left_aligned_titles(figure)
-    height = len(quantities) * (30 * len(order) + 40) + 30
-    return finish(figure, height=height, provenance=provenance, bargap=0.35)
+    return finish(
+        figure,
+        height=down * (30 * len(order) + 40),
+        provenance=provenance,
+        quantities=axes_of_panels("x", [quantity.measures for quantity in quantities])
+        | axes_of_panels("y", [_ROWS] * len(quantities)),
+        bargap=0.35,
+        margin=MARGIN_OF_BARS,
+    )
 
 
 @dataclass(frozen=True)
@@ -159,17 +189,27 @@ def predicted_and_measured(
         text=text,
         hover=hover,
         colors=colors,
-        longest=1.35 * max(max(pair.predicted, pair.measured) for pair in pairs),
+        name="predicted",
+        longest=max(max(pair.predicted, pair.measured) for pair in pairs),
+        room=_ROOM_FOR_COMPARISON,
     )
     figure.add_scatter(
         x=[pair.measured for pair in pairs],
         y=list(range(len(pairs))),
+        name="measured",
         mode="markers",
         marker={"size": 9, "color": colors},
         hovertext=hover,
         hoverinfo="text",
     )
-    return finish(figure, height=26 * len(pairs) + 60, provenance=provenance, bargap=0.3)
+    return finish(
+        figure,
+        height=26 * len(pairs) + 24,
+        provenance=provenance,
+        quantities={"x": unit, "y": _ROWS},
+        bargap=0.3,
+        margin=MARGIN_OF_BARS | {"t": 8},
+    )
 
 
 def coverage(
@@ -195,13 +235,16 @@ def coverage(
                 for name in names
             ],
             colors=[NEUTRAL] * len(names),
+            name="recorded" if is_recorded else "planned",
             measured=is_recorded,
             longest=1.1 * max(planned.values()),
         )
     return finish(
         figure,
-        height=26 * len(names) + 60,
+        height=26 * len(names) + 24,
         provenance=provenance,
+        quantities={"x": "runs", "y": "experiment"},
         bargap=0.3,
         barmode="overlay",
+        margin=MARGIN_OF_BARS | {"t": 8},
     )

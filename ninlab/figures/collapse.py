@@ -40,7 +40,7 @@ def fading_signal(
             raise NinlabError(f"{label!r} has {len(ratios)} ratios for {len(layers)} layers")
         color, solid = color_of(label, like), label in measured_ratios
         symbol = symbols.next(color)
-        x, y = list(range(1, len(layers) + 1)), [log10(ratio) for ratio in ratios]
+        x, y = list(range(1, len(layers) + 1)), list(ratios)
         figure.add_scatter(
             x=x,
             y=y,
@@ -55,12 +55,13 @@ def fading_signal(
             hoverinfo="text",
         )
         ends.append(End(x[-1], y[-1], label, color, symbol))
+    figure.update_yaxes(type="log")
     label_ends(figure, ends)
-    exponents = range(floor(min(min(trace.y) for trace in figure.data)), 1)
+    exponents = range(floor(log10(min(min(trace.y) for trace in figure.data))), 1)
     figure.update_xaxes(title="convolutions passed")
     figure.update_yaxes(
         title="share of the signal left (log scale)",
-        tickvals=list(exponents),
+        tickvals=[10.0**exponent for exponent in exponents],
         ticktext=[f"{10.0**exponent:.{max(0, -exponent - 2)}%}" for exponent in exponents],
     )
     return finish(figure, height=420, provenance=provenance)
@@ -81,7 +82,7 @@ def plateaus(
         _add_floors(figure, run, floor_of, num_classes, shown=place == 0)
     figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
     guess = log(num_classes)
-    figure.add_hline(y=guess, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.add_hline(y=guess, name="guessing", line={"color": NEUTRAL, "width": 1, "dash": "dot"})
     figure.update_xaxes(title="epoch", range=[0, max(len(run.epochs) for run in runs) + 0.35])
     figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
     return finish(figure, height=460, provenance=provenance)
@@ -94,6 +95,7 @@ def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
     figure.add_scatter(
         x=[(i + 0.5) * run.loss.every / steps for i in range(len(run.loss.values))],
         y=run.loss.values,
+        name=f"seed {run.seed}, training loss",
         mode="lines",
         visible=shown,
         line={"color": color, "width": 1},
@@ -103,6 +105,7 @@ def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
     figure.add_scatter(
         x=[result.epoch for result in run.epochs],
         y=losses,
+        name=f"seed {run.seed}, test loss",
         mode="markers",
         visible=shown,
         marker={"color": color, "size": 9},
@@ -128,6 +131,7 @@ def _add_floors(
     figure.add_scatter(
         x=[result.epoch for result in run.epochs],
         y=floors,
+        name=f"seed {run.seed}, floor of the dead classes",
         mode="markers+text",
         visible=shown,
         marker={

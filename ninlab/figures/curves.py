@@ -10,7 +10,8 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from math import log10
+from math import isfinite
+from textwrap import wrap
 
 import plotly.graph_objects as go
 
@@ -29,6 +30,8 @@ _TRAINED: Mapping[str, tuple[str, str]] = {
     "train_loss": ("training loss, nats", ".3f"),
     "dead_classes": ("dead classes, of 10", ".0f"),
 }
+_BAND = 0.2  # opacity of what lies between the seeds
+_LONGEST_LABEL = 48  # letters of a label on one line of a phone
 _AGAINST = {"epoch": "epoch", "images": "images seen", "seconds": "training time, seconds"}
 
 
@@ -98,7 +101,7 @@ class _Curves:
         x = [statistics.median(at) for at in self._epochs(runs, self._along)]
         values = self._epochs(runs, self._values)
         middle = [statistics.median(at) for at in values]
-        _add_band(figure, x, [min(at) for at in values], [max(at) for at in values], self.color)
+        self._add_band(figure, x, values)
         title, form = _TRAINED[self.quantity]
         figure.add_scatter(
             x=x,
@@ -119,6 +122,7 @@ class _Curves:
     def add_failure(self, figure: go.Figure, run: RunRecord) -> None:
         """Draw a run that failed as a thin line that ends in a cross."""
         x, y = self._along(run), self._values(run)
+        last = max((i for i, value in enumerate(y) if isfinite(value)), default=0)
         title, form = _TRAINED[self.quantity]
         figure.add_scatter(
             x=x,
@@ -127,11 +131,12 @@ class _Curves:
             mode="lines+markers",
             marker={
                 "symbol": "x",
-                "size": [0] * (len(x) - 1) + [9],
+                "size": [9 if i == last else 0 for i in range(len(x))],
                 "color": self.color,
                 "line": {"width": 0},
             },
             line={"color": self.color, "width": 1},
+            showlegend=False,
             hovertext=[
                 f"<b>{self.label}</b>, seed {run.seed}: {run.outcome}"
                 f"<br>{title} {value:{form}}<br>{self.against} {where:,.0f}"
@@ -139,6 +144,23 @@ class _Curves:
             ],
             hoverinfo="text",
         )
+
+    def _add_band(
+        self, figure: go.Figure, x: Sequence[float], values: Sequence[Sequence[float]]
+    ) -> None:
+        """Fill what lies between the least and the greatest of the seeds."""
+        for extreme, what, fill in ((min, "least", "none"), (max, "greatest", "tonexty")):
+            figure.add_scatter(
+                x=x,
+                y=[extreme(at) for at in values],
+                name=f"{self.label}, {what}",
+                mode="lines",
+                line={"width": 0, "color": self.color},
+                fill=fill,
+                fillcolor=faded(self.color, _BAND),
+                showlegend=False,
+                hoverinfo="skip",
+            )
 
     def _epochs(
         self, runs: Sequence[RunRecord], values: Callable[[RunRecord], Sequence[float]]
@@ -160,24 +182,6 @@ class _Curves:
         return [float("nan") if value is None else float(value) for value in values]
 
 
-def _add_band(
-    figure: go.Figure,
-    x: Sequence[float],
-    low: Sequence[float],
-    high: Sequence[float],
-    color: str,
-) -> None:
-    figure.add_scatter(
-        x=[*x, *reversed(x)],
-        y=[*high, *reversed(low)],
-        mode="lines",
-        line={"width": 0},
-        fill="toself",
-        fillcolor=faded(color, 0.25),
-        hoverinfo="skip",
-    )
-
-
 def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None = None) -> go.Figure:
     """Where the runs of each group ended: one dot a seed, a line at their mean.
 
@@ -189,11 +193,26 @@ def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None =
     figure = go.Figure()
     for place, (label, runs) in enumerate(groups.items()):
         _add_endings(figure, place, label, runs)
-    if chance is not None:
-        figure.add_vline(x=chance, line={"color": NEUTRAL, "width": 1, "dash": "dot"})
-    figure.update_yaxes(range=[len(groups) - 0.5, -0.75], visible=False)
-    figure.update_xaxes(title="test accuracy after the last epoch", tickformat=".0%")
-    return finish(figure, height=44 * len(groups) + 70, provenance=provenance)
+        if chance is not None:
+            figure.add_shape(  # in parts, for it must not run through the labels
+                type="line", name="guessing", x0=chance, x1=chance, y0=place - 0.2, y1=place + 0.5,
+                line={"color": NEUTRAL, "width": 1, "dash": "dot"},
+            )  # fmt: skip
+    everything = [x for trace in figure.data for x in trace.x] + [chance] * (chance is not None)
+    beyond = 0.04 * (max(everything) - min(everything))
+    figure.update_yaxes(range=[len(groups) - 0.5, -0.8], visible=False)
+    figure.update_xaxes(
+        title="test accuracy after the last epoch",
+        tickformat=".0%",
+        range=[min(everything) - beyond, max(everything) + beyond],
+    )
+    lines = max(note.text.count("<br>") + 1 for note in figure.layout.annotations)
+    return finish(
+        figure,
+        height=(34 + 14 * lines) * len(groups) + 60,
+        provenance=provenance,
+        margin={"l": 8, "r": 8, "t": 8, "b": 40},
+    )
 
 
 def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRecord]) -> None:
@@ -204,6 +223,7 @@ def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRe
     figure.add_scatter(
         x=accuracies,
         y=[place] * len(runs),
+        name=label,
         mode="markers",
         marker={
             "color": color,
@@ -219,16 +239,22 @@ def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRe
         hoverinfo="text",
     )
     figure.add_scatter(
-        x=[mean, mean],
-        y=[place - 0.3, place + 0.3],
-        mode="lines",
-        line={"color": color, "width": 2},
+        x=[mean],
+        y=[place],
+        name=f"{label}, mean",
+        mode="markers",
+        marker={
+            "color": color,
+            "size": 22,
+            "symbol": "line-ns",
+            "line": {"color": color, "width": 2},
+        },
         hovertext=f"<b>{label}</b><br>mean of {len(runs)}: {mean:.1%}",
         hoverinfo="text",
     )
     figure.add_annotation(
-        x=0, xref="paper", y=place - 0.42, text=f"{label}: {mean:.1%}", showarrow=False,
-        xanchor="left", yanchor="middle",
+        x=0, xref="paper", y=place - 0.24, showarrow=False, xanchor="left", yanchor="bottom",
+        align="left", text="<br>".join(wrap(f"{label}: {mean:.1%}", _LONGEST_LABEL)),
     )  # fmt: skip
 
 
@@ -250,11 +276,12 @@ def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
         rows = [run for run in runs if run.network == network]
         rows.sort(key=lambda run: run.recipe.learning_rate)
         ends.append(_add_line_of_rates(figure, rows, symbols))
+    figure.update_xaxes(type="log")
     label_ends(figure, ends)
     rates = sorted({run.recipe.learning_rate for run in runs})
     figure.update_xaxes(
         title="learning rate (log scale)",
-        tickvals=[log10(rate) for rate in rates],
+        tickvals=rates,
         ticktext=[f"{rate:g}" for rate in rates],
     )
     what = "held-out" if runs[0].recipe.evaluation_set == "held_out" else "test"
@@ -266,7 +293,7 @@ def _add_line_of_rates(figure: go.Figure, runs: Sequence[RunRecord], symbols: Sy
     """Draw the runs of one network, sorted by learning rate; where their line ends."""
     title, color = title_of(runs[0].network), color_of(runs[0].network)
     symbol = symbols.next(color)
-    x = [log10(run.recipe.learning_rate) for run in runs]
+    x = [run.recipe.learning_rate for run in runs]
     y = [run.last.test_accuracy for run in runs]
     figure.add_scatter(
         x=x,

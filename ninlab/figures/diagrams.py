@@ -55,13 +55,16 @@ class Column:
 _Span = tuple[float, float]  # from the left, or from the top
 _Nonlinear = ReLU | BatchNorm | Sigmoid  # what may stand behind a convolution that has no note
 _BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
+_SECOND_LINE = 12.0  # of the text in a box
 _TEXT, _SMALL_TEXT, _NARROW = 11, 10, 0.25  # the small one in the boxes of four branches
+_SIDE, _INSET, _BETWEEN_BRANCHES = 0.02, 0.03, 0.005  # free on both sides, in columns
 
 
 @dataclass
-class _Diagram:
-    """Boxes, frames and texts of a block diagram while it is laid out, y in pixels downward."""
+class _Drawing:
+    """Boxes, frames and texts of one column while it is laid out, y in pixels downward."""
 
+    color: str
     shapes: list[dict[str, Any]] = field(default_factory=list)
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
@@ -69,23 +72,16 @@ class _Diagram:
     hover: list[str] = field(default_factory=list)
     size: list[int] = field(default_factory=list)
 
-    def write(self, x: float, y: float, text: str, hover: str = "", *, room: float = 1.0) -> None:
-        """Center a text there; room is the width it has, in columns."""
-        self.x.append(x)
+    def write(self, x: _Span, y: float, text: str, hover: str = "") -> None:
+        """Center a text there, in that width."""
+        self.x.append(sum(x) / 2)
         self.y.append(y)
         self.text.append(text)
         self.hover.append(hover or text)
-        self.size.append(_TEXT if room > _NARROW else _SMALL_TEXT)
+        self.size.append(_TEXT if x[1] - x[0] > _NARROW else _SMALL_TEXT)
 
     def layers(
-        self,
-        layers: Sequence[Layer],
-        shape: Shape,
-        x: _Span,
-        y: float,
-        color: str,
-        *,
-        shapes: bool = False,
+        self, layers: Sequence[Layer], shape: Shape, x: _Span, y: float, *, shapes: bool = False
     ) -> float:
         """Draw the layers downward from y; returns where they end.
 
@@ -98,67 +94,54 @@ class _Diagram:
                 case ReLU() | Sigmoid() | Flatten():  # part of the box above, or no computation
                     pass
                 case Block():
-                    y = self._block(layer, shape, x, y, color)
+                    y = self._block(layer, shape, x, y)
                 case Branches():
-                    y = self._branches(layer, shape, x, y, color)
+                    y = self._branches(layer, shape, x, y)
                 case _:
-                    y = self._single(layer, after, shape, x, y, color)
+                    y = self._single(layer, after, shape, x, y)
                     if shapes and put_out[1:] != shape[1:]:
                         y = self._shape_below(x, y - _GAP, put_out)
             shape = put_out
         return y
 
-    def _block(self, block: Block, shape: Shape, x: _Span, y: float, color: str) -> float:
-        inset = (x[0] + 0.03, x[1] - 0.03)
-        bottom = self.layers(block.layers, shape, inset, y + _FRAME, color) - _GAP + _FRAME
+    def _block(self, block: Block, shape: Shape, x: _Span, y: float) -> float:
+        bottom = self.layers(block.layers, shape, _inside(x, _INSET), y + _FRAME) - _GAP + _FRAME
         self._rectangle(x, (y, bottom), line={"color": NEUTRAL, "width": 1})
         return self._shape_below(x, bottom, output_shape(block, shape))
 
-    def _branches(self, layer: Branches, shape: Shape, x: _Span, y: float, color: str) -> float:
+    def _branches(self, layer: Branches, shape: Shape, x: _Span, y: float) -> float:
         width = (x[1] - x[0]) / len(layer.branches)
         bottoms = []
         for number, branch in enumerate(layer.branches):
             left = x[0] + number * width
-            inset = (left + 0.01, left + width - 0.01)
-            bottoms.append(self.layers(branch.layers, shape, inset, y, color))
+            span = _inside((left, left + width), _BETWEEN_BRANCHES)
+            bottoms.append(self.layers(branch.layers, shape, span, y))
         return self._shape_below(x, max(bottoms), output_shape(layer, shape))
 
-    def _single(
-        self, layer: Layer, after: Layer | None, shape: Shape, x: _Span, y: float, color: str
-    ) -> float:
+    def _single(self, layer: Layer, after: Layer | None, shape: Shape, x: _Span, y: float) -> float:
         linear = isinstance(layer, Conv) and not isinstance(after, _Nonlinear)
-        opacity = _opacity(layer)
+        opacity, height = _opacity(layer), _BOX + _SECOND_LINE * linear
         self._rectangle(
             x,
-            (y, y + _BOX),
-            fillcolor=faded(color, opacity),
-            line={"color": color, "width": 1.2 if opacity else 0.6},
+            (y, y + height),
+            fillcolor=faded(self.color, opacity),
+            line={"color": self.color, "width": 1.2 if opacity else 0.6},
         )
-        self.write(
-            sum(x) / 2,
-            y + _BOX / 2,
-            describe(layer) + (", no ReLU" if linear else ""),
-            _hover(layer, shape),
-            room=x[1] - x[0],
-        )
-        return y + _BOX + _GAP
+        text = describe(layer) + ("<br>no ReLU" if linear else "")
+        self.write(x, y + height / 2, text, _hover(layer, shape))
+        return y + height + _GAP
 
     def _rectangle(self, x: _Span, y: _Span, **style: Any) -> None:
-        self.shapes.append(
-            {
-                "type": "rect",
-                "layer": "below",
-                "x0": x[0],
-                "x1": x[1],
-                "y0": y[0],
-                "y1": y[1],
-                **style,
-            }
-        )
+        corners = {"x0": x[0], "x1": x[1], "y0": y[0], "y1": y[1]}
+        self.shapes.append({"type": "rect", "layer": "below", **corners, **style})
 
     def _shape_below(self, x: _Span, y: float, shape: Shape) -> float:
-        self.write(sum(x) / 2, y + _SHAPE_LINE / 2, f"↓ {times(shape)}", "shape of one image")
+        self.write(x, y + _SHAPE_LINE / 2, f"↓ {times(shape)}", "shape of one image")
         return y + _SHAPE_LINE + _GAP
+
+
+def _inside(x: _Span, inset: float) -> _Span:
+    return (x[0] + inset, x[1] - inset)
 
 
 def _opacity(layer: Layer) -> float:
@@ -188,31 +171,32 @@ def diagram(*columns: Column) -> go.Figure:
     reads (1x1, larger window, everything). A ReLU belongs to the convolution above it, and
     a convolution that has none says so. Hover text: shapes, parameters, MACs.
     """
-    drawn = _Diagram()
+    figure = go.Figure()
+    shapes: list[dict[str, Any]] = []
     bottom = 0.0
     for number, column in enumerate(columns):
-        x = (number + 0.04, number + 0.96)
-        drawn.write(sum(x) / 2, 10, f"<b>{column.title}</b>")
-        drawn.write(sum(x) / 2, 30, times(column.input_shape), "shape of one image")
-        end = drawn.layers(column.layers, column.input_shape, x, 42, column.color, shapes=True)
-        bottom = max(bottom, end)
-    figure = go.Figure(
-        go.Scatter(
+        x = _inside((number, number + 1), _SIDE)
+        drawn = _Drawing(column.color)
+        drawn.write(x, 10, f"<b>{column.title}</b>")
+        drawn.write(x, 30, times(column.input_shape), "shape of one image")
+        bottom = max(bottom, drawn.layers(column.layers, column.input_shape, x, 42, shapes=True))
+        shapes += drawn.shapes
+        figure.add_scatter(
             x=drawn.x,
             y=drawn.y,
             text=drawn.text,
             hovertext=drawn.hover,
+            name=column.title,
             mode="text",
             hoverinfo="text",
             textfont={"size": drawn.size},
         )
-    )
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])
     figure.update_yaxes(visible=False, fixedrange=True, range=[bottom + 2, 0])
     return finish(
         figure,
         height=round(bottom) + 4,
         provenance="",
-        shapes=drawn.shapes,
+        shapes=shapes,
         margin={"l": 0, "r": 0, "t": 0, "b": 0},
     )

@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ninlab.architectures import Architecture, Flatten, architecture
-from ninlab.figures.bar_panels import add_bars
+from ninlab.figures.bar_panels import MARGIN_OF_BARS, add_bars
 from ninlab.figures.colors import NETWORK_COLORS
-from ninlab.figures.layout import finish, left_aligned_titles
+from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.words import describe
 from ninlab.formulas import (
     PlacedLayer,
@@ -71,6 +71,7 @@ def shares_by_layer(
                 text=[format_count(value) for value in split.values],
                 hover=split.hover,
                 colors=[NETWORK_COLORS[split.network.name]] * len(split.layers),
+                name=split.network.title,
                 longest=largest_share,  # one scale for all panels
                 room=_ROOM_FOR_TEXT,
             )
@@ -79,8 +80,12 @@ def shares_by_layer(
         figure,
         height=17 * sum(rows) + 70 * len(names),
         provenance=provenance,
+        quantities=axes_of_panels(
+            "x", [f"share of the {split.unit}" for row in splits for split in row]
+        )
+        | axes_of_panels("y", ["layer" for row in splits for _ in row]),
         bargap=0.25,
-        margin={"l": 8, "r": 8, "t": 48, "b": 8},
+        margin=MARGIN_OF_BARS | {"t": 48},
     )
 
 
@@ -148,7 +153,14 @@ def shape_funnel(name: str, *, provenance: str) -> go.Figure:
             room=_ROOM_FOR_TEXT,
         )
     left_aligned_titles(figure)
-    return finish(figure, height=26 * len(stages) + 50, provenance=provenance, bargap=0.3)
+    return finish(
+        figure,
+        height=26 * len(stages) + 42,
+        provenance=provenance,
+        quantities={"x": "side, pixels", "x2": "channels", "y": "stage", "y2": "stage"},
+        bargap=0.3,
+        margin=MARGIN_OF_BARS,
+    )
 
 
 def _stages(network: Architecture) -> Iterable[tuple[str, Shape]]:

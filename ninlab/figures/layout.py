@@ -1,10 +1,16 @@
-"""What do all figures of the book share: height, margins, axes?
+"""What do all figures of the book share: height, margins, axes, and what their axes measure?
+
+In ``layout.meta``, which Plotly keeps and does not read, a figure carries what the book needs:
+"provenance", the line under it; "quantities", what those axes measure that show no title
+(by axis: x, x2, ..., y), for its table; "narrow", the parts of the layout that are to be others
+in a column too narrow for labels beside the lines.
 
 Imports from ninlab: units.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from math import ceil, floor, log10
 from typing import Any
 
@@ -13,25 +19,50 @@ import plotly.graph_objects as go
 from ninlab.units import format_count
 
 
-def finish(figure: go.Figure, *, height: int, provenance: str, **layout: Any) -> go.Figure:
-    """The figure with the book's layout; what depends on the theme is left to the site."""
+def finish(
+    figure: go.Figure,
+    *,
+    height: int,
+    provenance: str,
+    quantities: Mapping[str, str] | None = None,
+    **layout: Any,
+) -> go.Figure:
+    """The figure with the book's layout; what depends on the theme is left to the site.
+
+    quantities names what the axes measure that show no title.
+    """
     settings: dict[str, Any] = {
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 34, "b": 40},
         "showlegend": False,
         "hoverlabel": {"align": "left"},
         "dragmode": False,  # a finger that scrolls the page must not zoom the plot
-        "meta": {"provenance": provenance},
+        "meta": {
+            **(figure.layout.meta or {}),
+            "provenance": provenance,
+            "quantities": dict(quantities or {}),
+        },
     }
     figure.update_layout(settings | layout)
     figure.update_yaxes(automargin=True)
     return figure
 
 
+def add_narrow(figure: go.Figure, **layout: Any) -> None:
+    """Keep parts of the layout that are to be others in a narrow column."""
+    meta = dict(figure.layout.meta or {})
+    figure.update_layout(meta=meta | {"narrow": meta.get("narrow", {}) | layout})
+
+
+def axes_of_panels(letter: str, names: Sequence[str]) -> dict[str, str]:
+    """What the axes of those panels measure, by axis, in the order in which panels are numbered."""
+    return {f"{letter}{n if n > 1 else ''}": name for n, name in enumerate(names, start=1)}
+
+
 def left_aligned_titles(figure: go.Figure) -> None:
     """Put the titles that make_subplots centers over the left edge of their plots."""
     for annotation, axis in zip(figure.layout.annotations, figure.select_xaxes(), strict=True):
-        annotation.update(x=axis.domain[0], xanchor="left", align="left", font={"size": 13})
+        annotation.update(x=axis.domain[0], xanchor="left", align="left", font={"size": None})
 
 
 def log_axis(ends: tuple[float, float]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from math import log10
 import plotly.graph_objects as go
 
 from ninlab.figures.colors import CATEGORY_COLORS, NEUTRAL, color_of, faded
-from ninlab.figures.labels import LABEL_SPACE, LINE_HEIGHT, moved_apart
+from ninlab.figures.labels import DASHED, End, label_ends
 from ninlab.figures.layout import finish
 from ninlab.figures.words import title_of
 from ninlab.reports import Category, MemoryEvent, Phase
@@ -40,7 +40,7 @@ def memory_timeline(
     _mark_phases(figure, [event.phase for event in levels.steps[1:]], offset=1)
     places, names = _layer_ticks(levels.steps)
     figure.update_xaxes(
-        title="layers, in the order of the step",
+        title="allocations and releases in order, by layer",
         tickvals=places,
         ticktext=names,
         tickangle=-60,
@@ -120,6 +120,7 @@ def _add_peak(figure: go.Figure, levels: _Levels) -> int:
     figure.add_scatter(
         x=[at],
         y=[bytes_ / _MIB],
+        name="peak",
         mode="markers",
         marker={"size": 9, "color": NEUTRAL},
         showlegend=False,
@@ -180,49 +181,36 @@ def memory_by_batch(
     dots. devices gives the memory of each device, a horizontal line.
     """
     figure = go.Figure()
-    for name, points in predicted.items():
-        _add_sizes(figure, name, points, how="predicted", mode="lines")
-    for name, points in (measured or {}).items():
-        _add_sizes(figure, name, points, how="measured", mode="markers")
-    counts = [count for points in predicted.values() for count in points.values()]
-    lowest, highest = min(counts), max([*counts, *(devices or {}).values()])
-    _label_sizes(figure, predicted, lowest, highest)
-    batches = sorted({batch for points in predicted.values() for batch in points})
     for device, count in (devices or {}).items():
-        figure.add_hline(y=count, line={"color": NEUTRAL, "width": 1})
-        figure.add_annotation(
-            x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",
-            showarrow=False, xanchor="left", yanchor="bottom",
-        )  # fmt: skip
-    decades = log10(batches[-1] / batches[0])
-    figure.update_xaxes(
-        type="log",
-        title="batch size (log scale)",
-        tickvals=batches[::2],
-        range=[
-            log10(batches[0]) - 0.03 * decades,
-            log10(batches[-1]) + LABEL_SPACE * decades,
-        ],
-    )
-    powers = [4**e for e in range(lowest.bit_length() // 2, highest.bit_length() // 2 + 1)]
+        _add_device(figure, device, count, sorted(next(iter(predicted.values()))))
+    ends = [_add_sizes(figure, name, points) for name, points in predicted.items()]
+    for name, points in (measured or {}).items():
+        _add_sizes(figure, name, points, measured=True)
+    figure.update_xaxes(type="log")
+    figure.update_yaxes(type="log")
+    label_ends(figure, ends)
+    batches = sorted({batch for points in predicted.values() for batch in points})
+    counts = [count for trace in figure.data for count in trace.y]
+    powers = range(min(counts).bit_length() // 2, max(counts).bit_length() // 2 + 1)
+    figure.update_xaxes(title="batch size (log scale)", tickvals=batches[::2])
     figure.update_yaxes(
-        type="log",
-        title="memory of one step (log scale)",
-        tickvals=powers,
-        ticktext=[format_bytes(count) for count in powers],
+        title="memory of one step, bytes (log scale)",
+        tickvals=[4**power for power in powers],
+        ticktext=[format_bytes(4**power) for power in powers],
     )
     return finish(figure, height=430, provenance=provenance)
 
 
 def _add_sizes(
-    figure: go.Figure, name: str, points: Mapping[int, int], *, how: str, mode: str
-) -> None:
-    color = color_of(name)
+    figure: go.Figure, name: str, points: Mapping[int, int], *, measured: bool = False
+) -> End:
+    """Draw the bytes of one network: dashed where predicted, dots where measured; the end."""
+    color, how = color_of(name), "measured" if measured else "predicted"
     figure.add_scatter(
         x=list(points),
         y=list(points.values()),
         name=f"{title_of(name)}, {how}",
-        mode=mode,
+        mode="markers" if measured else "lines",
         line={"color": color, "dash": "dash", "width": 2},
         marker={"color": color, "size": 9},
         hovertext=[
@@ -231,17 +219,23 @@ def _add_sizes(
         ],
         hoverinfo="text",
     )
+    largest = max(points)
+    return End(largest, points[largest], title_of(name), color, DASHED)
 
 
-def _label_sizes(
-    figure: go.Figure, sizes: Mapping[str, Mapping[int, int]], lowest: int, highest: int
-) -> None:
-    """Write each network's name where its line ends."""
-    ends = sorted((log10(points[max(points)]), name) for name, points in sizes.items())
-    line = LINE_HEIGHT * log10(highest / lowest)
-    places = moved_apart([y for y, _ in ends], [line] * len(ends), log10(highest))
-    for place, (_, name) in zip(places, ends, strict=True):
-        figure.add_annotation(
-            x=log10(max(sizes[name])), y=place, text=title_of(name), showarrow=False,
-            xanchor="left", xshift=6,
-        )  # fmt: skip
+def _add_device(figure: go.Figure, device: str, count: int, batches: Sequence[int]) -> None:
+    """Draw the memory of a device as a line over those batch sizes."""
+    figure.add_scatter(
+        x=[batches[0], batches[-1]],
+        y=[count, count],
+        name=f"memory of {device}",
+        mode="lines",
+        line={"color": NEUTRAL, "width": 1},
+        showlegend=False,
+        hovertext=f"<b>{device}</b><br>{format_bytes(count)}",
+        hoverinfo="text",
+    )
+    figure.add_annotation(
+        x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",
+        showarrow=False, xanchor="left", yanchor="bottom",
+    )  # fmt: skip

@@ -13,6 +13,10 @@ from plotly.subplots import make_subplots
 
 from ninlab.figures.layout import finish, left_aligned_titles
 
+_SIDES = {1: 240, 2: 200}  # pixels of a line of so many tiles, its titles included
+_SMALLEST_SIDE = 160
+_MARGIN = {"l": 8, "r": 8, "t": 34, "b": 8}
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -26,6 +30,11 @@ class Tile:
     def is_map(self) -> bool:
         """Whether it is a map, not an image."""
         return bool(self.number_format)
+
+    def write(self, value: float) -> str:
+        """A value as the tile shows it; what rounds to nothing is 0 without a minus."""
+        text = f"{value:{self.number_format or '.0f'}}"
+        return text if any(digit in text for digit in "123456789") else text.lstrip("+-")
 
 
 def tiles(rows: Sequence[Sequence[Tile]], *, provenance: str) -> go.Figure:
@@ -43,22 +52,31 @@ def tiles(rows: Sequence[Sequence[Tile]], *, provenance: str) -> go.Figure:
     )
     maps = [tile for row in rows for tile in row if tile.is_map]
     reach = max((abs(v) for tile in maps for line in tile.values for v in line), default=1.0)
-    for place, tile in enumerate(tile for row in rows for tile in row):
-        _add_tile(figure, divmod(place, across), tile, reach)
+    for row, line in enumerate(rows, start=1):
+        for column, tile in enumerate(line, start=1):
+            titles = dict.fromkeys((line[0].title, tile.title))
+            _add_tile(figure, (row, column), tile, reach, name=", ".join(titles))
     figure.update_xaxes(visible=False, fixedrange=True, constrain="domain", constraintoward="left")
     figure.update_yaxes(
         visible=False, fixedrange=True, autorange="reversed", constrain="domain",
         constraintoward="top",
     )  # fmt: skip
     left_aligned_titles(figure)
-    return finish(figure, height=150 * len(rows) + 40, provenance=provenance)
+    side = _SIDES.get(across, _SMALLEST_SIDE)
+    return finish(figure, height=side * len(rows) + 8, provenance=provenance, margin=_MARGIN)
 
 
-def _add_tile(figure: go.Figure, place: tuple[int, int], tile: Tile, reach: float) -> None:
-    """Draw one tile there (line, column); reach is the largest number of all maps."""
-    row, column = place[0] + 1, place[1] + 1
-    written = [[f"{value:{tile.number_format or '.0f'}}" for value in line] for line in tile.values]
+def _add_tile(
+    figure: go.Figure, place: tuple[int, int], tile: Tile, reach: float, name: str
+) -> None:
+    """Draw one tile there (line, column); reach is the largest number of all maps.
+
+    name tells it from tiles of the same title in other lines.
+    """
+    row, column = place
+    written = [[tile.write(value) for value in line] for line in tile.values]
     figure.add_heatmap(
+        name=name,
         z=[list(line) for line in tile.values],
         colorscale="RdBu_r" if tile.is_map else "gray",
         zmin=-reach if tile.is_map else 0,

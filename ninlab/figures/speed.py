@@ -20,6 +20,7 @@ from ninlab.records import RunRecord
 from ninlab.roofline import Operator
 from ninlab.units import format_count
 
+_UNLABELED = 0.5  # opacity of the dots that have no label beside them
 _LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
 
 
@@ -36,7 +37,7 @@ def intensities(
     for row, (name, operators) in enumerate(networks.items()):
         _add_operators(figure, row, name, operators)
     for level, (device, ridge) in enumerate(sorted(ridges.items(), key=lambda item: item[1])):
-        figure.add_vline(x=ridge, line={"color": NEUTRAL, "width": 1})
+        figure.add_vline(x=ridge, name=f"ridge of {device}", line={"color": NEUTRAL, "width": 1})
         figure.add_annotation(
             x=log10(ridge), y=1, yref="paper", yanchor="bottom", yshift=2 + 15 * (level % 2),
             text=device, showarrow=False,
@@ -51,11 +52,13 @@ def intensities(
         ticktext=[f"{title_of(name)} " for name in networks],
         range=[len(networks) - 0.5, -0.5],
         showgrid=False,
+        zeroline=False,
     )
     return finish(
         figure,
         height=44 * len(networks) + 130,
         provenance=provenance,
+        quantities={"y": "network"},
         margin={"l": 8, "r": 8, "t": 44, "b": 40},
     )
 
@@ -89,38 +92,50 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
 
     The dot is the fastest run, which other work on the machine disturbed least; the line goes
     down to the slowest. Dashed diagonals join equal MACs in a second. labels gives what stands
-    beside the dots of some networks. Raises NinlabError without runs.
+    below the lines of some networks; the others are small and pale.
+    Raises NinlabError without runs.
     """
     provenance = measured(runs, "fastest")
+    labels = labels or {}
     rates: dict[str, list[float]] = {}
     for run in runs:
         rates.setdefault(run.network, []).append(run.images_per_second)
     macs = {name: network_macs(architecture(name)) for name in rates}
-    x_range = (0.8 * min(macs.values()), 1.6 * max(macs.values()))
-    y_range = (0.8 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
+    x_range = (0.55 * min(macs.values()), 2.6 * max(macs.values()))  # room for text at both ends
+    y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
     figure = go.Figure()
     _add_diagonals(figure, x_range, y_range)
-    for name, values in rates.items():
-        color = color_of(name)
-        figure.add_scatter(
-            x=[macs[name]] * 2,
-            y=[max(values), min(values)],
-            mode="lines+markers",
-            line={"color": color, "width": 1.5},
-            marker={"color": color, "size": [9, 0]},
-            hovertext=f"<b>{title_of(name)}</b><br>{macs[name]:,} MACs an image"
-            f"<br>fastest of {len(values)} runs: {max(values):,.0f} images/s"
-            f"<br>slowest: {min(values):,.0f} images/s",
-            hoverinfo="text",
-        )
-    for name, label in (labels or {}).items():
+    for name in sorted(rates, key=lambda name: name in labels):  # what has a label lies on top
+        _add_rates(figure, name, macs[name], rates[name], labeled=name in labels)
+    for name, label in labels.items():
         figure.add_annotation(
-            x=log10(macs[name]), y=log10(max(rates[name])), text=label, showarrow=False,
-            xanchor="left", xshift=4, yanchor="bottom", yshift=2,
+            x=log10(macs[name]), y=log10(min(rates[name])), showarrow=False,
+            yanchor="top", text=label.replace(", ", ",<br>"),
         )  # fmt: skip
     figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
     figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
     return finish(figure, height=440, provenance=provenance)
+
+
+def _add_rates(
+    figure: go.Figure, name: str, macs: int, rates: Sequence[float], *, labeled: bool
+) -> None:
+    """Draw the fastest run of one network as a dot, and a line down to its slowest."""
+    color = color_of(name) if labeled else faded(color_of(name), _UNLABELED)
+    figure.add_scatter(
+        x=[macs] * 2,
+        y=[max(rates), min(rates)],
+        name=title_of(name),
+        mode="lines+markers",
+        line={"color": color, "width": 2 if labeled else 1},
+        marker={"color": color, "size": [10 if labeled else 6, 0], "opacity": 1},
+        hovertext=[
+            f"<b>{title_of(name)}</b><br>{macs:,} MACs an image"
+            f"<br>{which} of {len(rates)} runs: {rate:,.0f} images/s"
+            for which, rate in (("fastest", max(rates)), ("slowest", min(rates)))
+        ],
+        hoverinfo="text",
+    )
 
 
 def _add_diagonals(
@@ -135,11 +150,12 @@ def _add_diagonals(
         figure.add_scatter(
             x=[left, right],
             y=[rate / left, rate / right],
+            name=f"{format_count(rate)} MACs/s",
             mode="lines",
             line={"color": NEUTRAL, "width": 0.8, "dash": "dash"},
             hoverinfo="skip",
         )
         figure.add_annotation(
-            x=log10(right), y=log10(rate / right), text=f"{format_count(rate)}/s",
+            x=log10(right), y=log10(rate / right), text=f"{format_count(rate)} MACs/s",
             showarrow=False, xanchor="right", yanchor="bottom", font={"size": 10},
         )  # fmt: skip

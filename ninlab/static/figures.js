@@ -3,11 +3,13 @@
  * Each .ninlab-figure carries its Plotly JSON. plotly.js, the same file for the whole
  * book, is fetched once; a figure is drawn when it comes near the window, the rest when
  * the browser is idle, so that a printed page is complete. The theme's template is
- * applied here, and again when the reader switches the theme.
+ * applied here, and again when the reader switches the theme. A slider becomes the browser's
+ * own, for Plotly's cannot be moved with the keyboard and is no slider to a screen reader.
  */
 (() => {
   "use strict";
   const NARROW = 560; // pixels; below it legends go under the plot and margins shrink
+  const SLIDER_HEIGHT = 48; // pixels
   const shared = new URL("ninlab/", document.currentScript.src);
   const root = document.documentElement;
   const figures = [...document.querySelectorAll(".ninlab-figure")];
@@ -24,20 +26,59 @@
     });
   const ready = Promise.all([load("plotly.min.js"), load("templates.js")]);
 
-  // What the author chose stays; only what was left open is arranged for a phone.
-  const narrowed = (layout) => ({
-    ...layout,
-    font: { size: 11, ...layout.font },
-    legend: { orientation: "h", x: 0, y: -0.25, yanchor: "top", ...layout.legend },
-    margin: { l: 48, r: 8, ...layout.margin },
-  });
+  const isObject = (value) => value?.constructor === Object;
+
+  // Both settings; where they differ, the second.
+  const merged = (one, other) => {
+    const both = { ...one };
+    for (const [key, value] of Object.entries(other)) {
+      both[key] = isObject(value) && isObject(one[key]) ? merged(one[key], value) : value;
+    }
+    return both;
+  };
+
+  // What the author chose for a narrow column, what he chose for all, what a phone needs.
+  const narrowed = (layout) =>
+    merged(
+      merged(
+        {
+          font: { size: 11 },
+          legend: { orientation: "h", x: 0, y: -0.25, yanchor: "top" },
+          margin: { l: 48, r: 8 },
+        },
+        layout,
+      ),
+      layout.meta?.narrow ?? {},
+    );
+
+  function slider({ currentvalue, steps, active = 0 }, plot) {
+    const label = document.createElement("label");
+    const [text, input] = ["span", "input"].map((name) => document.createElement(name));
+    label.className = "ninlab-slider";
+    Object.assign(input, { type: "range", min: 0, max: steps.length - 1, value: active });
+    const say = () => {
+      text.textContent = `${currentvalue?.prefix ?? ""}${steps[input.value].label}`;
+      input.setAttribute("aria-valuetext", text.textContent);
+    };
+    input.addEventListener("input", () => {
+      const { method, args } = steps[input.value];
+      Plotly[method](plot, ...args);
+      say();
+    });
+    say();
+    label.append(text, input);
+    return label;
+  }
 
   async function draw(figure) {
     if (figure.dataset.state) return;
     figure.dataset.state = "waiting";
-    const { data, layout, frames, config } = JSON.parse(
-      figure.querySelector('script[type="application/json"]').textContent,
-    );
+    const {
+      data,
+      layout: { sliders = [], ...layout },
+      frames,
+      config,
+    } = JSON.parse(figure.querySelector('script[type="application/json"]').textContent);
     await ready;
     const plot = document.createElement("div");
     plot.className = "ninlab-plot";
@@ -47,8 +88,8 @@
       frames,
       layout: {
         autosize: true,
-        height: parseFloat(figure.style.minHeight),
         ...(figure.clientWidth < NARROW ? narrowed(layout) : layout),
+        height: parseFloat(figure.style.minHeight) - sliders.length * SLIDER_HEIGHT,
         template: ninlabTemplates[theme()],
       },
       config: {
@@ -59,6 +100,7 @@
         ...config,
       },
     });
+    figure.append(...sliders.map((one) => slider(one, plot)));
     figure.dataset.state = "drawn";
   }
 
