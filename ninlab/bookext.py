@@ -6,12 +6,13 @@ local copy of plotly.js, in the reader's theme, on a phone as on a desk, on pape
 and from a folder without a network. Nothing on any page comes from another host.
 
 A figure that says where its numbers come from, in ``layout.meta["provenance"]``, has that
-line at the end of its caption.
+line at the end of its caption, and behind it a link to the numbers themselves: a file that
+lies beside the pages, one row a mark, and needs neither a network nor a script.
 
 It is loaded twice: by myst-nb through the entry point of pyproject.toml, and by
 Jupyter Book through ``local_extensions`` in _config.yml.
 
-Imports nothing from ninlab. Known limits: HTML builders draw, all others print the
+Imports from ninlab: figures. Known limits: HTML builders draw, all others print the
 text alternative; a figure in the middle of a sentence (``glue``) is not drawn.
 """
 
@@ -29,9 +30,12 @@ from urllib.parse import urlsplit
 import plotly.io
 from docutils import nodes
 from plotly.offline import get_plotlyjs
+from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.util import logging
+
+from ninlab.figures import table
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 DEFAULT_HEIGHT = 450
@@ -46,6 +50,9 @@ _MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 _FONT = "system-ui, sans-serif"
 _THEMES = {"light": "plotly_white", "dark": "plotly_dark"}
 _PROVENANCE_CLASS = "ninlab-provenance"
+_DATA_CLASS = "ninlab-data"
+_DOWNLOADS = "_downloads"
+"""Where Sphinx looks for what its download links name."""
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s")
 _RESULTS_DEPEND_ON = ("numpy", "pandas", "plotly", "torch", "torchvision", "fvcore")
 
@@ -97,6 +104,22 @@ def _end_captions_with_provenance(app: Sphinx, document: nodes.document, docname
     for figure in document.findall(plotly_figure):
         if (caption := _caption(figure)) and (line := provenance(figure)):
             caption += [nodes.Text(" "), nodes.emphasis("", line, classes=[_PROVENANCE_CLASS])]
+
+
+def _end_captions_with_data(app: Sphinx, document: nodes.document, docname: str) -> None:
+    """Write the numbers of each captioned figure into a file, and link to it."""
+    if app.builder.name not in _HTML_BUILDERS:
+        return
+    for figure in document.findall(plotly_figure):
+        caption, marks = _caption(figure), table(figure["figure"])
+        if caption is None or marks.empty:
+            continue
+        file = f"data/{figure.parent['ids'][0]}.csv"
+        path = Path(app.outdir, _DOWNLOADS, file)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        marks.to_csv(path, index=False)
+        link = download_reference("", "Data (csv)", filename=file, classes=[_DATA_CLASS])
+        caption += [nodes.Text(" "), link]
 
 
 def drawing(figure: dict[str, Any]) -> str:
@@ -286,6 +309,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _follow_repository)
     app.connect("builder-inited", _add_static_files)
     app.connect("doctree-resolved", _end_captions_with_provenance)
+    app.connect("doctree-resolved", _end_captions_with_data)
     app.connect("html-page-context", _compose_page)
     app.connect("build-finished", _write_shared_files)
     app.connect("build-finished", _copy_records)

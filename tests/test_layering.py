@@ -58,13 +58,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             *("architectures", "formulas", "liveness", "allocator", "workspaces", "devices"),
             *("experiments", "recipes", "records", "reports", "roofline"),
         },
-        {"pandas", "plotly"},
+        {"numpy", "pandas", "plotly"},
     ),
     "calculator": (
         {"architectures", "devices", "formulas", "liveness", "reports", "roofline"},
         set(),
     ),
-    "bookext": (set(), {"docutils", "plotly", "sphinx"}),
+    "bookext": ({"figures"}, {"docutils", "plotly", "sphinx"}),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}
 TORCH_FREE = sorted(

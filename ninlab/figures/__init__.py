@@ -10,7 +10,7 @@ them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
 `memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`, `labels` and
-`provenance`, which import none of them.
+`provenance`, which import none of them. `table` gives back the numbers that a figure draws.
 
 Imports from ninlab: architectures, formulas, records, reports, roofline, units and errors; no
 torch.
@@ -23,6 +23,7 @@ from ninlab.figures.colors import CATEGORY_COLORS, NETWORK_COLORS, NEUTRAL
 from ninlab.figures.curves import endings, learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
 from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
+from ninlab.figures.marks import table
 from ninlab.figures.memory import memory_by_batch, memory_timeline
 from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
@@ -56,6 +57,7 @@ __all__ = [
     "rate_by_macs",
     "shape_funnel",
     "shares_by_layer",
+    "table",
     "tiles",
     "training_curves",
 ]
