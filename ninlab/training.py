@@ -12,15 +12,16 @@ Known limits: the ragged last batch of an epoch is dropped (60,000 images at bat
 
 from __future__ import annotations
 
-import copy
+import gc
 import hashlib
 import math
 import statistics
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -47,10 +48,20 @@ STUCK_LOSS = 0.99
 ln(classes), the loss of guessing: it has learned less than a hundredth of what there is."""
 
 _EVALUATION_BATCH = 500
+_HISTOGRAM_BATCH = 1000  # images; the whole set at 224x224 has more than 2**31 pixels
 _WARM_UP_STEPS = 3
+_TRIAL_STEPS = 2
 
 StepCallback = Callable[[int], None]
 """Called with the number of steps taken so far; must not read from the device."""
+
+
+class PeakBytes(NamedTuple):
+    """The most that CUDA's caching allocator had given out, the resident images included."""
+
+    requested: int
+    allocated: int
+    reserved: int
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,7 @@ class TrainingRun:
     confusion: Tensor  # (classes, classes) int64: [label][prediction] after the last epoch
     images_per_second: float
     wall_seconds: float
-    peak_bytes: tuple[int, int, int] | None  # requested, allocated, reserved; None on the CPU
+    peak_bytes: PeakBytes | None  # of one training step; None on the CPU
 
     def record(
         self,
@@ -84,7 +95,7 @@ class TrainingRun:
         corrects: str | None = None,
     ) -> RunRecord:
         """The run as a record, still to be written."""
-        requested, allocated, reserved = self.peak_bytes or (None, None, None)
+        requested, allocated, reserved = self.peak_bytes or (None,) * 3
         return RunRecord(
             experiment=experiment,
             name=name,
@@ -152,8 +163,6 @@ def train(
     training, evaluation = split or choose_split(recipe)
     training, evaluation = (_fitted(part.to(device), network) for part in (training, evaluation))
     module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
     with arithmetic(recipe.precision, benchmark=True):
         engine = Engine(module, training, recipe, seed=seed)
         epochs: list[EpochResult] = []
@@ -196,7 +205,7 @@ def train(
         confusion=confusion,
         images_per_second=images_an_epoch / statistics.median(e.seconds for e in epochs),
         wall_seconds=time.perf_counter() - started,
-        peak_bytes=_peak_bytes(device),
+        peak_bytes=engine.peak_bytes,
     )
 
 
@@ -232,8 +241,10 @@ def choose_split(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
 class Engine:
     """Trains one network epoch by epoch, on the device that holds network and images.
 
-    graph is the captured step, None where steps run eagerly. normalize turns uint8 images
-    into what the network reads, for evaluation too.
+    graph is the captured step, None where steps run eagerly. peak_bytes are those of one
+    eager step on a GPU, taken before training: evaluation, which takes larger batches, and
+    the trials by which cuDNN chooses its kernels are not in them. normalize turns uint8
+    images into what the network reads, for evaluation too.
     """
 
     def __init__(
@@ -272,9 +283,10 @@ class Engine:
         self._optimizer = _optimizer(network, recipe, self._rate)
         network.train()
         self.graph: torch.cuda.CUDAGraph | None = None
-        if use_graph and device.type == "cuda":
+        self.peak_bytes: PeakBytes | None = None
+        if device.type == "cuda":
             with torch.cuda.device(device):
-                self.graph = self._captured_step()
+                self._prepare(use_graph)
         torch.manual_seed(seed)  # dropout and augmentation
 
     def epoch(self, on_step: StepCallback | None = None) -> tuple[list[float], float]:
@@ -317,10 +329,12 @@ class Engine:
         self._slot += 1
         self._correct += (scores.argmax(1) == labels).sum()
 
-    def _captured_step(self) -> torch.cuda.CUDAGraph | None:
-        """The step as a CUDA graph, or None when it cannot be captured or differs from eager.
+    def _prepare(self, use_graph: bool) -> None:
+        """Warm up on the current GPU, take the peaks of a step, and capture it if asked to.
 
-        Warm-up and trial change the network, so everything that a step changes is put back.
+        The graph is kept if its replay does what an eager step does; a step that waits for
+        the GPU is not captured. All of this trains the network, so everything that a step
+        changes is put back.
         """
         before = self._state()
         side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
@@ -329,45 +343,93 @@ class Engine:
             for _ in range(_WARM_UP_STEPS):
                 self._slot.zero_()  # an epoch may have fewer steps than the warm-up
                 self._train_step()
+            self._slot.zero_()
+            can_be_captured = use_graph and not self._waits()
         torch.cuda.current_stream().wait_stream(side)
-        self._optimizer.zero_grad(set_to_none=True)  # gradients must be born in the graph's pool
-        graph = torch.cuda.CUDAGraph()
-        try:
+        self._optimizer.zero_grad(set_to_none=True)
+        gc.collect()  # what earlier runs and the warm-up hold is not this step's
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        eager = self._trial(self._train_step, before)
+        self.peak_bytes = _peak_bytes()
+        if can_be_captured:
+            self._optimizer.zero_grad(set_to_none=True)  # gradients are born in the graph's pool
+            graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self._train_step()
-        except RuntimeError:
-            self._restore(before)
-            return None
-        results = []
-        for step in (self._train_step, graph.replay):
-            self._restore(before)
-            torch.manual_seed(0)
-            self._optimizer.zero_grad(set_to_none=True)
-            step()
-            torch.cuda.synchronize()
-            results.append([p.detach().clone() for p in self.network.parameters()])
+            if _alike(eager, self._trial(graph.replay, before)):
+                self.graph = graph
         self._restore(before)
-        tolerance = 1e-5 if self.recipe.precision is Precision.FP32 else 1e-3
-        same = all(
-            torch.allclose(eager, replayed, rtol=tolerance, atol=tolerance)
-            for eager, replayed in zip(*results, strict=True)
-        )
-        return graph if same else None
+        self._optimizer.zero_grad(set_to_none=True)
 
-    def _state(self) -> tuple[Any, ...]:
-        return copy.deepcopy((self.network.state_dict(), self._losses, self._slot, self._correct))
+    def _waits(self) -> bool:
+        """Whether a step waits for the GPU. Asked first: a failed capture cannot be undone."""
+        mode = torch.cuda.get_sync_debug_mode()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says that it does not notice every wait
+            torch.cuda.set_sync_debug_mode("error")
+        try:
+            self._train_step()
+        except RuntimeError:
+            return True
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+        return False
 
-    def _restore(self, state: tuple[Any, ...]) -> None:
+    def _trial(self, step: Callable[[], object], before: _State) -> list[Tensor]:
+        """How far a few steps from before move each parameter, on the host."""
+        self._restore(before)
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        images = torch.arange(_TRIAL_STEPS * self.recipe.batch_size) % len(self.training)
+        for number, batch in enumerate(images.view(_TRIAL_STEPS, -1)):
+            self._indices.copy_(batch)  # other images at another rate each time
+            self._rate.copy_(self._rates[(number + 1) * (self.steps - 1) // _TRIAL_STEPS])
+            self._slot.zero_()
+            step()
+        return [
+            parameter.detach().cpu() - before.weights[name]
+            for name, parameter in self.network.named_parameters()
+        ]
+
+    def _state(self) -> _State:
+        """What a step changes, on the host: on the device it would count into the peaks."""
+
+        def kept(tensor: Tensor) -> Tensor:
+            return tensor.detach().to("cpu", copy=True)
+
+        weights = {name: kept(tensor) for name, tensor in self.network.state_dict().items()}
+        return _State(weights, kept(self._losses), kept(self._correct))
+
+    def _restore(self, state: _State) -> None:
         """Put everything that a step changes back, in place: a graph holds the addresses."""
-        weights, losses, slot, correct = state
-        self.network.load_state_dict(weights)
-        self._losses.copy_(losses)
-        self._slot.copy_(slot)
-        self._correct.copy_(correct)
+        self.network.load_state_dict(state.weights)
+        self._losses.copy_(state.losses)
+        self._correct.copy_(state.correct)
+        self._slot.zero_()
         for parameter_state in self._optimizer.state.values():
             for value in parameter_state.values():
                 if isinstance(value, Tensor):
                     value.zero_()  # momentum, moments and step counts all start at 0
+
+
+@dataclass(frozen=True)
+class _State:
+    weights: dict[str, Tensor]  # buffers too
+    losses: Tensor
+    correct: Tensor
+
+
+def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
+    """Whether two trials moved the parameters the same way.
+
+    Kernels add in no fixed order, which moves them apart by far less than a sixteenth of the
+    way; other images, masks or rates move them apart by as much as the way itself.
+    """
+    apart = sum(float((a - b).square().sum()) for a, b in zip(one, other, strict=True))
+    way = sum(float(a.square().sum()) for a in one)
+    return apart <= way / 16**2
 
 
 @dataclass(frozen=True)
@@ -380,7 +442,11 @@ class Normalize:
     @classmethod
     def of(cls, images: Tensor) -> Normalize:
         """What brings these uint8 images to mean 0 and variance 1, over all pixels."""
-        counts = torch.bincount(images.flatten(), minlength=256).double().cpu()
+        histograms = [
+            torch.bincount(images[start : start + _HISTOGRAM_BATCH].flatten(), minlength=256)
+            for start in range(0, len(images), _HISTOGRAM_BATCH)
+        ]
+        counts = torch.stack(histograms).sum(0).double().cpu()
         values = torch.arange(256, dtype=torch.float64) / 255
         mean = (counts * values).sum() / counts.sum()
         variance = (counts * (values - mean).square()).sum() / counts.sum()
@@ -515,12 +581,6 @@ def _fitted(images: LabeledImages, network: Architecture) -> LabeledImages:
     return images.resized(height)
 
 
-def _peak_bytes(device: torch.device) -> tuple[int, int, int] | None:
-    if device.type != "cuda":
-        return None
-    stats = torch.cuda.memory_stats(device)
-    return (
-        stats["requested_bytes.all.peak"],
-        stats["allocated_bytes.all.peak"],
-        stats["reserved_bytes.all.peak"],
-    )
+def _peak_bytes() -> PeakBytes:
+    stats = torch.cuda.memory_stats()
+    return PeakBytes(*(stats[f"{kind}_bytes.all.peak"] for kind in PeakBytes._fields))

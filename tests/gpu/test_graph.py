@@ -1,14 +1,17 @@
 """On a GPU: a captured step does what an eager one does, and a run uses it."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from ninlab import data
 from ninlab.environment import arithmetic
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
+from ninlab.records import Outcome
 from ninlab.training import Engine, train
 
 pytestmark = [
@@ -29,7 +32,8 @@ RECIPES = {
 }
 
 
-@pytest.mark.parametrize("network", ["nin_28", "nin_28_batch_norm", "googlenet_28"])
+# dropout; dropout and running means; a linear layer; both
+@pytest.mark.parametrize("network", ["nin_28", "nin_28_batch_norm", "googlenet_28", "alexnet_28"])
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_the_graph_takes_the_steps_of_the_eager_loop(network, recipe):
     images = data.fashion_mnist()[0].take(slice(64 * 20)).to("cuda")
@@ -48,12 +52,71 @@ def test_the_graph_takes_the_steps_of_the_eager_loop(network, recipe):
     assert (graph - eager).abs().max() <= 10 * (again - eager).abs().max() + rounding
 
 
-def test_a_run_on_the_gpu_uses_the_graph_and_reports_its_memory():
+class Counting(nn.Module):
+    """Scores that depend on how often Python has come by, which a graph cannot repeat."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(28 * 28, 10)
+        self.calls = 0
+
+    def forward(self, images):
+        self.calls += 1
+        return self.linear(images.flatten(1)) * self.calls
+
+
+class Waiting(nn.Module):
+    """Scores that the host has a look at, which cannot be captured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(28 * 28, 10)
+
+    def forward(self, images):
+        scores = self.linear(images.flatten(1))
+        return scores / max(scores.abs().max().item(), 1.0)
+
+
+@pytest.mark.parametrize("module", [Counting, Waiting])
+def test_a_step_that_a_graph_cannot_repeat_is_taken_eagerly(module):
+    images = data.fashion_mnist()[0].take(slice(64 * 4)).to("cuda")
+    engine = Engine(module().to("cuda"), images, PLAIN, seed=0)
+    assert engine.graph is None
+    losses, _ = engine.epoch()
+    assert all(map(math.isfinite, losses))
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_preparing_the_graph_leaves_the_network_as_it_was(recipe):
+    images = data.fashion_mnist()[0].take(slice(64 * 4)).to("cuda")
+    module = build("nin_28_batch_norm", seed=0).to("cuda").to(memory_format=torch.channels_last)
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    Engine(module, images, recipe, seed=0)
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_a_run_on_the_gpu_uses_the_graph():
     split = tuple(part.take(slice(1024)) for part in data.fashion_mnist())
     run = train("nin_28", PLAIN, seed=0, device="cuda", split=split)
     assert run.execution == "cuda_graph"
-    requested, allocated, reserved = run.peak_bytes
-    assert 0 < requested <= allocated <= reserved
+
+
+def test_a_runs_peaks_do_not_depend_on_the_runs_before_it():
+    split = tuple(part.take(slice(1024)) for part in data.fashion_mnist())
+    first, larger, again = (
+        train(network, PLAIN, seed=0, device="cuda", split=split).peak_bytes
+        for network in ("nin_28", "vgg11_28", "nin_28")
+    )
+    assert again == first
+    assert 0 < first.requested <= first.allocated <= first.reserved
+    assert larger.requested > first.requested
+
+
+def test_a_failed_run_is_recorded_on_the_gpu_too():
+    split = tuple(part.take(slice(1024)) for part in data.fashion_mnist())
+    run = train("nin_28", replace(PLAIN, learning_rate=1e38), seed=0, device="cuda", split=split)
+    assert run.outcome is Outcome.DIVERGED
 
 
 @pytest.mark.parametrize("size", [28, 96, 224])
