@@ -13,6 +13,7 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +91,12 @@ def _processor_name() -> str:
     return next(named, "") or platform.processor() or platform.machine()
 
 
+@cache
 def _ask_driver(device: torch.device) -> tuple[str | None, float | None]:
-    """(driver version, power limit in watts) as nvidia-smi tells them, None where it does not."""
+    """(driver version, power limit in watts) as nvidia-smi tells them, None where it does not.
+
+    Asked once a process, although every record names them.
+    """
     uuid = torch.cuda.get_device_properties(device).uuid
     query = ["nvidia-smi", f"--id=GPU-{uuid}", "--query-gpu=driver_version,power.limit",
              "--format=csv,noheader,nounits"]  # fmt: skip
