@@ -547,6 +547,25 @@ def test_units_change_the_text_and_not_the_numbers(page: Page) -> None:
     ).replace(" k", " kB")
 
 
+def test_a_difference_is_the_second_less_the_first_and_a_multiple_of_the_first(page: Page) -> None:
+    # AlexNet's activations at its peak with Adam are a few bytes: the smallest multiple there is.
+    evaluated(page, CONFIGURE, {"batch": 12, "optimizer": "adam"})
+    rows = evaluated(page, READ)["rows"]
+    multiples = []
+    for name in rows["a"].keys() - {"line"}:
+        first, second = (rows[side][name][0] for side in "ab")
+        cell = page.locator(f'.results tr[data-row="{name}"] .difference')
+        amount, _, multiple = cell.inner_text().partition(", ×")
+        sign = "+" if second > first else "−"
+        assert amount == ("none" if first == second else sign + written(name, abs(second - first)))
+        if multiple:
+            multiples.append(second / first)
+            # Half of the last digit: three digits, but two decimals at most from 0.1 on.
+            decimals = 0.005 if multiples[-1] >= 0.1 else 0
+            assert float(multiple) == pytest.approx(multiples[-1], rel=0.005, abs=decimals)
+    assert min(multiples) < 1e-3
+
+
 def test_networks_are_offered_by_the_image_they_read(page: Page) -> None:
     groups = page.locator("#a-network optgroup").evaluate_all(
         "(groups) => groups.map((group) =>"

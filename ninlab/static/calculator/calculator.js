@@ -193,7 +193,8 @@ class Calculator {
     if (first === second) return ["none"];
     const amount = `${second > first ? "+" : "−"}${this.written(kind, Math.abs(second - first))}`;
     if (first === 0 || second === 0) return [amount];
-    return [element("span", {}, `${amount}, `), `×${threeDigits(second / first)}`];
+    const times = second / first;
+    return [element("span", {}, `${amount}, `), `×${times < 0.1 ? times.toPrecision(3) : threeDigits(times)}`];
   }
 
   showDevices() {
