@@ -1,21 +1,33 @@
-"""The pages show a GPU's measurements, and the other tools' answers, as soon as records of them
-exist: nobody edits a chapter for it.
+"""The pages show a GPU's measurements, its training runs and the other tools' answers as soon as
+records of them exist: nobody edits a chapter for it.
+
+The plans are made up here as a GPU might leave them: both complete, the full one cut short before
+its sweep of learning rates is through, or hardly begun. Endings are drawn by lot, so that nothing
+that the compact runs show need hold for them. A chapter has to run through, assertions included:
+its sentences must not lean on which runs there are. Cells that work long on this machine and read
+no record of a GPU are left out, and so are the cells that need their results.
 """
 
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
-from collections.abc import Collection, Iterator
-from dataclasses import asdict
+import random
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 import pytest
+from safetensors.torch import save
 
-from ninlab import records
+from ninlab import formulas, records
 from ninlab.architectures import architecture
+from ninlab.experiments import PLANS, SWEEP, PlannedRun, ready_recipe
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
     Allocator,
@@ -25,14 +37,126 @@ from ninlab.measurement import (
     Outcome,
     load_records,
 )
-from ninlab.records import Device, Provenance, Software
+from ninlab.networks import build
+from ninlab.recipes import HELD_OUT_IMAGES, EvaluationSet, Recipe
+from ninlab.records import (
+    DataSet,
+    Device,
+    EpochResult,
+    LossCurve,
+    Provenance,
+    RunRecord,
+    Software,
+)
 from tests import book
 
 NETWORKS = ("nin", "alexnet", "vgg11_quarter", "vgg11", "googlenet")
 GPU = Device("nvidia-h100-80gb-hbm3", "NVIDIA H100 80GB HBM3", 80 * 10**9)
 SECONDS = 0.5  # longer than any bound of the networks above
-OWN_MEASUREMENT = {"measure", "predict", "measured-pairs", "figure-measured", "measured-sentence"}
-"""Cells of the memory chapter that measure this machine's CPU: no record takes part in them."""
+SOFTWARE = Software("3.12.0", "2.11.0+cu130", "0.1.0", "13.0", "91900")
+Shown = Callable[[str], dict[str, Any]]
+OWN_WORK = {
+    "03_training": {"live-cell"},
+    "06_global_average_pooling": {"hidden-shifts"},
+    "08_peak_memory": {"measure"},
+    "09_bottleneck": {"readable-table"},
+    "11_what_nin_sees": {"patches", "hidden-canvas"},
+}
+"""The cells of a chapter that measure something themselves and take their time."""
+EXERCISES = (
+    "05_how_many_1x1",
+    "06_global_average_pooling",
+    "09_bottleneck",
+    "10_nin_family",
+)
+TRAINING = ("03_training", "04_why_nin_collapses", *EXERCISES)
+
+
+# ---------------------------------------------------------------- what a GPU might leave
+
+
+def trained(run: PlannedRun, recipe: Recipe) -> RunRecord:
+    """A run of the plan that ends somewhere between guessing and 95 %, or got stuck."""
+    lot = random.Random(run.id(GPU.slug))
+    stuck = lot.random() < 0.1
+    end = 0.1 if stuck else lot.uniform(0.6, 0.95)
+    losses = [
+        2.303 if stuck else 2.3 - 2 * end * step / recipe.steps for step in range(recipe.steps)
+    ]
+    every = recipe.steps // recipe.epochs
+    epochs = tuple(
+        EpochResult(
+            epoch=epoch,
+            train_accuracy=end * epoch / recipe.epochs,
+            train_loss=losses[epoch * every - 1],
+            test_accuracy=end * epoch / recipe.epochs,
+            test_loss=losses[epoch * every - 1],
+            dead_classes=9 if stuck else lot.randrange(3),
+            seconds=10.0,
+            evaluation_seconds=1.0,
+        )
+        for epoch in range(1, recipe.epochs + 1)
+    )
+    held_out = recipe.evaluation_set is EvaluationSet.HELD_OUT
+    of_a_class = (HELD_OUT_IMAGES if held_out else 10_000) // 10
+    right = round(end * of_a_class)
+    network = architecture(run.variant.network)
+    return RunRecord(
+        experiment=run.experiment,
+        name=run.variant.name,
+        seed=run.seed,
+        provenance=Provenance("2026-12-24T12:00:00Z", "python -m ninlab record", "0" * 40, True),
+        network=network.name,
+        network_digest=network.digest,
+        input_shape=network.input_shape,
+        parameters=formulas.parameters(network),
+        data_set=DataSet("fashion-mnist", {}, recipe.images, 10 * of_a_class),
+        recipe=recipe,
+        device=GPU,
+        software=SOFTWARE,
+        execution="cuda_graph",
+        outcome=records.Outcome.STUCK if stuck else records.Outcome.FINISHED,
+        loss=LossCurve.thinned(losses),
+        epochs=epochs,
+        confusion=tuple(
+            tuple(
+                right if i == j else of_a_class - right if i == (j + 1) % 10 else 0
+                for j in range(10)
+            )
+            for i in range(10)
+        ),
+        images_per_second=50_000.0,
+        wall_seconds=10.0 * recipe.epochs,
+        peak_requested_bytes=10**9,
+        peak_allocated_bytes=10**9,
+        peak_reserved_bytes=2 * 10**9,
+        learning_rate_from=run.rate_sources(GPU.slug),
+    )
+
+
+@cache
+def all_trained(plan: str) -> tuple[RunRecord, ...]:
+    """A record of every run of a plan, in the plan's order."""
+    made: dict[str, RunRecord] = {}
+    for run in PLANS[plan].runs:
+        recipe = ready_recipe(run, made, GPU.slug)
+        assert recipe is not None, "the plan makes a sweep before the runs that need it"
+        made[run.id(GPU.slug)] = trained(run, recipe)
+    return tuple(made.values())
+
+
+def recorded_at(state: str) -> list[RunRecord]:
+    """The runs of the plans that a GPU has recorded at that state."""
+    full = all_trained("full")
+    swept = [place for place, run in enumerate(full) if run.experiment == SWEEP]
+    match state:
+        case "both plans":
+            return [*full, *all_trained("compact")]
+        case "cut short":  # seed 0 of the exercises, and half of the sweep
+            return list(full[: swept[len(swept) // 2]])
+        case "begun":
+            return list(full[:3])
+    raise ValueError(state)
 
 
 def measured_step(network: str, precision: str) -> MemoryRecord:
@@ -50,7 +174,7 @@ def measured_step(network: str, precision: str) -> MemoryRecord:
         predicted={"tensor_peak_bytes": predicted, "allocated_peak_bytes": predicted},
         provenance=Provenance("2026-12-24T12:00:00Z", "python -m ninlab measure", "0" * 40, True),
         device=GPU,
-        software=Software("3.12.0", "2.11.0+cu130", "0.1.0", "13.0", "91900"),
+        software=SOFTWARE,
     )
 
 
@@ -76,38 +200,74 @@ def comparison() -> dict[str, Any]:
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The book's folder of runs for the time of a test: the real ones, and those above."""
-    for path in records.runs_folder().glob("*/*.json"):
-        copy = tmp_path / path.parent.name / path.name
-        copy.parent.mkdir(exist_ok=True)
-        copy.symlink_to(path)
+    """The book's folder of runs for the time of a test: its records, and a GPU's steps."""
     steps = [measured_step(n, precision) for n in NETWORKS for precision in ("fp32", "tf32")]
-    found = {step.id: step.to_json() for step in steps}
-    for identifier, content in (found | {comparison()["id"]: comparison()}).items():
-        path = records.record_path(tmp_path, identifier)
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(json.dumps(content))
+    fill(tmp_path, [step.to_json() for step in steps] + [comparison()])
     monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
     return tmp_path
 
 
-def shown_by(chapter: str, left_out: Collection[str] = ()) -> dict[str, Any]:
+def fill(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
+    """Put the records that the book has of a CPU into a folder, and these beside them."""
+    for path in records.runs_folder().glob("*/*-cpu*"):
+        copy = folder / path.parent.name / path.name
+        copy.parent.mkdir(exist_ok=True)
+        copy.symlink_to(path)
+    for content in contents:
+        path = records.record_path(folder, content["id"])
+        path.parent.mkdir(exist_ok=True)
+        path.unlink(missing_ok=True)  # writing through a link would change the book's own record
+        path.write_text(json.dumps(content))
+
+
+# ---------------------------------------------------------------- what a page makes of it
+
+
+def shown_by(chapter: str) -> dict[str, Any]:
     """What the last line of each cell of a chapter gives, by the id of the cell."""
-    return dict(_results(chapter, left_out))
+    return dict(_results(chapter, OWN_WORK.get(chapter, set())))
 
 
 def _results(chapter: str, left_out: Collection[str]) -> Iterator[tuple[str, Any]]:
+    cells = book.read(book.ROOT / "chapters" / f"{chapter}.ipynb").cells
+    assert set(left_out) <= {cell.id for cell in cells}
     names: dict[str, Any] = {"__name__": "__main__"}
-    for cell in book.read(book.ROOT / "chapters" / f"{chapter}.ipynb").cells:
-        if cell.cell_type != "code" or cell.id in left_out:
+    unknown: set[str] = set()  # what the cells that are left out would have named
+    for cell in cells:
+        if cell.cell_type != "code":
             continue
         program = ast.parse(cell.source)
+        if cell.id in left_out:
+            unknown |= set(_named_in(program))
+            continue
         ends_in_value = bool(program.body) and isinstance(program.body[-1], ast.Expr)
         last = program.body.pop() if ends_in_value else None
-        exec(compile(program, f"{chapter}: {cell.id}", "exec"), names)
-        if isinstance(last, ast.Expr):
-            expression = ast.Expression(last.value)
-            yield cell.id, eval(compile(expression, f"{chapter}: {cell.id}", "eval"), names)
+        try:
+            exec(compile(program, f"{chapter}: {cell.id}", "exec"), names)
+            if isinstance(last, ast.Expr):
+                expression = ast.Expression(last.value)
+                yield cell.id, eval(compile(expression, f"{chapter}: {cell.id}", "eval"), names)
+        except NameError as error:
+            if error.name not in unknown:
+                raise
+            unknown |= set(_named_in(program)) - set(names)
+
+
+def _named_in(program: ast.Module) -> Iterator[str]:
+    for node in ast.walk(program):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.FunctionDef):
+            yield node.name
+
+
+def provenances(shown: dict[str, Any]) -> dict[str, str]:
+    """Where the figures of a page say that they come from, by the id of their cell."""
+    return {
+        name: value.layout.meta["provenance"]
+        for name, value in shown.items()
+        if isinstance(value, go.Figure)
+    }
 
 
 def traces(figure: go.Figure, mode: str) -> list[Any]:
@@ -115,7 +275,7 @@ def traces(figure: go.Figure, mode: str) -> list[Any]:
 
 
 def test_the_memory_chapter_takes_up_a_gpus_peaks_and_the_other_tools(runs: Path) -> None:
-    shown = shown_by("08_peak_memory", OWN_MEASUREMENT)
+    shown = shown_by("08_peak_memory")
     figure = shown["figure-by-batch"]
     dots = {trace.name: trace for trace in traces(figure, "markers")}
     nin = measured_step("nin", "fp32").measured.tensor_peak_bytes
@@ -151,3 +311,104 @@ def test_a_fixture_is_what_a_recorder_would_write(runs: Path) -> None:
     content = json.loads(records.record_path(runs, step.id).read_text())
     assert MemoryRecord.from_json(content) == step
     assert content["device"] == asdict(GPU)
+
+
+# ---------------------------------------------------------------- training runs
+
+
+@pytest.fixture(scope="module", params=["both plans", "cut short", "begun"])
+def state(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """A state of the plans; the book has its records for as long as it is asked about."""
+    folder = tmp_path_factory.mktemp("runs")
+    fill(folder, [run.to_json() for run in recorded_at(request.param)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "runs_folder", lambda: folder)
+        yield request.param
+
+
+@pytest.fixture(scope="module")
+def shown_at(state: str) -> Shown:
+    """What a chapter shows at that state; each chapter runs once."""
+    return cache(shown_by)
+
+
+@pytest.mark.parametrize("chapter", TRAINING)
+def test_a_chapter_runs_through_at_every_state_of_the_plans_and_names_the_device(
+    state: str, shown_at: Shown, chapter: str
+) -> None:
+    named = [place for place, line in provenances(shown_at(chapter)).items() if GPU.name in line]
+    assert bool(named) == (state != "begun")
+
+
+@pytest.mark.parametrize("chapter", EXERCISES)
+def test_an_exercise_keeps_its_compact_rows_and_adds_those_of_the_full_scale(
+    state: str, shown_at: Shown, chapter: str
+) -> None:
+    shown = shown_at(chapter)
+    endings = [
+        [note.text for note in value.layout.annotations]
+        for name, value in shown.items()
+        if "endings" in name
+    ]
+    assert len(endings) == 1
+    full = [row for row in endings[0] if ", 224×224: " in row]
+    assert bool(full) == (state != "begun")
+    assert len(endings[0]) > len(full)
+
+
+@pytest.mark.parametrize("chapter", EXERCISES)
+def test_an_exercise_says_what_the_full_scale_shows(
+    state: str, shown_at: Shown, chapter: str
+) -> None:
+    sentence = shown_at(chapter)["at-full-scale"].data
+    match state:
+        case "begun":
+            assert "No run of it is recorded yet." in sentence
+        case "cut short":
+            assert f"on {GPU.name} show nothing, for want of a second run, for" in sentence
+        case "both plans":
+            assert f"on {GPU.name} show" in sentence
+            assert re.search(r"points \([+−].* to [+−].*\)", sentence)
+
+
+@pytest.mark.parametrize("chapter", EXERCISES)
+def test_a_caption_over_runs_says_that_it_concludes_from_the_compact_ones(
+    state: str, shown_at: Shown, chapter: str
+) -> None:
+    measured = [
+        place for place, line in provenances(shown_at(chapter)).items() if line[:8] == "Measured"
+    ]
+    cells = {cell.id: cell for cell in book.read(book.ROOT / "chapters" / f"{chapter}.ipynb").cells}
+    assert measured
+    for place in measured:
+        conclusion = cells[place].metadata["mystnb"]["figure"]["caption"].split(". ")[0]
+        assert re.search(r"compact (runs|networks)", conclusion), place
+
+
+@pytest.mark.parametrize("chapter", ["13_flops_are_not_time", "records"])
+def test_pages_that_read_all_runs_bear_those_of_a_gpu(
+    state: str, shown_at: Shown, chapter: str
+) -> None:
+    shown = shown_at(chapter)
+    if chapter == "records":
+        assert f"{GPU.name} ({len(recorded_at(state))})" in shown["summary"].data
+        assert GPU.name in shown["figure-full"].layout.meta["provenance"]
+
+
+def test_the_chapter_on_class_maps_asks_the_full_network_once_its_weights_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = (run for run in all_trained("full") if run.id.startswith("collapse/nin_fixed-seed0"))
+    weights = save(build(run.network, seed=0).state_dict())
+    kept = replace(run, weights_sha256=hashlib.sha256(weights).hexdigest())
+    fill(tmp_path, [kept.to_json()])
+    records.weights_path(tmp_path, kept.id).write_bytes(weights)
+    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    assert GPU.name in shown_by("11_what_nin_sees")["full-size-sentence"].data
+
+
+def test_the_made_up_runs_are_what_a_recorder_would_write(tmp_path: Path) -> None:
+    fill(tmp_path, [run.to_json() for run in recorded_at("both plans")])
+    assert list(records.problems(tmp_path)) == []
