@@ -29,6 +29,18 @@ def test_the_list_of_networks_is_complete_and_exact():
         assert row["macs"] == formulas.macs(ARCHITECTURES[row["network"]])
 
 
+def test_the_networks_as_csv_are_the_networks_as_json():
+    listed = json.loads(ninlab("networks", "--format", "json").stdout)["networks"]
+    rows = list(csv.DictReader(io.StringIO(ninlab("networks", "--format", "csv").stdout)))
+    for row, network in zip(rows, listed, strict=True):
+        assert row.keys() == network.keys()
+        for name in ("network", "title", "source", "digest"):
+            assert row[name] == network[name]
+        for name in ("num_classes", "parameters", "macs"):
+            assert int(row[name]) == network[name]
+        assert row["deviations"] == "; ".join(network["deviations"])
+
+
 def test_the_table_of_networks_has_one_line_for_every_network_wherever_it_goes():
     lines = ninlab("networks").stdout.splitlines()
     for network in ARCHITECTURES.values():

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
 from collections.abc import Sequence
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
@@ -12,15 +13,8 @@ from rich.table import Table
 
 from ninlab import formulas
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
-from ninlab.commands.shared import wide_console
+from ninlab.commands.shared import Format, wide_console
 from ninlab.units import format_count, format_shape
-
-
-class Format(StrEnum):
-    """How the list is written."""
-
-    TABLE = "table"
-    JSON = "json"
 
 
 def networks(
@@ -38,6 +32,12 @@ def networks(
     listed = [architecture(name) for name in names] if names else list(ARCHITECTURES.values())
     if output is Format.JSON:
         typer.echo(json.dumps({"networks": [_as_json(network) for network in listed]}, indent=2))
+        return
+    if output is Format.CSV:
+        rows = [_flat(network) for network in listed]
+        writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
         return
     console = wide_console()
     console.print(_table(listed))
@@ -62,6 +62,17 @@ def _as_json(network: Architecture) -> dict[str, Any]:
             "biases": network.initialization.biases,
         },
         "digest": network.digest,
+    }
+
+
+def _flat(network: Architecture) -> dict[str, Any]:
+    """The JSON object as one row."""
+    start = network.initialization
+    return {
+        **_as_json(network),
+        "input_shape": format_shape(network.input_shape),
+        "deviations": "; ".join(network.deviations),
+        "initialization": f"{start.weights} weights, {start.biases} biases",
     }
 
 

@@ -17,7 +17,7 @@ import typer
 from rich.table import Table
 
 from ninlab import liveness
-from ninlab.commands.shared import wide_console
+from ninlab.commands.shared import Format, wide_console
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.reports import (
@@ -44,14 +44,6 @@ from ninlab.units import (
     parse_bytes,
     parse_shape,
 )
-
-
-class Format(StrEnum):
-    """How the answer is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
 
 
 class By(StrEnum):

@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.table import Table
 
 from ninlab import experiments, records
-from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
+from ninlab.commands.shared import Format, RunsFolder, existing_folder, typed_command, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
 from ninlab.records import RunRecord
@@ -40,14 +40,6 @@ class Executor(StrEnum):
 
     PROCESS = "process"
     RAY = "ray"
-
-
-class Export(StrEnum):
-    """How runs are written."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
 
 
 # ---------------------------------------------------------------- train
@@ -280,7 +272,7 @@ def runs(
         typer.Option(help="Only this device, by its name in file names. [with --missing: cpu]"),
     ] = None,
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
-    output: Annotated[Export, typer.Option("--format", help="table, json or csv.")] = Export.TABLE,
+    output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
     summary: Annotated[
         bool, typer.Option("--summary", help="One row a variant and device, over its seeds.")
     ] = False,
@@ -324,8 +316,8 @@ def runs(
         _write_runs(selected, standing, output)
 
 
-def _format(output: Export) -> dict[str, object]:
-    return {"--format": output is not Export.TABLE}
+def _format(output: Format) -> dict[str, object]:
+    return {"--format": output is not Format.TABLE}
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:
@@ -372,12 +364,12 @@ def _by_kind(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} of kind {kind!r}" for kind, count in counts.items())
 
 
-def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Export) -> None:
+def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Format) -> None:
     """A run that another replaces is marked in the table; its record says nothing of it."""
-    if output is Export.JSON:
+    if output is Format.JSON:
         typer.echo(json.dumps({"runs": [run.to_json() for run in found]}, indent=1))
         return
-    if output is Export.CSV:
+    if output is Format.CSV:
         typer.echo(records.to_frame(found).to_csv(), nl=False)
         return
     table = Table()
@@ -396,12 +388,12 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Ex
     _print_table(table)
 
 
-def _write_summary(found: Sequence[RunRecord], output: Export) -> None:
+def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
     frame = records.summary(found)
-    if output is Export.CSV:
+    if output is Format.CSV:
         typer.echo(frame.to_csv(), nl=False)
         return
-    if output is Export.JSON:
+    if output is Format.JSON:
         rows = json.loads(frame.reset_index().to_json(orient="records", double_precision=15))
         typer.echo(json.dumps({"variants": rows}, indent=1))
         return

@@ -1,9 +1,10 @@
-"""What several commands need: a console, the folder of the records, the command as it was typed."""
+"""What several commands need: forms of an answer, a console, the records, the command as typed."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +15,15 @@ from ninlab import records
 from ninlab.errors import NinlabError
 
 NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
+
+
+class Format(StrEnum):
+    """How an answer is written."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
 
 RunsFolder = Annotated[
     Path | None,
