@@ -616,33 +616,6 @@ _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
 }
 
 
-def summary(runs: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a variant and device, over the last epochs of its seeds.
-
-    Indexed by (experiment, name, device_slug). Columns: network, runs (how many),
-    accuracy_mean, accuracy_deviation (of the sample; not a number for one run),
-    accuracy_lowest, accuracy_highest, most_dead_classes, and the number of runs that
-    finished, stuck and diverged. Every run counts, whatever its outcome.
-    """
-    frame = to_frame(runs)
-    keys = [frame[name] for name in ("experiment", "name", "device_slug")]
-    ended = {str(outcome): frame["outcome"] == str(outcome) for outcome in Outcome}
-    return (
-        frame.assign(**ended)
-        .groupby(keys)
-        .agg(
-            network=("network", "first"),
-            runs=("seed", "size"),
-            accuracy_mean=("test_accuracy", "mean"),
-            accuracy_deviation=("test_accuracy", "std"),
-            accuracy_lowest=("test_accuracy", "min"),
-            accuracy_highest=("test_accuracy", "max"),
-            most_dead_classes=("dead_classes", "max"),
-            **{outcome: (outcome, "sum") for outcome in ended},
-        )
-    )
-
-
 def epochs_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     """One row an epoch of every run: id, name, network, seed, and the fields of EpochResult."""
     import pandas as pd

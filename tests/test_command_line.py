@@ -8,10 +8,14 @@ import sys
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
+from ninlab.commands.runs import Variant
+from ninlab.records import Outcome
 from tests.test_records import A_RECORD
 
 
@@ -123,6 +127,24 @@ def test_a_summary_leaves_out_what_was_replaced_and_keeps_devices_apart(answers)
     assert all(row["accuracy_deviation"] is None for row in variants)  # JSON has no NaN
     rows = csv.DictReader(io.StringIO(answers("--summary", "--format", "csv")))
     assert {(row["name"], row["device_slug"]): int(row["runs"]) for row in rows} == expected
+
+
+@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(Outcome)), min_size=1, max_size=5))
+def test_a_summary_counts_every_run_of_a_variant_whatever_its_outcome(endings):
+    runs = [
+        replace(
+            A_RECORD,
+            seed=seed,
+            outcome=outcome,
+            epochs=(replace(A_RECORD.last, test_accuracy=accuracy, dead_classes=seed),),
+        )
+        for seed, (accuracy, outcome) in enumerate(endings)
+    ]
+    variant = Variant.of(runs)
+    assert variant.runs == len(endings) == sum(getattr(variant, outcome) for outcome in Outcome)
+    assert variant.accuracy_mean == pytest.approx(sum(a for a, _ in endings) / len(endings))
+    assert variant.accuracy_lowest == min(a for a, _ in endings)
+    assert variant.most_dead_classes == len(endings) - 1
 
 
 def test_the_list_marks_the_run_that_another_replaces(answers):

@@ -365,24 +365,6 @@ def test_frames_have_a_row_a_run_an_epoch_and_a_point():
     assert points["loss"].isna().tolist() == [False, True, False]
 
 
-@given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(Outcome)), min_size=1, max_size=5))
-def test_a_summary_counts_every_run_of_a_variant(endings):
-    runs = [
-        replace(
-            A_RECORD,
-            seed=seed,
-            outcome=outcome,
-            epochs=(replace(A_RECORD.last, test_accuracy=accuracy, dead_classes=seed),),
-        )
-        for seed, (accuracy, outcome) in enumerate(endings)
-    ]
-    row = records.summary(runs).loc[("collapse", "nin_28", "cpu")]
-    assert row["runs"] == len(endings) == sum(row[outcome] for outcome in Outcome)
-    assert row["accuracy_mean"] == pytest.approx(sum(a for a, _ in endings) / len(endings))
-    assert row["accuracy_lowest"] == min(a for a, _ in endings)
-    assert row["most_dead_classes"] == len(endings) - 1
-
-
 # ---------------------------------------------------------------- faults
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import sys
+from collections import Counter
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +25,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from ninlab import experiments, records
+from ninlab import comparisons, experiments, records
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, typed_command, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
@@ -190,8 +194,6 @@ def record(
 
 
 def _chosen_plan(name: str, only: Sequence[str] | None) -> experiments.Plan:
-    from dataclasses import replace
-
     plan = experiments.plan(name)
     if not only:
         return plan
@@ -388,28 +390,74 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
     _print_table(table)
 
 
+@dataclass(frozen=True)
+class Variant:
+    """The runs of one variant on one device, whatever their outcome, over the last epochs."""
+
+    experiment: str
+    name: str
+    device_slug: str
+    network: str
+    runs: int
+    accuracy_mean: float
+    accuracy_deviation: float | None  # between seeds; None for one run, which has none
+    accuracy_lowest: float
+    accuracy_highest: float
+    most_dead_classes: int
+    finished: int
+    diverged: int
+    stuck: int
+
+    @classmethod
+    def of(cls, runs: Sequence[RunRecord]) -> Variant:
+        """The summary of runs that differ in their seed only."""
+        ended = comparisons.summary(runs)
+        outcomes = Counter(run.outcome for run in runs)
+        return cls(
+            experiment=runs[0].experiment,
+            name=runs[0].name,
+            device_slug=runs[0].device.slug,
+            network=runs[0].network,
+            runs=ended.runs,
+            accuracy_mean=ended.mean,
+            accuracy_deviation=ended.deviation if ended.runs > 1 else None,
+            accuracy_lowest=ended.least,
+            accuracy_highest=ended.greatest,
+            most_dead_classes=max(run.last.dead_classes for run in runs),
+            **{str(outcome): outcomes[outcome] for outcome in records.Outcome},
+        )
+
+
 def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
-    frame = records.summary(found)
-    if output is Format.CSV:
-        typer.echo(frame.to_csv(), nl=False)
-        return
+    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    for run in found:
+        groups.setdefault((run.experiment, run.name, run.device.slug), []).append(run)
+    variants = [Variant.of(group) for group in groups.values()]
     if output is Format.JSON:
-        rows = json.loads(frame.reset_index().to_json(orient="records", double_precision=15))
+        rows = [asdict(variant) for variant in variants]
         typer.echo(json.dumps({"variants": rows}, indent=1))
-        return
+    elif output is Format.CSV:
+        columns = [field.name for field in fields(Variant)]
+        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(variant) for variant in variants)
+    else:
+        _print_variants(variants)
+
+
+def _print_variants(variants: Sequence[Variant]) -> None:
     table = Table()
     for column in ("variant", "device"):
         table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes"):
         table.add_column(column, justify="right")
-    for row in frame.reset_index().to_dict("records"):
-        ended = ", ".join(
-            f"{row[outcome]} {outcome}" for outcome in records.Outcome if row[outcome]
-        )
+    for variant in variants:
+        counts = ((getattr(variant, outcome), outcome) for outcome in records.Outcome)
         table.add_row(
-            f"{row['experiment']}/{row['name']}", row["device_slug"], str(row["runs"]),
-            f"{row['accuracy_mean']:.4f}", f"{row['accuracy_lowest']:.4f}",
-            f"{row['accuracy_highest']:.4f}", str(row["most_dead_classes"]), ended,
+            f"{variant.experiment}/{variant.name}", variant.device_slug, str(variant.runs),
+            f"{variant.accuracy_mean:.4f}", f"{variant.accuracy_lowest:.4f}",
+            f"{variant.accuracy_highest:.4f}", str(variant.most_dead_classes),
+            ", ".join(f"{count} {outcome}" for count, outcome in counts if count),
         )  # fmt: skip
     _print_table(table)
 
