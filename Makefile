@@ -5,6 +5,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+DIST ?= dist
+NAME := network-in-network
 
 .DEFAULT_GOAL := help
 .PHONY: help book test lint lab record zip clean distclean constraints
@@ -36,7 +38,10 @@ record: $(VENV)/.book ## carry out the planned runs: make record ARGS="--budget-
 	$(BIN)/python -m ninlab record $(ARGS)
 
 zip: book ## pack the built book for reading without a network: dist/network-in-network.zip
-	$(BIN)/python -c "import shutil; shutil.make_archive('dist/network-in-network', 'zip', '_build/html')"
+	@rm -rf $(DIST)/$(NAME) $(DIST)/$(NAME).zip
+	@mkdir -p $(DIST) && cp -r _build/html $(DIST)/$(NAME)
+	cd $(DIST) && $(PYTHON) -m zipfile -c $(NAME).zip $(NAME)
+	@rm -r $(DIST)/$(NAME)
 
 constraints: $(VENV)/.dev ## find the newest versions that fit together, for constraints.txt
 	$(BIN)/python tools/update_constraints.py

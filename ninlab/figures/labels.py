@@ -29,7 +29,7 @@ MOST_SERIES = len(SYMBOLS)
 LINE_HEIGHT = 0.055
 """Of the height of a plot, for one line of a label."""
 
-COLUMN_PIXELS = 540
+COLUMN_PIXELS = 480
 """Across a plot on a desk."""
 
 DASHED = "dashed"
@@ -78,7 +78,7 @@ class End:
     @property
     def width(self) -> float:
         """About how many pixels the text is wide."""
-        return _LETTER_PIXELS * (3 + max(map(len, self.label.split(", "))))
+        return _LETTER_PIXELS * (4 + max(map(len, self.label.split(", "))))
 
 
 def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:

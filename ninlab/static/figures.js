@@ -10,6 +10,7 @@
   "use strict";
   const NARROW = 560; // pixels; below it legends go under the plot and margins shrink
   const SLIDER_HEIGHT = 48; // pixels
+  const PAPER = 600; // pixels across a column of print, which tells no script its width
   const shared = new URL("ninlab/", document.currentScript.src);
   const root = document.documentElement;
   const figures = [...document.querySelectorAll(".ninlab-figure")];
@@ -104,13 +105,21 @@
     figure.dataset.state = "drawn";
   }
 
-  function apply(name) {
+  function rearrange(change) {
     for (const figure of figures) {
       if (figure.dataset.state === "drawn") {
-        Plotly.relayout(figure.querySelector(".ninlab-plot"), { template: ninlabTemplates[name] });
+        const plot = figure.querySelector(".ninlab-plot");
+        Plotly.relayout(plot, change(plot));
       }
     }
   }
+
+  const inTheme = (name) => () => ({ template: ninlabTemplates[name] });
+  const onPaper = (plot) => ({
+    template: ninlabTemplates.light,
+    width: Math.min(plot.clientWidth, PAPER),
+  });
+  const onScreen = () => ({ template: ninlabTemplates[theme()], width: null, autosize: true });
 
   const near = new IntersectionObserver(
     (entries) => {
@@ -123,7 +132,9 @@
   const whenIdle = window.requestIdleCallback ?? ((task) => setTimeout(task, 200));
   ready.then(() => figures.forEach((figure) => whenIdle(() => draw(figure))));
 
-  new MutationObserver(() => apply(theme())).observe(root, { attributeFilter: ["data-theme"] });
-  addEventListener("beforeprint", () => apply("light"));
-  addEventListener("afterprint", () => apply(theme()));
+  const observer = new MutationObserver(() => rearrange(inTheme(theme())));
+  observer.observe(root, { attributeFilter: ["data-theme"] });
+  addEventListener("beforeprint", () => rearrange(onPaper));
+  // The page is still laid out for paper when a browser says that it has printed.
+  addEventListener("afterprint", () => requestAnimationFrame(() => rearrange(onScreen)));
 })();

@@ -2,28 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.book import HTML
-
-EXECUTABLE_VARIABLE = "NINLAB_CHROMIUM"
-EXECUTABLES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
+from tools import chromium
 
 
 class QuietHandler(SimpleHTTPRequestHandler):
@@ -48,14 +36,8 @@ def site() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The system's Chromium; the tests fail where there is none, for they would prove nothing."""
-    wanted = os.environ.get(EXECUTABLE_VARIABLE)
-    found = [wanted] if wanted else [path for name in EXECUTABLES if (path := shutil.which(name))]
-    if not found:
-        pytest.fail(
-            f"no Chromium on the PATH; install it (Debian: apt-get install chromium) or name one "
-            f"in {EXECUTABLE_VARIABLE}; `-m 'not browser'` leaves these tests out"
-        )
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found[0], args=FLAGS)
-        yield browser
-        browser.close()
+    try:
+        with chromium.launched() as browser:
+            yield browser
+    except FileNotFoundError as missing:
+        pytest.fail(f"{missing}; `-m 'not browser'` leaves these tests out")

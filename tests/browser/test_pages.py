@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.resources import files
+from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
+from ninlab import figures
 from tests import book
 
 pytestmark = pytest.mark.browser
@@ -233,6 +239,153 @@ def test_a_dark_page_is_printed_with_dark_ink(
         page.evaluate("() => dispatchEvent(new Event('afterprint'))")
         assert theme(page) == "dark"
         assert ink(page) == on_dark
+
+
+A4_COLUMN = 658  # CSS pixels of 210 mm less two margins of 18 mm
+
+
+def test_figures_fit_on_paper_and_come_back_to_the_screen(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    beyond = """() => [...document.querySelectorAll('.ninlab-figure')].map((figure) =>
+        figure.querySelector('.main-svg').getBoundingClientRect().width - figure.clientWidth)"""
+    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
+        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+        page.set_viewport_size({"width": A4_COLUMN, "height": 900})
+        page.emulate_media(media="print")
+        assert max(page.evaluate(beyond)) <= 0
+        assert page.get_by_role("link", name="Data (csv)").count() == 0
+        page.emulate_media(media="screen")
+        page.set_viewport_size({"width": VIEWS[0].width, "height": VIEWS[0].height})
+        page.evaluate("() => dispatchEvent(new Event('afterprint'))")
+        page.wait_for_function(f"() => ({beyond})().every((pixels) => pixels === 0)")
+
+
+@pytest.mark.parametrize("from_folder", [False, True], ids=["http", "file"])
+def test_the_numbers_of_every_captioned_figure_can_be_had_without_a_script(
+    browser: Browser, site: str, from_folder: bool
+) -> None:
+    home = book.HTML.as_uri() if from_folder else site
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for document in filter(book.figures_drawn_by, book.documents()):
+        page.goto(f"{home}/{document}.html", wait_until="domcontentloaded")
+        labels = book.figure_labels(book.source(document))
+        assert labels
+        for label in labels:
+            figure = page.locator(f"figure#{label}")
+            with page.expect_download() as download:
+                figure.locator("figcaption").get_by_role("link", name="Data (csv)").click()
+            file = Path(download.value.path()).read_text(encoding="utf-8")
+            content = figure.locator('script[type="application/json"]').text_content()
+            assert file == figures.table(json.loads(content or "")).to_csv(index=False), label
+    context.close()
+
+
+@pytest.fixture
+def with_slider() -> str:
+    """The first page with a figure that has a slider."""
+    for document in book.documents():
+        if '"sliders":' in (book.HTML / f"{document}.html").read_text(encoding="utf-8"):
+            return document
+    pytest.fail("no figure has a slider")
+
+
+def visible_traces(page: Page) -> list[bool]:
+    """Which traces are shown by the figure with the slider."""
+    return page.evaluate(
+        """() => document.querySelector('.ninlab-slider').parentElement
+            .querySelector('.ninlab-plot').data.map((trace) => trace.visible !== false)"""
+    )
+
+
+def test_a_slider_moves_with_the_keyboard(browser: Browser, site: str, with_slider: str) -> None:
+    with opened(browser, site, with_slider, VIEWS[0]) as (page, trouble):
+        slider = page.get_by_role("slider").first
+        before, said = visible_traces(page), slider.get_attribute("aria-valuetext")
+        slider.focus()
+        page.keyboard.press("ArrowRight")
+        assert slider.get_attribute("aria-valuetext") != said
+        assert visible_traces(page) != before
+        assert sum(visible_traces(page)) == sum(before)
+        page.keyboard.press("ArrowLeft")
+        assert visible_traces(page) == before
+        assert trouble.messages == []
+
+
+def test_the_zip_holds_a_book_that_opens_without_a_network(
+    browser: Browser, tmp_path: Path, illustrated: str
+) -> None:
+    subprocess.run(
+        ["make", "--old-file=book", "zip", f"DIST={tmp_path}", f"PYTHON={sys.executable}"],
+        cwd=book.ROOT,
+        check=True,
+    )
+    (packed,) = tmp_path.iterdir()
+    with ZipFile(packed) as archive:
+        archive.extractall(tmp_path)
+    unpacked = tmp_path / packed.stem
+    context = browser.new_context(offline=True)
+    page, requests = context.new_page(), list[str]()
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto((unpacked / f"{illustrated}.html").as_uri())
+    page.locator(".ninlab-figure[data-state=drawn]").first.wait_for()
+    page.goto((unpacked / "index.html").as_uri())
+    assert page.locator("article h1").count() == 1
+    assert [url for url in requests if not url.startswith((unpacked.as_uri(), "data:"))] == []
+    context.close()
+
+
+def without_a_mark_of_focus(page: Page) -> list[str]:
+    """What the tab key reaches, and what then looks as if it were not in focus."""
+    unmarked = []
+    seen: set[str] = set()
+    while True:
+        page.keyboard.press("Tab")
+        place, text, is_marked = page.evaluate(
+            """() => {
+                const element = document.activeElement;
+                const style = getComputedStyle(element);
+                const ring = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) > 0;
+                const all = [...document.querySelectorAll('*')];
+                return [String(all.indexOf(element)), element.outerHTML.slice(0, 120),
+                        ring || style.boxShadow !== 'none' || element === document.body];
+            }"""
+        )
+        if place in seen:
+            return unmarked
+        seen.add(place)
+        if not is_marked:
+            unmarked.append(text)
+
+
+def test_what_has_the_keyboards_focus_can_be_seen(
+    browser: Browser, site: str, with_slider: str
+) -> None:
+    with opened(browser, site, with_slider, VIEWS[0]) as (page, _):
+        assert without_a_mark_of_focus(page) == []
+
+
+def test_nothing_moves_for_a_reader_who_asks_for_rest(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    context = browser.new_context(reduced_motion="reduce")
+    page = context.new_page()
+    page.goto(f"{site}/{illustrated}.html")
+    moving = page.evaluate(
+        """() => {
+            for (const fold of document.querySelectorAll('details')) fold.open = true;
+            const long = (durations) => durations.split(',').some((one) => parseFloat(one) > 0);
+            return [...document.querySelectorAll('*')].filter((element) => {
+                const style = getComputedStyle(element);
+                return (style.animationName !== 'none' && long(style.animationDuration))
+                    || (style.transitionProperty !== 'none' && long(style.transitionDuration))
+                    || style.scrollBehavior === 'smooth';
+            }).map((element) => element.outerHTML.slice(0, 120));
+        }"""
+    )
+    context.close()
+    assert moving == []
 
 
 def test_the_search_finds_a_word_of_the_notation_page(browser: Browser, site: str) -> None:

@@ -1,0 +1,1 @@
+"""What is run by hand; CONTRIBUTING.md says when."""
