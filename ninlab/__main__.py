@@ -17,8 +17,8 @@ from ninlab.errors import NinlabError
 COMMANDS = {
     "resources": "ninlab.commands.resources",
     "networks": "ninlab.commands.networks",
-    "train": "ninlab.commands.runs",
-    "record": "ninlab.commands.runs",
+    "train": "ninlab.commands.record",
+    "record": "ninlab.commands.record",
     "runs": "ninlab.commands.runs",
     "measure": "ninlab.commands.measure",
 }
