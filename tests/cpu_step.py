@@ -135,13 +135,21 @@ def _made_and_freed_in_one_kernel(changes: Sequence[_Change]) -> Iterator[int]:
         elif change.address in allocated:
             start = allocated.pop(change.address)
             around = zip(changes[start].within, change.within, strict=False)
-            if any(ours is theirs and _is_kernel(ours.name) for ours, theirs in around):
+            shared = [ours for ours, theirs in around if ours is theirs]
+            if any(map(_is_kernel, shared, (None, *shared))):
                 yield from (start, number)
 
 
+def _is_kernel(event: Any, outer: Any) -> bool:
+    """Whether the profiler's event is an operator that does not just call others.
+
+    An event tells no overload: of two with one name the inner is the kernel.
+    """
+    return _has_only_kernels(event.name) or (outer is not None and outer.name == event.name)
+
+
 @cache
-def _is_kernel(name: str) -> bool:
-    """Whether the profiler's event is an operator that does not just call others."""
+def _has_only_kernels(name: str) -> bool:
     packet = getattr(torch.ops.aten, name.removeprefix("aten::"), None)
     if not name.startswith("aten::") or packet is None:
         return False

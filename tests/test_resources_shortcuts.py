@@ -41,6 +41,7 @@ def arguments(operator, first: torch.Tensor) -> tuple:
         aten.hardtanh_backward.default: (first, 0, 6),
         aten.hardtanh.default: (0, 6),
         aten.sigmoid_backward.default: (first,),
+        aten.mish_backward.default: (first,),
         aten.silu_backward.default: (first,),
     }.get(operator, ())
 

@@ -31,7 +31,7 @@ from ninlab.reports import (
 )
 from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
-from ninlab.resources.modules import Subject, first_line, load, meta_copy
+from ninlab.resources.modules import Subject, first_sentence, load, meta_copy
 from ninlab.resources.saved import LOSS
 from ninlab.resources.scratch import with_scratch
 from ninlab.resources.timeline import OPTIMIZERS, StepTimeline, trace_step
@@ -85,7 +85,7 @@ def profile(
     subject = load(module_or_name, input_shape)
     counts = count(subject)
     options: Any = {"autocast": precision == "bf16", "channels_last": channels_last}
-    with _explained(subject, batch_size):
+    with _explained(subject, batch_size, precision):
         steps = [
             trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
             trace_step(subject, batch_size, training=False, **options),
@@ -143,17 +143,35 @@ def _report(
 
 
 @contextmanager
-def _explained(subject: Subject, batch_size: int) -> Iterator[None]:
+def _explained(subject: Subject, batch_size: int, precision: str) -> Iterator[None]:
     """Say what was tried when a step fails that one image in evaluation mode did not."""
     try:
         yield
     except NinlabError:
         raise
-    except (RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever a module of anybody's may raise
         raise NinlabError(
             f"{subject.name} cannot take a training step on {batch_size} image(s) of "
-            f"{format_shape(subject.input_shape)}: {first_line(error)}; try a larger batch or input"
+            f"{format_shape(subject.input_shape)} in {precision}: {first_sentence(error)}"
+            f"{_hint(subject, batch_size, precision)}"
         ) from error
+
+
+def _hint(subject: Subject, batch_size: int, precision: str) -> str:
+    """What to choose instead, found by trying: a second image, or another precision."""
+    if batch_size == 1 and _steps(subject, 2, precision):
+        return "; a batch of 2 works"
+    if precision == "bf16" and _steps(subject, batch_size, "fp32"):
+        return "; fp32 works"
+    return ""
+
+
+def _steps(subject: Subject, batch_size: int, precision: str) -> bool:
+    try:
+        trace_step(subject, batch_size, autocast=precision == "bf16")
+    except Exception:
+        return False
+    return True
 
 
 def _check(kind: str, value: str, known: Iterable[str]) -> None:

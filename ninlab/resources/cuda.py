@@ -15,7 +15,8 @@ autocast on fake CUDA tensors.
 Imports nothing from ninlab.
 
 Known limits. Attention and recurrent layers run as plain formulas here, where CUDA has
-fused kernels; `UNMODELED` names them. ``norm`` under autocast keeps its input's dtype.
+fused kernels, and the gradients of a few operators by other formulas than there;
+`UNMODELED` names them all. ``norm`` under autocast keeps its input's dtype.
 """
 
 from __future__ import annotations
@@ -70,24 +71,30 @@ WIDEST_INPUT = (
 )  # fmt: skip
 """Operators that need one dtype: autocast takes the widest of their inputs."""
 
+_AUTOCAST = (LOWER_PRECISION, FLOAT32, FLOAT32_UNLESS_TOLD, WIDEST_INPUT)
+
 UNMODELED = (
-    "gru.data", "gru.input", "lstm.data", "lstm.input", "rnn_relu.data", "rnn_relu.input",
-    "rnn_tanh.data", "rnn_tanh.input", "scaled_dot_product_attention",
+    "atan2", "cumprod", "gru.data", "gru.input", "lstm.data", "lstm.input", "mish", "prod",
+    "prod.dim_int", "rnn_relu.data", "rnn_relu.input", "rnn_tanh.data", "rnn_tanh.input",
+    "scaled_dot_product_attention",
 )  # fmt: skip
-"""Operators whose CUDA implementation allocates otherwise than what is run here."""
+"""Operators that allocate otherwise on CUDA, forward or backward, than what is run here."""
 
 _state = threading.local()
 
 
 @contextmanager
-def as_on_cuda(*, autocast: bool = False) -> Iterator[Counter[str]]:
+def as_on_cuda(*, autocast: bool = False, backward: bool = False) -> Iterator[Counter[str]]:
     """Let operators of this thread choose as on CUDA, under bfloat16 autocast if asked for.
 
     As at the end of an autocast region, cached casts of the weights are dropped on exit.
+    In a backward pass autograd's own formulas run without autocast, and only what records
+    a graph again has it: forward passes that checkpoints repeat.
     Yields the calls of `UNMODELED` operators, by name.
     """
     excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
-    _state.autocast, _state.casts, _state.unmodeled = autocast, {}, Counter()
+    _state.autocast, _state.backward = autocast, backward
+    _state.casts, _state.unmodeled = {}, Counter()
     torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
     torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
     try:
@@ -161,16 +168,24 @@ def _widest_input(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
 def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
     packet, _, overload = name.partition(".")
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
+    run = _linear if name == "linear" else operator
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         if name in UNMODELED:
             _state.unmodeled[f"aten::{packet}"] += 1
         with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
-            if _state.autocast:
+            if _state.autocast and (torch.is_grad_enabled() or not _state.backward):
                 args, kwargs = policy(args, kwargs, operator._schema)
-            return operator(*args, **kwargs)
+            return run(*args, **kwargs)
 
     return kernel
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """As elsewhere than on meta, where the bias is not added in place to an unfused product."""
+    if bias is None or input.dim() <= 2 or input.is_contiguous():
+        return torch.nn.functional.linear(input, weight, bias)
+    return torch.matmul(input, weight.t()).add_(bias)
 
 
 def _dropout(images: Tensor, p: float, train: bool) -> Tensor:
@@ -223,7 +238,7 @@ def _register() -> tuple[Any, Any]:
         (FLOAT32, _float32),
         (FLOAT32_UNLESS_TOLD, _float32_unless_told),
         (WIDEST_INPUT, _widest_input),
-        (set(UNMODELED) - set(LOWER_PRECISION), _as_they_are),
+        (set(UNMODELED).difference(*_AUTOCAST), _as_they_are),
     ):
         for name in names:
             if hasattr(torch.ops.aten, name.partition(".")[0]):  # the lists grow with torch

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ from torch.overrides import TorchFunctionMode
 from ninlab import networks
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.units import Shape, format_shape
+
+_END_OF_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
 
 PROBED_SIZES = (28, 32, 64, 96, 128, 224, 227, 256, 299, 384, 512, 1024)
 """Heights and widths tried, after doubling, to name an input that a network can read."""
@@ -134,7 +137,7 @@ def meta_copy(module: nn.Module) -> nn.Module:
             copied = copy.deepcopy(module, memo)
     except (TypeError, RuntimeError, AttributeError, copy.Error) as error:
         raise NinlabError(
-            f"{type(module).__name__} cannot be copied to the meta device: {first_line(error)}"
+            f"{type(module).__name__} cannot be copied to the meta device: {first_sentence(error)}"
         ) from error
     assert isinstance(copied, nn.Module)
     return copied
@@ -188,7 +191,7 @@ def _build(path: str) -> object:
             except Exception as error:
                 raise NinlabError(
                     f"{path!r} could not be built without arguments: "
-                    f"{type(error).__name__}: {first_line(error)}"
+                    f"{type(error).__name__}: {first_sentence(error)}"
                 ) from error
 
 
@@ -199,8 +202,8 @@ def _import(path: str, source: str) -> ModuleType:
         return importlib.import_module(source)
     except Exception as error:
         raise NinlabError(
-            f"cannot import {source!r} of {path!r}: {type(error).__name__}: {first_line(error)}; "
-            "write package.module:factory or path.py:factory"
+            f"cannot import {source!r} of {path!r}: {type(error).__name__}: "
+            f"{first_sentence(error)}; write package.module:factory or path.py:factory"
         ) from error
 
 
@@ -227,11 +230,17 @@ def _check_that_it_runs(subject: Subject) -> None:
     except Exception as error:
         if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
             raise NinlabError(
-                f"{subject.name} cannot be counted without running it: {first_line(error)}"
+                f"{subject.name} cannot be counted without running it, because what it does "
+                f"depends on values: {first_sentence(error)}"
+            ) from error
+        if "scalar types: Long, Int" in str(error):
+            raise NinlabError(
+                f"{subject.name} reads indices, and images are float32: {first_sentence(error)}; "
+                "give the part of it that follows the embedding"
             ) from error
         raise ShapeError(
-            f"{subject.name} cannot read {format_shape(subject.input_shape)}: {first_line(error)}"
-            f"{_hint(subject)}"
+            f"{subject.name} cannot read {format_shape(subject.input_shape)}: "
+            f"{first_sentence(error)}{_hint(subject)}"
         ) from error
 
 
@@ -282,7 +291,7 @@ def _runs(module: nn.Module, input_shape: Shape) -> bool:
     return True
 
 
-def first_line(error: BaseException) -> str:
-    """The first line of a message that may go on with a C++ stack."""
+def first_sentence(error: BaseException) -> str:
+    """The first sentence of a message that may go on with advice of torch's and a C++ stack."""
     lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__
+    return _END_OF_SENTENCE.split(lines[0])[0].rstrip(".") if lines else type(error).__name__

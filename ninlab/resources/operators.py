@@ -30,8 +30,12 @@ with warnings.catch_warnings():
 
 Handle = Callable[[Sequence[Any], Sequence[Any]], Any]
 
-MAC_OPERATORS = frozenset({"_convolution", "addmm", "bmm", "einsum", "linear", "matmul", "mm"})
-"""The operators whose fvcore "flops" are MACs; its other formulas price norms and pools."""
+MAC_OPERATORS = frozenset({"_convolution", "addmm", "bmm", "linear", "matmul", "mm"})
+"""The operators whose fvcore "flops" are MACs; its other formulas price norms and pools.
+
+An einsum is left to the products that it is made of: fvcore reads its cost from a text of
+four digits.
+"""
 
 _POOLS_NORMS_AND_REDUCTIONS = frozenset(
     {
@@ -43,8 +47,9 @@ _POOLS_NORMS_AND_REDUCTIONS = frozenset(
         "_weight_norm_interface", "cudnn_batch_norm", "native_batch_norm", "native_group_norm",
         "native_layer_norm", "_log_softmax", "_safe_softmax", "_softmax", "linalg_vector_norm",
         "logsumexp",
-        "all", "amax", "amin", "any", "argmax", "argmin", "cumsum", "max", "mean", "median",
-        "min", "norm", "prod", "std", "std_mean", "sum", "var", "var_mean",
+        "all", "amax", "amin", "any", "argmax", "argmin", "cummax", "cummin", "cumprod", "cumsum",
+        "kthvalue", "max", "mean", "median", "min", "mode", "norm", "prod", "std", "std_mean",
+        "sum", "var", "var_mean",
     }
 )  # fmt: skip
 
@@ -58,18 +63,18 @@ _POINTWISE_WITHOUT_TAG = frozenset(
 
 _MOVES_OF_DATA = frozenset(
     {
-        "_pack_padded_sequence", "_to_copy", "_unsafe_index", "_unsafe_view", "as_strided_",
-        "bernoulli", "bernoulli_", "cat", "channel_shuffle", "clone", "constant_pad_nd", "copy_",
-        "embedding", "fill_", "flip",
-        "gather", "im2col", "index", "index_put_", "index_select", "masked_select",
-        "native_dropout", "new_empty", "new_full", "new_ones", "new_zeros", "nonzero",
-        "pixel_shuffle", "pixel_unshuffle", "reflection_pad1d", "reflection_pad2d",
-        "reflection_pad3d", "repeat", "replication_pad1d", "replication_pad2d",
-        "replication_pad3d", "roll", "scatter", "slice_scatter", "sort", "stack", "topk", "tril",
-        "triu", "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d",
-        "upsample_nearest1d", "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d",
+        "_pack_padded_sequence", "_to_copy", "_unsafe_index", "_unsafe_view",
         "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_upsample_nearest_exact2d",
-        "zero_",
+        "as_strided_", "bernoulli", "bernoulli_", "cat", "channel_shuffle", "clone", "col2im",
+        "complex", "constant_pad_nd", "copy_", "embedding", "empty_like", "exponential_", "fill_",
+        "flip", "full_like", "gather", "im2col", "index", "index_put_", "index_select",
+        "masked_select", "native_dropout", "new_empty", "new_full", "new_ones", "new_zeros",
+        "nonzero", "normal_", "ones_like", "pixel_shuffle", "pixel_unshuffle", "rand_like",
+        "randn_like", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat",
+        "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "scatter",
+        "scatter_add", "slice_scatter", "sort", "stack", "topk", "tril", "triu", "uniform_",
+        "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d",
+        "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d", "zero_", "zeros_like",
     }
 )  # fmt: skip
 
@@ -132,7 +137,9 @@ def _ask(
     handle = formulas.get(f"aten::{name}") if is_aten(operator) else None
     if handle is None:
         return None
-    values = [_Value(arg) for arg in args]
+    # The traced operator carries its defaults, the dispatched one leaves them out.
+    defaults = (argument.default_value for argument in operator._schema.arguments[len(args) :])
+    values = [_Value(arg) for arg in (*args, *defaults)]
     if name == "_convolution":
         # The traced operator carries three cuDNN switches more than the dispatched one.
         values += [_Value(None)] * 3

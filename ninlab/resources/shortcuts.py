@@ -81,6 +81,7 @@ SHORTCUTS: Mapping[OpOverload, Callable[..., Any]] = {
     aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
     aten.hardtanh.default: _like_first,
     aten.hardtanh_backward.default: _like_first,
+    aten.mish_backward.default: _like_first,
     aten.native_batch_norm.default: _native_batch_norm,
     aten.native_dropout_backward.default: _like_first,
     aten.relu.default: _like_first,

@@ -24,7 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import torch
@@ -39,6 +39,7 @@ from ninlab.resources.cuda import as_on_cuda
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
 from ninlab.resources.modules import Subject, in_mode, meta_copy
+from ninlab.resources.observer import BackwardPass, counts_of_sole_owner
 from ninlab.resources.saved import LOSS, LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
 from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
@@ -115,7 +116,7 @@ def trace_step(
     if channels_last:
         module = meta_copy(module).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
-    _counts_of_sole_owner()  # read once, before anything is recorded
+    counts_of_sole_owner()  # read once, before anything is recorded
     recorder = _Recorder(count_host=not on_cuda)
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
     with in_mode(module, training=training), _gradients_of(module):
@@ -142,7 +143,7 @@ def _train(
     images: Tensor,
     make_optimizer: OptimizerFactory,
     recorder: _Recorder,
-    choices: Callable[[], AbstractContextManager[Counter[str]]],
+    choices: Callable[..., AbstractContextManager[Counter[str]]],
 ) -> None:
     learning = [own for own in module.parameters() if own.requires_grad]
     optimizer = make_optimizer(learning) if learning else None
@@ -175,7 +176,8 @@ def _train(
                 recorder.adopt(target, Category.INPUT)
             loss = cross_entropy(scores, labels)
         if loss.requires_grad:
-            recorder.backward(loss, module)
+            with choices(backward=True):
+                recorder.backward(loss, module)
         recorder.phase = Phase.STEP
         recorder.enter_layer("")
         if optimizer is not None:
@@ -192,7 +194,7 @@ def _predict(
     module: nn.Module,
     images: Tensor,
     recorder: _Recorder,
-    choices: Callable[[], AbstractContextManager[Counter[str]]],
+    choices: Callable[..., AbstractContextManager[Counter[str]]],
 ) -> None:
     recorder.adopt_module(module)
     recorder.adopt(images, Category.INPUT)
@@ -243,7 +245,6 @@ class _Change:
     operator: str
 
 
-_ADD = torch.ops.aten.add.Tensor
 _TO_COPY = torch.ops.aten._to_copy.default
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -269,14 +270,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._log: list[_Change | KernelCall] = []
         self._operators = 0
         self._is_paused = False
-        self._loss: Tensor | None = None
-        self._joining: set[Any] | None = None
+        self._backward: BackwardPass | None = None  # while it runs
 
     def __exit__(self, *exception: Any) -> None:
         """Leave, and stop following what is still alive."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
         self._references.clear()
-        self._loss = self._joining = None
 
     # ------------------------------------------------ what the step tells
 
@@ -339,9 +338,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Read what the forward pass left for it, then run the backward pass."""
         with self.paused():
             self.saved = saved_tensors(loss, module, self.marks)
-        self.phase, self._loss = Phase.BACKWARD, loss
-        self.layer = LOSS
+        self.phase, self.layer = Phase.BACKWARD, LOSS
+        self._backward = BackwardPass(loss)
         loss.backward()  # type: ignore[no-untyped-call]
+        self._backward = None
 
     def events_and_calls(self) -> tuple[tuple[MemoryEvent, ...], tuple[KernelCall, ...]]:
         """The setup, then every change in order, blocks numbered as they appear; and the calls."""
@@ -385,18 +385,11 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.operator = operators.base_name(func)
         if self.phase is Phase.FORWARD and _are_saved_tensors_hooked():
             self.unmodeled["saved_tensors_hooks"] += 1
-        if self.phase is Phase.BACKWARD:
+        if self._backward is not None:
             node = torch._C._current_autograd_node()
             if node is not None:
                 self.layer = self._layer_of(node)
-                if (
-                    func is _ADD
-                    and not kwargs
-                    and isinstance(args[1], Tensor)
-                    and args[0].shape == args[1].shape
-                    and self._joins_gradients(node)
-                    and _is_sole_owner(args[0])
-                ):
+                if self._backward.works_in_place(node, func, args):
                     return args[0]
                 if func is _TO_COPY and _makes_weight_gradient(node):
                     self.is_gradient(args[0])
@@ -429,6 +422,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block = _Block(storage.nbytes(), category, self.layer, self.operator, self._operators)
         self._log.append(_Change(True, block, self.phase, self.layer, self.operator))
         self._follow(storage, block)
+        if self._backward is not None:
+            self._backward.made(storage)
 
     def _follow(self, storage: torch.UntypedStorage, block: _Block) -> None:
         key = storage._cdata
@@ -448,85 +443,17 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         block = self.blocks.get(parameter.untyped_storage()._cdata)
         return block.layer if block else ""
 
-    def _joins_gradients(self, node: Any) -> bool:
-        """Whether one of the node's outputs arrives where another gradient may wait for it."""
-        if self._joining is None:
-            assert self._loss is not None
-            self._joining = _nodes_that_join(self._loss.grad_fn)
-        return node in self._joining
-
-
-# ---------------------------------------------------------------- where gradients meet
-
-# Where several gradients arrive at one place, the engine adds the later ones to the first
-# in place if it is its only owner. It never does so while a dispatch mode looks on, because
-# a mode could keep what it sees. The recorder keeps nothing, so it undoes that difference.
-
-
-def _nodes_that_join(root: Any) -> set[Any]:
-    """The nodes with an output that arrives where another node's arrives as well."""
-    arrivals: Counter[tuple[Any, int]] = Counter()
-    nodes, waiting = {root}, [root]
-    while waiting:
-        for edge in waiting.pop().next_functions:
-            if edge[0] is None:
-                continue
-            arrivals[edge] += 1
-            if edge[0] not in nodes:
-                nodes.add(edge[0])
-                waiting.append(edge[0])
-    return {node for node in nodes if any(arrivals[edge] > 1 for edge in node.next_functions)}
-
-
-def _is_sole_owner(gradient: Tensor) -> bool:
-    """Whether the engine, about to add to that gradient, is the only one that holds it."""
-    return _reference_counts(gradient) == _counts_of_sole_owner() and _is_dense(gradient)
-
-
-def _is_dense(tensor: Tensor) -> bool:
-    """Whether the elements lie side by side in some order of the dimensions."""
-    expected = 1
-    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
-        if size > 1:
-            if stride != expected:
-                return False
-            expected *= size
-    return True
-
-
-def _reference_counts(tensor: Tensor) -> tuple[int, int]:
-    """How many hold the tensor, and how many its storage, as seen from a dispatch mode."""
-    storage = tensor.untyped_storage()
-    return tensor._use_count(), torch._C._storage_Use_Count(storage._cdata)
-
-
-@cache
-def _counts_of_sole_owner() -> tuple[int, int]:
-    """The counts where nobody but the engine holds a gradient, read from such a case."""
-    seen = []
-
-    class Reader(TorchDispatchMode):  # type: ignore[no-untyped-call]
-        def __torch_dispatch__(
-            self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            if func is _ADD and torch._C._current_autograd_node() is not None:
-                seen.append(_reference_counts(args[0]))
-            return func(*args, **(kwargs or {}))
-
-    value = torch.empty(1, device="meta", requires_grad=True)
-    loss = (value.relu() + value.sigmoid()).sum()
-    with Reader():  # type: ignore[no-untyped-call]
-        loss.backward()  # type: ignore[no-untyped-call]
-    (counts,) = seen
-    return counts
-
 
 # ---------------------------------------------------------------- small matters
 
 
-def _choices(*, on_cuda: bool, autocast: bool) -> AbstractContextManager[Counter[str]]:
+def _choices(
+    *, on_cuda: bool, autocast: bool, backward: bool = False
+) -> AbstractContextManager[Counter[str]]:
     """The device's choices; yields the calls of operators that it makes otherwise."""
-    return as_on_cuda(autocast=autocast) if on_cuda else nullcontext(Counter[str]())
+    if not on_cuda:
+        return nullcontext(Counter[str]())
+    return as_on_cuda(autocast=autocast, backward=backward)
 
 
 def _are_saved_tensors_hooked() -> bool:
