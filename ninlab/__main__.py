@@ -25,6 +25,7 @@ COMMANDS = {
 """Module of each command; the function there is called like the command."""
 
 BAD_INPUT = 2
+PYDANTICS_WORDS = "Value error, "  # with which typer's own sentence may begin
 
 
 def command_line(first_argument: str | None) -> typer.Typer:
@@ -68,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise
-        message = format_message()
+        message = format_message().replace(PYDANTICS_WORDS, "")
         is_help = message.lstrip().startswith("Usage:")
         print(message if is_help else f"error: {' '.join(message.split())}", file=sys.stderr)
         return BAD_INPUT

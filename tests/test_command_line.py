@@ -73,6 +73,7 @@ def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(arguments):
     assert run.stdout == ""
     assert len(run.stderr.splitlines()) == 1
     assert arguments[-1] in run.stderr
+    assert "Value error" not in run.stderr  # words of what checks the values, not of the reader's
 
 
 def test_listing_networks_does_not_import_torch():
