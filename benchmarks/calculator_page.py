@@ -23,7 +23,13 @@ from playwright.sync_api import CDPSession, sync_playwright
 
 from ninlab.calculator import Calculator
 
-PAIRS = (("lenet", ""), ("nin", "alexnet"), ("googlenet", "vgg19"), ("googlenet", "googlenet"))
+PAIRS = (
+    ("lenet", ""),
+    ("own", "own"),
+    ("nin", "alexnet"),
+    ("googlenet", "vgg19"),
+    ("googlenet", "googlenet"),
+)
 CHANGE = """
 async ([first, second, changes]) => {
     const root = document.querySelector(".ninlab-calculator").shadowRoot;
