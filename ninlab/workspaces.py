@@ -97,6 +97,11 @@ class CublasRule:
     kept: one cuBLAS workspace for each thread that calls (forward and backward run in
     two threads), and one of cuBLASLt beside it, both never freed. Otherwise each call
     allocates its own and frees it.
+
+    Kept blocks belong to every step but the first, from its beginning: a prediction of
+    VGG-16 peaks in a convolution, and on an H100 holds 33 MiB there for linear layers that
+    come later, because the prediction before has run them. A network of convolutions alone,
+    such as NiN, never asks ATen for a product and holds none.
     """
 
     kept: bool

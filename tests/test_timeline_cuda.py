@@ -8,7 +8,7 @@ kept for backward.
 
 from contextlib import contextmanager
 from functools import partial
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import pytest
 import torch
@@ -215,6 +215,23 @@ def test_a_workspace_that_a_library_keeps_is_there_from_the_start():
     assert {e.phase for e in kept} == {Phase.SETUP}
     assert all(e.allocates for e in kept)
     assert sorted(e.operator for e in kept) == ["cublas.autograd", "cublas.main", "cublaslt.main"]
+
+
+@pytest.mark.parametrize(("name", "kept_bytes"), [("vgg16", 33 * 2**20), ("nin", 0)])
+def test_a_warm_prediction_holds_what_cublas_keeps_even_where_it_peaks_before_a_product(
+    name, kept_bytes
+):
+    """One workspace of 32 MiB and one of 1 MiB, where there is a linear layer at all."""
+    cost = profile(name, None, 128, precision="tf32", device="h100", torch_version="2.11")
+    events = cost.inference_events
+    kept = {e.block: e.constant_bytes for e in events if e.operator.startswith("cublas")}
+    assert sum(kept.values()) == kept_bytes
+    live = accumulate(
+        e.constant_bytes if e.allocates else -e.constant_bytes
+        for e in events
+        if e.block not in kept
+    )
+    assert cost.inference.requested_peak_bytes == max(live) + kept_bytes
 
 
 def test_a_call_that_no_table_knows_leaves_the_peaks_open():
