@@ -1,19 +1,35 @@
-"""The numbers of README.md are the code's."""
+"""The numbers of README.md, of its table and of its figure are the code's."""
 
 import re
-from pathlib import Path
+import tomllib
+from xml.etree import ElementTree
 
 import pytest
 
-from ninlab import formulas
+from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS
 from ninlab.architectures import architecture
+from ninlab.experiments import answer
 from ninlab.liveness import peak_bytes, timeline
-from ninlab.units import format_bytes
+from ninlab.units import format_bytes, format_shape
+from tests.book import ROOT
+from tools import readme_figure
 
-ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BATCH_SIZE = 128
+NOT_PROSE = r"```.*?```|`[^`]*`|<[^>]*>|^\|[^\n]*$"
+PROSE = " ".join(re.sub(NOT_PROSE, "", README, flags=re.DOTALL | re.MULTILINE).split())
+ALTERNATIVE = re.findall(r'alt="([^"]*)"', README)[0]
+BATCH_SIZE = readme_figure.BATCH_SIZE
+NETWORKS = {
+    name: formulas.at_input(architecture(name), readme_figure.INPUT_SHAPE)
+    for name in readme_figure.NETWORKS
+}
+PARAMETERS = {name: formulas.parameters(network) for name, network in NETWORKS.items()}
+MACS = {name: formulas.macs(network) for name, network in NETWORKS.items()}
+PEAKS = {name: peak_bytes(timeline(network), BATCH_SIZE) for name, network in NETWORKS.items()}
+
+
+# ---------------------------------------------------------------- table
 
 
 def cost_rows() -> dict[str, list[str]]:
@@ -21,22 +37,88 @@ def cost_rows() -> dict[str, list[str]]:
     return {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
 
 
-@pytest.mark.parametrize("name", ["nin", "alexnet", "vgg11"])
+def test_the_table_has_a_row_for_each_network_of_the_figure():
+    assert set(cost_rows()) == set(NETWORKS)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_table_says_what_the_counters_say(name):
-    network = architecture(name)
+    network = NETWORKS[name]
     assert cost_rows()[name] == [
-        f"{formulas.parameters(network):,}",
-        f"{formulas.macs(network):,}",
+        f"{PARAMETERS[name]:,}",
+        f"{MACS[name]:,}",
         format_bytes(formulas.saved_bytes(network, BATCH_SIZE)),
-        format_bytes(peak_bytes(timeline(network), BATCH_SIZE)),
+        format_bytes(PEAKS[name]),
         format_bytes(peak_bytes(timeline(network, training=False), BATCH_SIZE)),
     ]
 
 
-def test_nin_has_a_23rd_of_alexnets_parameters_and_needs_more_memory_to_train():
-    nin, alexnet = architecture("nin"), architecture("alexnet")
-    assert round(formulas.parameters(alexnet) / formulas.parameters(nin)) == 23
-    assert peak_bytes(timeline(nin), BATCH_SIZE) > peak_bytes(timeline(alexnet), BATCH_SIZE)
+# ---------------------------------------------------------------- prose
+
+
+def range_of_endings(name: str) -> str:
+    """Between which accuracies the five compact runs of one variant ended."""
+    runs = [run for run in records.current(records.load()) if run.device.slug == "cpu"]
+    ends = [run.last.test_accuracy for run in answer("collapse", runs).runs[name]]
+    assert len(ends) == 5
+    return f"between {100 * min(ends):.0f} % and {100 * max(ends):.0f} %"
+
+
+def classes_block_shapes() -> str:
+    """What goes into the last block of NiN's convolutions and what comes out of it."""
+    placed = [at for at in formulas.placed_layers(NETWORKS["nin"]) if at.name.startswith("classes")]
+    ends = placed[0].input_shape, placed[-1].output_shape
+    return " to ".join(map(format_shape, ends))
+
+
+def supported_pythons() -> str:
+    """The versions of Python as the project's requirement has them, the last one included."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    oldest, beyond = re.findall(r"3\.(\d+)", project["requires-python"])
+    return f"3.{oldest} to 3.{int(beyond) - 1}"
+
+
+def phrases_with_numbers() -> list[str]:
+    """What the prose may say that has a number in it, made by the code."""
+    return [
+        f"Images of {format_shape(readme_figure.INPUT_SHAPE)}",
+        f"in float32 with {BATCH_SIZE} of them",
+        "1x1 convolutions",
+        f"shrunk to {format_shape(architecture('nin_28').input_shape[1:])} images",
+        f"end anywhere {range_of_endings('nin_28_textbook')} accuracy",
+        f"those of a repaired one {range_of_endings('nin_28')}",
+        NETWORKS["vgg11"].title,
+        f"{classes_block_shapes()} in one step",
+        f"NiN has a {PARAMETERS['alexnet'] / PARAMETERS['nin']:.0f}rd of AlexNet's parameters",
+        f"needs {100 * (PEAKS['nin'] / PEAKS['alexnet'] - 1):.0f} % more memory to train",
+        f"needs {PEAKS['googlenet'] / PEAKS['alexnet']:.1f} times the memory",
+        f"Python {supported_pythons()}",
+        "CC BY 4.0",
+    ]
+
+
+def test_every_number_of_the_prose_stands_in_a_phrase_that_the_code_makes():
+    rest = PROSE
+    for phrase in phrases_with_numbers():
+        assert phrase in PROSE
+        rest = rest.replace(phrase, "")
+    assert re.findall(r".{0,40}\d.{0,40}", rest) == []
+
+
+def test_fewest_parameters_and_least_work_are_not_least_memory():
+    assert min(PARAMETERS, key=PARAMETERS.get) == min(MACS, key=MACS.get) == "nin"
+    assert min(PEAKS, key=PEAKS.get) == "alexnet"
+    assert "Fewest parameters and least work are not least memory" in PROSE
+
+
+def test_googlenet_has_an_eighth_of_alexnets_parameters():
+    assert round(PARAMETERS["alexnet"] / PARAMETERS["googlenet"]) == 8
+    assert "GoogLeNet has an eighth of them" in PROSE
+
+
+def test_the_license_is_the_one_that_is_named():
+    license_text = " ".join((ROOT / "LICENSE").read_text(encoding="utf-8").split())
+    assert "Creative Commons Attribution 4.0 International" in license_text
 
 
 def test_every_command_and_target_that_the_readme_names_exists():
@@ -44,5 +126,52 @@ def test_every_command_and_target_that_the_readme_names_exists():
     assert commands
     assert commands <= set(COMMANDS)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
-        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+    targets = re.findall(r"^make (\w+)|`make (\w+)`", README, flags=re.MULTILINE)
+    assert targets
+    for target in map("".join, targets):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE), target
+
+
+# ---------------------------------------------------------------- figure
+
+SVG = "{http://www.w3.org/2000/svg}"
+PIXELS = 0.01  # to which plotly.js rounds the corners of a bar
+each_theme = pytest.mark.parametrize("theme", readme_figure.FILES)
+
+
+@each_theme
+def test_the_texts_of_the_committed_figure_are_those_that_the_code_gives_now(theme):
+    drawing = ElementTree.parse(readme_figure.FILES[theme])
+    figure = readme_figure.costs()
+    drawn = ["".join(text.itertext()).strip() for text in drawing.iter(f"{SVG}text")]
+    expected = [
+        *(text for trace in figure.data for text in trace.text),
+        *(name.strip() for name in figure.layout.yaxis.ticktext),
+        *(title.text for title in figure.layout.annotations),
+    ]
+    assert sorted(drawn) == sorted(expected)
+
+
+@each_theme
+def test_the_bars_of_the_committed_figure_are_as_long_as_the_code_has_them_now(theme):
+    drawing = ElementTree.parse(readme_figure.FILES[theme])
+    bars = [group for group in drawing.iter(f"{SVG}g") if group.get("class") == "point"]
+    corners = [group.find(f"{SVG}path").get("d") for group in bars]
+    lengths = [float(re.findall(r"H([\d.]+)", path)[0]) for path in corners]
+    for trace in readme_figure.costs().data:
+        drawn, lengths = lengths[: len(trace.x)], lengths[len(trace.x) :]
+        scale = max(drawn) / max(trace.x)
+        assert drawn == pytest.approx([scale * value for value in trace.x], abs=PIXELS)
+    assert lengths == []
+
+
+@each_theme
+def test_the_readme_shows_the_figure_in_both_themes(theme):
+    assert f'"{readme_figure.FILES[theme].relative_to(ROOT).as_posix()}"' in README
+
+
+def test_who_cannot_see_the_figure_is_told_what_it_shows():
+    for network in NETWORKS.values():
+        assert network.title in ALTERNATIVE
+    assert "NiN has the fewest parameters and MACs" in ALTERNATIVE
+    assert "more memory to train than AlexNet" in ALTERNATIVE
