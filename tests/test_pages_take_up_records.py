@@ -69,7 +69,7 @@ EXERCISES = (
     "09_bottleneck",
     "10_nin_family",
 )
-TRAINING = ("03_training", "04_why_nin_collapses", *EXERCISES)
+TRAINING = ("index", "03_training", "04_why_nin_collapses", *EXERCISES)
 
 
 # ---------------------------------------------------------------- what a GPU might leave
@@ -229,7 +229,8 @@ def shown_by(chapter: str) -> dict[str, Any]:
 
 
 def _results(chapter: str, left_out: Collection[str]) -> Iterator[tuple[str, Any]]:
-    cells = book.read(book.ROOT / "chapters" / f"{chapter}.ipynb").cells
+    page = chapter if chapter == "index" else f"chapters/{chapter}"
+    cells = book.read(book.source(page)).cells
     assert set(left_out) <= {cell.id for cell in cells}
     names: dict[str, Any] = {"__name__": "__main__"}
     unknown: set[str] = set()  # what the cells that are left out would have named
