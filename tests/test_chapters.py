@@ -18,7 +18,15 @@ from pathlib import Path
 import pytest
 
 from tests import book
-from tests.test_book_sources import EXERCISE, SOLUTION, captions, code_cells, markdown, prose
+from tests.test_book_sources import (
+    CITATION,
+    EXERCISE,
+    SOLUTION,
+    captions,
+    code_cells,
+    markdown,
+    prose,
+)
 
 SECTIONS = [
     "Question",
@@ -33,6 +41,23 @@ FEWEST_WORDS, MOST_WORDS = 900, 2200
 LONGEST_PLOT = 5  # lines; what is longer belongs into ninlab.figures
 LARGEST_FREE_NUMBER = 12
 FREE_NUMBERS = {*range(LARGEST_FREE_NUMBER + 1), *range(1950, 2050)}  # small ones and years
+
+CREDITS = {
+    "NiN": {"Lin2013"},
+    "[Tt]extbook": {"Zhang2023"},
+    "AlexNet": {"Krizhevsky2012", "Krizhevsky2014"},
+    "VGG": {"Simonyan2014"},
+    "GoogLeNet": {"Szegedy2014"},
+    "ResNet": {"He2016"},
+    "MobileNet": {"Howard2017"},
+    "Kaiming": {"He2015"},
+    "Xavier": {"Glorot2010"},
+    "[Bb]atch normalization": {"Ioffe2015"},
+    "Adam": {"Kingma2014"},
+    "Fashion-MNIST": {"Xiao2017"},
+    "confidence of [0-9.]+%": {"Welch1947"},
+}
+"""Who is to be cited where a name stands; where there are two papers, either will do."""
 
 BRITISH = re.compile(
     r"\w*(?:colour|behaviour|favour|neighbour|isation|labelled|modelled)\w*|grey|centre"
@@ -268,7 +293,17 @@ def test_assertions_are_not_shown(path: Path) -> None:
             assert "remove-cell" in book.tags(cell), cell.source
 
 
-# ---------------------------------------------------------------- language
+# ---------------------------------------------------------------- literature and language
+
+
+@numbered
+def test_a_work_is_cited_in_every_chapter_that_names_it(path: Path) -> None:
+    text = re.sub(r"`[^`]*`|\]\([^)]*\)", " ", prose(path))
+    cited = {key.strip() for keys in CITATION.findall(prose(path)) for key in keys.split(",")}
+    uncredited = [
+        name for name, keys in CREDITS.items() if re.search(rf"\b{name}", text) and not keys & cited
+    ]
+    assert uncredited == []
 
 
 @every
