@@ -122,7 +122,7 @@ def places(maps):
 
 
 OPERATIONS = {
-    "choose by a list": lambda x: x[:, [2, 0, 1, 3, 5, 4, 6, 7]],
+    "index": lambda x: x[:, torch.arange(8, device=x.device).flip(0)],
     "index_select": lambda x: x.index_select(1, torch.arange(8, device=x.device)),
     "gather": lambda x: x.gather(1, places(x)),
     "scatter_add": lambda x: torch.zeros_like(x).scatter_add(1, places(x), x),
@@ -131,7 +131,6 @@ OPERATIONS = {
     "max": lambda x: x.max(1)[0],
     "median": lambda x: x.median(1)[0],
     "cummax": lambda x: x.cummax(1)[0],
-    "amax": lambda x: x.amax(1),
     "maximum": lambda x: torch.maximum(x, x.tanh()),
     "norm": lambda x: F.normalize(x, dim=1),
     "masked_fill": lambda x: x.masked_fill(x > 0, 0.0),
@@ -298,7 +297,12 @@ class Labels(nn.Module):
     ("module", "batch_size", "precision", "says"),
     [
         (Written(), 2, "fp32", "cannot take a training step .* modified by an inplace operation"),
-        (Embedding(), 1, "fp32", "reads indices, and images are float32"),
+        pytest.param(
+            *(Embedding(), 1, "fp32", "reads indices, and images are float32"),
+            marks=pytest.mark.skipif(
+                torch.__version__ < (2, 15), reason="this torch embeds whatever is on meta"
+            ),
+        ),
         (Chosen(), 1, "fp32", "because what it does depends on values"),
         (Labels(), 1, "fp32", "without class scores"),
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 1, "fp32", "a batch of 2 works$"),
