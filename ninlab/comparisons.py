@@ -109,11 +109,22 @@ def effects(
 ) -> dict[str, dict[str, str]]:
     """How each group ended, and what that shows against the first of them: a table's rows.
 
-    By label: the mean accuracy; the number of runs, and of those that failed; the difference
-    from the first group in points, with its interval; what the interval shows. A group of one
-    run has a difference and no interval. Empty without groups.
+    By label: the difference from the first group in points, with its interval; whether that
+    shows a gain, a loss or nothing; the mean accuracy; the number of runs, and of those that
+    failed. A group of one run has a difference and no interval. Empty without groups.
     """
-    return {label: _effect(label, groups, confidence) for label in groups}
+    rows = {}
+    for label, group in groups.items():
+        ended = summary(group)
+        failed = f", {ended.failed} failed" if ended.failed else ""
+        points, verdict = _against_first(group, groups, confidence)
+        rows[label] = {
+            "points": points,
+            "shown": "nothing" if verdict in _VERDICTS[2:] else verdict,
+            "mean": f"{ended.mean:.1%}",
+            "runs": f"{ended.runs}{failed}",
+        }
+    return rows
 
 
 def in_words(groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONFIDENCE) -> str:
@@ -121,39 +132,36 @@ def in_words(groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONF
 
     It says that nothing is recorded where there are not two groups.
     """
-    first, *others = rows = effects(groups, confidence) or {"": {}}
-    if not others:
+    if len(groups) < 2:
         return "No run of it is recorded yet."
+    first, *others = groups
     devices = sorted({run.device.name for group in groups.values() for run in group})
+    found = {label: _against_first(groups[label], groups, confidence) for label in others}
     answers = []
     for verdict in _VERDICTS:
-        labels = [label for label in others if rows[label]["shown"] == verdict]
-        if labels:
-            named = (_with_points(label, rows[label]["points"]) for label in labels)
+        named = []
+        for label, (points, shown) in found.items():
+            mean, space, interval = points.partition(" ")
+            if shown == verdict:
+                named.append(f"{label}, {mean} points{space}{interval}")
+        if named:
             answers.append(f"{verdict} for {' and for '.join(named)}")
     return f"Against {first}, the runs on {' and '.join(devices)} show {'; '.join(answers)}."
 
 
-def _with_points(label: str, points: str) -> str:
-    mean, space, interval = points.partition(" ")
-    return f"{label}, {mean} points{space}{interval}"
-
-
-def _effect(
-    label: str, groups: Mapping[str, Sequence[RunRecord]], confidence: float
-) -> dict[str, str]:
-    first, group = next(iter(groups.values())), groups[label]
-    ended = summary(group)
-    failed = f", {ended.failed} failed" if ended.failed else ""
-    row = {"mean": f"{ended.mean:.1%}", "runs": f"{ended.runs}{failed}", "points": "", "shown": ""}
+def _against_first(
+    group: Sequence[RunRecord], groups: Mapping[str, Sequence[RunRecord]], confidence: float
+) -> tuple[str, str]:
+    """The difference from the first group in points, and what it shows; nothing of itself."""
+    first = next(iter(groups.values()))
     if group is first:
-        return row
+        return "", ""
     if min(len(group), len(first)) < 2:
-        points, shown = f"{100 * (ended.mean - summary(first).mean):+.1f}", _ONE_RUN
+        points, verdict = f"{100 * (summary(group).mean - summary(first).mean):+.1f}", _ONE_RUN
     else:
         apart = difference(group, first, confidence)
-        points, shown = str(apart), apart.verdict
-    return row | {"points": points.replace("-", "\N{MINUS SIGN}"), "shown": shown}
+        points, verdict = str(apart), apart.verdict
+    return points.replace("-", "\N{MINUS SIGN}"), verdict
 
 
 def sampling_error(accuracy: float, images: int) -> float:

@@ -103,8 +103,8 @@ def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
     apart = difference(group(ours), group(theirs))
     row = effects({"first": group(theirs), "second": group(ours)})["second"]
     assert row["points"].replace("−", "-") == str(apart)
-    assert row["shown"] == apart.verdict
-    assert (row["shown"] == "no difference") == (apart.low <= 0 <= apart.high)
+    assert row["shown"] == {"no difference": "nothing"}.get(apart.verdict, apart.verdict)
+    assert (row["shown"] == "nothing") == (apart.low <= 0 <= apart.high)
 
 
 def test_a_single_run_has_a_difference_and_no_interval():
@@ -112,6 +112,7 @@ def test_a_single_run_has_a_difference_and_no_interval():
     rows = effects(groups)
     assert rows["first"]["points"] == rows["first"]["shown"] == ""
     assert [rows[label]["points"] for label in ("second", "third")] == ["+4.0", "−71.0"]
+    assert rows["second"]["shown"] == rows["third"]["shown"] == "nothing"
     assert "nothing, for want of a second run, for second, +4.0 points and for third" in in_words(
         groups
     )
