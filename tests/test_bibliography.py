@@ -1,6 +1,7 @@
-"""The bibliography: each work can be found, each is cited, and what is named is cited.
+"""The bibliography: each work can be found, and each is cited.
 
-That a citation has its entry, and an entry an identifier, is held in test_book_sources.py.
+That a citation has its entry, and an entry an identifier, is held in test_book_sources.py; that
+what a chapter names is cited there, in test_chapters.py.
 """
 
 from __future__ import annotations
@@ -24,28 +25,7 @@ FORMS = {
 PLACE = {"article": "journal", "book": "publisher", "inproceedings": "booktitle"}
 """The field that says where a work of that type appeared."""
 
-NAMED = {
-    r"AlexNet": "Krizhevsky2012",
-    r"VGG": "Simonyan2014",
-    r"GoogLeNet": "Szegedy2014",
-    r"ResNet": "He2016",
-    r"MobileNet": "Howard2017",
-    r"\bLeNet": "LeCun1998",
-    r"the textbook": "Zhang2023",
-    r"Fashion-MNIST": "Xiao2017",
-    r"Xavier": "Glorot2010",
-    r"Kaiming": "He2015",
-    r"batch normalization": "Ioffe2015",
-    r"Adam\b": "Kingma2014",
-    r"Caffe\b": "Jia2014",
-    r"fvcore": "fvcore",
-    r"roofline": "Williams2009",
-    r"Welch": "Welch1947",
-}
-"""What a page cannot name without saying whose it is."""
-
 every_entry = pytest.mark.parametrize("key", ENTRIES)
-every_page = pytest.mark.parametrize("path", pages(), ids=lambda path: path.stem)
 
 
 def cited(path: Path) -> set[str]:
@@ -89,10 +69,3 @@ def test_the_works_that_the_code_names_are_in_the_bibliography() -> None:
     key = re.compile(r"\b[A-Z][a-z]+(?:19|20)\d\d\b")
     for path in sorted((book.ROOT / "ninlab").rglob("*.py")):
         assert set(key.findall(path.read_text())) <= set(ENTRIES), path.name
-
-
-@every_page
-def test_a_page_that_names_a_work_cites_it(path: Path) -> None:
-    text = re.sub(r"```.*?```|`[^`]*`", "", prose(path), flags=re.S)
-    named = {key for name, key in NAMED.items() if re.search(name, text)}
-    assert named <= cited(path)
