@@ -502,6 +502,15 @@ def test_the_stack_of_categories_reaches_the_peak_of_the_step(name, batch_size):
     assert {trace.line.color for trace in stack} <= set(figures.CATEGORY_COLORS.values())
 
 
+def test_a_narrow_column_names_fewer_phases_and_still_the_peak():
+    figure = ONE_OF_EACH["memory_timeline"]()
+    wide = [note.text for note in figure.layout.annotations]
+    narrow = [note["text"] for note in figure.layout.meta["narrow"]["annotations"]]
+    assert set(narrow) < set(wide)
+    assert {"forward", "backward"} < set(narrow)
+    assert sum(text.startswith("peak") for text in narrow) == 1
+
+
 def test_every_category_of_memory_has_a_color():
     assert set(figures.CATEGORY_COLORS) == set(Category)
 

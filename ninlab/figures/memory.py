@@ -14,12 +14,13 @@ import plotly.graph_objects as go
 
 from ninlab.figures.colors import CATEGORY_COLORS, NEUTRAL, color_of, faded
 from ninlab.figures.labels import DASHED, End, label_ends
-from ninlab.figures.layout import finish
+from ninlab.figures.layout import add_narrow, finish
 from ninlab.figures.words import title_of
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.units import format_bytes
 
 _MIB = 2**20
+_LETTER, _LETTER_ON_A_PHONE = 0.012, 0.022  # of the width
 _TICK_SPACE = 0.045  # of the width, from one slanted label to the next
 
 
@@ -154,18 +155,25 @@ def _layer_ticks(events: Sequence[MemoryEvent]) -> tuple[list[float], list[str]]
 
 
 def _mark_phases(figure: go.Figure, phases: Sequence[Phase], offset: int = 0) -> None:
-    """Draw a line where a phase begins, and name the phases that are wide enough to be read.
+    """Draw a line where a phase begins, and name the phases that are as wide as their name.
 
     offset is where the first of them begins.
     """
     starts = [i for i, phase in enumerate(phases) if not i or phase != phases[i - 1]]
+    narrow = list(figure.layout.annotations)
     for start, end in zip(starts, [*starts[1:], len(phases)], strict=True):
         figure.add_vline(x=start + offset, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
-        if end - start > 0.08 * len(phases):
-            figure.add_annotation(
-                x=(start + end) / 2 + offset, y=1, yref="paper", yanchor="bottom",
-                text=str(phases[start]).replace("_", " "), showarrow=False,
-            )  # fmt: skip
+        text = str(phases[start]).replace("_", " ")
+        letter = (end - start) / len(text) / len(phases)  # of the width, for each of its letters
+        if letter < _LETTER:
+            continue
+        figure.add_annotation(
+            x=(start + end) / 2 + offset, y=1, yref="paper", yanchor="bottom", text=text,
+            showarrow=False,
+        )  # fmt: skip
+        if letter >= _LETTER_ON_A_PHONE:
+            narrow.append(figure.layout.annotations[-1])
+    add_narrow(figure, annotations=[note.to_plotly_json() for note in narrow])
 
 
 def memory_by_batch(
