@@ -1,0 +1,65 @@
+"""What did a device really do: peak bytes and seconds of one step?
+
+The step is the one that the calculator predicts: a warm one in the textbook's order
+(zero_grad, forward, cross-entropy, backward, step), or one forward pass without
+gradients. On a GPU the caching allocator is asked for its peaks, and a trace of it
+tells tensors from scratch; on the CPU torch's profiler lists every allocation. Cases
+run in a fresh process for each allocator setting, because the allocator reads its
+setting once.
+
+On a GPU, "without scratch" leaves out each block that no tensor owns: cuDNN and
+cuBLAS take theirs from the allocator directly. On the CPU it leaves out each block
+that lives and dies inside one ATen call, which is oneDNN's and has no counterpart in a
+count of tensors.
+
+`cases` says what can be measured, `steps` takes and times a step, `cpu` and `gpu` read what
+it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
+what came out.
+
+Imports from ninlab: environment, errors, networks, records and units.
+
+Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
+assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
+for the whole device, other processes included. CPU totals change with the number of
+threads; without scratch they do not, and hold Adam's step counters, 4 bytes a
+parameter tensor, which a training step on a GPU keeps on the host.
+"""
+
+from __future__ import annotations
+
+from ninlab.measurement.cases import (
+    MODES,
+    PRECISIONS,
+    Allocator,
+    Case,
+    Measured,
+    Outcome,
+    measured_from_json,
+)
+from ninlab.measurement.gpu import GpuEvent, cudnn_device_properties, tensor_peak
+from ninlab.measurement.memory_records import KIND, MemoryRecord, load_records, record_id
+from ninlab.measurement.processes import DEFAULT_TIMED_STEPS, measure, measure_in_process
+from ninlab.measurement.steps import WARM_STEPS, Step, probe_rate
+
+__all__ = [
+    "DEFAULT_TIMED_STEPS",
+    "KIND",
+    "MODES",
+    "PRECISIONS",
+    "WARM_STEPS",
+    "Allocator",
+    "Case",
+    "GpuEvent",
+    "Measured",
+    "MemoryRecord",
+    "Outcome",
+    "Step",
+    "cudnn_device_properties",
+    "load_records",
+    "measure",
+    "measure_in_process",
+    "measured_from_json",
+    "probe_rate",
+    "record_id",
+    "tensor_peak",
+]

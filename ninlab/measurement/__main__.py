@@ -1,0 +1,5 @@
+"""The process that `processes.measure_in_process` starts."""
+
+from ninlab.measurement.processes import serve
+
+serve()

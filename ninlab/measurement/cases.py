@@ -1,0 +1,97 @@
+"""What can be measured, and what comes out?
+
+Imports from ninlab: errors and units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from ninlab.errors import NinlabError, RecordError, UnknownNameError
+from ninlab.units import Shape
+
+PRECISIONS = ("fp32", "tf32", "bf16")
+MODES = ("inference", "sgd", "momentum", "adam")
+"""What is measured: one forward pass, or a training step with that optimizer."""
+
+
+class Allocator(StrEnum):
+    """How the device's memory is handed out. The first two are settings of the CUDA allocator."""
+
+    DEFAULT = "default"
+    EXPANDABLE_SEGMENTS = "expandable_segments"
+    CPU = "cpu"
+
+
+class Outcome(StrEnum):
+    """How a case ended."""
+
+    FINISHED = "finished"
+    OUT_OF_MEMORY = "out_of_memory"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure. Raises NinlabError for a value that cannot be measured."""
+
+    network: str
+    input_shape: Shape
+    batch_size: int
+    precision: str = "fp32"
+    mode: str = "sgd"
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise UnknownNameError("precision", self.precision, PRECISIONS)
+        if self.mode not in MODES:
+            raise UnknownNameError("mode", self.mode, MODES)
+        if self.batch_size < 1:
+            raise NinlabError(f"the batch size must be at least 1, not {self.batch_size}")
+
+    @property
+    def slug(self) -> str:
+        """The case as part of a file name: ``nin-b128-tf32-sgd``."""
+        return f"{self.network}-b{self.batch_size}-{self.precision}-{self.mode}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one case took. Bytes are of the whole batch; None is what a device does not tell.
+
+    requested_peak_bytes counts what was asked for, scratch included, and
+    tensor_peak_bytes the same without scratch; allocated and reserved are the CUDA
+    caching allocator's. overhead_bytes is device memory in use outside the allocator.
+    step_seconds holds the three quartiles over timed_steps steps.
+    """
+
+    outcome: Outcome
+    requested_peak_bytes: int | None = None
+    tensor_peak_bytes: int | None = None
+    allocated_peak_bytes: int | None = None
+    reserved_peak_bytes: int | None = None
+    overhead_bytes: int | None = None
+    step_seconds: tuple[float, float, float] | None = None
+    timed_steps: int = 0
+
+    @property
+    def median_seconds(self) -> float | None:
+        """The middle quartile of the step's duration."""
+        return None if self.step_seconds is None else self.step_seconds[1]
+
+
+def measured_from_json(content: Mapping[str, Any]) -> Measured:
+    """The result that a JSON object holds. Raises RecordError when it does not fit."""
+    try:
+        seconds = content["step_seconds"]
+        return Measured(
+            **dict(content)
+            | {
+                "outcome": Outcome(content["outcome"]),
+                "step_seconds": None if seconds is None else tuple(seconds),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise RecordError(f"no measured case: {error!r}") from error
