@@ -2,14 +2,17 @@
 
 import gzip
 import json
+import multiprocessing
 import os
+import resource
 import signal
-import subprocess
 import sys
-import textwrap
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
+import torch
 
 from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
@@ -57,23 +60,29 @@ def recorded(folder: Path) -> list[str]:
     return [run.id for run in records.load(folder)]
 
 
-def start(program: str, folder: Path) -> subprocess.Popen[str]:
-    """A Python of its own that runs the program with PLAN and a site on folder at hand."""
-    preamble = """
-        import os, signal, sys
-        from pathlib import Path
-        from ninlab import experiments, recording, records
-        from tests.test_recording import PLAN, site
-        here = site(Path(sys.argv[1]))
-    """
-    return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(preamble) + textwrap.dedent(program), str(folder)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parent.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload([__name__])
+"""Forks processes that have torch loaded already: one import of it for all of them."""
+
+
+def start(program: Callable[[Path], object], folder: Path) -> BaseProcess:
+    """A process of its own that runs the program on folder; what it prints goes to files there."""
+    process = SERVER.Process(target=run_alone, args=(program, folder))
+    process.start()
+    return process
+
+
+def run_alone(program: Callable[[Path], object], folder: Path) -> None:
+    for stream, descriptor in (("stdout", 1), ("stderr", 2)):
+        with printed(folder, stream, os.getpid()).open("w") as file:
+            os.dup2(file.fileno(), descriptor)
+    torch.set_num_threads(1)
+    program(folder)
+
+
+def printed(folder: Path, stream: str, pid: int | None) -> Path:
+    """Where the process of that id prints, beside the records."""
+    return folder.parent / f"{stream}-{pid}"
 
 
 @pytest.fixture(scope="module")
@@ -153,74 +162,97 @@ def resumed(folder: Path, finished: Path) -> None:
         assert mine.loss == theirs.loss
 
 
-def test_killed_in_mid_run_loses_that_run_only(tmp_path, finished):
-    program = """
-        class Killer:
-            runs = 0
-            def run_started(self, run, steps): self.runs += 1
-            def step_taken(self, step):
-                if self.runs == 3: os.kill(os.getpid(), signal.SIGKILL)
-            def run_ended(self, run, status): pass
-        recording.record(PLAN, here, watcher=Killer())
-    """
-    process = start(program, tmp_path)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert recorded(tmp_path) == sorted(IDS[:2])
-    assert records.claim_holders(tmp_path) == {}
-    resumed(tmp_path, finished)
+class Killer:
+    """Ends its own process at the first step of the third run."""
+
+    runs = 0
+
+    def run_started(self, run, steps):
+        self.runs += 1
+
+    def step_taken(self, step):
+        if self.runs == 3:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def run_ended(self, run, status):
+        pass
 
 
-def test_killed_in_mid_write_loses_that_run_only(tmp_path, finished):
-    program = """
-        link, calls = os.link, []
-        def dying(*arguments):
-            calls.append(arguments)
-            if len(calls) == 2: os.kill(os.getpid(), signal.SIGKILL)
-            link(*arguments)
-        os.link = dying
-        recording.record(PLAN, here)
-    """
-    process = start(program, tmp_path)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    assert recorded(tmp_path) == IDS[:1]
-    resumed(tmp_path, finished)
+def dies_in_mid_run(folder: Path) -> None:
+    recording.record(PLAN, site(folder), watcher=Killer())
 
 
-def test_a_disk_without_room_ends_the_recording_in_one_sentence(tmp_path, finished):
+def dies_in_mid_write(folder: Path) -> None:
+    """Is killed when the second record's temporary file is whole, before it has its name."""
+    link, calls = os.link, []
+
+    def dying(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        link(*arguments)
+
+    os.link = dying
+    recording.record(PLAN, site(folder))
+
+
+def has_no_room_for_weights(folder: Path) -> None:
     # 8000 bytes hold a record, but not the weights that belong to the second
-    program = """
-        import resource
-        from ninlab.__main__ import main
-        experiments.PLANS = {"tiny": PLAN}
-        resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-        sys.exit(main(["record", "--plan", "tiny", "--runs", sys.argv[1], "--allow-dirty"]))
-    """
-    process = start(program, tmp_path)
-    _, stderr = process.communicate()
-    assert process.returncode == 2
-    message = stderr.strip().splitlines()[-1]
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
+    experiments.PLANS = {"tiny": PLAN}
+    sys.exit(main(["record", "--plan", "tiny", "--runs", str(folder), "--allow-dirty"]))
+
+
+def tells_what_it_recorded(folder: Path) -> None:
+    tally = recording.record(PLAN, site(folder))
+    print(json.dumps(tally.ids(Status.RECORDED)), flush=True)
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """An empty folder for records, with room beside it."""
+    path = tmp_path / "runs"
+    path.mkdir()
+    return path
+
+
+def test_killed_in_mid_run_loses_that_run_only(folder, finished):
+    process = start(dies_in_mid_run, folder)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert recorded(folder) == sorted(IDS[:2])
+    assert records.claim_holders(folder) == {}
+    resumed(folder, finished)
+
+
+def test_killed_in_mid_write_loses_that_run_only(folder, finished):
+    process = start(dies_in_mid_write, folder)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert recorded(folder) == IDS[:1]
+    resumed(folder, finished)
+
+
+def test_a_disk_without_room_ends_the_recording_in_one_sentence(folder, finished):
+    process = start(has_no_room_for_weights, folder)
+    process.join()
+    assert process.exitcode == 2
+    message = printed(folder, "stderr", process.pid).read_text().strip().splitlines()[-1]
     assert message.startswith("error: ")
     assert "nin_28-seed0-cpu.safetensors could not be written" in message
-    assert files(tmp_path) == {f"{IDS[0]}.json"}
-    resumed(tmp_path, finished)
+    assert files(folder) == {f"{IDS[0]}.json"}
+    resumed(folder, finished)
 
 
-def test_two_recorders_at_once_make_every_run_once(tmp_path, finished):
-    program = """
-        import json
-        tally = recording.record(PLAN, here)
-        print(json.dumps(tally.ids(recording.Status.RECORDED)))
-    """
-    both = [start(program, tmp_path) for _ in range(2)]
+def test_two_recorders_at_once_make_every_run_once(folder, finished):
+    both = [start(tells_what_it_recorded, folder) for _ in range(2)]
     made = []
     for process in both:
-        stdout, stderr = process.communicate()
-        assert process.returncode == 0, stderr
-        made += json.loads(stdout)
+        process.join()
+        assert process.exitcode == 0, printed(folder, "stderr", process.pid).read_text()
+        made += json.loads(printed(folder, "stdout", process.pid).read_text())
     assert sorted(made) == sorted(IDS)  # no run twice
-    resumed(tmp_path, finished)
+    resumed(folder, finished)
 
 
 def test_two_workers_record_the_whole_plan(tmp_path, finished):
