@@ -28,8 +28,9 @@ def torch_counted_flops(
     module: nn.Module, input_shape: tuple[int, ...], batch_size: int = 1
 ) -> int:
     """What torch's own counter says of one forward pass, on the meta device."""
+    module = module.to("meta").eval()  # in training one value has no variance, and torch refuses it
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        module.to("meta")(torch.empty(batch_size, *input_shape, device="meta"))
+        module(torch.empty(batch_size, *input_shape, device="meta"))
     return counter.get_total_flops()
 
 
