@@ -197,7 +197,7 @@ class Scale:
     textbook_seeds: int
     repair_seeds: int
     own_rate_seeds: int
-    keep_weights: bool  # of the networks that chapters look into
+    keep_all_weights: bool  # that chapters look into; else those of the repaired network alone
     other_precision: Precision | None = None
 
     def recipe(self, learning_rate: float) -> Recipe:
@@ -224,7 +224,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
             for repair in ("zero_bias", "linear_last", "kaiming", "batch_norm", "gradual")
         ),
         scale.variant(scale.julia, rate=scale.textbook_rate),
-        scale.variant(fixed, keep_weights=scale.keep_weights),
+        scale.variant(fixed, keep_weights=True),
     )
     sweep = tuple(
         scale.variant(
@@ -255,7 +255,9 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
         name: str, question: str, chapter: str, *suffixes: str, keep: str = ""
     ) -> Experiment:
         variants = tuple(
-            scale.variant(f"{fixed}_{suffix}", keep_weights=scale.keep_weights and suffix == keep)
+            scale.variant(
+                f"{fixed}_{suffix}", keep_weights=scale.keep_all_weights and suffix == keep
+            )
             for suffix in suffixes
         )
         return Experiment(name, question, chapter, variants, (f"collapse/{fixed}",))
@@ -270,7 +272,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
                     textbook,
                     rate=scale.textbook_rate,
                     seeds=scale.textbook_seeds,
-                    keep_weights=scale.keep_weights,
+                    keep_weights=scale.keep_all_weights,
                 ),
                 *(replace(variant, seeds=scale.repair_seeds) for variant in repairs),
             ),
@@ -355,7 +357,7 @@ FULL_SCALE = Scale(
     textbook_seeds=5,
     repair_seeds=2,
     own_rate_seeds=1,
-    keep_weights=False,  # 8 MB a NiN; the chapters look into the compact ones, on a CPU
+    keep_all_weights=False,  # 8 MB a NiN would travel in every wheel
     other_precision=Precision.TF32,
 )
 COMPACT_SCALE = Scale(
@@ -374,7 +376,7 @@ COMPACT_SCALE = Scale(
     textbook_seeds=5,
     repair_seeds=5,
     own_rate_seeds=3,
-    keep_weights=True,
+    keep_all_weights=True,
 )
 
 PLANS: Mapping[str, Plan] = {
