@@ -9,7 +9,7 @@ DIST ?= dist
 NAME := network-in-network
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lint lab record zip clean distclean constraints
+.PHONY: help book test quick lint lab record zip clean distclean constraints
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -23,6 +23,10 @@ book: $(VENV)/.book ## build the book into _build/html; a warning is an error
 test: $(VENV)/.test book ## run all tests, the chapters and the built pages in a browser
 	@tools/system_packages.sh chromium
 	$(BIN)/python -m pytest --nbmake $(ARGS)
+
+quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, two minutes of one core
+	@tools/system_packages.sh dataset-fashion-mnist
+	$(BIN)/python -m pytest tests -m "not slow and not browser" $(ARGS)
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check .

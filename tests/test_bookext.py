@@ -11,6 +11,7 @@ from pathlib import Path
 
 import nbformat
 import plotly.graph_objects as go
+import pytest
 import yaml
 from docutils import nodes
 from hypothesis import given
@@ -119,12 +120,14 @@ def build(folder: Path, cell: str, url: str = "") -> tuple[str, str]:
     return run.stdout + run.stderr, (folder / "_build" / "html" / "index.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_an_address_no_button_points_anywhere(tmp_path: Path) -> None:
     _, page = build(tmp_path, "1 + 1")
     assert "github.com" not in page
     assert "colab.research" not in page
 
 
+@pytest.mark.slow
 def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
     tmp_path: Path,
 ) -> None:
@@ -136,6 +139,7 @@ def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
     assert '<link rel="canonical" href="https://owner.github.io/name/index.html"' in page
 
 
+@pytest.mark.slow
 def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(tmp_path: Path) -> None:
     log, _ = build(tmp_path, "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))")
     assert "WARNING: a Plotly figure has neither a caption nor a title" in log

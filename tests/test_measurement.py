@@ -81,6 +81,7 @@ def test_the_quartiles_of_the_step_are_in_order():
     assert measured.timed_steps == 5
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_measures_the_same_bytes_in_the_order_asked():
     cases = [Case("lenet", LENET, batch_size) for batch_size in (8, 2)]
     elsewhere = list(measure_in_process(cases, CPU, Allocator.CPU, timed_steps=2))
@@ -88,6 +89,7 @@ def test_a_process_of_its_own_measures_the_same_bytes_in_the_order_asked():
     assert [m.tensor_peak_bytes for m in elsewhere] == [m.tensor_peak_bytes for m in here]
 
 
+@pytest.mark.slow
 def test_a_measuring_process_that_dies_is_named_with_its_last_words():
     case = Case("no_such_network", LENET, 2)
     with pytest.raises(NinlabError, match=r"ended at .*no_such_network.*known: nin"):
@@ -219,6 +221,7 @@ def test_the_bound_of_a_case_is_given_where_the_device_is_described():
 # ---------------------------------------------------------------- the command
 
 
+@pytest.mark.slow
 def test_the_command_records_each_case_once(tmp_path, capsys):
     arguments = ["measure", "lenet", "--batch-size", "2", "--mode", "sgd", "--precision", "fp32"]
     arguments += ["--device", "cpu", "--timed-steps", "2", "--allow-dirty", "--runs", str(tmp_path)]

@@ -99,6 +99,7 @@ def test_the_wheel_holds_nothing_else(wheel: ZipFile) -> None:
     assert {top for top in tops if not top.endswith(".dist-info")} == {"ninlab"}
 
 
+@pytest.mark.slow
 def test_the_installed_package_answers_without_the_repository(
     wheel: ZipFile, tmp_path: Path
 ) -> None:

@@ -50,6 +50,8 @@ from ninlab.records import (
 )
 from tests import book
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = ("nin", "alexnet", "vgg11_quarter", "vgg11", "googlenet")
 GPU = Device("nvidia-h100-80gb-hbm3", "NVIDIA H100 80GB HBM3", 80 * 10**9)
 SECONDS = 0.5  # longer than any bound of the networks above

@@ -216,6 +216,7 @@ def folder(tmp_path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_killed_in_mid_run_loses_that_run_only(folder, finished):
     process = start(dies_in_mid_run, folder)
     process.join()
@@ -225,6 +226,7 @@ def test_killed_in_mid_run_loses_that_run_only(folder, finished):
     resumed(folder, finished)
 
 
+@pytest.mark.slow
 def test_killed_in_mid_write_loses_that_run_only(folder, finished):
     process = start(dies_in_mid_write, folder)
     process.join()
@@ -233,6 +235,7 @@ def test_killed_in_mid_write_loses_that_run_only(folder, finished):
     resumed(folder, finished)
 
 
+@pytest.mark.slow
 def test_a_disk_without_room_ends_the_recording_in_one_sentence(folder, finished):
     process = start(has_no_room_for_weights, folder)
     process.join()
@@ -244,6 +247,7 @@ def test_a_disk_without_room_ends_the_recording_in_one_sentence(folder, finished
     resumed(folder, finished)
 
 
+@pytest.mark.slow
 def test_two_recorders_at_once_make_every_run_once(folder, finished):
     both = [start(tells_what_it_recorded, folder) for _ in range(2)]
     made = []
@@ -255,6 +259,7 @@ def test_two_recorders_at_once_make_every_run_once(folder, finished):
     resumed(folder, finished)
 
 
+@pytest.mark.slow
 def test_two_workers_record_the_whole_plan(tmp_path, finished):
     tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2)
     assert sorted(tally.ids(Status.RECORDED)) == sorted(IDS)  # in the order of their ends

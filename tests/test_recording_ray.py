@@ -7,7 +7,7 @@ from ninlab.recording import Status
 from tests.test_recording import IDS, PLAN, site
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -230,6 +230,7 @@ def test_real_lazy_and_meta_modules_cost_the_same():
     assert costs[0] == costs[1] == costs[2]
 
 
+@pytest.mark.slow
 def test_no_weight_is_allocated_for_a_network_known_by_name():
     """VGG-19 has 558 MB of weights; the whole analysis stays under 50 MB of resident memory."""
     program = (

@@ -52,6 +52,7 @@ def as_on_cpu(subject: Subject, step: Step, **options) -> StepTimeline:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch_sizes"), BOOK.items())
 def test_the_timeline_is_the_real_step_of_the_books_networks(name, batch_sizes):
     """Three optimizers and a prediction, each at two batch sizes: peak and every block."""

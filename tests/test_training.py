@@ -346,6 +346,7 @@ def test_kept_weights_give_the_recorded_accuracy_again(split, tmp_path):
         training.load_network(replace(record, weights_sha256=None), tmp_path)
 
 
+@pytest.mark.slow
 def test_the_books_kept_weights_give_their_recorded_accuracy():
     images = data.fashion_mnist()[1]
     kept = [run for run in records.load() if run.weights_sha256]
