@@ -65,7 +65,7 @@ def test_a_network_that_is_asked_for_tells_its_deviations(capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("netwroks",), ("networks", "--format", "yaml"), ("networks", "--colour")]
+    "arguments", [("netwroks",), ("networks", "--format", "yaml"), ("networks", "--color")]
 )
 def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(arguments):
     run = ninlab(*arguments)
