@@ -502,6 +502,19 @@ def test_the_stack_of_categories_reaches_the_peak_of_the_step(name, batch_size):
     assert {trace.line.color for trace in stack} <= set(figures.CATEGORY_COLORS.values())
 
 
+def test_in_a_narrow_column_a_legend_names_the_networks_that_have_a_label():
+    runs = [replace(run(name, 0, [0.5]), network=name) for name in ("nin_28", "vgg11_28", "vgg11")]
+    labeled = {"vgg11_28": "small", "vgg11": "large"}
+    figure = figures.rate_by_macs(runs, labeled)
+    narrow = figure.layout.meta["narrow"]
+    named = {trace.name: trace.marker.symbol for trace in figure.data if trace.showlegend}
+    assert narrow["showlegend"]
+    assert set(named) == set(labeled.values())
+    assert len(set(named.values())) == 2  # both have the color of VGG
+    assert not {note["text"] for note in narrow["annotations"]} & set(named)
+    assert set(named) < {note.text for note in figure.layout.annotations}
+
+
 def test_a_narrow_column_names_fewer_phases_and_still_the_peak():
     figure = ONE_OF_EACH["memory_timeline"]()
     wide = [note.text for note in figure.layout.annotations]

@@ -32,13 +32,15 @@ LINE_HEIGHT = 0.055
 COLUMN_PIXELS = 480
 """Across a plot on a desk."""
 
+LEGEND = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
+"""Over the plot: where a narrow column has what stands beside the marks of a wide one."""
+
 DASHED = "dashed"
 """In place of a marker, for a line that has none."""
 
 _SIGNS = {**SYMBOLS, DASHED: "– –"}
 _LETTER_PIXELS = 6.4
 _MOST_ROOM = 0.6  # of a plot, for labels
-_LEGEND = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
     add_narrow(
         figure,
         showlegend=True,
-        legend=_LEGEND,
+        legend=LEGEND,
         xaxis={"range": [left, right]},
         annotations=[annotation.to_plotly_json() for annotation in figure.layout.annotations],
     )

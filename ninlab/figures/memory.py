@@ -221,6 +221,7 @@ def _add_sizes(
         mode="markers" if measured else "lines",
         line={"color": color, "dash": "dash", "width": 2},
         marker={"color": color, "size": 9},
+        showlegend=not measured,  # dots have the color of the network's line
         hovertext=[
             f"<b>{title_of(name)}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
             for batch, count in points.items()

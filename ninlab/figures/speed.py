@@ -12,7 +12,8 @@ import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
-from ninlab.figures.layout import finish, log_axis
+from ninlab.figures.labels import LEGEND, Symbols
+from ninlab.figures.layout import add_narrow, finish, log_axis
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
 from ninlab.formulas import macs as network_macs
@@ -92,7 +93,7 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
 
     The dot is the fastest run, which other work on the machine disturbed least; the line goes
     down to the slowest. Dashed diagonals join equal MACs in a second. labels gives what stands
-    below the lines of some networks; the others are small and pale.
+    beside the lines of some networks; the others are small and pale.
     Raises NinlabError without runs.
     """
     provenance = measured(runs, "fastest")
@@ -101,16 +102,25 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     for run in runs:
         rates.setdefault(run.network, []).append(run.images_per_second)
     macs = {name: network_macs(architecture(name)) for name in rates}
-    x_range = (0.55 * min(macs.values()), 2.6 * max(macs.values()))  # room for text at both ends
+    x_range = (0.65 * min(macs.values()), 2.2 * max(macs.values()))  # room for text at both ends
     y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
     figure = go.Figure()
     _add_diagonals(figure, x_range, y_range)
+    symbols = Symbols()
     for name in sorted(rates, key=lambda name: name in labels):  # what has a label lies on top
-        _add_rates(figure, name, macs[name], rates[name], labeled=name in labels)
-    for name, label in labels.items():
+        symbol = symbols.next(color_of(name)) if name in labels else "circle"
+        _add_rates(figure, name, macs[name], rates[name], labels.get(name, ""), symbol)
+    add_narrow(
+        figure,
+        showlegend=True,
+        legend=LEGEND,
+        annotations=[note.to_plotly_json() for note in figure.layout.annotations],
+    )
+    for place, name in enumerate(sorted(labels, key=macs.__getitem__)):
+        above = place % 2 == 0  # neighbors would meet on one side
         figure.add_annotation(
-            x=log10(macs[name]), y=log10(min(rates[name])), showarrow=False,
-            yanchor="top", text=label.replace(", ", ",<br>"),
+            x=log10(macs[name]), y=log10((max if above else min)(rates[name])), text=labels[name],
+            showarrow=False, yanchor="bottom" if above else "top", yshift=4 if above else 0,
         )  # fmt: skip
     figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
     figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
@@ -118,17 +128,26 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
 
 
 def _add_rates(
-    figure: go.Figure, name: str, macs: int, rates: Sequence[float], *, labeled: bool
+    figure: go.Figure, name: str, macs: int, rates: Sequence[float], label: str, symbol: str
 ) -> None:
-    """Draw the fastest run of one network as a dot, and a line down to its slowest."""
-    color = color_of(name) if labeled else faded(color_of(name), _UNLABELED)
+    """Draw the fastest run of one network as a dot, and a line down to its slowest.
+
+    A network without a label is small and pale.
+    """
+    color = color_of(name) if label else faded(color_of(name), _UNLABELED)
     figure.add_scatter(
         x=[macs] * 2,
         y=[max(rates), min(rates)],
-        name=title_of(name),
+        name=label or title_of(name),
         mode="lines+markers",
-        line={"color": color, "width": 2 if labeled else 1},
-        marker={"color": color, "size": [10 if labeled else 6, 0], "opacity": 1},
+        line={"color": color, "width": 2 if label else 1},
+        marker={
+            "color": color,
+            "size": [10 if label else 6, 0],
+            "opacity": 1,
+            "symbol": symbol,
+        },
+        showlegend=bool(label),
         hovertext=[
             f"<b>{title_of(name)}</b><br>{macs:,} MACs an image"
             f"<br>{which} of {len(rates)} runs: {rate:,.0f} images/s"
@@ -153,6 +172,7 @@ def _add_diagonals(
             name=f"{format_count(rate)} MACs/s",
             mode="lines",
             line={"color": NEUTRAL, "width": 0.8, "dash": "dash"},
+            showlegend=False,
             hoverinfo="skip",
         )
         figure.add_annotation(
