@@ -4,6 +4,7 @@ from functools import cache
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from ninlab import records
 from ninlab.comparisons import difference, effects, in_words, sampling_error, summary
@@ -76,6 +77,24 @@ def test_welchs_interval_is_the_textbooks():
     result = difference(group(ours), group(theirs))
     assert result.mean == pytest.approx(0.1)
     assert (result.low, result.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-5)
+
+
+@settings(deadline=None)  # the first example imports scipy
+@given(accuracies, accuracies, st.floats(0.5, 0.999))
+def test_the_interval_is_that_of_scipys_test_of_two_groups(ours, theirs, confidence):
+    assume(len(set(ours)) > 1 and len(set(theirs)) > 1)  # where scipy warns of lost precision
+    result = difference(group(ours), group(theirs), confidence)
+    test = stats.ttest_ind(ours, theirs, equal_var=False)
+    # Both sum a handful of float64 numbers, of which two may be close: half of the digits.
+    assert (result.low, result.high) == pytest.approx(
+        test.confidence_interval(confidence), rel=1e-8, abs=1e-8
+    )
+
+
+@pytest.mark.parametrize("confidence", [0, 1, 95])
+def test_a_confidence_is_a_share(confidence):
+    with pytest.raises(NinlabError, match=f"not {confidence}"):
+        difference(group([0.8, 0.9]), group([0.7, 0.8]), confidence)
 
 
 def test_failures_count_and_are_counted():
