@@ -100,8 +100,19 @@ def test_results_are_computed_anew_exactly_when_the_records_change(tmp_path: Pat
     assert bookext.results_digest(tmp_path) == empty
 
 
-def build(folder: Path, cell: str, url: str = "") -> tuple[str, str]:
-    """(log, page) of a book of one chapter with that cell, built with this book's configuration."""
+def captioned(cell: str, name: str) -> dict[str, object]:
+    """Metadata that make the comment at the head of a cell the caption of its figure."""
+    head = cell.partition("\n")[0]
+    if not head.startswith("# "):
+        return {}
+    return {"mystnb": {"figure": {"name": name, "caption": head.removeprefix("# ")}}}
+
+
+def build(folder: Path, *cells: str, url: str = "") -> tuple[str, str]:
+    """(log, page) of a book of one chapter with those cells, built with this book's configuration.
+
+    A cell that puts out a figure bears a caption when it begins with a comment: that comment.
+    """
     settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
     settings["repository"]["url"] = url
     settings["bibtex_bibfiles"] = [str(book.ROOT / "references.bib")]
@@ -110,7 +121,13 @@ def build(folder: Path, cell: str, url: str = "") -> tuple[str, str]:
     (folder / "_config.yml").write_text(yaml.safe_dump(settings))
     (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_markdown_cell("# Title"), nbformat.v4.new_code_cell(cell)],
+        cells=[
+            nbformat.v4.new_markdown_cell("# Title"),
+            *(
+                nbformat.v4.new_code_cell(cell, metadata=captioned(cell, f"fig-{number}"))
+                for number, cell in enumerate(cells, start=1)
+            ),
+        ],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     nbformat.write(notebook, folder / "index.ipynb")
@@ -131,7 +148,7 @@ def test_without_an_address_no_button_points_anywhere(tmp_path: Path) -> None:
 def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
     tmp_path: Path,
 ) -> None:
-    _, page = build(tmp_path, "1 + 1", "https://github.com/Owner/name")
+    _, page = build(tmp_path, "1 + 1", url="https://github.com/Owner/name")
     assert (
         'href="https://colab.research.google.com/github/Owner/name/blob/main/index.ipynb"' in page
     )
@@ -143,3 +160,13 @@ def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
 def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(tmp_path: Path) -> None:
     log, _ = build(tmp_path, "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))")
     assert "WARNING: a Plotly figure has neither a caption nor a title" in log
+
+
+def test_a_figure_offers_its_numbers_and_one_of_pictures_only_has_none(tmp_path: Path) -> None:
+    bars = "# Half.\nimport plotly.graph_objects as go\ngo.Figure(go.Bar(x=['a'], y=[0.5]))"
+    picture = "# Dark.\nimport plotly.graph_objects as go\ngo.Figure(go.Heatmap(z=[[0, 1]]))"
+    _, page = build(tmp_path, bars, picture)
+    assert page.count("Data (csv)") == page.count('href="_downloads/data/fig-1.csv"') == 1
+    downloads = tmp_path / "_build" / "html" / "_downloads" / "data"
+    assert [file.name for file in downloads.iterdir()] == ["fig-1.csv"]
+    assert (downloads / "fig-1.csv").read_text() == "x,y\na,0.5\n"
