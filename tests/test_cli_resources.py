@@ -187,6 +187,18 @@ def test_modules_of_ones_own_are_found_by_package_and_by_file(answers, tmp_path)
     assert resnet["parameters"] == 11_689_512
 
 
+def test_what_is_left_out_and_what_a_gpu_does_otherwise_are_told_apart(answers, tmp_path):
+    (tmp_path / "mixed.py").write_text(
+        "import torch\n"
+        "class Mixed(torch.nn.Module):\n"
+        "    def forward(self, images):\n"
+        "        return torch.fft.rfft(images.prod(1)).abs().flatten(1)\n"
+    )
+    said = answers(f"{tmp_path / 'mixed.py'}:Mixed", "--input", "2x4x4").splitlines()
+    assert any("no rule for aten::_fft_r2c (1x); what is above leaves it out" in x for x in said)
+    assert any("on a GPU aten::prod (1x) may allocate otherwise" in x for x in said)
+
+
 # ---------------------------------------------------------------- mistakes
 
 RESNET = "torchvision.models:resnet18"

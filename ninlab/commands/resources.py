@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
@@ -32,6 +32,7 @@ from ninlab.resources import (
     OPTIMIZERS,
     PRECISIONS,
     Subject,
+    allocates_otherwise_on_cuda,
     load,
     profile,
     trace_batches,
@@ -340,11 +341,22 @@ def _print_tables(
             f"{crossing['needs_more_than']} {when}"
         )
     for cost in costs:
-        if cost.unsupported_operators:
-            calls = ", ".join(
-                f"{name} ({count}x)" for name, count in cost.unsupported_operators.items()
-            )
-            console.print(f"{cost.network}: no rule for {calls}; what is above leaves it out")
+        for sentence in _what_is_not_exact(cost):
+            console.print(sentence)
+
+
+def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
+    """One sentence on the operators without a rule, one on those that CUDA runs otherwise."""
+    calls: dict[bool, list[str]] = {False: [], True: []}
+    for name, count in cost.unsupported_operators.items():
+        calls[allocates_otherwise_on_cuda(name)].append(f"{name} ({count}x)")
+    if calls[False]:
+        yield f"{cost.network}: no rule for {', '.join(calls[False])}; what is above leaves it out"
+    if calls[True]:
+        yield (
+            f"{cost.network}: on a GPU {', '.join(calls[True])} may allocate otherwise than the "
+            "plain formulas that are counted above"
+        )
 
 
 def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:

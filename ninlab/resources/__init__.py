@@ -31,6 +31,7 @@ from ninlab.reports import (
 )
 from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
+from ninlab.resources.cuda import allocates_otherwise_on_cuda
 from ninlab.resources.modules import Subject, first_sentence, load, meta_copy
 from ninlab.resources.saved import LOSS
 from ninlab.resources.scratch import with_scratch
@@ -44,6 +45,7 @@ __all__ = [
     "Counts",
     "StepTimeline",
     "Subject",
+    "allocates_otherwise_on_cuda",
     "count",
     "load",
     "meta_copy",

@@ -80,7 +80,19 @@ UNMODELED = (
 )  # fmt: skip
 """Operators that allocate otherwise on CUDA, forward or backward, than what is run here."""
 
+_UNMODELED_PACKETS = frozenset(f"aten::{name.partition('.')[0]}" for name in UNMODELED) | {
+    "saved_tensors_hooks"
+}
+
 _state = threading.local()
+
+
+def allocates_otherwise_on_cuda(name: str) -> bool:
+    """Whether a name among the unsupported operators is one of `UNMODELED`, as ``aten::lstm``.
+
+    The rest of them has no rule for its cost.
+    """
+    return name in _UNMODELED_PACKETS
 
 
 @contextmanager
