@@ -161,6 +161,9 @@ def train(
     if isinstance(network, str):
         network = architecture(network)
     training, evaluation = split or choose_split(recipe)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            _release_cached()  # so that a run's peaks do not depend on the runs before it
     training, evaluation = (_fitted(part.to(device), network) for part in (training, evaluation))
     module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last)
     with arithmetic(recipe.precision, benchmark=True):
@@ -347,9 +350,7 @@ class Engine:
             can_be_captured = use_graph and not self._waits()
         torch.cuda.current_stream().wait_stream(side)
         self._optimizer.zero_grad(set_to_none=True)
-        gc.collect()  # what earlier runs and the warm-up hold is not this step's
-        torch._C._cuda_clearCublasWorkspaces()
-        torch.cuda.empty_cache()
+        _release_cached()  # the warm-up and cuDNN's trials took more than a step does
         torch.cuda.reset_peak_memory_stats()
         eager = self._trial(self._train_step, before)
         self.peak_bytes = _peak_bytes()
@@ -579,6 +580,13 @@ def _fitted(images: LabeledImages, network: Architecture) -> LabeledImages:
             f"{images.num_classes}"
         )
     return images.resized(height)
+
+
+def _release_cached() -> None:
+    """Give back what nobody uses of the current GPU's memory."""
+    gc.collect()
+    torch._C._cuda_clearCublasWorkspaces()
+    torch.cuda.empty_cache()
 
 
 def _peak_bytes() -> PeakBytes:
