@@ -25,11 +25,13 @@ _BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
 def format_bytes(count: int, unit: str | None = None) -> str:
     """Bytes as text with four significant digits at most: ``format_bytes(1536) == "1.50 KiB"``.
 
-    unit is one of `BYTE_UNITS`; without it the largest unit not above the value is used.
+    unit is one of `BYTE_UNITS`; without it the largest unit is used in which the
+    value, as written, is at least one.
     Raises NinlabError for an unknown unit.
     """
     if unit is None:
-        unit = next((u for u, size in reversed(BYTE_UNITS.items()) if abs(count) >= size), "B")
+        large = (u for u, size in reversed(BYTE_UNITS.items()) if _reaches(count, size, 1024))
+        unit = next(large, "B")
     if unit not in BYTE_UNITS:
         raise NinlabError(f"unknown unit {unit!r}; known: {', '.join(BYTE_UNITS)}")
     if unit == "B":
@@ -56,7 +58,7 @@ def parse_bytes(text: str) -> int:
 def format_count(count: float) -> str:
     """A count with a decimal prefix: ``format_count(1_992_166) == "1.99 M"``."""
     for size, prefix in _COUNT_UNITS:
-        if abs(count) >= size:
+        if _reaches(count, size, 1000):
             return f"{_three_digits(count / size)} {prefix}"
     return f"{count:g}"
 
@@ -69,7 +71,7 @@ def format_seconds(seconds: float) -> str:
         minutes, rest = divmod(round(seconds), 60)
         return f"{minutes} min {rest} s"
     for size, unit in ((1, "s"), (1e-3, "ms"), (1e-6, "µs")):
-        if seconds >= size:
+        if _reaches(seconds, size, 1000):
             return f"{_three_digits(seconds / size)} {unit}"
     return f"{_three_digits(seconds / 1e-9)} ns"
 
@@ -92,6 +94,14 @@ def parse_shape(text: str) -> Shape:
 def format_shape(shape: Shape) -> str:
     """A shape as it is typed on the command line: ``format_shape((1, 28, 28)) == "1x28x28"``."""
     return "x".join(str(size) for size in shape)
+
+
+def _reaches(value: float, size: float, step: int) -> bool:
+    """Whether a value is written as one of a unit or more, not as 1000 or 1024 of the one below.
+
+    size is the unit's, step how many of the unit below make one of it.
+    """
+    return abs(value) >= size * (1 - 0.5 / step)
 
 
 def _three_digits(value: float) -> str:

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,16 @@ def test_written_bytes_are_the_bytes_to_three_digits(count):
     assert float(number) * BYTE_UNITS[unit] == pytest.approx(count, rel=5e-3)
 
 
+@given(st.integers(2**10, 2**46), st.integers(-600, 600))
+def test_no_number_is_written_that_fills_the_next_unit(count, offset):
+    for near in (count, 2 ** round(math.log2(count)) + offset):
+        assert float(format_bytes(near).split()[0]) < 1024
+    for near in (count, 10 ** round(math.log10(count)) + offset):
+        assert float(format_count(near).split()[0]) < 1000
+        if near < 100 * 10**9:
+            assert float(format_seconds(near / 10**9).split()[0]) < 1000
+
+
 def test_a_chosen_unit_is_kept_and_an_unknown_one_refused():
     assert format_bytes(411_041_792, "MiB") == "392 MiB"
     with pytest.raises(NinlabError, match="MiB"):
@@ -63,6 +75,7 @@ def test_counts_and_seconds_carry_their_prefix():
     assert format_count(10) == "10"
     assert format_seconds(0.0123) == "12.3 ms"
     assert format_seconds(605) == "10 min 5 s"
+    assert format_bytes(1_073_400_000) == "1.00 GiB"
 
 
 @given(st.floats(1e-9, 110))
