@@ -567,11 +567,8 @@ NIN_CIFAR10 = register(
             AvgPool(8, 8),
             Flatten(),
         ),
-        source="Lin2013",
-        deviations=(
-            "layer sizes as in public reimplementations; the paper prints them in part",
-            "maximum in both pools; ports of the authors' definition file average in the second",
-        ),
+        source="LinFiles",
+        deviations=("layers as in the author's definition file; the paper prints them in part",),
     )
 )
 NIN_CIFAR10_STRIDED = register(
@@ -589,7 +586,7 @@ NIN_CIFAR10_STRIDED = register(
             AvgPool(4, 4),
             fully_connected_head(10, ()),
         ),
-        source="Lin2013",
+        source="Aiqianji",
         deviations=("strided 3x3 stem", "a linear layer after the average"),
     )
 )
@@ -611,7 +608,7 @@ NIN_IMAGENET = register(
             GlobalAvgPool(),
             Flatten(),
         ),
-        source="Lin2013",
+        source="Lin2014",
         deviations=("layer sizes as in the authors' published model; the paper has no table",),
     )
 )
