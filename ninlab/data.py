@@ -312,7 +312,7 @@ _RESIZE_CHUNK = 1000  # images; bounds the float64 intermediate to 0.4 GB at 224
 def resize_matrix(size: int, new_size: int) -> Tensor:
     """Pillow's bilinear weights (new_size, size) in units of 2**-22, as whole float64 numbers.
 
-    Each row is a triangle around its sample point, cut at the edges and normalised; when the
+    Each row is a triangle around its sample point, cut at the edges and normalized; when the
     image shrinks the triangle widens with the step, which is what suppresses aliasing.
     Source: Pillow's Resample.c; checked bit for bit by tests/test_data.py.
     """

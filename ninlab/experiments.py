@@ -315,7 +315,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
         ),
         Experiment(
             "improved",
-            "How far do batch normalisation, momentum, a schedule and mirroring carry?",
+            "How far do batch normalization, momentum, a schedule and mirroring carry?",
             "03_training",
             (
                 scale.variant(f"{fixed}_batch_norm", recipe=improved),

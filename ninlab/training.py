@@ -152,7 +152,7 @@ def train(
     """One whole run of the recipe on Fashion-MNIST, resized to the network's input.
 
     split gives (training, evaluation) images in place of the ones that the recipe names.
-    The seed decides initialisation, order, dropout and augmentation. A run whose loss stops
+    The seed decides initialization, order, dropout and augmentation. A run whose loss stops
     being finite ends after that epoch with the outcome diverged.
     Raises DataError when images and network do not fit, or when one batch is more than all images.
     """
