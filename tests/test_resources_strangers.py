@@ -194,6 +194,19 @@ def test_an_operator_whose_gradient_cuda_makes_otherwise_is_named(name, operatio
     assert cost.unsupported_operators == {f"aten::{name}": 1}
 
 
+def test_a_prediction_that_attention_shortens_elsewhere_is_named():
+    class Attention(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = nn.MultiheadAttention(16, 4, batch_first=True)
+
+        def forward(self, images):
+            return self.attention(images, images, images)[0].mean(1)
+
+    cost = profile(Attention(), (5, 16))
+    assert cost.unsupported_operators == {"aten::_native_multi_head_attention": 1}
+
+
 # ---------------------------------------------------------------- counts
 
 
@@ -288,6 +301,16 @@ class Chosen(nn.Module):
         return images[images > 0].reshape(-1, 1)
 
 
+class Elsewhere(nn.Module):
+    def forward(self, images):
+        return images * torch.ones(4)
+
+
+class Detour(nn.Module):
+    def forward(self, images):
+        return torch.from_numpy(images.numpy())
+
+
 class Labels(nn.Module):
     def forward(self, images):
         return images.argmax(1)
@@ -304,11 +327,17 @@ class Labels(nn.Module):
             ),
         ),
         (Chosen(), 1, "fp32", "because what it does depends on values"),
+        (Elsewhere(), 1, "fp32", "make them with device=images.device"),
+        (Detour(), 1, "fp32", "because what it does depends on values"),
+        (nn.Module(), 1, "fp32", "has no forward method"),
         (Labels(), 1, "fp32", "without class scores"),
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 1, "fp32", "a batch of 2 works$"),
         (Around(lambda x: torch.linalg.det(x)), 2, "bf16", "in bf16: .*; fp32 works$"),
     ],
-    ids=["written", "embedding", "chosen", "labels", "normalized", "determinant"],
+    ids=[
+        "written", "embedding", "chosen", "elsewhere", "detour", "nothing", "labels",
+        "normalized", "determinant",
+    ],
 )  # fmt: skip
 def test_what_cannot_be_counted_is_said_in_one_sentence(module, batch_size, precision, says):
     input_shape = (3, 8, 8) if isinstance(module, Around) else (4,)

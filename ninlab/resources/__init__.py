@@ -96,6 +96,7 @@ def profile(
         _report(step, tables, precision, channels_last=channels_last) for step in steps
     )
     saved = steps[0].saved
+    unmodeled = {name: calls for step in reversed(steps) for name, calls in step.unmodeled.items()}
     return NetworkCost(
         network=subject.name,
         input_shape=subject.input_shape,
@@ -110,7 +111,7 @@ def profile(
         saved_bytes=sum(tensor.bytes for tensor in saved),
         training=training,
         inference=inference,
-        unsupported_operators={**counts.unsupported_operators, **steps[0].unmodeled},
+        unsupported_operators={**counts.unsupported_operators, **unmodeled},
         layer_costs=_layer_costs(counts, saved),
         saved_tensors=saved,
         training_flops=sum(steps[0].flops.values()) // batch_size,

@@ -80,8 +80,12 @@ UNMODELED = (
 )  # fmt: skip
 """Operators that allocate otherwise on CUDA, forward or backward, than what is run here."""
 
+FUSED_ATTENTION = "aten::_native_multi_head_attention"
+"""What a prediction of ``nn.MultiheadAttention`` calls on the CPU and on CUDA, but not on meta."""
+
 _UNMODELED_PACKETS = frozenset(f"aten::{name.partition('.')[0]}" for name in UNMODELED) | {
-    "saved_tensors_hooks"
+    FUSED_ATTENTION,
+    "saved_tensors_hooks",
 }
 
 _state = threading.local()

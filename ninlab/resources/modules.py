@@ -85,6 +85,8 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
         )
     if isinstance(original := getattr(module, "_orig_mod", None), nn.Module):  # of torch.compile
         name, module = type(original).__name__, original
+    if getattr(module.forward, "__func__", None) is nn.Module.forward:
+        raise NinlabError(f"{name} has no forward method, so that there is nothing to count")
     for parameter in module.parameters():
         if parameter.is_floating_point() and parameter.dtype is not torch.float32:
             raise NinlabError(
@@ -228,15 +230,22 @@ def _check_that_it_runs(subject: Subject) -> None:
     try:
         _dry_run(subject.module, subject.input_shape)
     except Exception as error:
-        if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
-            raise NinlabError(
-                f"{subject.name} cannot be counted without running it, because what it does "
-                f"depends on values: {first_sentence(error)}"
-            ) from error
-        if "scalar types: Long, Int" in str(error):
+        says = str(error)
+        if "scalar types: Long, Int" in says:
             raise NinlabError(
                 f"{subject.name} reads indices, and images are float32: {first_sentence(error)}; "
                 "give the part of it that follows the embedding"
+            ) from error
+        if "device meta!" in says or "on the same device" in says:
+            raise NinlabError(
+                f"{subject.name} makes tensors elsewhere than its input is: "
+                f"{first_sentence(error)}; make them with device=images.device, or keep them as "
+                "buffers"
+            ) from error
+        if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", says):
+            raise NinlabError(
+                f"{subject.name} cannot be counted without running it, because what it does "
+                f"depends on values: {first_sentence(error)}"
             ) from error
         raise ShapeError(
             f"{subject.name} cannot read {format_shape(subject.input_shape)}: "

@@ -73,8 +73,9 @@ _MOVES_OF_DATA = frozenset(
         "randn_like", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat",
         "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "scatter",
         "scatter_add", "slice_scatter", "sort", "stack", "topk", "tril", "triu", "uniform_",
-        "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d",
-        "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d", "zero_", "zeros_like",
+        "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "upsample_bicubic2d",
+        "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d",
+        "upsample_nearest3d", "upsample_trilinear3d", "zero_", "zeros_like",
     }
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ninlab.errors import UnknownNameError
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources import operators
-from ninlab.resources.cuda import as_on_cuda
+from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
 from ninlab.resources.modules import Subject, in_mode, meta_copy
@@ -206,6 +206,9 @@ def _predict(
         ):
             output = module(images)
         recorder.inherit(tensors_of(output))
+    if torch.backends.mha.get_fastpath_enabled():
+        fused = sum(isinstance(each, nn.MultiheadAttention) for each in module.modules())
+        recorder.unmodeled += Counter({FUSED_ATTENTION: fused})
 
 
 @contextmanager
