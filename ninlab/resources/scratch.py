@@ -14,7 +14,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from ninlab.reports import Category, MemoryEvent, Phase
-from ninlab.resources.timeline import KernelCall, StepTimeline
+from ninlab.resources.recorder import KernelCall
+from ninlab.resources.timeline import StepTimeline
 from ninlab.workspaces import Workspaces
 
 

@@ -1,13 +1,13 @@
 """Which bytes are alive when, in one training step of any module?
 
 A whole step (zero_grad, forward, cross-entropy, backward, optimizer) runs on the meta
-device, where a dispatch mode sees every operator and a weak reference to every storage
-sees it die. The engine, autograd and the optimizer are torch's own; nothing is modeled
-but what depends on the device, which `cuda` imposes. The step is a warm one: optimizer
-state and the gradients of the step before exist when it begins, and the scores and the
-loss of the step before are held by the training loop until this one has returned its own.
+device, while `recorder` writes down every allocation and release. The engine, autograd and
+the optimizer are torch's own; nothing is modeled but what depends on the device, which
+`cuda` imposes. The step is a warm one: optimizer state and the gradients of the step before
+exist when it begins, and the scores and the loss of the step before are held by the training
+loop until this one has returned its own.
 
-Imports from ninlab: errors, reports and workspaces (what a call is).
+Imports from ninlab: errors and reports.
 
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
@@ -19,30 +19,23 @@ an optimizer keeps on the host are not counted for CUDA.
 
 from __future__ import annotations
 
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import UnknownNameError
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
-from ninlab.resources import operators
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
-from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
 from ninlab.resources.modules import Subject, in_mode, meta_copy
-from ninlab.resources.observer import BackwardPass, counts_of_sole_owner
-from ninlab.resources.saved import LOSS, LayerMarks, saved_tensors
-from ninlab.resources.shortcuts import result_on_meta
-from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
+from ninlab.resources.observer import counts_of_sole_owner
+from ninlab.resources.recorder import KernelCall, Recorder
+from ninlab.resources.saved import LOSS
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -53,22 +46,6 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
     "adam": partial(torch.optim.Adam, lr=1e-3, foreach=True),
 }
 """The optimizers by name; each takes the parameters and, if wanted, weight_decay."""
-
-
-@dataclass(frozen=True, slots=True)
-class KernelCall:
-    """One call that takes scratch memory on CUDA: a convolution or a matrix product.
-
-    event is the place in the events where the call's results begin; a convolution gives
-    one result for each of its directions (and then the bias gradient, if there is one).
-    """
-
-    event: int
-    operator: str
-    phase: Phase
-    layer: str
-    convolution: ConvCall | None = None
-    directions: tuple[Direction, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -117,7 +94,7 @@ def trace_step(
         module = meta_copy(module).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     counts_of_sole_owner()  # read once, before anything is recorded
-    recorder = _Recorder(count_host=not on_cuda)
+    recorder = Recorder(count_host=not on_cuda)
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
     with in_mode(module, training=training), _gradients_of(module):
         if training:
@@ -142,7 +119,7 @@ def _train(
     module: nn.Module,
     images: Tensor,
     make_optimizer: OptimizerFactory,
-    recorder: _Recorder,
+    recorder: Recorder,
     choices: Callable[..., AbstractContextManager[Counter[str]]],
 ) -> None:
     learning = [own for own in module.parameters() if own.requires_grad]
@@ -193,7 +170,7 @@ def _train(
 def _predict(
     module: nn.Module,
     images: Tensor,
-    recorder: _Recorder,
+    recorder: Recorder,
     choices: Callable[..., AbstractContextManager[Counter[str]]],
 ) -> None:
     recorder.adopt_module(module)
@@ -221,235 +198,6 @@ def _gradients_of(module: nn.Module) -> Iterator[None]:
             parameter.grad = None
 
 
-# ---------------------------------------------------------------- what is alive
-
-
-@dataclass(slots=True, eq=False)
-class _Block:
-    """One storage, from its allocation to its release."""
-
-    bytes: int
-    category: Category
-    layer: str
-    operator: str = ""
-    born: int = 0  # number of the operator that allocated it; 0 before the step
-    died: int | None = None  # number of the last operator before its release
-    of: Tensor | None = None  # the parameter that a gradient or state belongs to
-
-
-@dataclass(slots=True)
-class _Change:
-    """One allocation or release, and where the step stood."""
-
-    allocates: bool
-    block: _Block
-    phase: Phase
-    layer: str
-    operator: str
-
-
-_TO_COPY = torch.ops.aten._to_copy.default
-_CONVOLUTION = torch.ops.aten.convolution.default
-_CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
-
-
-class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Writes down when storages come and go while it is entered."""
-
-    def __init__(self, *, count_host: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.devices = ("meta", "cpu") if count_host else ("meta",)
-        self.phase = Phase.SETUP
-        self.layer = ""
-        self.operator = ""
-        self.layers = LayerStack()
-        self.marks = LayerMarks()
-        self.blocks: dict[int, _Block] = {}  # the living, by the address of their storage
-        self.saved: tuple[SavedTensor, ...] = ()
-        self.flops: Counter[Phase] = Counter()
-        self.unmodeled: Counter[str] = Counter()
-        self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-        self._setup: list[_Block] = []
-        self._log: list[_Change | KernelCall] = []
-        self._operators = 0
-        self._is_paused = False
-        self._backward: BackwardPass | None = None  # while it runs
-
-    def __exit__(self, *exception: Any) -> None:
-        """Leave, and stop following what is still alive."""
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        self._references.clear()
-
-    # ------------------------------------------------ what the step tells
-
-    def enter_layer(self, layer: str) -> None:
-        """What follows in the forward pass is that layer's."""
-        self.layer = layer
-        self.marks.mark(layer)
-
-    def adopt_module(self, module: nn.Module) -> None:
-        """Parameters, buffers and plain tensor attributes exist before the step."""
-        for name, own in (*module.named_parameters(), *module.named_buffers()):
-            self.adopt(own, Category.PARAMETER, name.rpartition(".")[0])
-        for name, each in module.named_modules():
-            for value in vars(each).values():
-                self.adopt(value, Category.PARAMETER, name)
-
-    def adopt(
-        self, value: object, category: Category, layer: str = "", *, of: Tensor | None = None
-    ) -> None:
-        """A tensor, if it is one, that exists before the step."""
-        if not isinstance(value, Tensor) or value.device.type not in self.devices:
-            return
-        storage = value.untyped_storage()
-        if storage._cdata not in self.blocks and storage.nbytes():
-            block = _Block(storage.nbytes(), category, layer, of=of)
-            self._setup.append(block)
-            self._follow(storage, block)
-
-    def inherit(self, left: Iterable[Tensor]) -> None:
-        """The step before left tensors like these, and the training loop lets go of them now."""
-        storages = dict.fromkeys(each.untyped_storage()._cdata for each in left)
-        for block in [self.blocks[key] for key in storages if key in self.blocks]:
-            if block.born:  # and not the module's own
-                before = _Block(block.bytes, block.category, block.layer, block.operator)
-                self._setup.append(before)
-                self._log.append(_Change(False, before, self.phase, "", ""))
-
-    def forget(self, parameter: Tensor) -> None:
-        """The parameter never took part: it has no gradient and no state."""
-        self._setup = [block for block in self._setup if block.of is not parameter]
-        self._log = [
-            entry
-            for entry in self._log
-            if isinstance(entry, KernelCall) or entry.block.of is not parameter
-        ]
-
-    def is_gradient(self, value: Tensor) -> None:
-        """The tensor turned out to be the gradient of a parameter, or of its cast."""
-        if block := self.blocks.get(value.untyped_storage()._cdata):
-            block.category = Category.GRADIENT
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """What is done here is no part of the step."""
-        self._is_paused = True
-        yield
-        self._is_paused = False
-
-    def backward(self, loss: Tensor, module: nn.Module) -> None:
-        """Read what the forward pass left for it, then run the backward pass."""
-        with self.paused():
-            self.saved = saved_tensors(loss, module, self.marks)
-        self.phase, self.layer = Phase.BACKWARD, LOSS
-        self._backward = BackwardPass(loss)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._backward = None
-
-    def events_and_calls(self) -> tuple[tuple[MemoryEvent, ...], tuple[KernelCall, ...]]:
-        """The setup, then every change in order, blocks numbered as they appear; and the calls."""
-        numbers: dict[int, int] = {}
-        events: list[MemoryEvent] = []
-        calls: list[KernelCall] = []
-        setup = (_Change(True, block, Phase.SETUP, block.layer, "") for block in self._setup)
-        for entry in (*setup, *self._log):
-            if isinstance(entry, KernelCall):
-                calls.append(replace(entry, event=len(events)))
-                continue
-            block = entry.block
-            temporary = block.category is Category.ACTIVATION and block.died == block.born
-            events.append(
-                MemoryEvent(
-                    allocates=entry.allocates,
-                    block=numbers.setdefault(id(block), len(numbers)),
-                    constant_bytes=block.bytes,
-                    bytes_per_image=0,
-                    category=Category.TEMPORARY if temporary else block.category,
-                    phase=entry.phase,
-                    layer=entry.layer,
-                    operator=entry.operator,
-                )
-            )
-        return tuple(events), tuple(calls)
-
-    # ------------------------------------------------ what the operators tell
-
-    def __torch_dispatch__(
-        self,
-        func: OpOverload,
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = kwargs or {}
-        if self._is_paused:
-            return func(*args, **kwargs)
-        self._operators += 1
-        self.operator = operators.base_name(func)
-        if self.phase is Phase.FORWARD and _are_saved_tensors_hooked():
-            self.unmodeled["saved_tensors_hooks"] += 1
-        if self._backward is not None:
-            node = torch._C._current_autograd_node()
-            if node is not None:
-                self.layer = self._layer_of(node)
-                if self._backward.works_in_place(node, func, args):
-                    return args[0]
-                if func is _TO_COPY and _makes_weight_gradient(node):
-                    self.is_gradient(args[0])
-        result = result_on_meta(func, args)
-        if result is NotImplemented:
-            result = func(*args, **kwargs)
-        if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
-            result = _laid_out_by_cudnn(func, args, result)
-            self._note_call(*_convolution(func, args))
-        elif self.operator in GEMM_OPERATORS:
-            self._note_call()
-        self.flops[self.phase] += operators.torch_flops(func, args, kwargs, result) or 0
-        for value in operators.flatten((result,)):
-            if isinstance(value, Tensor) and value.device.type in self.devices:
-                self._see(value.untyped_storage())
-        return result
-
-    def _note_call(
-        self, convolution: ConvCall | None = None, directions: tuple[Direction, ...] = ()
-    ) -> None:
-        # Where its results come among the events is known when all of them are.
-        self._log.append(
-            KernelCall(-1, self.operator, self.phase, self.layer, convolution, directions)
-        )
-
-    def _see(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self.blocks or not storage.nbytes():
-            return
-        category = Category.TEMPORARY if self.phase is Phase.STEP else Category.ACTIVATION
-        block = _Block(storage.nbytes(), category, self.layer, self.operator, self._operators)
-        self._log.append(_Change(True, block, self.phase, self.layer, self.operator))
-        self._follow(storage, block)
-        if self._backward is not None:
-            self._backward.made(storage)
-
-    def _follow(self, storage: torch.UntypedStorage, block: _Block) -> None:
-        key = storage._cdata
-        self.blocks[key] = block
-        self._references[key] = weakref.ref(storage, partial(self._release, key))
-
-    def _release(self, key: int, _: object) -> None:
-        block = self.blocks.pop(key)
-        block.died = self._operators
-        del self._references[key]
-        self._log.append(_Change(False, block, self.phase, self.layer, self.operator))
-
-    def _layer_of(self, node: Any) -> str:
-        if node.next_functions:
-            return self.marks.layer_of(node)
-        parameter = node.variable  # only the accumulators of gradients lead nowhere
-        block = self.blocks.get(parameter.untyped_storage()._cdata)
-        return block.layer if block else ""
-
-
-# ---------------------------------------------------------------- small matters
-
-
 def _choices(
     *, on_cuda: bool, autocast: bool, backward: bool = False
 ) -> AbstractContextManager[Counter[str]]:
@@ -457,51 +205,3 @@ def _choices(
     if not on_cuda:
         return nullcontext(Counter[str]())
     return as_on_cuda(autocast=autocast, backward=backward)
-
-
-def _are_saved_tensors_hooked() -> bool:
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
-
-
-def _makes_weight_gradient(node: Any) -> bool:
-    """Whether the node's one output is the gradient of a parameter."""
-    following = [each for each, _ in node.next_functions if each is not None]
-    return len(following) == 1 and not following[0].next_functions
-
-
-def _convolution(
-    func: OpOverload, args: tuple[Any, ...]
-) -> tuple[ConvCall | None, tuple[Direction, ...]]:
-    """The convolution and the directions of the call; None where it is not a plain 2-d one."""
-    if func is _CONVOLUTION:
-        images, weight, _, stride, padding, dilation, transposed, _, groups = args
-        directions: tuple[Direction, ...] = (Direction.FORWARD,)
-    else:
-        _, images, weight, _, stride, padding, dilation, transposed, _, groups, wanted = args
-        both = (Direction.INPUT_GRADIENT, Direction.WEIGHT_GRADIENT)
-        directions = tuple(each for each, want in zip(both, wanted, strict=False) if want)
-    if transposed or images.dim() != 4:
-        return None, directions
-    (sy, sx), (py, px), (dy, dx) = ((*each, *each)[:2] for each in (stride, padding, dilation))
-    call = ConvCall(
-        tuple(images.shape[1:]), tuple(weight.shape), (sy, sx), (py, px), (dy, dx), groups
-    )
-    return call, directions
-
-
-def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> Any:
-    """The result of a convolution in channels_last if one operand is; meta keeps to the input."""
-    operands = args[:2] if func is _CONVOLUTION else args[1:3]
-    if not any(
-        each.dim() == 4 and torch._prims_common.suggest_memory_format(each) is torch.channels_last
-        for each in operands
-    ):
-        return result
-    if isinstance(result, Tensor):
-        return torch.empty_like(result, memory_format=torch.channels_last)
-    return tuple(
-        torch.empty_like(each, memory_format=torch.channels_last)
-        if isinstance(each, Tensor) and each.dim() == 4
-        else each
-        for each in result
-    )
