@@ -110,7 +110,8 @@ def run(folder: Path) -> Path:
     ]
     installed = {one.name: one.version for one in distributions(path=[str(PEERS)])}
     device = describe_device(torch.device("cpu"))
-    identifier = f"benchmarks/peers-{provenance.utc[:10]}-{device.slug}"
+    moment = provenance.utc[:16].replace(":", "").lower()  # a second record a day is none too many
+    identifier = f"benchmarks/peers-{moment}-{device.slug}"
     path = records.record_path(folder, identifier)
     records.write_json_once(
         path,
