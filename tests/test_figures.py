@@ -72,7 +72,7 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     "shape_funnel": lambda: figures.shape_funnel("nin", provenance=SOURCE),
     "diagram": lambda: figures.diagram(*map(figures.Column.of, NETWORKS)),
     "training_curves": lambda: figures.training_curves(RUNS),
-    "endings": lambda: figures.endings({"both": RUNS[:2]}, chance=0.1),
+    "endings": lambda: figures.endings({"both": RUNS[:2], "all": RUNS}, chance=0.1, intervals=True),
     "learning_rates": lambda: figures.learning_rates(RUNS),
     "memory_timeline": lambda: figures.memory_timeline(steps("nin"), 8, provenance=SOURCE),
     "memory_by_batch": lambda: figures.memory_by_batch(

@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "figures": (
         {
             *("architectures", "formulas", "liveness", "allocator", "workspaces", "devices"),
-            *("experiments", "recipes", "records", "reports", "roofline"),
+            *("comparisons", "experiments", "recipes", "records", "reports", "roofline"),
         },
         {"numpy", "pandas", "plotly"},
     ),

@@ -9,19 +9,21 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`, `labels` and
-`provenance`, which import none of them. `table` gives back the numbers that a figure draws.
+`endings`, `memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`,
+`labels` and `provenance`, which import none of them. `table` gives back the numbers that a figure
+draws.
 
-Imports from ninlab: architectures, formulas, records, reports, roofline, units and errors; no
-torch.
+Imports from ninlab: architectures, comparisons, formulas, records, reports, roofline, units and
+errors; no torch.
 Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
 """
 
 from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured
 from ninlab.figures.collapse import fading_signal, plateaus
 from ninlab.figures.colors import CATEGORY_COLORS, NETWORK_COLORS, NEUTRAL
-from ninlab.figures.curves import endings, learning_rates, training_curves
+from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
+from ninlab.figures.endings import endings
 from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
 from ninlab.figures.marks import table
 from ninlab.figures.memory import memory_by_batch, memory_timeline

@@ -11,13 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from math import isfinite
-from textwrap import wrap
 
 import plotly.graph_objects as go
 
 from ninlab.errors import NinlabError
-from ninlab.figures.colors import NEUTRAL, color_of, faded
-from ninlab.figures.labels import MOST_SERIES, End, Symbols, label_ends
+from ninlab.figures.colors import color_of, faded
+from ninlab.figures.labels import MOST_SERIES, End, Symbols, label_ends, sign_of
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
@@ -31,7 +30,6 @@ _TRAINED: Mapping[str, tuple[str, str]] = {
     "dead_classes": ("dead classes, of 10", ".0f"),
 }
 _BAND = 0.2  # opacity of what lies between the seeds
-_LONGEST_LABEL = 48  # letters of a label on one line of a phone
 _AGAINST = {"epoch": "epoch", "images": "images seen", "seconds": "training time, seconds"}
 
 
@@ -182,87 +180,6 @@ class _Curves:
         return [float("nan") if value is None else float(value) for value in values]
 
 
-def endings(groups: Mapping[str, Sequence[RunRecord]], *, chance: float | None = None) -> go.Figure:
-    """Where the runs of each group ended: one dot a seed, a line at their mean.
-
-    groups gives the runs of each label, drawn from the top down. Runs that diverged or got
-    stuck are crosses and count in the mean. chance draws a line at the accuracy of guessing.
-    Raises NinlabError without runs.
-    """
-    provenance = measured([run for runs in groups.values() for run in runs], "mean")
-    figure = go.Figure()
-    for place, (label, runs) in enumerate(groups.items()):
-        _add_endings(figure, place, label, runs)
-        if chance is not None:
-            figure.add_shape(  # in parts, for it must not run through the labels
-                type="line", name="guessing", x0=chance, x1=chance, y0=place - 0.2, y1=place + 0.5,
-                line={"color": NEUTRAL, "width": 1, "dash": "dot"},
-            )  # fmt: skip
-    everything = [x for trace in figure.data for x in trace.x] + [chance] * (chance is not None)
-    beyond = 0.04 * (max(everything) - min(everything))
-    figure.update_yaxes(range=[len(groups) - 0.5, -0.8], visible=False)
-    figure.update_xaxes(
-        title="test accuracy after the last epoch",
-        tickformat=".0%",
-        range=[min(everything) - beyond, max(everything) + beyond],
-    )
-    lines = max(note.text.count("<br>") + 1 for note in figure.layout.annotations)
-    return finish(
-        figure,
-        height=(34 + 14 * lines) * len(groups) + 60,
-        provenance=provenance,
-        margin={"l": 8, "r": 8, "t": 8, "b": 40},
-    )
-
-
-def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRecord]) -> None:
-    """Draw the dots of one group, their mean and its label."""
-    color = color_of(runs[0].network)
-    accuracies = [run.last.test_accuracy for run in runs]
-    mean = statistics.fmean(accuracies)
-    figure.add_scatter(
-        x=accuracies,
-        y=[place] * len(runs),
-        name=label,
-        mode="markers",
-        marker={
-            "color": color,
-            "size": 9,
-            "symbol": [_sign(run, "circle") for run in runs],
-            "opacity": 0.85,
-        },
-        hovertext=[
-            f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
-            f"{run.outcome}, {run.last.dead_classes} dead classes"
-            for run in runs
-        ],
-        hoverinfo="text",
-    )
-    figure.add_scatter(
-        x=[mean],
-        y=[place],
-        name=f"{label}, mean",
-        mode="markers",
-        marker={
-            "color": color,
-            "size": 22,
-            "symbol": "line-ns",
-            "line": {"color": color, "width": 2},
-        },
-        hovertext=f"<b>{label}</b><br>mean of {len(runs)}: {mean:.1%}",
-        hoverinfo="text",
-    )
-    figure.add_annotation(
-        x=0, xref="paper", y=place - 0.24, showarrow=False, xanchor="left", yanchor="bottom",
-        align="left", text="<br>".join(wrap(f"{label}: {mean:.1%}", _LONGEST_LABEL)),
-    )  # fmt: skip
-
-
-def _sign(run: RunRecord, symbol: str) -> str:
-    """The marker of a run: a cross if it failed."""
-    return symbol if run.outcome is Outcome.FINISHED else "x"
-
-
 def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
     """Accuracy after the last epoch against the learning rate, one line a network.
 
@@ -301,7 +218,7 @@ def _add_line_of_rates(figure: go.Figure, runs: Sequence[RunRecord], symbols: Sy
         name=title,
         mode="lines+markers",
         line={"color": color, "width": 2},
-        marker={"color": color, "size": 8, "symbol": [_sign(run, symbol) for run in runs]},
+        marker={"color": color, "size": 8, "symbol": [sign_of(run, symbol) for run in runs]},
         hovertext=[
             f"<b>{title}</b><br>learning rate {run.recipe.learning_rate:g}: "
             f"{run.last.test_accuracy:.1%}, {run.outcome}"

@@ -1,6 +1,6 @@
 """How are lines told apart and named where they end, without a legend?
 
-Imports nothing from the rest of ninlab.
+Imports from ninlab: records.
 Known limits: the width of a label is guessed from its letters.
 """
 
@@ -14,6 +14,7 @@ from math import log10
 import plotly.graph_objects as go
 
 from ninlab.figures.layout import add_narrow, round_values
+from ninlab.records import Outcome, RunRecord
 
 SYMBOLS = {
     "circle": "●",
@@ -81,6 +82,11 @@ class End:
     def width(self) -> float:
         """About how many pixels the text is wide."""
         return _LETTER_PIXELS * (4 + max(map(len, self.label.split(", "))))
+
+
+def sign_of(run: RunRecord, symbol: str) -> str:
+    """The marker of a run: a cross if it failed."""
+    return symbol if run.outcome is Outcome.FINISHED else "x"
 
 
 def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
