@@ -69,7 +69,8 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
     else:
         experiments = {run.experiment for run in runs}
         few = len(experiments) <= _MOST_NAMED
-        where = _listed(experiments) if few else f"{len(experiments)} experiments"
+        names = (name.replace("_", " ") for name in experiments)
+        where = _listed(names) if few else f"{len(experiments)} experiments"
         source = f"{len(ids)} records of {where}"
     return f"Measured: {', '.join(parts)}; {source}."
 
@@ -109,4 +110,5 @@ def measured_steps(steps: Sequence[_MeasuredStep]) -> str:
 
 
 def _listed(values: Iterable[str]) -> str:
-    return " and ".join(sorted(set(values)))
+    *others, last = sorted(set(values))
+    return f"{', '.join(others)} and {last}" if others else last
