@@ -94,7 +94,6 @@
         template: ninlabTemplates[theme()],
       },
       config: {
-        responsive: true,
         displaylogo: false,
         showSendToCloud: false,
         displayModeBar: matchMedia("(hover: none)").matches ? false : "hover",
@@ -134,7 +133,29 @@
 
   const observer = new MutationObserver(() => rearrange(inTheme(theme())));
   observer.observe(root, { attributeFilter: ["data-theme"] });
-  addEventListener("beforeprint", () => rearrange(onPaper));
+  let printing = false;
+  addEventListener("beforeprint", () => {
+    printing = true;
+    rearrange(onPaper);
+  });
   // The page is still laid out for paper when a browser says that it has printed.
-  addEventListener("afterprint", () => requestAnimationFrame(() => rearrange(onScreen)));
+  addEventListener("afterprint", () =>
+    requestAnimationFrame(() => {
+      printing = false;
+      rearrange(onScreen);
+    }),
+  );
+
+  // plotly.js looks at the window only; a column also changes when a sidebar opens or closes, and
+  // when the page is laid out for the screen some time after it was printed.
+  const columns = new ResizeObserver((entries) => {
+    for (const { target } of entries) {
+      const plot = target.querySelector(".ninlab-plot");
+      const isDrawn = target.dataset.state === "drawn";
+      if (isDrawn && !printing && plot.querySelector("svg").clientWidth !== target.clientWidth) {
+        Plotly.relayout(plot, onScreen());
+      }
+    }
+  });
+  figures.forEach((figure) => columns.observe(figure));
 })();

@@ -261,6 +261,23 @@ def test_figures_fit_on_paper_and_come_back_to_the_screen(
         page.wait_for_function(f"() => ({beyond})().every((pixels) => pixels === 0)")
 
 
+FIGURE_WIDTHS = """() => [...document.querySelectorAll('.ninlab-figure')].map(
+    (figure) => figure.clientWidth)"""
+
+
+def test_figures_follow_their_column_also_where_the_window_stays(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    beside = """() => [...document.querySelectorAll('.ninlab-figure')].every((figure) =>
+        figure.querySelector('.main-svg').clientWidth === figure.clientWidth)"""
+    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
+        (before, *_) = page.evaluate(FIGURE_WIDTHS)
+        page.add_style_tag(content="article.bd-article { padding-right: 200px !important }")
+        page.wait_for_function(beside)
+        (after, *_) = page.evaluate(FIGURE_WIDTHS)
+        assert after < before
+
+
 @pytest.mark.parametrize("from_folder", [False, True], ids=["http", "file"])
 def test_the_numbers_of_every_captioned_figure_can_be_had_without_a_script(
     browser: Browser, site: str, from_folder: bool
