@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, count
 from textwrap import wrap
 
 import plotly.graph_objects as go
@@ -125,8 +125,10 @@ def _asides(accuracies: Sequence[float]) -> list[float]:
     """How far each mark steps out of its row, so that none hides another at the same place."""
     asides: list[float] = []
     for i, accuracy in enumerate(accuracies):
-        before = sum(abs(accuracy - other) < _SAME_PLACE for other in accuracies[:i])
-        asides.append((-1) ** before * -(-before // 2) * _STEP_ASIDE)
+        neighbors = zip(accuracies[:i], asides, strict=True)
+        taken = {aside for other, aside in neighbors if abs(accuracy - other) < _SAME_PLACE}
+        free = (sign * step * _STEP_ASIDE for step in count() for sign in (-1, 1))
+        asides.append(next(aside for aside in free if aside not in taken))
     return asides
 
 
