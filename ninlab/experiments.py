@@ -335,7 +335,7 @@ def _precision(scale: Scale) -> tuple[Experiment, ...]:
             "precision",
             f"Does {scale.precision} arithmetic cost accuracy against {scale.other_precision}?",
             "13_flops_are_not_time",
-            (scale.variant(scale.fixed, recipe=recipe),),
+            (scale.variant(scale.fixed, name=f"{scale.fixed}_{recipe.precision}", recipe=recipe),),
             (f"collapse/{scale.fixed}",),
         ),
     )
@@ -410,14 +410,27 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
     """Variant name to its recorded runs, by seed: the experiment's own and those beside it.
 
     Variants come in the experiment's order, those of compare_with first; a variant without a
-    record is left out.
+    record is left out. All runs are of one device, for a second one repeats seeds and adds none:
+    of the one with the most of the experiment's own variants, then the most runs.
     """
     borrowed = [tuple(path.split("/")) for path in experiment.compare_with]
     wanted = [*borrowed, *((experiment.name, variant.name) for variant in experiment.variants)]
+    by_device: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if (run.experiment, run.name) in wanted:
+            by_device.setdefault(run.device.slug, []).append(run)
+    if not by_device:
+        return {}
+
+    def own_variants_and_runs(slug: str) -> tuple[int, int]:
+        own = {run.name for run in by_device[slug] if run.experiment == experiment.name}
+        return len(own), len(by_device[slug])
+
+    chosen = by_device[max(sorted(by_device), key=own_variants_and_runs)]
     by_row = {
         row: sorted(found, key=lambda run: run.seed)
         for row, found in groupby(
-            sorted(runs, key=lambda run: (run.experiment, run.name)),
+            sorted(chosen, key=lambda run: (run.experiment, run.name)),
             key=lambda run: (run.experiment, run.name),
         )
     }
@@ -487,8 +500,8 @@ def answer(name: str, runs: Sequence[RunRecord]) -> Answer:
     for plan in (PLANS["full"], PLANS["compact"]):
         experiment = plan.experiment(name)
         found = runs_of(experiment, runs)
-        own = {run.name for run in runs if run.experiment == name}
-        if plan.name == "compact" or {variant.name for variant in experiment.variants} <= own:
+        complete = {variant.name for variant in experiment.variants} <= set(found)
+        if plan.name == "compact" or complete:
             break
     if not found:
         raise NinlabError(f"no run of the experiment {name!r} is recorded; see `ninlab record`")

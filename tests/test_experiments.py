@@ -13,7 +13,7 @@ from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import PLANS, PlannedRun, best_rate, ready_recipe
 from ninlab.recipes import EvaluationSet, Precision
-from ninlab.records import Outcome
+from ninlab.records import Outcome, RunRecord
 from tests.test_records import A_RECORD
 
 EACH_PLAN = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
@@ -67,6 +67,14 @@ def test_every_borrowed_row_is_run_by_another_experiment_of_the_plan(plan):
     rows = {"/".join(row(run)) for run in plan.runs}
     for experiment in plan.experiments:
         assert set(experiment.compare_with) <= rows
+
+
+@EACH_PLAN
+def test_rows_that_stand_in_one_table_have_names_of_their_own(plan):
+    for experiment in plan.experiments:
+        names = [path.partition("/")[2] for path in experiment.compare_with]
+        names += [variant.name for variant in experiment.variants]
+        assert len(set(names)) == len(names)
 
 
 @EACH_PLAN
@@ -190,6 +198,32 @@ def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
     assert all(a.seed < b.seed for of_row in runs.values() for a, b in pairwise(of_row))
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order):
+    family = PLANS["compact"].experiment("family")
+    found = recorded("compact", "family")
+    other = [on_another_device(run) for run in found]
+    rows = {name: [run.seed for run in group] for name, group in
+            experiments.runs_of(family, found).items()}  # fmt: skip
+    both = experiments.runs_of(family, [*found, *other][::order])
+    assert {name: [run.seed for run in group] for name, group in both.items()} == rows
+    assert len({run.device.slug for group in both.values() for run in group}) == 1
+
+
+def test_the_device_that_made_more_of_an_experiments_rows_answers_it():
+    family = PLANS["compact"].experiment("family")
+    found = recorded("compact", "family")
+    answering = experiments.runs_of(family, [*found[1:], *map(on_another_device, found)])
+    assert {run.device.slug for group in answering.values() for run in group} == {"another"}
+
+
+def test_a_scale_is_not_complete_because_two_devices_made_half_of_it_each():
+    compact, full = recorded("compact", "family"), recorded("full", "family")
+    halves = [*full[:-1], on_another_device(full[-1])]
+    assert experiments.answer("family", compact + full).plan.name == "full"
+    assert experiments.answer("family", compact + halves).plan.name == "compact"
+
+
 def test_dead_class_floors_rise_from_nothing_to_guessing():
     floors = [experiments.loss_floor(dead, 10) for dead in range(11)]
     roofs = [experiments.accuracy_roof(dead, 10) for dead in range(11)]
@@ -216,6 +250,10 @@ def recorded(plan_name: str, experiment_name: str):
         )
         for variant in experiment.variants
     ]
+
+
+def on_another_device(run: RunRecord) -> RunRecord:
+    return replace(run, device=replace(run.device, slug="another"))
 
 
 def test_the_compact_runs_answer_until_every_variant_of_the_full_scale_is_recorded():
