@@ -489,12 +489,13 @@ def test_a_claim_dies_with_its_process(tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path) -> Path:
-    """A committed copy of the package in a repository of its own."""
+    """A committed copy of the package in a repository that ignores what this one ignores."""
     package = Path(records.__file__).parent
     target = tmp_path / "ninlab"
     target.mkdir()
     for source in package.glob("*.py"):
         (target / source.name).write_bytes(source.read_bytes())
+    (tmp_path / ".gitignore").write_bytes((package.parent / ".gitignore").read_bytes())
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
     for arguments in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "all")):
         subprocess.run(["git", "-C", tmp_path, *arguments], check=True)
