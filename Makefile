@@ -9,7 +9,7 @@ DIST ?= dist
 NAME := network-in-network
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lint lab record zip clean distclean constraints
+.PHONY: help book test quick lint lab record kit zip clean distclean constraints
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -40,6 +40,10 @@ lab: $(VENV)/.lab ## open the chapters in JupyterLab
 record: $(VENV)/.book ## carry out the planned runs: make record ARGS="--budget-seconds 600"
 	@tools/system_packages.sh dataset-fashion-mnist
 	$(BIN)/python -m ninlab record $(ARGS)
+
+kit: $(VENV)/.book ## pack what a GPU machine without a network needs to record: dist/gpu
+	@tools/system_packages.sh dataset-fashion-mnist
+	$(BIN)/python tools/gpu_kit.py $(DIST)/gpu
 
 zip: book ## pack the built book for reading without a network: dist/network-in-network.zip
 	@rm -rf $(DIST)/$(NAME) $(DIST)/$(NAME).zip
