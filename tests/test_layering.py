@@ -44,6 +44,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
     "comparisons": ({"records"}, {"scipy"}),
+    "peers": ({"architectures", "formulas", "records"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
     "training": (
         {"architectures", "data", "environment", "networks", "recipes", "records"},

@@ -25,7 +25,7 @@ import plotly.graph_objects as go
 import pytest
 from safetensors.torch import save
 
-from ninlab import formulas, records
+from ninlab import formulas, peers, records
 from ninlab.architectures import architecture
 from ninlab.experiments import PLANS, SWEEP, PlannedRun, ready_recipe
 from ninlab.liveness import peak_bytes, timeline
@@ -186,10 +186,12 @@ def comparison() -> dict[str, Any]:
     asked = {"network": "nin", "batch_size": 8}
     return {
         "id": "benchmarks/peers-2026-12-24-cpu",
-        "kind": "benchmark",
+        "kind": peers.KIND,
+        "schema_version": peers.SCHEMA_VERSION,
         "provenance": {"utc": "2026-12-24T12:00:00Z"},
         "device": {"name": "some CPU"},
         "software": {"torch": "2.15.0"},
+        "peers": {},
         "tools": {"right": "the right one", "low": "the low one", "silent": "the silent one"},
         "steps": [{**asked, "tensor_peak_bytes": true}],
         "answers": [

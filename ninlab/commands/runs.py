@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from ninlab import comparisons, records
+from ninlab import comparisons, peers, records
 from ninlab.commands.record import chosen_plan
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
@@ -94,7 +94,10 @@ def _validate(folder: Path) -> None:
     from ninlab import measurement  # the only part of this command that waits for torch
     from ninlab.architectures import ARCHITECTURES
 
-    from_json = {measurement.KIND: measurement.MemoryRecord.from_json}
+    from_json: dict[str, records.FromJson[Any]] = {
+        measurement.KIND: measurement.MemoryRecord.from_json,
+        peers.KIND: peers.Comparison.from_json,
+    }
     found = list(records.problems(folder, from_json))
     if not found:
         digests = [(run.id, run.network, run.network_digest) for run in records.load(folder)]

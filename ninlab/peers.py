@@ -1,0 +1,269 @@
+"""What do other calculators say of the same networks, and what do they add up?
+
+The calculators that install today were asked about the same networks and batches, each of which
+also took a real training step; what came of it is a record beside the measured runs, written by
+benchmarks/peers.py. `latest` reads the newest that answers a question, and its `errors` are those
+against the truth. `RULES` has the other half: what each tool adds up, in closed form. A difference
+that a rule explains to the unit is a convention, not a mistake of the reader's.
+
+Imports from ninlab: architectures, formulas, records and errors. Known limits: the rules are those
+of the versions that were asked, for the layers that those networks have; peaks have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from ninlab import formulas, records
+from ninlab.architectures import (
+    Architecture,
+    AvgPool,
+    Block,
+    Branches,
+    Conv,
+    GlobalAvgPool,
+    Layer,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+)
+from ninlab.errors import RecordError
+from ninlab.units import Shape
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KIND = "benchmark"
+SCHEMA_VERSION = 1
+QUANTITIES = ("macs", "saved_bytes", "peak_bytes")
+"""What the tools were asked for, of a whole batch: MACs of the forward pass, bytes kept for the
+backward pass, peak of one SGD step."""
+
+Case = tuple[str, int]
+"""A network's name and a batch size."""
+
+
+# ---------------------------------------------------------------- what was said
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What each tool said of each case, by quantity and the tool's key; no answer is left out.
+
+    peaks has the tensors' peak of the real steps, titles what the tools are called, and
+    versions those of the packages that had to be installed.
+    """
+
+    id: str
+    utc: str
+    device: str
+    torch: str
+    titles: Mapping[str, str]
+    versions: Mapping[str, str]
+    said: Mapping[str, Mapping[str, Mapping[Case, int]]]
+    peaks: Mapping[Case, int]
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Comparison:
+        """The comparison of a JSON object. Raises RecordError when it does not fit the schema."""
+        try:
+            if (content["kind"], content["schema_version"]) != (KIND, SCHEMA_VERSION):
+                raise ValueError(f"it is no {KIND} of schema version {SCHEMA_VERSION}")
+            titles = dict(content["tools"])
+            said: dict[str, dict[str, dict[Case, int]]] = {name: {} for name in QUANTITIES}
+            for answer in content["answers"]:
+                case = answer["network"], answer["batch_size"]
+                for quantity, told in said.items():
+                    if answer.get(quantity) is not None:
+                        told.setdefault(answer["tool"], {})[case] = answer[quantity]
+            return cls(
+                id=content["id"],
+                utc=content["provenance"]["utc"],
+                device=content["device"]["name"],
+                torch=content["software"]["torch"],
+                titles=titles,
+                versions={
+                    package: version
+                    for package, version in content["peers"].items()
+                    if package.endswith(tuple(titles.values()))  # torch-kitsune is kitsune's
+                },
+                said=said,
+                peaks={
+                    (step["network"], step["batch_size"]): step["tensor_peak_bytes"]
+                    for step in content["steps"]
+                },
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise RecordError(f"the comparison does not fit its schema: {error!r}") from error
+
+    def errors(self, quantity: str, true: Mapping[Case, int]) -> pd.DataFrame:
+        """Said less true: a row for each tool that answered all of these cases, the best first.
+
+        Rows are titles of tools, in the order of their largest relative error; columns are the
+        cases, with the levels network and batch_size.
+        """
+        import pandas as pd
+
+        truth = pd.Series(dict(true)).rename_axis(["network", "batch_size"])
+        rows = {
+            self.titles[tool]: {case: answers[case] - true[case] for case in true}
+            for tool, answers in self.said[quantity].items()
+            if answers.keys() >= true.keys()
+        }
+        apart = pd.DataFrame(rows).T.reindex(columns=truth.index)
+        worst = (apart / truth).abs().max(axis=1)
+        return apart.loc[worst.sort_values(kind="stable").index]
+
+    @property
+    def source(self) -> str:
+        """Which record, of which day, of which versions: the end of a sentence on the answers."""
+        return f"{self.utc[:10]}, torch {self.torch}; record {self.id}"
+
+
+def latest(quantity: str, folder: Path | None = None) -> Comparison:
+    """The newest comparison of a runs folder, by default the book's, in which that was answered.
+
+    Raises RecordError when there is none.
+    """
+    folder = records.runs_folder() if folder is None else folder
+    paths = (folder / "benchmarks").glob("peers-*.json")
+    found = records.load_kind(KIND, Comparison.from_json, paths)
+    answering = [comparison for comparison in found if comparison.said[quantity]]
+    if not answering:
+        raise RecordError(
+            f"no comparison in {folder / 'benchmarks'} answers for {quantity}; "
+            "benchmarks/peers.py records one"
+        )
+    return max(answering, key=lambda comparison: comparison.utc)
+
+
+# ---------------------------------------------------------------- what the tools add up
+
+
+def put_out(network: Architecture, *kinds: type) -> int:
+    """Values that the layers of these kinds put out for one image; without a kind, all layers."""
+    return sum(
+        prod(at.output_shape)
+        for at in formulas.placed_layers(network)
+        if isinstance(at.layer, kinds or object)
+    )
+
+
+def joined(network: Architecture) -> int:
+    """Values of one image in the maps that branches are joined to, which no layer puts out."""
+
+    def walk(layers: Sequence[Layer], shape: Shape) -> Iterator[int]:
+        for layer in layers:
+            after = formulas.output_shape(layer, shape)
+            if isinstance(layer, Block):
+                yield from walk(layer.layers, shape)
+            elif isinstance(layer, Branches):
+                for branch in layer.branches:
+                    yield from walk(branch.layers, shape)
+                yield prod(after)
+            shape = after
+
+    return sum(walk(network.layers, network.input_shape))
+
+
+def _averaged(network: Architecture) -> int:
+    """Values that the global average reads."""
+    placed = formulas.placed_layers(network)
+    return sum(prod(at.input_shape) for at in placed if isinstance(at.layer, GlobalAvgPool))
+
+
+def _in_windows(network: Architecture, kind: type[MaxPool] | type[AvgPool], more: int) -> int:
+    """Operations of the pools of that kind, at as many a value as its window has, and more."""
+    return sum(
+        (at.layer.kernel_size**2 + more) * prod(at.output_shape)
+        for at in formulas.placed_layers(network)
+        if isinstance(at.layer, kind)
+    )
+
+
+def _linear_macs(network: Architecture) -> int:
+    placed = formulas.placed_layers(network)
+    return sum(
+        formulas.layer_macs(at.layer, at.input_shape)
+        for at in placed
+        if isinstance(at.layer, Linear)
+    )
+
+
+def _torchmeter_macs(network: Architecture, batch_size: int) -> int:
+    """As torchmeter counts the batch.
+
+    A ReLU is one operation a value, a sigmoid two, and a pool the steps from one value of its
+    window to the next; a linear layer is counted as if the batch were one image.
+    """
+    of_an_image = (
+        formulas.macs(network)
+        + put_out(network, ReLU)
+        + 2 * put_out(network, Sigmoid)
+        + _in_windows(network, MaxPool, -1)
+        + _in_windows(network, AvgPool, -1)
+    )
+    return batch_size * of_an_image - (batch_size - 1) * _linear_macs(network)
+
+
+def _in_hundredths_of_gib(count: int) -> int:
+    return round(round(count / 2**30, 2) * 2**30)
+
+
+def _on_cpu(network: Architecture, batch_size: int) -> int:
+    """Dropout's masks take four bytes a value there, not the one of CUDA."""
+    kept = formulas.saved_tensors(network, batch_size)
+    return sum(tensor.bytes * (4 if tensor.kind == "dropout_mask" else 1) for tensor in kept)
+
+
+Rule = Callable[[Architecture, int], int]
+
+
+def _for_each_image(rule: Callable[[Architecture], int]) -> Rule:
+    return lambda network, batch_size: batch_size * rule(network)
+
+
+_macs = _for_each_image(formulas.macs)
+_with_bias = _for_each_image(lambda n: formulas.macs(n) + put_out(n, Conv, Linear))
+
+RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
+    {
+        "macs": {
+            "ninlab": _macs,
+            "flop_counter": _macs,
+            "torchscan": _macs,
+            "fvcore": _for_each_image(lambda n: formulas.macs(n) + _averaged(n)),
+            "torchprofile": _for_each_image(
+                lambda n: formulas.macs(n) + put_out(n, AvgPool, GlobalAvgPool)
+            ),
+            "thop": _for_each_image(
+                lambda n: (
+                    formulas.macs(n)
+                    + _averaged(n)
+                    + put_out(n, GlobalAvgPool)
+                    + _in_windows(n, AvgPool, +1)
+                )
+            ),
+            "torchinfo": _with_bias,
+            "ptflops": _with_bias,
+            "torchmeter": _torchmeter_macs,
+        },
+        "saved_bytes": {
+            "ninlab": formulas.saved_bytes,
+            "saved_tensors": _on_cpu,
+            "fvcore": _for_each_image(lambda n: 4 * put_out(n, Conv, Linear)),
+            "torchinfo": _for_each_image(lambda n: 8 * put_out(n, Conv, Linear)),
+            "torchmeter": _for_each_image(lambda n: 4 * put_out(n)),
+            "kitsune": _for_each_image(lambda n: 4 * (put_out(n) + joined(n))),
+            "vram_check": _for_each_image(lambda n: 8 * formulas.parameters(n)),
+            "alloc": lambda n, _: _in_hundredths_of_gib(4 * formulas.parameters(n)),
+        },
+    }
+)
+"""What a tool says of a network and a batch size, by quantity and the tool's key in the record."""

@@ -1,0 +1,165 @@
+"""The rules of other tools against what the tools said, and against modules that run."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ninlab import peers, resources
+from ninlab.architectures import ARCHITECTURES, Architecture, BatchNorm, architecture
+from ninlab.errors import RecordError
+from ninlab.formulas import placed_layers
+from ninlab.networks import build
+from ninlab.records import record_path
+from tests.strategies import architectures
+
+with_rules = pytest.mark.parametrize("quantity", sorted(peers.RULES))
+
+
+# ---------------------------------------------------------------- what the tools said
+
+
+@with_rules
+def test_each_answer_of_each_tool_is_what_its_rule_says(quantity: str) -> None:
+    said = peers.latest(quantity).said[quantity]
+    by_rule = {
+        tool: {
+            (network, size): peers.RULES[quantity][tool](architecture(network), size)
+            for network, size in answers
+        }
+        for tool, answers in said.items()
+    }
+    assert said == by_rule
+
+
+@with_rules
+def test_no_rule_is_of_a_tool_that_was_not_asked(quantity: str) -> None:
+    assert peers.RULES[quantity].keys() == peers.latest(quantity).said[quantity].keys()
+
+
+# ---------------------------------------------------------------- what modules put out
+
+
+class JoinedValues(TorchDispatchMode):
+    """Counts the values that concatenations give."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func is torch.ops.aten.cat.default:
+            self.values += result.numel()
+        return result
+
+
+@contextmanager
+def values_put_out(module: nn.Module) -> Iterator[list[int]]:
+    """The number of values that each call of a leaf module gives."""
+    found: list[int] = []
+    leaves = [child for child in module.modules() if not list(child.children())]
+    hooks = [
+        leaf.register_forward_hook(lambda _, __, output: found.append(output.numel()))
+        for leaf in leaves
+    ]
+    yield found
+    for hook in hooks:
+        hook.remove()
+
+
+@settings(deadline=None, max_examples=30)
+@given(network=architectures())
+def test_what_layers_put_out_and_branches_join_is_what_modules_do(network: Architecture) -> None:
+    module = build(network, device="meta").eval()
+    with torch.no_grad(), values_put_out(module) as given_out, JoinedValues() as joins:
+        module(torch.zeros(1, *network.input_shape, device="meta"))
+    assert peers.put_out(network) == sum(given_out)
+    assert peers.joined(network) == joins.values
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, network in ARCHITECTURES.items()
+        if not any(isinstance(at.layer, BatchNorm) for at in placed_layers(network))
+    ],
+)
+def test_fvcores_rules_are_fvcore(name: str) -> None:
+    """Batch normalization is left out: fvcore counts it, and no network of the record has it."""
+    counts = resources.count(resources.load(name, None))
+    assert peers.RULES["macs"]["fvcore"](architecture(name), 1) == counts.fvcore_flops
+    assert peers.RULES["saved_bytes"]["fvcore"](architecture(name), 1) == (
+        4 * counts.fvcore_activations
+    )
+
+
+# ---------------------------------------------------------------- reading
+
+
+def comparison(day: str = "2026-12-24", **answer: int) -> dict:
+    """A record in which one tool is right about two batches and another says what is asked."""
+    cases = [{"network": "nin", "batch_size": size} for size in (1, 2)]
+    return {
+        "id": f"benchmarks/peers-{day}-cpu",
+        "kind": peers.KIND,
+        "schema_version": peers.SCHEMA_VERSION,
+        "provenance": {"utc": f"{day}T12:00:00Z"},
+        "device": {"name": "some CPU"},
+        "software": {"torch": "2.15.0"},
+        "peers": {"torch-low": "1.0", "needed-by-it": "2.0"},
+        "tools": {"low": "low", "right": "the right one", "silent": "the silent one"},
+        "steps": [{**case, "tensor_peak_bytes": 100 * case["batch_size"]} for case in cases],
+        "answers": [
+            *({**case, "tool": "low", "peak_bytes": 75} for case in cases),
+            *({**case, "tool": "right", "peak_bytes": 100 * case["batch_size"]} for case in cases),
+            {**cases[0], "tool": "silent", "peak_bytes": 100},
+            {**cases[1], "tool": "silent", "error": "out of memory"},
+            {**cases[0], "tool": "low", **answer},
+        ],
+    }
+
+
+def write(folder, *contents: dict) -> None:
+    (folder / "benchmarks").mkdir()
+    for content in contents:
+        record_path(folder, content["id"]).write_text(json.dumps(content))
+
+
+def test_errors_are_of_the_tools_that_answered_everything_the_best_first() -> None:
+    read = peers.Comparison.from_json(comparison())
+    errors = read.errors("peak_bytes", read.peaks)
+    assert list(errors.index) == ["the right one", "low"]
+    assert errors.loc["low"].to_dict() == {("nin", 1): -25, ("nin", 2): -125}
+    assert errors.loc["the right one"].to_list() == [0, 0]
+
+
+def test_the_latest_comparison_is_the_newest_that_answers(tmp_path) -> None:
+    older, newer = comparison("2026-12-24", macs=7), comparison("2026-12-25")
+    write(tmp_path, older, newer)
+    assert peers.latest("peak_bytes", tmp_path).id == newer["id"]
+    assert peers.latest("macs", tmp_path).id == older["id"]
+    with pytest.raises(RecordError, match="saved_bytes"):
+        peers.latest("saved_bytes", tmp_path)
+
+
+def test_versions_are_those_of_the_tools_and_not_of_what_they_need() -> None:
+    assert peers.Comparison.from_json(comparison()).versions == {"torch-low": "1.0"}
+
+
+@pytest.mark.parametrize("part", sorted(comparison().keys() - {"id", "kind"}))
+def test_a_comparison_without_one_of_its_parts_is_refused_by_name(tmp_path, part: str) -> None:
+    whole = comparison()
+    write(tmp_path, {key: value for key, value in whole.items() if key != part})
+    with pytest.raises(RecordError, match=f"{whole['id']}.*{part}"):
+        peers.latest("peak_bytes", tmp_path)
+
+
+def test_a_comparison_of_another_version_is_refused(tmp_path) -> None:
+    write(tmp_path, comparison() | {"schema_version": peers.SCHEMA_VERSION + 1})
+    with pytest.raises(RecordError, match="schema version"):
+        peers.latest("peak_bytes", tmp_path)
