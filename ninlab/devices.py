@@ -73,6 +73,15 @@ def _by_name(*devices: Device) -> Mapping[str, Device]:
 
 DEVICES = _by_name(
     Device(
+        "h200",
+        "NVIDIA H200 SXM 141 GB",
+        141 * GIGA,
+        "NVIDIA H200 Tensor Core GPU data sheet, specifications, column H200 SXM "
+        "(tensor rates printed with sparsity)",
+        4800 * GIGA,
+        {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
+    ),
+    Device(
         "h100",
         "NVIDIA H100 SXM5 80 GB",
         80 * GIGA,

@@ -38,6 +38,7 @@ def test_fewer_bits_are_never_slower(one):
     ("name", "multiprocessors", "flops_per_clock", "boost_megahertz"),
     [
         # Outside oracle: multiprocessors x FMA lanes x 2 x boost clock, from the whitepapers.
+        ("h200", 132, 128 * 2, 1980),
         ("h100", 132, 128 * 2, 1980),
         ("a100", 108, 64 * 2, 1410),
         ("l4", 58, 128 * 2, 2040),
@@ -57,7 +58,7 @@ def test_dense_tensor_rates_are_half_of_those_with_sparsity():
 
 
 def test_an_unknown_device_is_answered_with_those_there_are():
-    with pytest.raises(UnknownNameError, match=r"'h1000'; did you mean 'h100'\? known: h100, a100"):
+    with pytest.raises(UnknownNameError, match=r"'h1000'; did you mean 'h100'\? known: h200, h100"):
         device("h1000")
 
 
@@ -75,6 +76,7 @@ def test_every_workspace_table_is_of_a_device_that_is_described_here():
 @pytest.mark.parametrize(
     ("cuda_name", "name"),
     [
+        ("NVIDIA H200", "h200"),
         ("NVIDIA H100 80GB HBM3", "h100"),
         ("NVIDIA A100-SXM4-40GB", "a100"),
         ("NVIDIA L4", "l4"),

@@ -87,6 +87,51 @@ DEVICES: Mapping[str, Mapping[str, Any]] = {
         "memClockRateKHz": 2619000,
         "l2CacheSize": 52428800,
     },
+    # As the H100 but for its memory (141 GB of HBM3e) and its second-level cache; H200 data sheet.
+    "h200": _COMMON
+    | {
+        "deviceName": "NVIDIA H200",
+        "deviceVer": 900,
+        "multiProcessorCount": 132,
+        "maxSharedMemoryPerBlockOptin": 232448,
+        "reservedSharedMemoryPerBlock": 1024,
+        "maxCtasPerSM": 32,
+        "maxThreadsPerSM": 2048,
+        "totalGlobalMem": 143771 * 2**20,
+        "smClockRateKHz": 1980000,
+        "memClockRateKHz": 3201000,
+        "l2CacheSize": 62914560,
+    },
+    # The same guide, compute capability 8.0; A100 data sheet, SXM4 with 40 GB.
+    "a100": _COMMON
+    | {
+        "deviceName": "NVIDIA A100-SXM4-40GB",
+        "deviceVer": 800,
+        "multiProcessorCount": 108,
+        "maxSharedMemoryPerBlockOptin": 166912,
+        "reservedSharedMemoryPerBlock": 1024,
+        "maxCtasPerSM": 32,
+        "maxThreadsPerSM": 2048,
+        "totalGlobalMem": 40 * 2**30,
+        "smClockRateKHz": 1410000,
+        "memClockRateKHz": 1215000,
+        "l2CacheSize": 41943040,
+    },
+    # The same guide, compute capability 8.9; L4 data sheet.
+    "l4": _COMMON
+    | {
+        "deviceName": "NVIDIA L4",
+        "deviceVer": 890,
+        "multiProcessorCount": 58,
+        "maxSharedMemoryPerBlockOptin": 101376,
+        "reservedSharedMemoryPerBlock": 1024,
+        "maxCtasPerSM": 24,
+        "maxThreadsPerSM": 1536,
+        "totalGlobalMem": 23034 * 2**20,
+        "smClockRateKHz": 2040000,
+        "memClockRateKHz": 6251000,
+        "l2CacheSize": 50331648,
+    },
     # The same guide, compute capability 7.5; T4 data sheet.
     "t4": _COMMON
     | {
