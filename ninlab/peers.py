@@ -1,10 +1,10 @@
 """What do other calculators say of the same networks, and what do they add up?
 
-The calculators that install today were asked about the same networks and batches, each of which
-also took a real training step; what came of it is a record beside the measured runs, written by
-benchmarks/peers.py. `latest` reads the newest that answers a question, and its `errors` are those
-against the truth. `RULES` has the other half: what each tool adds up, in closed form. A difference
-that a rule explains to the unit is a convention, not a mistake of the reader's.
+benchmarks/peers.py asks the calculators that install today about the same networks and batches,
+and takes the real training steps; what came of it is a record beside the measured runs. `latest`
+reads the newest that answers a question, and its `errors` are those of the answers. `RULES` has
+the other half: what each tool adds up, in closed form, so that a difference between two tools
+need not be guessed at.
 
 Imports from ninlab: architectures, formulas, records and errors. Known limits: the rules are those
 of the versions that were asked, for the layers that those networks have; peaks have none.
@@ -32,6 +32,7 @@ from ninlab.architectures import (
     MaxPool,
     ReLU,
     Sigmoid,
+    architecture,
 )
 from ninlab.errors import RecordError
 from ninlab.units import Shape
@@ -120,6 +121,15 @@ class Comparison:
         worst = (apart / truth).abs().max(axis=1)
         return apart.loc[worst.sort_values(kind="stable").index]
 
+    def by_rule(self, quantity: str) -> dict[str, dict[Case, int]]:
+        """What the rules say of the cases that the tools answered, as far as a tool has a rule."""
+        rules = RULES.get(quantity, {})
+        return {
+            tool: {case: rules[tool](architecture(case[0]), case[1]) for case in answers}
+            for tool, answers in self.said[quantity].items()
+            if tool in rules
+        }
+
     @property
     def source(self) -> str:
         """Which record, of which day, of which versions: the end of a sentence on the answers."""
@@ -141,6 +151,12 @@ def latest(quantity: str, folder: Path | None = None) -> Comparison:
             "benchmarks/peers.py records one"
         )
     return max(answering, key=lambda comparison: comparison.utc)
+
+
+def in_percent(error: float) -> str:
+    """A relative error as a reader sees it: equal, +0.4% or -20%."""
+    digits = 0 if abs(error) >= 0.01 else 1
+    return f"{error:+,.{digits}%}" if error else "equal"
 
 
 # ---------------------------------------------------------------- what the tools add up
