@@ -226,7 +226,9 @@ def test_the_command_records_each_case_once(tmp_path, capsys):
     arguments = ["measure", "lenet", "--batch-size", "2", "--mode", "sgd", "--precision", "fp32"]
     arguments += ["--device", "cpu", "--timed-steps", "2", "--allow-dirty", "--runs", str(tmp_path)]
     assert main(arguments) == 0
-    assert "1 measured, 0 were there already" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "tensor: 1 of 1 predictions within 1%, the worst +0.00%" in printed
+    assert "1 measured, 0 were there already" in printed
     assert main(arguments) == 0
     assert "0 measured, 1 were there already" in " ".join(capsys.readouterr().out.split())
     (made,) = load_records(tmp_path)

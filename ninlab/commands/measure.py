@@ -21,7 +21,7 @@ from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, w
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.errors import NinlabError
-from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
+from ninlab.measurement import PEAKS, Allocator, Case, Measured, MemoryRecord, Outcome
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
@@ -36,7 +36,9 @@ from ninlab.roofline import (
 from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
 
-PEAKS = ("tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes")
+TOLERANCE = 0.01
+"""By how much a predicted peak may be off: what the book claims for the allocated one."""
+
 FITTED_NETWORKS = ("vgg11", "lenet")
 """Large batches of the first tell how well kernels run, steps of the second wait for the host."""
 
@@ -143,6 +145,7 @@ def measure(
         Console(stderr=True).print(f"{len(made)}/{len(todo)} {row.path.stem}")
     if made:
         console.print(_table(made))
+        _print_agreement(console, made)
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
     _print_time_models(console, target, about)
 
@@ -167,7 +170,7 @@ def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> 
     if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:
         events = cost.training_events if training else cost.inference_events
         report = CachingAllocator(expandable_segments=True).replay(events, case.batch_size)
-    peaks = {name: getattr(report, name) for name in PEAKS}
+    peaks = {name: getattr(report, name) for name in PEAKS.values()}
     return {name: value for name, value in peaks.items() if value is not None}
 
 
@@ -319,11 +322,27 @@ def _table(made: Sequence[MemoryRecord]) -> Table:
         if measured.outcome is Outcome.OUT_OF_MEMORY:
             table.add_row(*cells, "out of memory", *[""] * 5)
             continue
-        cells += [_compared(getattr(measured, peak), record.predicted.get(peak)) for peak in PEAKS]
+        cells += [
+            _compared(getattr(measured, peak), record.predicted.get(peak))
+            for peak in PEAKS.values()
+        ]
         for seconds in (measured.median_seconds, record.predicted.get("bound_seconds")):
             cells.append("" if seconds is None else format_seconds(seconds))
         table.add_row(*cells)
     return table
+
+
+def _print_agreement(console: Console, made: Sequence[MemoryRecord]) -> None:
+    """For each peak, how many predictions are within `TOLERANCE`, and the worst of them."""
+    for peak in PEAKS:
+        errors = measurement.relative_errors(made, peak)
+        if errors:
+            worst = max(errors, key=lambda identifier: abs(errors[identifier]))
+            close = sum(abs(error) <= TOLERANCE for error in errors.values())
+            console.print(
+                f"{peak}: {close} of {len(errors)} predictions within {TOLERANCE:.0%}, the worst "
+                f"{errors[worst]:+.2%} ({worst})"
+            )
 
 
 def _compared(measured: int | None, predicted: float | None) -> str:

@@ -14,7 +14,7 @@ count of tensors.
 
 `cases` says what can be measured, `steps` takes and times a step, `cpu` and `gpu` read what
 it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
-what came out.
+what came out, `agreement` holds it against the prediction.
 
 Imports from ninlab: environment, errors, networks, records and units.
 
@@ -27,6 +27,7 @@ parameter tensor, which a training step on a GPU keeps on the host.
 
 from __future__ import annotations
 
+from ninlab.measurement.agreement import PARTS, PEAKS, bytes_off, relative_errors
 from ninlab.measurement.cases import (
     MODES,
     PRECISIONS,
@@ -45,6 +46,8 @@ __all__ = [
     "DEFAULT_TIMED_STEPS",
     "KIND",
     "MODES",
+    "PARTS",
+    "PEAKS",
     "PRECISIONS",
     "WARM_STEPS",
     "Allocator",
@@ -54,6 +57,7 @@ __all__ = [
     "MemoryRecord",
     "Outcome",
     "Step",
+    "bytes_off",
     "cudnn_device_properties",
     "load_records",
     "measure",
@@ -61,5 +65,6 @@ __all__ = [
     "measured_from_json",
     "probe_rate",
     "record_id",
+    "relative_errors",
     "tensor_peak",
 ]
