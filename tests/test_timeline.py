@@ -152,6 +152,95 @@ def test_the_timeline_is_the_real_step_of_a_tangled_network():
     assert abs(peak_of(timeline) - real.peak_bytes) <= SCALAR_BYTES
 
 
+# ---------------------------------------------------------------- modules with a memory
+
+
+class Attentive(nn.Module):
+    """Remembers how it weighted the pixels, as for a picture of them later on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.weights: dict[str, torch.Tensor] = {}
+
+    def forward(self, images):
+        values = self.conv(images).flatten(2)
+        self.weights["last"] = (values.transpose(1, 2) @ values).softmax(-1)
+        return (values @ self.weights["last"]).mean(-1)
+
+
+class Caching(nn.Module):
+    """Makes a tensor when it first meets a batch of some size, and keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+        self.scale = None
+        self.offsets = [torch.ones(8, 8, 8), torch.zeros(8, 8, 8)]
+
+    def forward(self, images):
+        values = self.conv(images)
+        if self.scale is None or self.scale.shape != values.shape:
+            self.scale = torch.ones_like(values)
+        return (values * self.scale + self.offsets[0]).mean((2, 3))
+
+
+class KeptByFunction(torch.autograd.Function):
+    """Keeps what backward needs beside autograd's own list: until the scores are let go."""
+
+    @staticmethod
+    def forward(context, values):
+        context.slope, context.positive = values.sign(), values.relu()
+        return values.abs() + context.positive
+
+    @staticmethod
+    def backward(context, gradient):
+        return (context.slope + context.positive.sign()) * gradient
+
+
+class Keeping(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 1)
+
+    def forward(self, images):
+        return KeptByFunction.apply(self.conv(images)).mean((2, 3))
+
+
+@pytest.mark.parametrize("keeper", [Attentive, Caching, Keeping])
+def test_a_warm_step_finds_what_the_module_keeps_of_the_step_before(keeper):
+    steps = [Step(3, OPTIMIZERS["adam"]), Step(2)]
+    subject = load(keeper(), (3, 8, 8))
+    for step, real in zip(steps, measure(keeper, (3, 8, 8), steps), strict=True):
+        timeline = as_on_cpu(subject, step)
+        assert abs(peak_of(timeline) - real.peak_bytes) <= SCALAR_BYTES, step
+        assert step_sizes(timeline) == real.block_sizes, step
+
+
+def test_what_only_a_cycle_of_references_holds_is_not_kept():
+    class Recursive(nn.Conv2d):
+        def forward(self, images):
+            values = super().forward(images)
+
+            def power(exponent):
+                return values if exponent == 1 else values * power(exponent - 1)
+
+            return power(3).mean((2, 3))
+
+    trace_step(load(Recursive(3, 8, 1), (3, 8, 8)), 2)
+
+
+def test_a_module_that_keeps_more_after_every_step_is_refused():
+    class Hoarding(Keeping):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv.register_forward_hook(lambda _, inputs, output: self.kept.append(output))
+            self.kept: list[torch.Tensor] = []
+
+    with pytest.raises(NinlabError, match="keeps other tensors after each step than it found"):
+        trace_step(load(Hoarding(), (3, 8, 8)), 2)
+
+
 # ---------------------------------------------------------------- torch's own tracker
 
 

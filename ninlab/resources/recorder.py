@@ -8,6 +8,7 @@ Imports from ninlab: reports and workspaces (what a call is).
 
 from __future__ import annotations
 
+import gc
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -24,6 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
+from ninlab.resources.loss import tensors_of
 from ninlab.resources.observer import BackwardPass
 from ninlab.resources.saved import LOSS, LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
@@ -78,7 +80,7 @@ _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Writes down when storages come and go while it is entered."""
 
-    def __init__(self, *, count_host: bool) -> None:
+    def __init__(self, *, count_host: bool, before: Recorder | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.devices = ("meta", "cpu") if count_host else ("meta",)
         self.phase = Phase.SETUP
@@ -91,15 +93,33 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops: Counter[Phase] = Counter()
         self.unmodeled: Counter[str] = Counter()
         self._references: dict[int, weakref.ref[torch.UntypedStorage]] = {}
+        self._last: list[tuple[weakref.ref[torch.UntypedStorage], _Block]] = []
+        self._before = before
         self._setup: list[_Block] = []
         self._log: list[_Change | KernelCall] = []
         self._operators = 0
         self._is_paused = False
         self._backward: BackwardPass | None = None  # while it runs
 
+    def __enter__(self) -> Recorder:
+        """Begin; what the step before left and nobody has adopted yet exists as well."""
+        for reference, block in self._before._last if self._before else ():
+            storage = reference()
+            if storage is not None and storage._cdata not in self.blocks:
+                kept = _Block(block.bytes, block.category, block.layer, block.operator)
+                self._setup.append(kept)
+                self._follow(storage, kept)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
     def __exit__(self, *exception: Any) -> None:
-        """Leave, and stop following what is still alive."""
+        """Leave; what is still alive is followed no longer."""
         super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        self._last = [
+            (weakref.ref(storage), self.blocks[key])
+            for key, reference in self._references.items()
+            if (storage := reference()) is not None
+        ]
         self._references.clear()
 
     # ------------------------------------------------ what the step tells
@@ -110,12 +130,14 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.marks.mark(layer)
 
     def adopt_module(self, module: nn.Module) -> None:
-        """Parameters, buffers and plain tensor attributes exist before the step."""
+        """Parameters, buffers, and tensors in other attributes exist before the step."""
         for name, own in (*module.named_parameters(), *module.named_buffers()):
             self.adopt(own, Category.PARAMETER, name.rpartition(".")[0])
         for name, each in module.named_modules():
             for value in vars(each).values():
-                self.adopt(value, Category.PARAMETER, name)
+                if isinstance(value, Tensor | list | tuple | dict):
+                    for own in tensors_of(value):
+                        self.adopt(own, Category.PARAMETER, name)
 
     def adopt(
         self, value: object, category: Category, layer: str = "", *, of: Tensor | None = None
@@ -129,18 +151,36 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._setup.append(block)
             self._follow(storage, block)
 
-    def inherit(self, left: Iterable[Tensor]) -> None:
-        """The step before left tensors like these, and the training loop lets go of them now."""
-        storages = dict.fromkeys(each.untyped_storage()._cdata for each in left)
+    def leaves_what_it_found(self) -> bool:
+        """Whether the next step would find blocks of the same sizes as this one did."""
+        found = _sizes(self._setup)
+        if found == _sizes(self._left()):
+            return True
+        gc.collect()  # what only a cycle of references holds, Python takes away now and then
+        return found == _sizes(self._left())
+
+    def _left(self) -> list[_Block]:
+        return [block for reference, block in self._last if reference() is not None]
+
+    def let_go(self, before: list[Any], like: Iterable[Tensor]) -> None:
+        """The training loop drops what it held of the step before.
+
+        If none was recorded, that was tensors like those that this step leaves.
+        """
+        if before:
+            before.clear()
+            return
+        storages = dict.fromkeys(each.untyped_storage()._cdata for each in like)
         for block in [self.blocks[key] for key in storages if key in self.blocks]:
             if block.born:  # and not the module's own
-                before = _Block(block.bytes, block.category, block.layer, block.operator)
-                self._setup.append(before)
-                self._log.append(_Change(False, before, self.phase, "", ""))
+                old = _Block(block.bytes, block.category, block.layer, block.operator)
+                self._setup.append(old)
+                self._log.append(_Change(False, old, self.phase, "", ""))
 
     def forget(self, parameter: Tensor) -> None:
         """The parameter never took part: it has no gradient and no state."""
         self._setup = [block for block in self._setup if block.of is not parameter]
+        self._last = [(at, block) for at, block in self._last if block.of is not parameter]
         self._log = [
             entry
             for entry in self._log
@@ -179,7 +219,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 calls.append(replace(entry, event=len(events)))
                 continue
             block = entry.block
-            temporary = block.category is Category.ACTIVATION and block.died == block.born
+            temporary = block.category is Category.ACTIVATION and 0 < block.born == block.died
             events.append(
                 MemoryEvent(
                     allocates=entry.allocates,
@@ -270,6 +310,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 # ---------------------------------------------------------------- small matters
+
+
+def _sizes(blocks: Iterable[_Block]) -> Counter[int]:
+    """How many blocks there are of each size, the batch aside."""
+    return Counter(block.bytes for block in blocks if block.category is not Category.INPUT)
 
 
 def _are_saved_tensors_hooked() -> bool:

@@ -5,7 +5,9 @@ device, while `recorder` writes down every allocation and release. The engine, a
 the optimizer are torch's own; nothing is modeled but what depends on the device, which
 `cuda` imposes. The step is a warm one: optimizer state and the gradients of the step before
 exist when it begins, and the scores and the loss of the step before are held by the training
-loop until this one has returned its own.
+loop until this one has returned its own. One run of the step tells all of that, unless the
+module itself keeps tensors from step to step, such as its last attention map: then the step
+is run once more, and finds them.
 
 Imports from ninlab: errors and reports.
 
@@ -24,11 +26,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ninlab.errors import UnknownNameError
+from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
@@ -94,13 +97,21 @@ def trace_step(
         module = meta_copy(module).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     counts_of_sole_owner()  # read once, before anything is recorded
-    recorder = Recorder(count_host=not on_cuda)
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
     with in_mode(module, training=training), _gradients_of(module):
+        take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
         if training:
-            _train(module, images, make_optimizer, recorder, choices)
-        else:
-            _predict(module, images, recorder, choices)
+            take = partial(_train, module, images, choices, _warm_optimizer(module, make_optimizer))
+        recorder = Recorder(count_host=not on_cuda)
+        left = take(recorder, [])  # held, as the training loop does
+        if not recorder.leaves_what_it_found():  # the module keeps tensors from step to step
+            recorder = Recorder(count_host=not on_cuda, before=recorder)
+            left = take(recorder, left)
+            if not recorder.leaves_what_it_found():
+                raise NinlabError(
+                    f"{subject.name} keeps other tensors after each step than it found before it, "
+                    "so that no two steps cost the same; let it drop what it kept"
+                )
     events, calls = recorder.events_and_calls()
     return StepTimeline(
         batch_size=batch_size,
@@ -115,19 +126,35 @@ def trace_step(
 # ---------------------------------------------------------------- the step
 
 
+Choices = Callable[..., AbstractContextManager[Counter[str]]]
+
+
+def _warm_optimizer(
+    module: nn.Module, make_optimizer: OptimizerFactory
+) -> torch.optim.Optimizer | None:
+    """The optimizer of what learns, with the gradients and the state that a warm step finds."""
+    learning = [own for own in module.parameters() if own.requires_grad]
+    if not learning:
+        return None
+    optimizer = make_optimizer(learning)
+    for parameter in learning:
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
 def _train(
     module: nn.Module,
     images: Tensor,
-    make_optimizer: OptimizerFactory,
+    choices: Choices,
+    optimizer: torch.optim.Optimizer | None,
     recorder: Recorder,
-    choices: Callable[..., AbstractContextManager[Counter[str]]],
-) -> None:
-    learning = [own for own in module.parameters() if own.requires_grad]
-    optimizer = make_optimizer(learning) if learning else None
-    for parameter in learning:
-        parameter.grad = torch.empty_like(parameter)
-    if optimizer is not None:
-        optimizer.step()  # makes the state that a warm step finds
+    before: list[Any],
+) -> list[Any]:
+    """Take a step; before is what the step before returned, its scores and loss, if there was one.
+
+    It is let go of when this step is over.
+    """
     recorder.adopt_module(module)
     recorder.adopt(images, Category.INPUT)
     for name, parameter in module.named_parameters():
@@ -159,20 +186,23 @@ def _train(
         recorder.enter_layer("")
         if optimizer is not None:
             optimizer.step()
-        recorder.inherit((*tensors_of(output), loss))
-    for parameter in learning:
-        if parameter.grad is None:  # takes no part in this step, so never had a gradient or state
-            recorder.forget(parameter)
-        else:
+        recorder.let_go(before, like=(*tensors_of(output), loss))
+    for parameter in module.parameters():
+        if parameter.grad is not None:
             recorder.is_gradient(parameter.grad)
+        elif parameter.requires_grad:  # takes no part, so never had a gradient or state
+            recorder.forget(parameter)
+    return [output, loss]
 
 
 def _predict(
     module: nn.Module,
     images: Tensor,
+    choices: Choices,
     recorder: Recorder,
-    choices: Callable[..., AbstractContextManager[Counter[str]]],
-) -> None:
+    before: list[Any],
+) -> list[Any]:
+    """Predict; before is what the prediction before returned, as for a training step."""
     recorder.adopt_module(module)
     recorder.adopt(images, Category.INPUT)
     with recorder, torch.no_grad():
@@ -182,10 +212,11 @@ def _predict(
             recorder.layers.watch(module, recorder.enter_layer),
         ):
             output = module(images)
-        recorder.inherit(tensors_of(output))
+        recorder.let_go(before, like=tensors_of(output))
     if torch.backends.mha.get_fastpath_enabled():
         fused = sum(isinstance(each, nn.MultiheadAttention) for each in module.modules())
         recorder.unmodeled += Counter({FUSED_ATTENTION: fused})
+    return [output]
 
 
 @contextmanager
