@@ -51,6 +51,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"safetensors", "torch"},
     ),
     "measurement": ({"environment", "networks", "records"}, {"torch"}),
+    "timing": ({"architectures", "devices", "measurement", "records", "roofline"}, {"torch"}),
     "experiments": ({"architectures", "formulas", "recipes", "records"}, set()),
     "recording": ({"data", "environment", "experiments", "records", "training"}, {"ray", "torch"}),
     # what readers see

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 from ninlab import records
 from ninlab.__main__ import main
 from ninlab.architectures import architecture
-from ninlab.commands.measure import bound, time_model
-from ninlab.devices import device
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
@@ -29,7 +27,6 @@ from ninlab.measurement import (
 )
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software
-from ninlab.roofline import TimeModel, training_operators
 
 CPU = torch.device("cpu")
 LENET = (1, 28, 28)
@@ -187,35 +184,6 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(change):
     content = json.loads(json.dumps(record().to_json()))
     with pytest.raises(RecordError):
         MemoryRecord.from_json(content | change)
-
-
-# ---------------------------------------------------------------- time
-
-
-def test_records_of_two_networks_give_the_constants_that_made_all_their_times():
-    truth = TimeModel(device("h100"), "tf32", 0.6, 0.8, 1e-5)
-
-    def timed(network: str, batch_size: int) -> MemoryRecord:
-        operators = training_operators(architecture(network), batch_size, precision="tf32")
-        seconds = truth.seconds(operators)
-        case = Case(network, architecture(network).input_shape, batch_size, "tf32")
-        return record(case=case, measured=Measured(Outcome.FINISHED, step_seconds=(seconds,) * 3))
-
-    made = [timed("vgg11", size) for size in (32, 64, 128)]
-    made += [timed("lenet", size) for size in (1, 16)]
-    model = time_model([*made, record(measured=Measured(Outcome.OUT_OF_MEMORY))], "h100", "tf32")
-    # The search stops at a relative step of 1e-4 in the ratio of the two efficiencies.
-    assert model.compute_efficiency == pytest.approx(0.6, rel=1e-3)
-    assert model.bandwidth_efficiency == pytest.approx(0.8, rel=1e-3)
-    assert model.seconds_per_call == pytest.approx(1e-5, rel=1e-3)
-
-
-def test_the_bound_of_a_case_is_given_where_the_device_is_described():
-    case = Case("lenet", LENET, 16, "bf16")
-    h100, t4 = (Device("gpu", name, 10**9) for name in ("NVIDIA H100 80GB HBM3", "Tesla T4"))
-    assert bound(case, h100)["bound_seconds"] > 0
-    assert bound(case, t4) == {}  # no bf16 rate
-    assert bound(case, Device("cpu", "AMD EPYC", 10**9)) == {}
 
 
 # ---------------------------------------------------------------- the command

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ninlab import devices, measurement, records
+from ninlab import measurement, records
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
@@ -25,22 +25,12 @@ from ninlab.measurement import PEAKS, Allocator, Case, Measured, MemoryRecord, O
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
-from ninlab.roofline import (
-    Operator,
-    TimeModel,
-    fit,
-    inference_operators,
-    time_bound,
-    training_operators,
-)
+from ninlab.timing import FITTED_NETWORKS, bound, operators, prediction_errors, time_model
 from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
 
 TOLERANCE = 0.01
 """By how much a predicted peak may be off: what the book claims for the allocated one."""
-
-FITTED_NETWORKS = ("vgg11", "lenet")
-"""Large batches of the first tell how well kernels run, steps of the second wait for the host."""
 
 BATCH_SIZES = (1, 16, 128)
 """What is measured unless the reader says otherwise, in all precisions and modes there are."""
@@ -135,7 +125,7 @@ def measure(
             allocator=row.allocator,
             measured=measured,
             predicted=predicted_peaks(row.case, row.allocator, about if on_gpu else None)
-            | bound(row.case, about),
+            | _predicted_seconds(row.case, about),
             provenance=provenance,
             device=about,
             software=software,
@@ -174,34 +164,9 @@ def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> 
     return {name: value for name, value in peaks.items() if value is not None}
 
 
-def bound(case: Case, device: Device) -> dict[str, float]:
-    """{"bound_seconds": the least that a step can take there}, or {} for an unknown device."""
-    described = of_cuda_name(device.name)
-    if described is None or case.precision not in described.flops_per_second:
-        return {}
-    return {"bound_seconds": time_bound(_operators(case), described, case.precision).seconds}
-
-
-def time_model(made: Sequence[MemoryRecord], device: str, precision: str) -> TimeModel:
-    """The three constants of step time, fitted to the records of `FITTED_NETWORKS` alone.
-
-    device is a name in ninlab.devices. Raises NinlabError where these records leave a
-    constant open.
-    """
-    steps = [
-        (_operators(record.case), record.measured.median_seconds)
-        for record in made
-        if record.case.precision == precision and record.case.network in FITTED_NETWORKS
-    ]
-    timed = [(operators, seconds) for operators, seconds in steps if seconds is not None]
-    return fit(timed, devices.device(device), precision)
-
-
-def _operators(case: Case) -> tuple[Operator, ...]:
-    network = architecture(case.network)
-    if case.mode == "inference":
-        return inference_operators(network, case.batch_size, case.precision)
-    return training_operators(network, case.batch_size, case.mode, case.precision)
+def _predicted_seconds(case: Case, on: Device) -> dict[str, float]:
+    least = bound(case, on)
+    return {} if least is None else {"bound_seconds": least.seconds}
 
 
 def _print_time_models(console: Console, folder: Path, device: Device) -> None:
@@ -220,21 +185,16 @@ def _print_time_models(console: Console, folder: Path, device: Device) -> None:
         except NinlabError as error:
             console.print(f"{precision}: no prediction of time: {error}")
             continue
-        errors = [
-            abs(model.seconds(_operators(record.case)) / record.measured.median_seconds - 1)
-            for record in made
-            if record.case.precision == precision
-            and record.case.network not in FITTED_NETWORKS
-            and record.measured.median_seconds is not None
-        ]
         text = (
             f"{precision}: {model.compute_efficiency:.0%} of the peak rate, "
             f"{model.bandwidth_efficiency:.0%} of the bandwidth, "
             f"{format_seconds(model.seconds_per_call)} a call, "
             f"fitted on {' and '.join(FITTED_NETWORKS)}"
         )
+        errors = prediction_errors(model, made).values()
         if errors:
-            text += f"; mean error on {len(errors)} other cases {fmean(errors):.0%}"
+            mean = fmean(map(abs, errors))
+            text += f"; mean error on {len(errors)} other cases {mean:.0%}"
         console.print(text)
 
 
@@ -245,7 +205,7 @@ def _settings(chosen: Sequence[Allocator] | None, on_gpu: bool) -> list[Allocato
     if wrong:
         known = ", ".join(of_cuda if on_gpu else [Allocator.CPU])
         where = "a GPU" if on_gpu else "the CPU"
-        raise NinlabError(f"the allocator {wrong[0]!r} is not {where}'s; known there: {known}")
+        raise NinlabError(f"the allocator '{wrong[0]}' is not {where}'s; known there: {known}")
     return settings
 
 
@@ -282,7 +242,7 @@ def _measured(
 def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
     """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
     steps = 2 + measurement.WARM_STEPS + timed_steps + 1  # peaks, warm, timed, traced
-    return steps * sum(operator.flops for operator in _operators(case)) / rate
+    return steps * sum(operator.flops for operator in operators(case)) / rate
 
 
 def _print_plan(
