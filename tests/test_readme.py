@@ -11,6 +11,7 @@ from ninlab.__main__ import COMMANDS
 from ninlab.architectures import architecture
 from ninlab.experiments import answer
 from ninlab.liveness import peak_bytes, timeline
+from ninlab.peers import latest
 from ninlab.units import format_bytes, format_shape
 from tests.book import ROOT
 from tools import readme_figure
@@ -109,6 +110,14 @@ def test_fewest_parameters_and_least_work_are_not_least_memory():
     assert min(PARAMETERS, key=PARAMETERS.get) == min(MACS, key=MACS.get) == "nin"
     assert min(PEAKS, key=PEAKS.get) == "alexnet"
     assert "Fewest parameters and least work are not least memory" in PROSE
+
+
+def test_the_networks_that_are_said_to_have_run_held_the_bytes_that_are_predicted():
+    *names, last = run = ("nin", "alexnet", "vgg11")
+    measured = latest("peak_bytes").peaks
+    assert {name: measured[name, BATCH_SIZE] for name in run} == {name: PEAKS[name] for name in run}
+    titles = ", ".join(NETWORKS[name].title for name in names)
+    assert f"{titles} and {NETWORKS[last].title} were also run, on a CPU, and held just" in PROSE
 
 
 def test_googlenet_has_an_eighth_of_alexnets_parameters():
