@@ -467,6 +467,20 @@ def test_a_narrow_column_has_a_legend_in_place_of_the_labels_of_lines(kind):
     assert narrow["xaxis"]["range"][1] < figure.layout.xaxis.range[1]
 
 
+@drawing
+@given(
+    st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=5), min_size=1, max_size=4),
+    st.sampled_from(["epoch", "images", "seconds"]),
+)
+def test_every_round_value_that_an_axis_of_curves_covers_is_named(histories, against):
+    runs = [run(f"run{i}", 0, accuracies) for i, accuracies in enumerate(histories)]
+    axes = figures.training_curves(runs, against=against).layout
+    left, right = axes.meta["narrow"]["xaxis"]["range"]
+    first, second, *_ = ticks = axes.xaxis.tickvals
+    assert left <= first
+    assert ticks[-1] <= right < ticks[-1] + (second - first)
+
+
 @given(st.text("abc ,", min_size=1, max_size=40))
 def test_a_label_has_room_beside_its_line(label):
     figure = go.Figure(go.Scatter(x=[0, 1], y=[0, 1]))

@@ -10,7 +10,7 @@ them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
 `endings`, `memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`,
-`labels` and `provenance`, which import none of them. `table` gives back the numbers that a figure
+`labels`, `placing` and `provenance`, which import none of them. `table` gives back the numbers that a figure
 draws.
 
 Imports from ninlab: architectures, comparisons, formulas, records, reports, roofline, units and

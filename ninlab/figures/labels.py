@@ -1,19 +1,21 @@
 """How are lines told apart and named where they end, without a legend?
 
 Imports from ninlab: records.
-Known limits: the width of a label is guessed from its letters.
+Known limits: the width of a label is guessed from its letters; a label may lie on a band.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import log10
 
 import plotly.graph_objects as go
 
 from ninlab.figures.layout import add_narrow, round_values
+from ninlab.figures.placing import LETTER_PIXELS, LINE_PIXELS, Box, Occupied, Point
 from ninlab.records import Outcome, RunRecord
 
 SYMBOLS = {
@@ -27,11 +29,15 @@ SYMBOLS = {
 """Markers by which lines of one color are told apart, and the same signs as text."""
 
 MOST_SERIES = len(SYMBOLS)
-LINE_HEIGHT = 0.055
-"""Of the height of a plot, for one line of a label."""
 
 COLUMN_PIXELS = 480
 """Across a plot on a desk."""
+
+PLOT_PIXELS = 326
+"""Down a plot whose lines have labels, in the lowest of those figures."""
+
+HOLLOW_SYMBOL = "-open"
+"""Behind the name of a marker, of what is not measured."""
 
 LEGEND = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bottom"}
 """Over the plot: where a narrow column has what stands beside the marks of a wide one."""
@@ -39,9 +45,14 @@ LEGEND = {"orientation": "h", "x": 0, "y": 1, "xanchor": "left", "yanchor": "bot
 DASHED = "dashed"
 """In place of a marker, for a line that has none."""
 
-_SIGNS = {**SYMBOLS, DASHED: "– –"}
-_LETTER_PIXELS = 6.4
+_HOLLOW_SIGNS = dict(zip(SYMBOLS, "○□◇△☆▽", strict=True))
+_SIGNS = {
+    **SYMBOLS,
+    **{symbol + HOLLOW_SYMBOL: sign for symbol, sign in _HOLLOW_SIGNS.items()},
+    DASHED: "– –",
+}
 _MOST_ROOM = 0.6  # of a plot, for labels
+_GAP = 8  # pixels, from the end of a line to its label
 
 
 @dataclass(frozen=True)
@@ -81,7 +92,7 @@ class End:
     @property
     def width(self) -> float:
         """About how many pixels the text is wide."""
-        return _LETTER_PIXELS * (4 + max(map(len, self.label.split(", "))))
+        return LETTER_PIXELS * (4 + max(map(len, self.label.split(", "))))
 
 
 def sign_of(run: RunRecord, symbol: str) -> str:
@@ -92,9 +103,10 @@ def sign_of(run: RunRecord, symbol: str) -> str:
 def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
     """Write each line's label beside its last point, moved apart where they would meet.
 
-    The labels stand inside the plot, in room made for them. A column too narrow for that has a
-    legend over the plot in their place. The axes may be logarithmic; annotations that are no
-    labels of lines have to be there before.
+    The labels stand inside the plot, in room made for them. Where lines end one before the other,
+    a label also keeps off the lines that go on. A column too narrow for labels has a legend over
+    the plot in their place. The axes may be logarithmic; annotations that are no labels of lines
+    have to be there before.
     """
     x_of, y_of = (_scale(axis.type) for axis in (figure.layout.xaxis, figure.layout.yaxis))
     drawn = [(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)]
@@ -104,9 +116,8 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
     room = min(_MOST_ROOM, max((end.width for end in ends), default=0.0) / COLUMN_PIXELS)
     left, right = min(xs) - 0.03 * width, max(xs) + 0.03 * width
     bottom, top = min(ys) - 0.06 * height, max(ys) + 0.06 * height
-    figure.update_xaxes(
-        range=[left, left + (right - left) / (1 - room)], tickvals=round_values(min(xs), max(xs))
-    )
+    across, down = (right - left) / (1 - room), top - bottom
+    figure.update_xaxes(range=[left, left + across], tickvals=round_values(left, right))
     figure.update_yaxes(range=[bottom, top])
     add_narrow(
         figure,
@@ -116,13 +127,53 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
         annotations=[annotation.to_plotly_json() for annotation in figure.layout.annotations],
     )
     ends = sorted(ends, key=lambda end: y_of(end.y))
-    heights = [LINE_HEIGHT * (top - bottom) * end.lines for end in ends]
-    places = moved_apart([y_of(end.y) for end in ends], heights, top)
+
+    def pixels(x: float, y: float) -> Point:
+        return (
+            COLUMN_PIXELS * (x_of(x) - left) / across,
+            PLOT_PIXELS * (y_of(y) - bottom) / down,
+        )
+
+    points = [pixels(end.x, end.y) for end in ends]
+    if len({end.x for end in ends}) == 1:
+        wanted, heights = [y for _, y in points], [LINE_PIXELS * end.lines for end in ends]
+        places: Sequence[float] = moved_apart(wanted, heights, PLOT_PIXELS)
+    else:
+        places = _off_the_lines(ends, points, list(_drawn_lines(figure, pixels)))
     for end, y in zip(ends, places, strict=True):
         figure.add_annotation(
-            x=x_of(end.x), y=y, text=end.text, showarrow=False, xanchor="left", xshift=8,
-            align="left",
+            x=x_of(end.x), y=bottom + down * y / PLOT_PIXELS, text=end.text, showarrow=False,
+            xanchor="left", xshift=_GAP, align="left",
         )  # fmt: skip
+
+
+def _drawn_lines(
+    figure: go.Figure, pixels: Callable[[float, float], Point]
+) -> Iterator[tuple[Point, Point]]:
+    """The straight lines of a figure's visible lines; the edges of a band are not visible."""
+    for trace in figure.data:
+        if "lines" in trace.mode and trace.line.width:
+            points = [pixels(x, y) for x, y in zip(trace.x, trace.y, strict=True) if y == y]
+            yield from pairwise(points)
+
+
+def _off_the_lines(
+    ends: Sequence[End], points: Sequence[Point], lines: list[tuple[Point, Point]]
+) -> list[float]:
+    """How high labels stand beside these points: as near as they can, meeting nothing."""
+    nearer = [step * LINE_PIXELS / 4 for step in range(4 * MOST_SERIES)]
+    boxes: dict[int, list[Box]] = {}
+    for i in sorted(range(len(ends)), key=lambda i: -points[i][0]):  # the last has the most room
+        (x, y), width, height = points[i], ends[i].width, LINE_PIXELS * ends[i].lines
+        heights = [y + sign * away for away in nearer for sign in (1, -1)]
+        boxes[i] = [
+            Box.around((x + _GAP + width / 2, at), width, height)
+            for at in heights
+            if 0 <= at <= PLOT_PIXELS
+        ]
+    chosen = Occupied(lines=lines).arranged(list(boxes.values()))
+    places = {i: boxes[i][place].middle for i, place in zip(boxes, chosen, strict=True)}
+    return [places[i] for i in range(len(ends))]
 
 
 def _scale(axis_type: str | None) -> Callable[[float], float]:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, log10, sqrt
+from typing import Any
 
 import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
-from ninlab.figures.labels import LEGEND, Symbols
+from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, Symbols
 from ninlab.figures.layout import add_narrow, finish, log_axis
+from ninlab.figures.placing import OVER_RIGHT, LogPlot, Point
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
 from ninlab.formulas import macs as network_macs
@@ -23,6 +25,12 @@ from ninlab.units import format_count
 
 _UNLABELED = 0.5  # opacity of the dots that have no label beside them
 _LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
+_DOT, _SMALL_DOT = 10, 6  # pixels across the dot of a network with a label, and without
+_HEIGHT = 440  # pixels of the figure of rates
+_MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
+_PHONE_PIXELS = 220  # across its plot on a phone
+_SMALL_TEXT = 10  # pixels
+_PLACES = 40  # along a diagonal, for its label
 
 
 def intensities(
@@ -105,26 +113,33 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     x_range = (0.65 * min(macs.values()), 2.2 * max(macs.values()))  # room for text at both ends
     y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
     figure = go.Figure()
-    _add_diagonals(figure, x_range, y_range)
+    desk, phone = (
+        LogPlot(x_range, y_range, width, _HEIGHT - _MARGIN["t"] - _MARGIN["b"])
+        for width in (COLUMN_PIXELS, _PHONE_PIXELS)
+    )
     symbols = Symbols()
+    diagonals = _add_diagonals(figure, x_range, y_range)
     for name in sorted(rates, key=lambda name: name in labels):  # what has a label lies on top
         symbol = symbols.next(color_of(name)) if name in labels else "circle"
         _add_rates(figure, name, macs[name], rates[name], labels.get(name, ""), symbol)
+        for plot in (desk, phone):
+            plot.add_dot(macs[name], max(rates[name]), _DOT if name in labels else _SMALL_DOT)
+            plot.add_line((macs[name], max(rates[name])), (macs[name], min(rates[name])))
     add_narrow(
         figure,
         showlegend=True,
         legend=LEGEND,
-        annotations=[note.to_plotly_json() for note in figure.layout.annotations],
+        annotations=_diagonal_labels(phone, diagonals, "/s"),
     )
-    for place, name in enumerate(sorted(labels, key=macs.__getitem__)):
-        above = place % 2 == 0  # neighbors would meet on one side
-        figure.add_annotation(
-            x=log10(macs[name]), y=log10((max if above else min)(rates[name])), text=labels[name],
-            showarrow=False, yanchor="bottom" if above else "top", yshift=4 if above else 0,
-        )  # fmt: skip
+    points = {
+        labels[name]: [(macs[name], max(rates[name]))]
+        for name in sorted(labels, key=macs.__getitem__)
+    }
+    for note in [*_diagonal_labels(desk, diagonals, " MACs/s"), *desk.labels(points)]:
+        figure.add_annotation(note)
     figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
     figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
-    return finish(figure, height=440, provenance=provenance)
+    return finish(figure, height=_HEIGHT, provenance=provenance, margin=_MARGIN)
 
 
 def _add_rates(
@@ -143,7 +158,7 @@ def _add_rates(
         line={"color": color, "width": 2 if label else 1},
         marker={
             "color": color,
-            "size": [10 if label else 6, 0],
+            "size": [_DOT if label else _SMALL_DOT, 0],
             "opacity": 1,
             "symbol": symbol,
         },
@@ -157,15 +172,21 @@ def _add_rates(
     )
 
 
+_Diagonals = Mapping[float, tuple[Point, Point]]
+"""The ends of lines of equal MACs in a second, by that rate."""
+
+
 def _add_diagonals(
     figure: go.Figure, x_range: tuple[float, float], y_range: tuple[float, float]
-) -> None:
-    """Draw x * y = 1 and 3 times each power of ten, dashed, each with its value in a second."""
+) -> _Diagonals:
+    """Draw x * y = 1 and 3 times each power of ten, dashed."""
+    ends: dict[float, tuple[Point, Point]] = {}
     lowest, highest = (floor(log10(x_range[i] * y_range[i])) for i in (0, 1))
     for rate in (factor * 10**e for e in range(lowest, highest + 1) for factor in (1, 3)):
         left, right = max(x_range[0], rate / y_range[1]), min(x_range[1], rate / y_range[0])
         if left >= right:
             continue
+        ends[rate] = (left, rate / left), (right, rate / right)
         figure.add_scatter(
             x=[left, right],
             y=[rate / left, rate / right],
@@ -175,7 +196,19 @@ def _add_diagonals(
             showlegend=False,
             hoverinfo="skip",
         )
-        figure.add_annotation(
-            x=log10(right), y=log10(rate / right), text=f"{format_count(rate)} MACs/s",
-            showarrow=False, xanchor="right", yanchor="bottom", font={"size": 10},
-        )  # fmt: skip
+    return ends
+
+
+def _diagonal_labels(plot: LogPlot, diagonals: _Diagonals, unit: str) -> list[dict[str, Any]]:
+    """The rate of each diagonal over its lower end, or as near to that as there is room."""
+    points = {
+        format_count(rate) + unit: [
+            (
+                right * (left / right) ** (i / _PLACES),
+                rate / right * (right / left) ** (i / _PLACES),
+            )
+            for i in range(_PLACES)
+        ]
+        for rate, ((left, _), (right, _)) in diagonals.items()
+    }
+    return plot.labels(points, [OVER_RIGHT], _SMALL_TEXT)
