@@ -24,6 +24,8 @@ def test_a_predicted_signal_is_hollow_and_dashed_and_a_measured_one_solid() -> N
     assert predicted.marker.symbol.endswith("-open")
     assert measured.line.dash == "solid"
     assert not measured.marker.symbol.endswith("-open")
+    signs = {note.text.partition("</span>")[0][-1] for note in figure.layout.annotations}
+    assert signs == {"○", "●"}
 
 
 def test_a_signal_needs_one_ratio_a_layer() -> None:

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
-from ninlab.figures.labels import End, Symbols, label_ends
+from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
 from ninlab.records import RunRecord
@@ -39,7 +39,7 @@ def fading_signal(
         if len(ratios) != len(layers):
             raise NinlabError(f"{label!r} has {len(ratios)} ratios for {len(layers)} layers")
         color, solid = color_of(label, like), label in measured_ratios
-        symbol = symbols.next(color)
+        symbol = symbols.next(color) + ("" if solid else HOLLOW_SYMBOL)
         x, y = list(range(1, len(layers) + 1)), list(ratios)
         figure.add_scatter(
             x=x,
@@ -47,7 +47,7 @@ def fading_signal(
             name=label,
             mode="lines+markers",
             line={"color": color, "width": 2, "dash": "solid" if solid else "dash"},
-            marker={"color": color, "size": 7, "symbol": symbol if solid else f"{symbol}-open"},
+            marker={"color": color, "size": 7, "symbol": symbol},
             hovertext=[
                 f"<b>{label}</b><br>behind {layer}: {ratio:.2%}"
                 for layer, ratio in zip(layers, ratios, strict=True)
@@ -82,7 +82,10 @@ def plateaus(
         _add_floors(figure, run, floor_of, num_classes, shown=place == 0)
     figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
     guess = log(num_classes)
-    figure.add_hline(y=guess, name="guessing", line={"color": NEUTRAL, "width": 1, "dash": "dot"})
+    figure.add_hline(
+        y=guess, name="guessing", line={"color": NEUTRAL, "width": 1, "dash": "dot"},
+        annotation={"text": "guessing", "xanchor": "right", "yanchor": "bottom", "yshift": 4},
+    )  # fmt: skip
     figure.update_xaxes(title="epoch", range=[0, max(len(run.epochs) for run in runs) + 0.35])
     figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
     return finish(figure, height=460, provenance=provenance)

@@ -106,7 +106,7 @@ class _Curves:
             y=middle,
             name=self.label,
             mode="lines+markers",
-            marker={"symbol": self.symbol, "size": 6, "color": self.color},
+            marker={"symbol": self.symbol, "size": 8, "color": self.color},
             line={"color": self.color, "width": 2},
             hovertext=[
                 f"<b>{self.label}</b><br>{title} {median:{form}}, {min(at):{form}} to "
@@ -131,6 +131,7 @@ class _Curves:
                 "symbol": "x",
                 "size": [9 if i == last else 0 for i in range(len(x))],
                 "color": self.color,
+                "opacity": 1,  # Plotly pales markers of several sizes
                 "line": {"width": 0},
             },
             line={"color": self.color, "width": 1},
