@@ -18,9 +18,11 @@ import plotly.graph_objects as go
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plotly.colors import unlabel_rgb
 
 from ninlab import experiments, figures, formulas, liveness, roofline
 from ninlab.architectures import ARCHITECTURES, Conv, Linear, ReLU, architecture, nin_block
+from ninlab.bookext import site_templates
 from ninlab.errors import NinlabError
 from ninlab.figures import labels
 from ninlab.records import EpochResult, Outcome, RunRecord
@@ -103,6 +105,8 @@ each = pytest.mark.parametrize("draw", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 
 PAGES = {"light": "#ffffff", "dark": "#121212"}
 NON_TEXT_CONTRAST = 3.0  # WCAG 2.2, success criterion 1.4.11
+TEXT_CONTRAST = 4.5  # the same, 1.4.3
+TEXT_ON_LIGHT_CELLS = "#444444"  # Plotly's, on what is brighter than half
 TOLD_APART = 12.0
 """CIE 1976 color difference; 2.3 is just noticeable side by side (Sharma 2003), dots and thin lines
 need several times that. Every figure also labels its series with text."""
@@ -170,6 +174,28 @@ def test_the_networks_that_are_compared_have_colors_of_their_own():
 def test_every_color_stands_out_from_the_page(palette, page):
     for color in PALETTES[palette]:
         assert contrast(color, PAGES[page]) >= NON_TEXT_CONTRAST, color
+
+
+def test_the_numbers_in_the_cells_of_a_map_can_be_read():
+    (colored,) = (t for t in ONE_OF_EACH["tiles"]().data if t.texttemplate)
+    for _, text in colored.colorscale:
+        color = "#" + "".join(f"{round(channel):02x}" for channel in unlabel_rgb(text))
+        assert contrast(color, TEXT_ON_LIGHT_CELLS) >= TEXT_CONTRAST, color
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_text_in_the_boxes_of_a_diagram_can_be_read(page):
+    ink = site_templates()[page]["layout"]["font"]["color"]
+    fills = {shape.fillcolor for shape in ONE_OF_EACH["diagram"]().layout.shapes} - {None}
+    for red, green, blue, opacity in (
+        map(float, fill[len("rgba(") : -1].split(",")) for fill in fills
+    ):
+        paper = [int(PAGES[page][i : i + 2], 16) for i in (1, 3, 5)]
+        mixed = [
+            round(opacity * color + (1 - opacity) * behind)
+            for color, behind in zip((red, green, blue), paper, strict=True)
+        ]
+        assert contrast("#" + "".join(f"{channel:02x}" for channel in mixed), ink) >= TEXT_CONTRAST
 
 
 @pytest.mark.parametrize("palette", PALETTES)

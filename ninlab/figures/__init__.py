@@ -10,8 +10,8 @@ them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
 `endings`, `memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`,
-`labels`, `placing` and `provenance`, which import none of them. `table` gives back the numbers that a figure
-draws.
+`placing`, `labels` and `provenance`, which import none of them. `table` gives back the numbers
+that a figure draws.
 
 Imports from ninlab: architectures, comparisons, formulas, records, reports, roofline, units and
 errors; no torch.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 from plotly.subplots import make_subplots
 
 from ninlab.figures.layout import finish, left_aligned_titles
@@ -16,6 +17,8 @@ from ninlab.figures.layout import finish, left_aligned_titles
 _SIDES = {1: 240, 2: 200}  # pixels of a line of so many tiles, its titles included
 _SMALLEST_SIDE = 160
 _MARGIN = {"l": 8, "r": 8, "t": 34, "b": 8}
+_MAP_COLORS = sample_colorscale("RdBu_r", [0.3, 0.4, 0.5, 0.6, 0.7])
+"""From blue to red, without the ends: on them the numbers written into a map could not be read."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def _add_tile(
     figure.add_heatmap(
         name=name,
         z=[list(line) for line in tile.values],
-        colorscale="RdBu_r" if tile.is_map else "gray",
+        colorscale=_MAP_COLORS if tile.is_map else "gray",
         zmin=-reach if tile.is_map else 0,
         zmax=reach if tile.is_map else 255,
         showscale=False,
