@@ -153,10 +153,13 @@ def latest(quantity: str, folder: Path | None = None) -> Comparison:
     return max(answering, key=lambda comparison: comparison.utc)
 
 
-def in_percent(error: float) -> str:
-    """A relative error as a reader sees it: equal, +0.4% or -20%."""
+def format_error(error: float) -> str:
+    """A relative error as a reader sees it: equal, +0.4%, -20%, and ×53 for more than double."""
+    if error > 1:
+        factor = 1 + error
+        return f"×{factor:,.{0 if factor >= 10 else 1}f}"
     digits = 0 if abs(error) >= 0.01 else 1
-    return f"{error:+,.{digits}%}" if error else "equal"
+    return f"{error:+.{digits}%}" if error else "equal"
 
 
 # ---------------------------------------------------------------- what the tools add up

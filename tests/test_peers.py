@@ -7,6 +7,7 @@ from contextlib import contextmanager
 import pytest
 import torch
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -156,3 +157,11 @@ def test_a_comparison_of_another_version_is_refused(tmp_path) -> None:
     write(tmp_path, comparison() | {"schema_version": peers.SCHEMA_VERSION + 1})
     with pytest.raises(RecordError, match="schema version"):
         peers.latest("peak_bytes", tmp_path)
+
+
+@given(error=st.floats(-1, 1e4))
+def test_an_error_is_written_with_its_side(error: float) -> None:
+    written = peers.format_error(error)
+    assert (written == "equal") == (error == 0)
+    assert written.startswith("-") == (error < 0)
+    assert written.startswith("×") == (error > 1)
