@@ -29,10 +29,9 @@ from ninlab import records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.environment import describe_device, describe_software
 from ninlab.measurement import Allocator, Case, measure_in_process
+from ninlab.peers import KIND, SCHEMA_VERSION, Comparison
 from ninlab.units import format_bytes, format_seconds
 
-KIND = "benchmark"
-SCHEMA_VERSION = 1
 HERE = Path(__file__).parent
 ANSWERS = HERE / ".answers"
 TOOL_SECONDS = 1800  # after which a tool is given up
@@ -113,21 +112,20 @@ def run(folder: Path) -> Path:
     moment = provenance.utc[:16].replace(":", "").lower()  # a second record a day is none too many
     identifier = f"benchmarks/peers-{moment}-{device.slug}"
     path = records.record_path(folder, identifier)
-    records.write_json_once(
-        path,
-        {
-            "id": identifier,
-            "kind": KIND,
-            "schema_version": SCHEMA_VERSION,
-            "provenance": asdict(provenance),
-            "device": asdict(device),
-            "software": asdict(describe_software()),
-            "peers": dict(sorted(installed.items())),
-            "tools": {key: asdict(tool)["title"] for key, tool in TOOLS.items()},
-            "steps": steps,
-            "answers": answers,
-        },
-    )
+    content = {
+        "id": identifier,
+        "kind": KIND,
+        "schema_version": SCHEMA_VERSION,
+        "provenance": asdict(provenance),
+        "device": asdict(device),
+        "software": asdict(describe_software()),
+        "peers": dict(sorted(installed.items())),
+        "tools": {key: asdict(tool)["title"] for key, tool in TOOLS.items()},
+        "steps": steps,
+        "answers": answers,
+    }
+    Comparison.from_json(content)  # what the book cannot read is not recorded
+    records.write_json_once(path, content)
     return path
 
 
