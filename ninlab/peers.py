@@ -55,9 +55,9 @@ Case = tuple[str, int]
 
 @dataclass(frozen=True)
 class Comparison:
-    """What each tool said of each case, by quantity and the tool's key; no answer is left out.
+    """What each tool said of each case, by quantity and the tool's key.
 
-    peaks has the tensors' peak of the real steps, titles what the tools are called, and
+    A case that a tool did not answer is missing there. peaks has the tensors' peak of the real steps, titles what the tools are called, and
     versions those of the packages that had to be installed.
     """
 
