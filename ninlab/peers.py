@@ -57,8 +57,9 @@ Case = tuple[str, int]
 class Comparison:
     """What each tool said of each case, by quantity and the tool's key.
 
-    A case that a tool did not answer is missing there. peaks has the tensors' peak of the real steps, titles what the tools are called, and
-    versions those of the packages that had to be installed.
+    A case that a tool did not answer is missing there. peaks has the tensors' peak of the real
+    steps, titles what the tools are called, and versions those of the packages that had to be
+    installed.
     """
 
     id: str
