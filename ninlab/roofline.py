@@ -164,16 +164,15 @@ class _Counter:
         return prod(shape)
 
     def loss(self, scores: int) -> None:
-        """Cross-entropy: log-softmax, negative log-likelihood, and both backwards."""
-        table = scores * self.batch_size * self.element
+        """Cross-entropy: log-softmax, negative log-likelihood, and both backwards, in float32."""
+        table = scores * self.batch_size * FLOAT32_BYTES
         labels = self.batch_size * INT64_BYTES
+        if self.casts:
+            cast = scores * self.batch_size * (FLOAT32_BYTES + self.element)
+            self.forward.append(Operator("loss", Phase.LOSS, "_to_copy", 0, cast))
+            self._backward("loss", "_to_copy", cast)
         for name, moved in (("_log_softmax", 2 * table), ("nll_loss_forward", labels)):
             self.forward.append(Operator("loss", Phase.LOSS, name, 0, moved))
-        if self.casts:
-            self.forward.append(
-                Operator("loss", Phase.LOSS, "_to_copy", 0, table // self.element * FLOAT32_BYTES)
-            )
-            self._backward("loss", "_to_copy", table)
         self._backward("loss", "_log_softmax_backward_data", 3 * table)
         self._backward("loss", "nll_loss_backward", table + labels)
         self._backward("loss", "ones_like", FLOAT32_BYTES)
