@@ -1,9 +1,11 @@
+import re
 import statistics
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.special import stdtrit
 
@@ -43,7 +45,6 @@ def test_the_mean_lies_between_the_least_and_the_greatest(values):
     assert result.runs == len(values)
 
 
-@settings(deadline=None)  # the first example imports scipy
 @given(accuracies, accuracies)
 def test_a_difference_turns_its_sign_with_its_groups(ours, theirs):
     there, back = difference(group(ours), group(theirs)), difference(group(theirs), group(ours))
@@ -52,13 +53,27 @@ def test_a_difference_turns_its_sign_with_its_groups(ours, theirs):
     assert there.shown == back.shown
 
 
-@settings(deadline=None)  # the first example imports scipy
 @given(accuracies, accuracies)
 def test_the_interval_holds_the_difference_and_widens_with_the_confidence(ours, theirs):
     assume(len(set(ours)) > 1)
     narrow = difference(group(ours), group(theirs), confidence=0.5)
     wide = difference(group(ours), group(theirs), confidence=0.99)
     assert wide.low <= narrow.low <= narrow.mean <= narrow.high <= wide.high
+
+
+@given(accuracies)
+def test_the_deviation_is_that_between_seeds_and_a_single_run_has_none(values):
+    # Both take differences of numbers that may be close: half of the digits.
+    assert summary(group(values)).deviation == pytest.approx(np.std(values, ddof=1), abs=1e-8)
+    assert summary(group(values[:1])).deviation == 0
+
+
+@given(accuracies, accuracies)
+def test_a_difference_is_written_in_points(ours, theirs):
+    apart = difference(group(ours), group(theirs))
+    written = [float(number) for number in re.findall(r"[+-]\d+\.\d", str(apart))]
+    shares = (apart.mean, apart.low, apart.high)
+    assert written == pytest.approx([100 * share for share in shares], abs=0.051)  # one decimal
 
 
 def test_a_group_differs_from_itself_by_nothing_that_is_shown():
@@ -80,7 +95,6 @@ def test_welchs_interval_is_the_textbooks():
     assert (result.low, result.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-5)
 
 
-@settings(deadline=None)  # the first example imports scipy
 @given(accuracies, accuracies, st.floats(0.5, 0.999))
 def test_the_interval_is_that_of_the_welch_satterthwaite_equation(ours, theirs, confidence):
     squared_errors = [statistics.variance(group) / len(group) for group in (ours, theirs)]
@@ -122,7 +136,6 @@ def test_ten_thousand_images_tell_an_accuracy_to_a_third_of_a_point():
     assert sampling_error(0.9, 10_000) == pytest.approx(0.003)
 
 
-@settings(deadline=None)  # the first example imports scipy
 @given(accuracies, accuracies)
 def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
     apart = difference(group(ours), group(theirs))
@@ -160,6 +173,16 @@ def test_words_name_the_device_and_every_answer_once():
         assert words.count(said) == 1
 
 
-def test_without_runs_there_are_words_and_no_rows():
+def test_words_name_every_device_once_and_in_order():
+    runs = group([0.8, 0.82, 0.81, 0.83, 0.84])
+    names = ("tpu", "gpu", "cpu", "npu", "gpu")
+    mixed = [replace(run, device=replace(run.device, name=name))
+             for run, name in zip(runs, names, strict=True)]  # fmt: skip
+    words = in_words({"first": mixed[:2], "second": mixed[2:]})
+    assert words.startswith("Against first, the runs on cpu and gpu and npu and tpu show ")
+
+
+def test_without_two_groups_there_are_words_and_no_comparison():
     assert effects({}) == {}
-    assert in_words({}) == "No run of it is recorded yet."
+    for groups in ({}, {"alone": group([0.8, 0.9])}):
+        assert in_words(groups) == "No run of it is recorded yet."
