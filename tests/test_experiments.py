@@ -1,6 +1,7 @@
 """The plans are complete, ordered by seed, and choose learning rates without the test set."""
 
 import math
+import statistics
 from dataclasses import replace
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import experiments
+from ninlab import experiments, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import PLANS, PlannedRun, best_rate, ready_recipe
@@ -114,6 +115,50 @@ def test_the_collapse_is_tried_with_five_seeds_and_everything_small_with_three()
 def test_the_plans_take_about_an_hour_of_one_core_and_half_an_hour_of_a_gpu():
     assert PLANS["compact"].estimated_seconds < 1.1 * 3600
     assert PLANS["full"].estimated_seconds < 1800
+
+
+@EACH_PLAN
+def test_a_plan_takes_as_long_as_its_experiments_one_after_the_other(plan):
+    alone = [replace(plan, experiments=(one,)).estimated_seconds for one in plan.experiments]
+    assert plan.estimated_seconds == pytest.approx(sum(alone))
+
+
+def test_the_estimates_are_those_of_the_machine_to_which_they_were_fitted():
+    # StepCost promises a factor of 1.5; single runs had to share their core with other work.
+    recorded = {run.id: run for run in records.load() if run.device.name == "AMD EPYC"}
+    ratios = [
+        sum(epoch.seconds for epoch in recorded[run.id("cpu")].epochs) / run.estimated_seconds
+        for run in PLANS["compact"].runs
+        if run.id("cpu") in recorded
+    ]
+    assert 1 / 1.5 < statistics.median(ratios) < 1.5
+
+
+def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
+    found = {run.id: run for run in records.load()}
+    made = [
+        (planned, found[planned.id(device)], device)
+        for device in {run.device.slug for run in found.values()}
+        for plan in PLANS.values()
+        for planned in plan.runs
+        if planned.id(device) in found
+    ]
+    assert made
+    for planned, run, device in made:
+        assert run.network == planned.variant.network
+        assert run.recipe == ready_recipe(planned, found, device)
+        assert run.learning_rate_from == planned.rate_sources(device)
+        assert (run.weights_sha256 is not None) == planned.variant.keep_weights
+
+
+def test_two_precisions_are_compared_in_recipes_that_differ_in_nothing_else():
+    plan = PLANS["full"]
+    (ours,) = plan.experiment("precision").variants
+    (path,) = plan.experiment("precision").compare_with
+    theirs = next(run.variant for run in plan.runs if "/".join(row(run)) == path)
+    assert ours.network == theirs.network
+    assert replace(ours.recipe, precision=theirs.recipe.precision) == theirs.recipe
+    assert ours.recipe.precision is not theirs.recipe.precision
 
 
 @pytest.mark.parametrize("name", PLANS)
