@@ -10,7 +10,8 @@ torch version.
 Imports from ninlab: errors, reports and units only; needs no torch.
 
 Known limits. A table knows the calls, batch sizes and precisions that it was made
-for and answers None for every other one, never zero. It holds for
+for; for every other one somebody else is asked, such as an installed cuDNN
+(`ninlab.cudnn`), or the answer is None, never zero. A table holds for
 ``torch.backends.cudnn.benchmark = False`` and for the cuDNN and torch versions in
 its name. The plan is the first one that cuDNN *builds*; ATen takes the first that
 also *runs*.
@@ -19,7 +20,7 @@ also *runs*.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -58,6 +59,11 @@ class ConvCall:
         """The call in one line, as the tables name it: ``1x28x28 6x1x5x5 1x1 2x2 1x1 1``."""
         sizes = (self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation)
         return " ".join([*map(format_shape, sizes), str(self.groups)])
+
+    @property
+    def is_depthwise(self) -> bool:
+        """Whether each group has one input channel, which ATen may compute without cuDNN."""
+        return 1 < self.groups == self.input_shape[0]
 
     @property
     def output_shape(self) -> Shape:
@@ -138,7 +144,8 @@ GEMM_OPERATORS = frozenset({"addmm", "mm", "bmm", "baddbmm", "addmv", "mv"})
 class Workspaces:
     """The scratch of one device under one torch version.
 
-    Answers for the calls of one committed table; `load` finds it.
+    Answers for the calls of one committed table; `load` finds it. ask answers for calls and
+    batch sizes that the table does not hold, in a mode that it has.
     """
 
     device: str
@@ -149,6 +156,8 @@ class Workspaces:
     modes: tuple[str, ...]  # "precision memory_format"
     rows: Mapping[str, Mapping[str, Sequence[Sequence[int]]]]  # call, direction, mode, batch
     cublas: CublasRule
+    device_properties: Mapping[str, Any]  # as cuDNN describes a device
+    ask: Callable[[ConvCall, Direction, int, str], int | None] | None = None
 
     @classmethod
     def load(cls, device: str, torch: str | None = None, cudnn: str | None = None) -> Workspaces:
@@ -183,7 +192,7 @@ class Workspaces:
         precision: str = "fp32",
         memory_format: str = "contiguous",
     ) -> int | None:
-        """Bytes that cuDNN allocates around that call, or None where the table does not know.
+        """Bytes that cuDNN allocates around that call, or None where nobody knows.
 
         precision is one of `PRECISIONS`, memory_format one of `MEMORY_FORMATS`. None also
         where ATen does not give the call to cuDNN, as bf16 on a T4.
@@ -194,10 +203,12 @@ class Workspaces:
         if memory_format not in MEMORY_FORMATS:
             raise UnknownNameError("memory format", memory_format, MEMORY_FORMATS)
         mode = f"{precision} {memory_format}"
-        row = self.rows.get(call.key, {}).get(direction)
-        if row is None or mode not in self.modes or batch_size not in self.batch_sizes:
+        if mode not in self.modes:
             return None
-        return row[self.modes.index(mode)][self.batch_sizes.index(batch_size)]
+        row = self.rows.get(call.key, {}).get(direction)
+        if row is not None and batch_size in self.batch_sizes:
+            return row[self.modes.index(mode)][self.batch_sizes.index(batch_size)]
+        return None if self.ask is None else self.ask(call, direction, batch_size, mode)
 
     def gemm(self, operator: str, phase: Phase) -> tuple[GemmScratch, ...]:
         """The blocks that one matrix product allocates; () for any other ATen operator."""
@@ -259,6 +270,7 @@ def _read(file: str) -> Workspaces:
         modes=tuple(table["modes"]),
         rows=table["rows"],
         cublas=rule,
+        device_properties=table["device_properties"],
     )
 
 

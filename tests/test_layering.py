@@ -30,12 +30,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "liveness": ({"architectures", "formulas", "reports"}, set()),
     "allocator": ({"reports"}, set()),
     "workspaces": ({"reports"}, set()),
+    "cudnn": ({"workspaces"}, set()),
     "devices": (set(), set()),
     "roofline": ({"architectures", "devices", "formulas", "reports"}, set()),
     # the second opinion: never architectures, never formulas
     # networks: to look a name up; devices: to check one
     "resources": (
-        {"allocator", "devices", "networks", "reports", "workspaces"},
+        {"allocator", "cudnn", "devices", "networks", "reports", "workspaces"},
         {"fvcore", "pandas", "torch"},
     ),
     # what runs

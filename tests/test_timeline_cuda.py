@@ -80,7 +80,7 @@ class EveryCall(Workspaces):
 
     def __init__(self, *, kept: bool) -> None:
         rules = CUBLAS_RULES["2.11" if kept else "2.15"]
-        super().__init__("any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules)
+        super().__init__("any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules, {})
         object.__setattr__(self, "asked", [])
 
     def convolution_bytes(self, call, direction, *_):
@@ -234,7 +234,8 @@ def test_a_warm_prediction_holds_what_cublas_keeps_even_where_it_peaks_before_a_
     assert cost.inference.requested_peak_bytes == max(live) + kept_bytes
 
 
-def test_a_call_that_no_table_knows_leaves_the_peaks_open():
-    cost = profile(nn.Sequential(nn.Conv2d(1, 3, 7), nn.Flatten()), (1, 9, 9), 3, device="h100")
+def test_a_call_that_nobody_knows_leaves_the_peaks_open():
+    module = nn.Sequential(nn.Unflatten(1, (1, 1)), nn.Conv3d(1, 3, (1, 7, 7)), nn.Flatten())
+    cost = profile(module, (1, 9, 9), 3, device="h100")
     assert cost.training.tensor_peak_bytes > 0
     assert cost.training.requested_peak_bytes is None

@@ -1,0 +1,437 @@
+"""How large is the workspace of a convolution on a GPU that is not here?
+
+cuDNN 9.8 and later plans for a device that is only described: a serialized
+device-property descriptor stands in for the handle ("deviceless ahead-of-time
+compilation" in its documentation). torch's CUDA wheels bring cuDNN along, so that it can be
+asked on a machine without a GPU: `answering` lets it fill the gaps of a workspace table.
+
+It mirrors ATen's Conv_v8.cpp with ``torch.backends.cudnn.benchmark = False``: one
+convolution per operation graph, tensors aligned to 32 bytes, the heuristics of mode
+INSTANT and then its fallback list, engines that convert their inputs down dropped,
+engines on tensor cores dropped for fp32 without TF32, and the first configuration
+whose plan builds. ATen also drops a plan that fails when it runs, which no one can
+see without the device.
+
+Imports from ninlab: errors and workspaces; needs no torch.
+
+Known limits. cuDNN loads in seconds and answers in about 2 ms a plan. ATen's choice for
+depthwise convolutions in bfloat16 depends on rules of its own that differ between versions:
+they are not answered for.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import IntEnum
+from functools import cache
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+from ninlab.errors import NinlabError
+from ninlab.workspaces import MEMORY_FORMATS, PRECISIONS, ConvCall, Direction, Workspaces
+
+ALIGNMENT_BYTES = 32  # the most that ATen claims; the caching allocator gives 512
+BFLOAT16_FROM = 800  # below sm_80 ATen computes bf16 convolutions without cuDNN
+
+
+def modes(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    """Each "precision memory_format" that ATen gives to cuDNN on a device of these properties."""
+    return tuple(
+        f"{precision} {memory_format}"
+        for memory_format in MEMORY_FORMATS
+        for precision in PRECISIONS
+        if precision != "bf16" or properties["deviceVer"] >= BFLOAT16_FROM
+    )
+
+
+def site_of_this_environment() -> Path | None:
+    """The site-packages folder of this interpreter that holds an nvidia-cudnn wheel, or None."""
+    folders = map(Path, sys.path)
+    return next((each for each in folders if (each / "nvidia" / "cudnn").is_dir()), None)
+
+
+@cache
+def installed() -> Cudnn | None:
+    """The cuDNN of this environment, or None where there is none that loads."""
+    site = site_of_this_environment()
+    try:
+        return None if site is None else Cudnn(site)
+    except (NinlabError, OSError):  # another platform's library, or half of one
+        return None
+
+
+def answering(tables: Workspaces) -> Workspaces:
+    """The tables, and for what they do not hold the cuDNN that made them, where it is installed.
+
+    Without it, or with another version, they come back as they were.
+    """
+    site = site_of_this_environment()
+    if site is None or _wheel_version(site) != tables.cudnn:
+        return tables  # before a library is loaded for nothing
+    return replace(tables, ask=_Answers(tables).workspace_bytes)
+
+
+class _Answers:
+    """What an installed cuDNN says of the calls of any network, for the device of a table."""
+
+    def __init__(self, tables: Workspaces) -> None:
+        self._properties = tables.device_properties
+        self._known: dict[tuple[ConvCall, Direction, int, str], int | None] = {}
+
+    def workspace_bytes(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> int | None:
+        """Bytes of the workspace, or None where no plan builds or ATen may not ask cuDNN."""
+        key = call, direction, batch_size, mode
+        if key not in self._known:
+            self._known[key] = self._asked(*key)
+        return self._known[key]
+
+    def _asked(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> int | None:
+        if call.is_depthwise and mode.endswith("contiguous"):
+            return None if mode.startswith("bf16") else 0  # a kernel of ATen's own, without scratch
+        cudnn = installed()
+        if cudnn is None:
+            return None
+        try:
+            return Oracle(cudnn, self._properties).workspace_bytes(
+                call, direction, batch_size, mode
+            )
+        except CudnnError:
+            return None
+
+
+# ---------------------------------------------------------------- cuDNN's backend
+
+
+class Kind(IntEnum):
+    """cudnnBackendDescriptorType_t."""
+
+    CONVOLUTION = 1
+    ENGINE = 2
+    ENGINE_CONFIG = 3
+    HEURISTICS = 4
+    PLAN = 5
+    FORWARD = 10
+    WEIGHT_GRADIENT = 11
+    INPUT_GRADIENT = 12
+    OPERATION_GRAPH = 15
+    TENSOR = 17
+    DEVICE_PROPERTIES = 38
+
+
+class Type(IntEnum):
+    """cudnnBackendAttributeType_t."""
+
+    DATA_TYPE = 1
+    BOOLEAN = 2
+    INT64 = 3
+    FLOAT = 4
+    CONVOLUTION_MODE = 7
+    HEURISTICS_MODE = 8
+    NUMERICAL_NOTE = 11
+    DESCRIPTOR = 15
+    CHAR = 24
+
+
+C_TYPES: Mapping[Type, Any] = {
+    Type.BOOLEAN: ctypes.c_bool,
+    Type.INT64: ctypes.c_int64,
+    Type.FLOAT: ctypes.c_float,
+    Type.DESCRIPTOR: ctypes.c_void_p,
+    Type.CHAR: ctypes.c_char,
+}
+"""What an attribute of each type is in memory; enumerations are C ints."""
+
+
+class Attribute(IntEnum):
+    """cudnnBackendAttributeName_t."""
+
+    CONVOLUTION_COMPUTE_TYPE = 100
+    CONVOLUTION_MODE = 101
+    CONVOLUTION_DILATIONS = 102
+    CONVOLUTION_STRIDES = 103
+    CONVOLUTION_POST_PADDINGS = 104
+    CONVOLUTION_PRE_PADDINGS = 105
+    CONVOLUTION_SPATIAL_DIMS = 106
+    HEURISTICS_MODE = 200
+    HEURISTICS_GRAPH = 201
+    HEURISTICS_RESULTS = 202
+    HEURISTICS_DEVICE = 204
+    CONFIG_ENGINE = 300
+    PLAN_CONFIG = 401
+    PLAN_WORKSPACE = 402
+    PLAN_DEVICE = 407
+    FORWARD_ALPHA = 700
+    INPUT_GRADIENT_ALPHA = 706
+    WEIGHT_GRADIENT_ALPHA = 712
+    GRAPH_OPERATIONS = 801
+    TENSOR_ALIGNMENT = 900
+    TENSOR_DATA_TYPE = 901
+    TENSOR_DIMENSIONS = 902
+    TENSOR_STRIDES = 903
+    TENSOR_ID = 906
+    TENSOR_IS_VIRTUAL = 907
+    ENGINE_NOTES = 1303
+    DEVICE_JSON = 2702
+
+
+FLOAT32, BFLOAT16 = 0, 9  # cudnnDataType_t
+CROSS_CORRELATION = 1  # cudnnConvolutionMode_t
+INSTANT, FALLBACK = 0, 2  # cudnnBackendHeurMode_t
+TENSOR_CORE, DOWN_CONVERT_INPUTS = 0, 1  # cudnnBackendNumericalNote_t
+
+OPERATIONS = {
+    Direction.FORWARD: (Kind.FORWARD, Attribute.FORWARD_ALPHA, "wxy"),
+    Direction.INPUT_GRADIENT: (Kind.INPUT_GRADIENT, Attribute.INPUT_GRADIENT_ALPHA, "wxy"),
+    Direction.WEIGHT_GRADIENT: (Kind.WEIGHT_GRADIENT, Attribute.WEIGHT_GRADIENT_ALPHA, "wxy"),
+}
+"""Descriptor, the first of its six attributes (alpha, beta, convolution, then tensors), tensors."""
+
+
+class CudnnError(NinlabError):
+    """cuDNN refused a descriptor; the message is its own."""
+
+
+class Cudnn:
+    """The backend of one cuDNN library, found in a site-packages directory."""
+
+    def __init__(self, site: Path) -> None:
+        library = site / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9"
+        if not library.exists():
+            raise NinlabError(f"there is no cuDNN at {library}; install nvidia-cudnn-cu13")
+        # cuDNN's own libraries look for these by name, and must find the ones they were built for.
+        for name in ("libnvrtc.so.13", "libcublasLt.so.13", "libcublas.so.13"):
+            dependency = site / "nvidia" / "cu13" / "lib" / name
+            if dependency.exists():
+                ctypes.CDLL(str(dependency), mode=ctypes.RTLD_GLOBAL)
+        self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
+        self._library.cudnnGetErrorString.restype = ctypes.c_char_p
+        self._library.cudnnGetVersion.restype = ctypes.c_size_t
+        self.version = self._checked_version(site)
+
+    def _checked_version(self, site: Path) -> str:
+        """Version of the wheel, to the build number, which the library itself does not know."""
+        number = self._library.cudnnGetVersion()
+        expected = f"{number // 10000}.{number // 100 % 100}.{number % 100}."
+        version = _wheel_version(site)
+        if version is None:
+            raise NinlabError(f"{site} holds a cuDNN library but no nvidia-cudnn wheel")
+        if not version.startswith(expected):
+            raise NinlabError(
+                f"the wheel in {site} is {version}, but the library that was loaded is "
+                f"{expected}*; ask in a process that has not loaded another cuDNN"
+            )
+        return version
+
+    def call(self, name: str, *arguments: object) -> None:
+        """Calls a backend function; raises CudnnError when it does not succeed."""
+        status = getattr(self._library, name)(*arguments)
+        if status:
+            raise CudnnError(self._library.cudnnGetErrorString(status).decode())
+
+    def descriptor(self, kind: Kind) -> Descriptor:
+        """An empty descriptor of that kind."""
+        return Descriptor(self, kind)
+
+
+@dataclass
+class Descriptor:
+    """One cuDNN backend descriptor; destroyed with the object."""
+
+    cudnn: Cudnn
+    kind: Kind
+    pointer: ctypes.c_void_p = field(default_factory=ctypes.c_void_p)
+    _referenced: list[Descriptor] = field(default_factory=list)  # cuDNN keeps pointers to them
+
+    def __post_init__(self) -> None:
+        self.cudnn.call(
+            "cudnnBackendCreateDescriptor", ctypes.c_int(self.kind), ctypes.byref(self.pointer)
+        )
+
+    def __del__(self) -> None:
+        self.cudnn.call("cudnnBackendDestroyDescriptor", self.pointer)
+
+    def set(self, attribute: int, kind: Type, values: Sequence[Any] | bytes) -> Descriptor:
+        """Sets one attribute; returns the descriptor, so that calls can be chained."""
+        element = C_TYPES.get(kind, ctypes.c_int)
+        self.cudnn.call(
+            "cudnnBackendSetAttribute",
+            self.pointer,
+            ctypes.c_int(attribute),
+            ctypes.c_int(kind),
+            ctypes.c_int64(len(values)),
+            (element * len(values))(*values),
+        )
+        return self
+
+    def refer(self, attribute: int, descriptor: Descriptor) -> Descriptor:
+        """Sets one attribute to a finalized descriptor, which stays alive with this one."""
+        self._referenced.append(descriptor)
+        return self.set(attribute, Type.DESCRIPTOR, [descriptor.pointer.value])
+
+    def finalize(self) -> Descriptor:
+        """Checks the descriptor and makes it immutable."""
+        self.cudnn.call("cudnnBackendFinalize", self.pointer)
+        return self
+
+    def get(self, attribute: int, kind: Type, most: int = 1) -> list[Any]:
+        """The values of one attribute, at most that many."""
+        element = C_TYPES.get(kind, ctypes.c_int)
+        return self._read(attribute, kind, (element * most)())
+
+    def get_descriptors(self, attribute: int, kind: Kind, most: int) -> list[Descriptor]:
+        """The descriptors that one attribute holds, at most that many."""
+        out = [self.cudnn.descriptor(kind) for _ in range(most)]
+        pointers = (ctypes.c_void_p * most)(*[one.pointer.value for one in out])
+        return out[: len(self._read(attribute, Type.DESCRIPTOR, pointers))]
+
+    def count(self, attribute: int) -> int:
+        """How many descriptors one attribute holds."""
+        count = ctypes.c_int64()
+        self.cudnn.call(
+            "cudnnBackendGetAttribute",
+            self.pointer,
+            ctypes.c_int(attribute),
+            ctypes.c_int(Type.DESCRIPTOR),
+            ctypes.c_int64(0),
+            ctypes.byref(count),
+            None,
+        )
+        return count.value
+
+    def _read(self, attribute: int, kind: Type, buffer: Any) -> list[Any]:
+        count = ctypes.c_int64()
+        self.cudnn.call(
+            "cudnnBackendGetAttribute",
+            self.pointer,
+            ctypes.c_int(attribute),
+            ctypes.c_int(kind),
+            ctypes.c_int64(len(buffer)),
+            ctypes.byref(count),
+            buffer,
+        )
+        return list(buffer)[: count.value]
+
+
+# ---------------------------------------------------------------- one plan
+
+
+@dataclass(frozen=True)
+class Oracle:
+    """cuDNN's answers for one described device."""
+
+    cudnn: Cudnn
+    properties: Mapping[str, Any]
+
+    def workspace_bytes(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> int:
+        """Workspace of the plan that ATen would run; mode is one of `modes`.
+
+        Raises CudnnError when no plan builds.
+        """
+        precision, memory_format = mode.split()
+        graph = self._graph(
+            call, direction, batch_size, precision == "bf16", memory_format == "channels_last"
+        )
+        dropped = {DOWN_CONVERT_INPUTS} | ({TENSOR_CORE} if precision == "fp32" else set())
+        refusals = []
+        for heuristics_mode in (INSTANT, FALLBACK):
+            for config in self._configs(graph, heuristics_mode):
+                (engine,) = config.get_descriptors(Attribute.CONFIG_ENGINE, Kind.ENGINE, 1)
+                notes = engine.get(Attribute.ENGINE_NOTES, Type.NUMERICAL_NOTE, 16)
+                if dropped.intersection(notes):
+                    continue
+                plan = self.cudnn.descriptor(Kind.PLAN)
+                plan.refer(Attribute.PLAN_CONFIG, config)
+                plan.refer(Attribute.PLAN_DEVICE, self._device)
+                try:
+                    plan.finalize()
+                except CudnnError as refusal:
+                    refusals.append(str(refusal))
+                    continue
+                (size,) = plan.get(Attribute.PLAN_WORKSPACE, Type.INT64)
+                return int(size)
+        raise CudnnError(f"no plan builds for {direction} {call.key} {mode}: {refusals}")
+
+    @property
+    def _device(self) -> Descriptor:
+        return _device_descriptor(self.cudnn, json.dumps(self.properties))
+
+    def _configs(self, graph: Descriptor, mode: int) -> list[Descriptor]:
+        heuristics = self.cudnn.descriptor(Kind.HEURISTICS)
+        heuristics.refer(Attribute.HEURISTICS_GRAPH, graph)
+        heuristics.set(Attribute.HEURISTICS_MODE, Type.HEURISTICS_MODE, [mode])
+        heuristics.refer(Attribute.HEURISTICS_DEVICE, self._device)
+        heuristics.finalize()
+        most = heuristics.count(Attribute.HEURISTICS_RESULTS)
+        return heuristics.get_descriptors(Attribute.HEURISTICS_RESULTS, Kind.ENGINE_CONFIG, most)
+
+    def _graph(
+        self, call: ConvCall, direction: Direction, batch_size: int, bf16: bool, channels_last: bool
+    ) -> Descriptor:
+        convolution = self.cudnn.descriptor(Kind.CONVOLUTION)
+        convolution.set(Attribute.CONVOLUTION_COMPUTE_TYPE, Type.DATA_TYPE, [FLOAT32])
+        convolution.set(Attribute.CONVOLUTION_MODE, Type.CONVOLUTION_MODE, [CROSS_CORRELATION])
+        convolution.set(Attribute.CONVOLUTION_SPATIAL_DIMS, Type.INT64, [len(call.stride)])
+        convolution.set(Attribute.CONVOLUTION_STRIDES, Type.INT64, call.stride)
+        convolution.set(Attribute.CONVOLUTION_PRE_PADDINGS, Type.INT64, call.padding)
+        convolution.set(Attribute.CONVOLUTION_POST_PADDINGS, Type.INT64, call.padding)
+        convolution.set(Attribute.CONVOLUTION_DILATIONS, Type.INT64, call.dilation)
+        convolution.finalize()
+        shapes = {
+            "x": (batch_size, *call.input_shape),
+            "w": call.weight_shape,
+            "y": (batch_size, *call.output_shape),
+        }
+        kind, alpha, names = OPERATIONS[direction]
+        operation = self.cudnn.descriptor(kind)
+        operation.set(alpha, Type.FLOAT, [1.0])
+        operation.set(alpha + 1, Type.FLOAT, [0.0])
+        operation.refer(alpha + 2, convolution)
+        for offset, name in enumerate(names, start=3):
+            tensor = self._tensor(ord(name), shapes[name], bf16, channels_last)
+            operation.refer(alpha + offset, tensor)
+        graph = self.cudnn.descriptor(Kind.OPERATION_GRAPH)
+        graph.refer(Attribute.GRAPH_OPERATIONS, operation.finalize())
+        return graph.finalize()
+
+    def _tensor(
+        self, identifier: int, shape: tuple[int, ...], bf16: bool, channels_last: bool
+    ) -> Descriptor:
+        _, channels, height, width = shape
+        image = channels * height * width
+        strides = (
+            (image, 1, width * channels, channels)
+            if channels_last
+            else (image, height * width, width, 1)
+        )
+        tensor = self.cudnn.descriptor(Kind.TENSOR)
+        tensor.set(Attribute.TENSOR_ID, Type.INT64, [identifier])
+        tensor.set(Attribute.TENSOR_DATA_TYPE, Type.DATA_TYPE, [BFLOAT16 if bf16 else FLOAT32])
+        tensor.set(Attribute.TENSOR_DIMENSIONS, Type.INT64, shape)
+        tensor.set(Attribute.TENSOR_STRIDES, Type.INT64, strides)
+        tensor.set(Attribute.TENSOR_ALIGNMENT, Type.INT64, [ALIGNMENT_BYTES])
+        tensor.set(Attribute.TENSOR_IS_VIRTUAL, Type.BOOLEAN, [False])
+        return tensor.finalize()
+
+
+def _wheel_version(site: Path) -> str | None:
+    for distribution in distributions(path=[str(site)]):
+        if distribution.name.startswith("nvidia-cudnn-cu"):
+            return distribution.version
+    return None
+
+
+@cache
+def _device_descriptor(cudnn: Cudnn, properties: str) -> Descriptor:
+    descriptor = cudnn.descriptor(Kind.DEVICE_PROPERTIES)
+    return descriptor.set(Attribute.DEVICE_JSON, Type.CHAR, properties.encode()).finalize()

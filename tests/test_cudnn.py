@@ -1,0 +1,134 @@
+"""An installed cuDNN answers as the tables do, and for what they do not hold."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ninlab import cudnn
+from ninlab.resources import profile
+from ninlab.workspaces import ConvCall, Direction, Workspaces, available
+
+NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
+SEPARABLE = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
+NO_ROOM = ConvCall((1, 4, 4), (1, 1, 9, 9))
+
+
+@pytest.fixture(params=sorted({name.device for name in available()}))
+def tables(request):
+    """The tables of a device that the cuDNN of this environment can add to."""
+    site = cudnn.site_of_this_environment()
+    if site is None or cudnn.installed() is None:
+        pytest.skip("this environment's torch brings no cuDNN")
+    made = [n for n in available() if n.device == request.param]
+    for name in made:
+        if name.cudnn == cudnn.installed().version:
+            return Workspaces.load(name.device, cudnn=name.cudnn)
+    pytest.skip(f"no table was made with cuDNN {cudnn.installed().version}")
+
+
+@pytest.mark.parametrize("direction", [Direction.FORWARD, Direction.WEIGHT_GRADIENT])
+def test_what_a_table_lacks_is_answered_as_it_would_have_been(tables, direction):
+    emptied = cudnn.answering(replace(tables, rows={}))
+    for mode in tables.modes:
+        asked = (NIN_STEM, direction, 64, *mode.split())
+        assert emptied.convolution_bytes(*asked) == tables.convolution_bytes(*asked)
+
+
+def test_what_a_table_holds_is_not_asked_again(tables):
+    def never(*asked):
+        raise AssertionError(asked)
+
+    telling = replace(cudnn.answering(tables), ask=never)
+    assert telling.convolution_bytes(NIN_STEM, Direction.FORWARD, 64) is not None
+
+
+def test_a_batch_between_those_of_the_table_has_a_workspace_too(tables):
+    assert tables.convolution_bytes(NIN_STEM, Direction.FORWARD, 100) is None
+    size = cudnn.answering(tables).convolution_bytes(NIN_STEM, Direction.FORWARD, 100)
+    assert isinstance(size, int)
+    assert size >= 0
+
+
+def test_a_mode_that_the_device_gives_to_other_kernels_has_no_answer(tables):
+    for mode in {"bf16 contiguous", "bf16 channels_last"}.difference(tables.modes):
+        asked = (NIN_STEM, Direction.FORWARD, 100, *mode.split())
+        assert cudnn.answering(tables).convolution_bytes(*asked) is None
+
+
+def test_a_depthwise_convolution_runs_without_scratch_unless_its_layout_or_precision_asks_cudnn(
+    tables,
+):
+    telling = cudnn.answering(tables)
+    for direction in Direction:
+        assert telling.convolution_bytes(SEPARABLE, direction, 8, "fp32") == 0
+        assert telling.convolution_bytes(SEPARABLE, direction, 8, "bf16") is None
+        assert telling.convolution_bytes(SEPARABLE, direction, 8, "fp32", "channels_last") >= 0
+
+
+def test_a_convolution_that_cannot_be_planned_has_no_answer(tables):
+    assert cudnn.answering(tables).convolution_bytes(NO_ROOM, Direction.FORWARD, 8) is None
+
+
+def test_another_version_of_cudnn_is_not_asked():
+    of_another = replace(Workspaces.load("h100"), cudnn="9.8.0.0")
+    assert cudnn.answering(of_another) is of_another
+
+
+class Net(nn.Module):
+    """A network that is in no table: 1-d, grouped, depthwise and transposed convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.grouped = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.separable = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.up = nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1)
+        self.line = nn.Conv1d(4, 4, 5, padding=2)
+        self.head = nn.Linear(4, 10)
+
+    def forward(self, images):
+        maps = self.up(self.separable(self.grouped(self.down(images)).relu()).relu()).relu()
+        return self.head(self.line(maps.flatten(2)).relu().mean(2))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32"])
+def test_a_network_of_the_readers_own_has_all_four_peaks(tables, precision):
+    cost = profile(
+        Net(), (3, 32, 32), 12, "adam", precision, tables.device,
+        torch_version=tables.torch,
+    )  # fmt: skip
+    for report in (cost.training, cost.inference):
+        peaks = [
+            report.tensor_peak_bytes,
+            report.requested_peak_bytes,
+            report.allocated_peak_bytes,
+            report.reserved_peak_bytes,
+        ]
+        assert None not in peaks
+        assert peaks == sorted(peaks)
+
+
+@pytest.mark.parametrize(
+    ("layer", "images"),
+    [
+        (nn.ConvTranspose2d(6, 4, 3, stride=2, padding=1, output_padding=1), (6, 5, 7)),
+        (nn.ConvTranspose2d(6, 4, (2, 3), stride=(2, 3), dilation=(1, 2)), (6, 5, 7)),
+        (nn.ConvTranspose1d(6, 4, 4, stride=2, padding=1), (6, 9)),
+    ],
+)
+def test_a_transposed_convolution_is_the_gradient_of_one_that_reads_what_it_returns(layer, images):
+    from ninlab.resources.recorder import _convolution  # the one place that translates it
+
+    x = torch.randn(2, *images)
+    flat = len(images) == 2
+    arguments = (
+        x, layer.weight, None, list(layer.stride), list(layer.padding), list(layer.dilation),
+        True, list(layer.output_padding), 1,
+    )  # fmt: skip
+    call, directions = _convolution(torch.ops.aten.convolution.default, arguments)
+    assert directions == (Direction.INPUT_GRADIENT,)
+    returned = tuple(layer(x).shape[1:])
+    assert call.input_shape == ((returned[0], 1, returned[1]) if flat else returned)
+    assert call.output_shape == ((images[0], 1, images[1]) if flat else images)
