@@ -23,6 +23,7 @@ from plotly.colors import unlabel_rgb
 from ninlab import experiments, figures, formulas, liveness, roofline
 from ninlab.architectures import ARCHITECTURES, Conv, Linear, ReLU, architecture, nin_block
 from ninlab.bookext import site_templates
+from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.figures import labels
 from ninlab.records import EpochResult, Outcome, RunRecord
@@ -87,6 +88,13 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         {name: roofline.training_operators(architecture(name), 8) for name in NETWORKS},
         {"a device": 20.0, "another": 300.0},
         provenance=SOURCE,
+    ),
+    "roofline": lambda: figures.roofline(
+        {name: roofline.training_operators(architecture(name), 8) for name in NETWORKS},
+        DEVICES["t4"],
+        "fp32",
+        provenance=SOURCE,
+        measured={"nin": 0.5},
     ),
     "rate_by_macs": lambda: figures.rate_by_macs(RUNS, {"nin_28": "NiN"}),
     "fading_signal": lambda: figures.fading_signal(

@@ -9,12 +9,12 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `memory`, `speed`, `collapse`, `pictures`. They share `colors`, `words`, `layout`,
-`placing`, `labels` and `provenance`, which import none of them. `table` gives back the numbers
-that a figure draws.
+`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`, `words`,
+`layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
+numbers that a figure draws.
 
-Imports from ninlab: architectures, comparisons, formulas, records, reports, roofline, units and
-errors; no torch.
+Imports from ninlab: architectures, comparisons, devices, formulas, records, reports, roofline,
+units and errors; no torch.
 Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
 """
 
@@ -29,6 +29,7 @@ from ninlab.figures.marks import table
 from ninlab.figures.memory import memory_by_batch, memory_timeline
 from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
+from ninlab.figures.roofline import roofline
 from ninlab.figures.speed import intensities, rate_by_macs
 from ninlab.figures.words import describe
 
@@ -57,6 +58,7 @@ __all__ = [
     "predicted",
     "predicted_and_measured",
     "rate_by_macs",
+    "roofline",
     "shape_funnel",
     "shares_by_layer",
     "table",

@@ -33,6 +33,9 @@ MOST_SERIES = len(SYMBOLS)
 COLUMN_PIXELS = 480
 """Across a plot on a desk."""
 
+PHONE_PIXELS = 220
+"""Across a plot on a phone."""
+
 PLOT_PIXELS = 326
 """Down a plot whose lines have labels, in the lowest of those figures."""
 

@@ -28,17 +28,22 @@ LINE_PIXELS = 18
 Point = tuple[float, float]
 
 Side = tuple[int, int]
-"""Where beside a point a label stands: 1 for the right or above, -1 for the left or below."""
+"""Where beside a point a label stands: 1 for the right or above, -1 for the left or below; 2 and
+-2 for a line farther up or down."""
 
+OVER: Side = (0, 1)
+OVER_LEFT: Side = (-1, 1)
 OVER_RIGHT: Side = (1, 1)
 SIDES: tuple[Side, ...] = (
-    (0, 1), (1, 0), (-1, 0), OVER_RIGHT, (-1, 1), (1, -1), (-1, -1), (0, -1),
+    OVER, (1, 0), (-1, 0), OVER_RIGHT, OVER_LEFT, (1, -1), (-1, -1), (0, -1),
+    (0, 2), (1, 2), (-1, 2), (1, -2), (-1, -2), (0, -2),
 )  # fmt: skip
 """All around a point, the best first."""
 
 _GAP = 6  # from a point to its label
 _X_ANCHORS = {1: "left", 0: "center", -1: "right"}
-_Y_ANCHORS = {1: "bottom", 0: "middle", -1: "top"}
+_Y_ANCHORS = {2: "bottom", 1: "bottom", 0: "middle", -1: "top", -2: "top"}
+_UP = {2: _GAP + LINE_PIXELS, 1: _GAP, 0: 0, -1: -_GAP, -2: -_GAP - LINE_PIXELS}
 
 
 @dataclass(frozen=True)
@@ -191,7 +196,7 @@ class LogPlot:
                 "xanchor": _X_ANCHORS[right],
                 "yanchor": _Y_ANCHORS[up],
                 "xshift": right * _GAP,
-                "yshift": up * _GAP,
+                "yshift": _UP[up],
             }
             notes.append(note if size == TEXT_PIXELS else note | {"font": {"size": size}})
         return notes
@@ -199,5 +204,5 @@ class LogPlot:
     def _beside(self, point: Point, side: Side, width: float) -> Box:
         """The box of a text of that width on that side of a point."""
         (x, y), (right, up) = self.pixels(*point), side
-        center = (x + right * (_GAP + width / 2), y + up * (_GAP + LINE_PIXELS / 2))
-        return Box.around(center, width, LINE_PIXELS)
+        nearest = y + _UP[up] + (up > 0) * LINE_PIXELS / 2 - (up < 0) * LINE_PIXELS / 2
+        return Box.around((x + right * (_GAP + width / 2), nearest), width, LINE_PIXELS)

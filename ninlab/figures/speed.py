@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
-from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, Symbols
+from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, PHONE_PIXELS, Symbols
 from ninlab.figures.layout import add_narrow, finish, log_axis
 from ninlab.figures.placing import OVER_RIGHT, LogPlot, Point
 from ninlab.figures.provenance import measured
@@ -28,7 +28,6 @@ _LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
 _DOT, _SMALL_DOT = 10, 6  # pixels across the dot of a network with a label, and without
 _HEIGHT = 440  # pixels of the figure of rates
 _MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
-_PHONE_PIXELS = 220  # across its plot on a phone
 _SMALL_TEXT = 10  # pixels
 _PLACES = 40  # along a diagonal, for its label
 
@@ -115,7 +114,7 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     figure = go.Figure()
     desk, phone = (
         LogPlot(x_range, y_range, width, _HEIGHT - _MARGIN["t"] - _MARGIN["b"])
-        for width in (COLUMN_PIXELS, _PHONE_PIXELS)
+        for width in (COLUMN_PIXELS, PHONE_PIXELS)
     )
     symbols = Symbols()
     diagonals = _add_diagonals(figure, x_range, y_range)
