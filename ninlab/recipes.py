@@ -10,9 +10,8 @@ keeps them, `training` carries them out.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNameError
 
@@ -133,18 +132,6 @@ class Recipe:
         rise = 0.2
         factor = progress / rise if progress < rise else (1 - progress) / (1 - rise)
         return self.learning_rate * factor
-
-    def to_json(self) -> dict[str, Any]:
-        """The recipe as JSON values, every field present."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, fields: dict[str, Any]) -> Recipe:
-        """The recipe of a record. Raises NinlabError for a missing, unknown or invalid field."""
-        try:
-            return cls(**fields)
-        except TypeError as error:
-            raise NinlabError(f"the recipe does not fit its schema: {error}") from None
 
 
 _ENUMS: dict[str, type[StrEnum]] = {

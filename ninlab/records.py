@@ -39,6 +39,7 @@ from ninlab.units import Shape
 
 if TYPE_CHECKING:
     import pandas as pd
+    from _typeshed import DataclassInstance
 
 SCHEMA_VERSION = 1
 TRAINING = "training"
@@ -212,15 +213,15 @@ class RunRecord:
         return from_fields(
             cls,
             content,
-            provenance=lambda value: Provenance(**value),
+            provenance=whole(Provenance),
             input_shape=tuple,
-            data_set=lambda value: DataSet(**value),
-            recipe=Recipe.from_json,
-            device=lambda value: Device(**value),
-            software=lambda value: Software(**value),
+            data_set=whole(DataSet),
+            recipe=whole(Recipe),
+            device=whole(Device),
+            software=whole(Software),
             outcome=Outcome,
             loss=lambda value: LossCurve(value["every"], tuple(value["values"])),
-            epochs=lambda value: tuple(EpochResult(**epoch) for epoch in value),
+            epochs=lambda value: tuple(map(whole(EpochResult), value)),
             confusion=lambda value: tuple(map(tuple, value)),
             learning_rate_from=tuple,
         )
@@ -259,25 +260,37 @@ class Recorded(Protocol):
 
 
 Record = TypeVar("Record", bound=Recorded)
+Part = TypeVar("Part", bound="DataclassInstance")
 FromJson = Callable[[Mapping[str, Any]], Record]
+
+
+def whole(kind: type[Part]) -> Callable[[Mapping[str, Any]], Part]:
+    """What makes a dataclass of a JSON object that states every field: defaults are for writers.
+
+    It raises KeyError with the fields that are missing, TypeError for one that there is not.
+    """
+
+    def read(values: Mapping[str, Any]) -> Part:
+        missing = {field.name for field in fields(kind)} - set(values)
+        if missing:
+            raise KeyError(*sorted(missing))
+        return kind(**values)
+
+    return read
 
 
 def from_fields(
     kind: type[Record], content: Mapping[str, Any], **readers: Callable[[Any], Any]
 ) -> Record:
-    """The record of a JSON object that states its id and every field: defaults are for writers.
+    """The record of a JSON object that states its id and every field.
 
     readers make the values of fields for which JSON has no type. Raises RecordError when the
     object does not fit the schema, or states another id than its fields do.
     """
-    make: Callable[..., Record] = kind
     try:
         values = dict(content)
         stated_id = values.pop("id")
-        missing = {field.name for field in fields(kind)} - set(values)
-        if missing:
-            raise KeyError(*sorted(missing))
-        record = make(**values | {name: read(values[name]) for name, read in readers.items()})
+        record = whole(kind)(values | {name: read(values[name]) for name, read in readers.items()})
     except RecordError:
         raise
     except (KeyError, TypeError, ValueError) as error:

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -26,9 +27,7 @@ from tests.test_records import files
 SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
 HELD_OUT = Recipe(0.05, 1, batch_size=64, train_images=128, evaluation_set=EvaluationSet.HELD_OUT)
 SWEEP = tuple(
-    Variant(
-        f"nin_28_lr{rate:g}", "nin_28", Recipe(**HELD_OUT.to_json() | {"learning_rate": rate}), 1
-    )
+    Variant(f"nin_28_lr{rate:g}", "nin_28", replace(HELD_OUT, learning_rate=rate), 1)
     for rate in (0.01, 0.05)
 )
 PLAN = Plan(

@@ -1,6 +1,6 @@
 """What can be measured, and what comes out?
 
-Imports from ninlab: errors and units.
+Imports from ninlab: errors, records and units.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
+from ninlab.records import whole
 from ninlab.units import Shape
 
 PRECISIONS = ("fp32", "tf32", "bf16")
@@ -86,8 +87,8 @@ def measured_from_json(content: Mapping[str, Any]) -> Measured:
     """The result that a JSON object holds. Raises RecordError when it does not fit."""
     try:
         seconds = content["step_seconds"]
-        return Measured(
-            **dict(content)
+        return whole(Measured)(
+            dict(content)
             | {
                 "outcome": Outcome(content["outcome"]),
                 "step_seconds": None if seconds is None else tuple(seconds),

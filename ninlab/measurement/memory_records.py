@@ -12,7 +12,7 @@ from typing import Any
 
 from ninlab.errors import RecordError
 from ninlab.measurement.cases import Allocator, Case, Measured, measured_from_json
-from ninlab.records import Device, Provenance, Software, check_slug, from_fields, load_kind
+from ninlab.records import Device, Provenance, Software, check_slug, from_fields, load_kind, whole
 
 KIND = "memory"
 """The ``kind`` of these records, and the folder below runs/ in which they lie."""
@@ -64,12 +64,12 @@ class MemoryRecord:
         return from_fields(
             cls,
             content,
-            case=lambda value: Case(**value | {"input_shape": tuple(value["input_shape"])}),
+            case=lambda value: whole(Case)(value | {"input_shape": tuple(value["input_shape"])}),
             allocator=Allocator,
             measured=measured_from_json,
-            provenance=lambda value: Provenance(**value),
-            device=lambda value: Device(**value),
-            software=lambda value: Software(**value),
+            provenance=whole(Provenance),
+            device=whole(Device),
+            software=whole(Software),
         )
 
 
