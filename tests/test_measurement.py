@@ -27,6 +27,7 @@ from ninlab.measurement import (
 )
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software
+from tests.test_records import without_one_field
 
 CPU = torch.device("cpu")
 LENET = (1, 28, 28)
@@ -184,6 +185,13 @@ def test_a_record_that_does_not_fit_the_schema_is_refused(change):
     content = json.loads(json.dumps(record().to_json()))
     with pytest.raises(RecordError):
         MemoryRecord.from_json(content | change)
+
+
+def test_a_record_without_one_field_of_its_own_or_of_its_parts_is_refused():
+    content = json.loads(json.dumps(record(predicted={}).to_json()))
+    for field, rest in without_one_field(content):
+        with pytest.raises(RecordError, match=field):
+            MemoryRecord.from_json(rest)
 
 
 # ---------------------------------------------------------------- the command
