@@ -98,3 +98,12 @@ def test_bf16_keeps_half_of_each_activation_and_a_copy_of_each_weight():
     weights = sum(each.numel() for each in build("nin").parameters() if each.dim() == 4)
     assert half["weight_copy"] == 2 * weights
     assert "weight_copy" not in full
+
+
+def test_a_number_that_autograd_keeps_lies_on_the_host():
+    class Scaled(nn.Conv2d):
+        def forward(self, images):
+            return torch.tanh(super().forward(images) * 3).mean((2, 3))
+
+    saved = profile(Scaled(3, 8, 1), (3, 8, 8)).saved_tensors
+    assert [each.kind for each in saved if each.layer == ""] == ["input", "tanh_result"]

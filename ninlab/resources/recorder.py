@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -202,7 +202,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def backward(self, loss: Tensor, module: nn.Module) -> None:
         """Read what the forward pass left for it, then run the backward pass."""
         with self.paused():
-            self.saved = saved_tensors(loss, module, self.marks)
+            self.saved = saved_tensors(loss, module, self.marks, self.devices)
         self.phase, self.layer = Phase.BACKWARD, LOSS
         self._backward = BackwardPass(loss)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -327,24 +327,52 @@ def _makes_weight_gradient(node: Any) -> bool:
     return len(following) == 1 and not following[0].next_functions
 
 
+_MIRRORED = {
+    Direction.FORWARD: Direction.INPUT_GRADIENT,
+    Direction.INPUT_GRADIENT: Direction.FORWARD,
+    Direction.WEIGHT_GRADIENT: Direction.WEIGHT_GRADIENT,
+}
+"""What a transposed convolution computes, as directions of the one that it is a gradient of."""
+
+
 def _convolution(
     func: OpOverload, args: tuple[Any, ...]
 ) -> tuple[ConvCall | None, tuple[Direction, ...]]:
-    """The convolution and the directions of the call; None where it is not a plain 2-d one."""
+    """The convolution that cuDNN is given, and its directions: one a result of the call.
+
+    1-d images have height 1 there. A transposed convolution is the input gradient of
+    another one, which reads what it returns. None for 3-d and for grouped transposed ones.
+    """
     if func is _CONVOLUTION:
-        images, weight, _, stride, padding, dilation, transposed, _, groups = args
+        images, weight, _, stride, padding, dilation, transposed, more, groups = args
         directions: tuple[Direction, ...] = (Direction.FORWARD,)
     else:
-        _, images, weight, _, stride, padding, dilation, transposed, _, groups, wanted = args
+        _, images, weight, _, stride, padding, dilation, transposed, more, groups, wanted = args
         both = (Direction.INPUT_GRADIENT, Direction.WEIGHT_GRADIENT)
         directions = tuple(each for each, want in zip(both, wanted, strict=False) if want)
-    if transposed or images.dim() != 4:
+    flat = images.dim() == 3
+
+    def pair(values: Sequence[int], beside: int) -> tuple[int, int]:
+        first, second = (beside, *values) if flat else (*values, *values)[:2]
+        return first, second
+
+    steps, pads, spread, more = pair(stride, 1), pair(padding, 0), pair(dilation, 1), pair(more, 0)
+    reaches_over = any(extra >= step for extra, step in zip(more, steps, strict=True))
+    if images.dim() not in (3, 4) or (transposed and (groups > 1 or reaches_over)):
         return None, directions
-    (sy, sx), (py, px), (dy, dx) = ((*each, *each)[:2] for each in (stride, padding, dilation))
-    call = ConvCall(
-        tuple(images.shape[1:]), tuple(weight.shape), (sy, sx), (py, px), (dy, dx), groups
-    )
-    return call, directions
+    image, window = tuple(images.shape[1:]), tuple(weight.shape)
+    if flat:
+        image, window = (image[0], 1, image[1]), (*window[:2], 1, window[2])
+    if transposed:
+        extents = (
+            (extent - 1) * step - 2 * pad + wide * (size - 1) + extra + 1
+            for extent, step, pad, wide, size, extra in zip(
+                image[1:], steps, pads, spread, window[2:], more, strict=True
+            )
+        )
+        image = (window[1], *extents)
+        directions = tuple(_MIRRORED[each] for each in directions)
+    return ConvCall(image, window, steps, pads, spread, groups), directions
 
 
 def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> Any:

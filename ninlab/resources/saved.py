@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from typing import Any
 
@@ -70,15 +70,20 @@ class LayerMarks:
         return self.layers[bisect_right(self.numbers, node._sequence_nr()) - 1]
 
 
-def saved_tensors(loss: Tensor, module: nn.Module, marks: LayerMarks) -> tuple[SavedTensor, ...]:
+def saved_tensors(
+    loss: Tensor, module: nn.Module, marks: LayerMarks, devices: Container[str]
+) -> tuple[SavedTensor, ...]:
     """What the graph of the loss keeps, in order of making; the module's own tensors excluded.
 
-    Storages are counted whole and once, under the first node that keeps them.
+    Storages on these types of device are counted, whole and once, under the first node that
+    keeps them.
     """
     seen = {own.untyped_storage()._cdata for own in (*module.parameters(), *module.buffers())}
     saved = []
     for node in sorted(_graph(loss.grad_fn), key=lambda node: node._sequence_nr()):
         for field, tensor in _kept_by(node):
+            if tensor.device.type not in devices:  # a number, say, wrapped on the host
+                continue
             storage = tensor.untyped_storage()
             if storage._cdata not in seen and storage.nbytes() > 0:
                 seen.add(storage._cdata)
