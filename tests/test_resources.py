@@ -138,6 +138,24 @@ def test_the_columns_add_up_to_the_totals(name):
     assert cost.layers.saved_bytes.sum() == cost.saved_bytes
 
 
+@pytest.mark.parametrize("cell", [nn.LSTMCell, nn.GRUCell, nn.RNNCell])
+def test_fvcore_looks_into_a_cell_and_finds_its_matrix_products(cell):
+    module = cell(16, 12).eval()
+    counts = count(load(module, (16,)))
+    assert counts.fvcore_flops == fvcore_totals(module, (16,))[0]
+    assert counts.fvcore_flops == sum(counts.macs.values()) == module.weight_hh.shape[0] * (16 + 12)
+
+
+def test_what_writes_to_its_operand_is_as_free_as_what_does_not():
+    class Written(nn.Module):
+        def forward(self, images):
+            scores = images.mean((2, 3)).unsqueeze_(2).squeeze_(2)
+            chosen = torch.zeros_like(scores).scatter_(1, scores.argmax(1, keepdim=True), 1.0)
+            return scores * chosen.mul_(torch.tensor(2.0))
+
+    assert profile(Written(), (3, 8, 8)).unsupported_operators == {}
+
+
 def test_an_operator_without_a_rule_is_named_and_pooling_makes_no_noise():
     class Spectrum(nn.Module):
         def forward(self, images):

@@ -97,7 +97,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         traced, priced = self._traced, self._priced
         prices_macs = not traced and operators.fvcore_name(func) in operators.MAC_OPERATORS
         if operators.is_composite(func):
-            self._traced = traced or not operators.is_convolution(func)
+            self._traced = traced or not operators.is_looked_through(func)
             self._priced = priced or prices_macs
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -40,23 +40,25 @@ four digits.
 _POOLS_NORMS_AND_REDUCTIONS = frozenset(
     {
         "_adaptive_avg_pool2d", "_adaptive_avg_pool3d", "adaptive_max_pool2d",
-        "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d",
-        "fractional_max_pool2d", "max_pool2d_with_indices", "max_pool3d_with_indices",
+        "adaptive_max_pool3d", "avg_pool1d", "avg_pool2d", "avg_pool3d", "fractional_max_pool2d",
+        "max_pool2d_with_indices", "max_pool3d_with_indices", "max_unpool2d", "max_unpool3d",
         "_batch_norm_no_update", "_batch_norm_with_update", "_fused_rms_norm",
         "_native_batch_norm_legit", "_native_batch_norm_legit_no_training",
         "_weight_norm_interface", "cudnn_batch_norm", "native_batch_norm", "native_group_norm",
         "native_layer_norm", "_log_softmax", "_safe_softmax", "_softmax", "linalg_vector_norm",
-        "logsumexp",
-        "all", "amax", "amin", "any", "argmax", "argmin", "cummax", "cummin", "cumprod", "cumsum",
-        "kthvalue", "max", "mean", "median", "min", "mode", "norm", "prod", "std", "std_mean",
-        "sum", "var", "var_mean",
+        "logsumexp", "embedding_renorm", "renorm",
+        "all", "amax", "amin", "aminmax", "any", "argmax", "argmin", "count_nonzero", "cummax",
+        "cummin", "cumprod", "cumsum", "kthvalue", "logcumsumexp", "max", "mean", "median", "min",
+        "mode", "nanmedian", "nansum", "norm", "prod", "std", "std_mean", "sum", "trace", "var",
+        "var_mean",
     }
 )  # fmt: skip
 
 _POINTWISE_WITHOUT_TAG = frozenset(
     {
-        "_prelu_kernel", "gelu_", "glu", "hardswish", "hardswish_", "log_sigmoid_forward",
-        "masked_fill", "masked_fill_", "mish_", "rrelu_with_noise", "threshold_",
+        "_prelu_kernel", "abs", "binary_cross_entropy", "eq", "floor_divide", "ge", "gelu", "glu",
+        "gt", "hardswish", "huber_loss", "le", "log_sigmoid_forward", "lt", "masked_fill", "mish",
+        "mse_loss", "ne", "rrelu_with_noise", "rsub", "smooth_l1_loss", "threshold",
     }
 )  # fmt: skip
 """Element by element, though torch does not tag them so (looked up in torch 2.15)."""
@@ -65,22 +67,37 @@ _MOVES_OF_DATA = frozenset(
     {
         "_pack_padded_sequence", "_to_copy", "_unsafe_index", "_unsafe_view",
         "_upsample_bicubic2d_aa", "_upsample_bilinear2d_aa", "_upsample_nearest_exact2d",
-        "as_strided_", "bernoulli", "bernoulli_", "cat", "channel_shuffle", "clone", "col2im",
-        "complex", "constant_pad_nd", "copy_", "embedding", "empty_like", "exponential_", "fill_",
-        "flip", "full_like", "gather", "im2col", "index", "index_put_", "index_select",
-        "masked_select", "native_dropout", "new_empty", "new_full", "new_ones", "new_zeros",
-        "nonzero", "normal_", "ones_like", "pixel_shuffle", "pixel_unshuffle", "rand_like",
-        "randn_like", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat",
-        "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll", "scatter",
-        "scatter_add", "slice_scatter", "sort", "stack", "topk", "tril", "triu", "uniform_",
-        "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "upsample_bicubic2d",
-        "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d", "upsample_nearest2d",
-        "upsample_nearest3d", "upsample_trilinear3d", "zero_", "zeros_like",
+        "as_strided_", "as_strided_scatter", "bernoulli", "bucketize", "cat", "channel_shuffle",
+        "clone", "col2im", "complex", "constant_pad_nd", "copy", "detach_", "diag_embed",
+        "diagonal_scatter", "embedding", "empty_like", "exponential", "fill", "flip", "full_like",
+        "gather", "grid_sampler_2d", "grid_sampler_3d", "im2col", "index", "index_add",
+        "index_copy", "index_fill", "index_put", "index_reduce", "index_select", "linspace",
+        "log_normal", "masked_scatter", "masked_select", "multinomial", "native_dropout",
+        "new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros", "nonzero", "normal",
+        "ones_like", "pixel_shuffle", "pixel_unshuffle", "rand_like", "randint_like", "randn_like",
+        "random", "reflection_pad1d", "reflection_pad2d", "reflection_pad3d", "repeat",
+        "repeat_interleave", "replication_pad1d", "replication_pad2d", "replication_pad3d", "roll",
+        "rot90", "scatter", "scatter_add", "scatter_reduce", "searchsorted", "select_scatter",
+        "slice_scatter", "sort", "squeeze_", "stack", "t_", "take", "topk", "transpose_", "tril",
+        "triu", "uniform", "unsafe_chunk", "unsafe_split", "unsafe_split_with_sizes", "unsqueeze_",
+        "upsample_bicubic2d", "upsample_bilinear2d", "upsample_linear1d", "upsample_nearest1d",
+        "upsample_nearest2d", "upsample_nearest3d", "upsample_trilinear3d", "zero", "zeros_like",
     }
 )  # fmt: skip
 
 COST_FREE = _POOLS_NORMS_AND_REDUCTIONS | _POINTWISE_WITHOUT_TAG | _MOVES_OF_DATA
-"""ATen operators, without overload, that multiply by no weight matrix."""
+"""ATen operators, without overload, that multiply by no weight matrix.
+
+One that writes to its operand, as ``scatter_``, is as free as the one that does not.
+"""
+
+_LOOKED_THROUGH = frozenset(
+    {
+        "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+        "gru_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell",
+    }
+)  # fmt: skip
+"""Composed operators that TorchScript does not record as one (torchgen's gen_trace_type.py)."""
 
 
 class _Value:
@@ -167,18 +184,19 @@ def is_composite(operator: OpOverload) -> bool:
     return bool(operator._can_decompose())
 
 
-def is_convolution(operator: OpOverload) -> bool:
-    """Whether fvcore's tracer looks through the operator: ``conv2d`` records ``_convolution``."""
-    return is_aten(operator) and base_name(operator).startswith("conv")
+def is_looked_through(operator: OpOverload) -> bool:
+    """Whether fvcore's tracer records what the operator calls: of ``conv2d``, ``_convolution``."""
+    return is_aten(operator) and base_name(operator) in _LOOKED_THROUGH
 
 
 def is_free(operator: OpOverload, args: Sequence[Any]) -> bool:
     """Whether the operator costs no MAC by convention: views, moves, pointwise, pools, norms."""
     if not is_aten(operator):
         return operator.namespace == "profiler"
+    name = base_name(operator)
     return (
         torch.Tag.pointwise in operator.tags
-        or base_name(operator) in COST_FREE
+        or not COST_FREE.isdisjoint({name, name.removesuffix("_")})
         or _is_view(operator)
         or not any(isinstance(arg, Tensor) for arg in flatten(args))  # makes a tensor of its own
     )
