@@ -199,6 +199,42 @@ def test_what_is_left_out_and_what_a_gpu_does_otherwise_are_told_apart(answers, 
     assert any("on a GPU aten::prod (1x) may allocate otherwise" in x for x in said)
 
 
+def test_a_network_that_skips_layers_by_chance_is_told_of(answers, tmp_path):
+    (tmp_path / "chance.py").write_text(
+        "import random, torch\n"
+        "class Chance(torch.nn.Conv2d):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(3, 3, 1)\n"
+        "    def forward(self, images):\n"
+        "        return super().forward(images) if random.random() < 0.5 else images\n"
+    )
+    said = answers(f"{tmp_path / 'chance.py'}:Chance", "--input", "3x4x4")
+    assert "draws random numbers on the host" in said
+    assert "no rule for" not in said
+
+
+def test_what_a_module_prints_is_no_part_of_the_answer(capsys, tmp_path):
+    (tmp_path / "noisy.py").write_text(
+        "import torch\n"
+        "print('imported')\n"
+        "class Noisy(torch.nn.Flatten):\n"
+        "    def forward(self, images):\n"
+        "        print('running')\n"
+        "        return super().forward(images)\n"
+    )
+    network = f"{tmp_path / 'noisy.py'}:Noisy"
+    assert main(["resources", network, "--input", "3x4x4", "--format", "json"]) == 0
+    written = capsys.readouterr()
+    assert json.loads(written.out)["networks"][0]["parameters"] == 0
+    assert set(written.err.splitlines()) == {"imported", "running"}
+
+
+def test_no_image_fits_where_one_image_cannot_be_learned_from(answers):
+    arguments = (RESNET, "--input", "3x32x32", "--batch-size", "2", "--fit", "1MiB")
+    found = json.loads(answers(*arguments, "--format", "json"))["networks"]
+    assert found[0]["largest_batch"] == {"training": 0, "inference": 0}
+
+
 # ---------------------------------------------------------------- mistakes
 
 RESNET = "torchvision.models:resnet18"
@@ -229,6 +265,11 @@ MISTAKES = {
         [RESNET, "--input", "3x32x32"],
         "cannot take a training step on 1 image(s) of 3x32x32",
     ),
+    "a batch among others too small to train": (
+        [RESNET, "--input", "3x32x32", "--batch-size", "2", "--batches", "1,2"],
+        "cannot take a training step on 1 image(s) of 3x32x32",
+    ),
+    "no factory": ([RESNET.partition(":")[0], "--input", "3x32x32"], "torchvision.models:factory"),
     "no such package": (
         ["torchvison.models:resnet18", "--input", "3x32x32"],
         "cannot import 'torchvison.models'",
@@ -254,6 +295,13 @@ MISTAKES = {
         "cannot write the figure",
     ),
 }
+
+
+def test_a_script_that_ends_itself_is_no_module(capsys, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("import sys\nsys.exit('usage: script.py DATA')\n")
+    assert main(["resources", f"{script}:network", "--input", "3x8x8"]) == 2
+    assert "SystemExit: usage: script.py DATA; write package" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("arguments", "says"), MISTAKES.values(), ids=MISTAKES)

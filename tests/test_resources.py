@@ -19,7 +19,7 @@ from ninlab import formulas
 from ninlab.architectures import ARCHITECTURES, BatchNorm, GlobalAvgPool
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.networks import build
-from ninlab.resources import count, load, profile
+from ninlab.resources import CHANCE, count, load, profile
 from tests.strategies import architectures
 
 TORCHVISION = {
@@ -236,6 +236,42 @@ def test_the_readers_module_is_left_exactly_as_it_was():
     assert cost.parameters == 4 * 9 + 4 + 2 * 4 + 4 * 64 * 10 + 10
 
 
+class Skipping(nn.Module):
+    """Leaves layers out by chance, and jitters the others with numbers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(0)
+        self.layers = nn.ModuleList(nn.Conv2d(3, 3, 1) for _ in range(4))
+
+    def forward(self, images):
+        noise = torch.rand(images.shape[-2:], generator=self.generator, device=images.device)
+        for layer in self.layers:
+            if not self.training or torch.rand(()) > 0.5:
+                images = images + layer(images) * noise
+        return images.flatten(1)
+
+
+def test_chance_of_the_host_is_named_and_given_back():
+    module = Skipping()
+    states = torch.get_rng_state(), module.generator.get_state()
+    assert profile(module, (3, 8, 8)).unsupported_operators == {CHANCE: 1}
+    for before, after in zip(
+        states, (torch.get_rng_state(), module.generator.get_state()), strict=True
+    ):
+        assert torch.equal(before, after)
+    assert profile(module.eval(), (3, 8, 8)).macs == 4 * 9 * 64
+
+
+def test_hooks_on_gradients_are_named_and_not_run():
+    module = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Flatten())
+    seen = []
+    module[0].weight.register_hook(seen.append)
+    module[0].bias.register_post_accumulate_grad_hook(seen.append)
+    assert profile(module, (3, 8, 8)).unsupported_operators == {"gradient_hooks": 2}
+    assert seen == []
+
+
 def test_real_lazy_and_meta_modules_cost_the_same():
     def network(linear):
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), linear)
@@ -301,6 +337,10 @@ def test_normalized_compiled_and_parallel_modules_cost_what_they_wrap():
     [
         (nn.Conv2d(1, 4, 3).half(), "has float16 weights; give it float32 weights"),
         (torch.jit.trace(nn.Conv2d(1, 4, 3), torch.zeros(1, 1, 8, 8)), "TorchScript"),
+        (
+            nn.Sequential(torch.jit.trace(nn.Conv2d(1, 4, 3), torch.zeros(1, 1, 8, 8))),
+            "module '0' of Sequential is compiled by TorchScript",
+        ),
     ],
 )
 def test_modules_that_hide_or_round_their_operators_are_refused(module, says):

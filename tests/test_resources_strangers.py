@@ -316,6 +316,46 @@ class Labels(nn.Module):
         return images.argmax(1)
 
 
+class Hidden(nn.Module):
+    """Holds its layers where no optimizer and no ``to`` finds them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = [nn.Linear(4, 4)]
+
+    def forward(self, images):
+        return self.layers[0](images)
+
+
+class Clamped(nn.Linear):
+    def forward(self, images):
+        self.weight.data = self.weight.data.clamp(-1, 1)
+        return super().forward(images)
+
+
+class Penalized(nn.Linear):
+    def forward(self, images):
+        with torch.enable_grad():
+            images = images.detach().requires_grad_()
+            scores = super().forward(images)
+            return scores + torch.autograd.grad(scores.sum(), images, create_graph=True)[0]
+
+
+class Mixed(nn.Linear):
+    def forward(self, images):
+        with torch.autocast(images.device.type, torch.bfloat16):
+            return super().forward(images)
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(10, 4, sparse=True)
+
+    def forward(self, images):
+        return self.words(images.long()).mean(1)
+
+
 @pytest.mark.parametrize(
     ("module", "batch_size", "precision", "says"),
     [
@@ -332,11 +372,18 @@ class Labels(nn.Module):
         (nn.Module(), 1, "fp32", "has no forward method"),
         (Labels(), 1, "fp32", "without class scores"),
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 1, "fp32", "a batch of 2 works$"),
+        (nn.BatchNorm1d(4, momentum=None), 2, "fp32", "because what it does depends on values"),
         (Around(lambda x: torch.linalg.det(x)), 2, "bf16", "in bf16: .*; fp32 works$"),
+        (Hidden(), 2, "fp32", "register them: as buffers, parameters, modules"),
+        (Clamped(4, 4), 2, "fp32", "sets the data of a weight .*; let it copy_ into the weight"),
+        (Penalized(4, 4), 2, "fp32", "takes gradients in its forward pass"),
+        (Mixed(4, 4), 2, "fp32", "enters autocast .*; let it do without"),
+        (Sparse(), 2, "fp32", "makes sparse tensors"),
     ],
     ids=[
         "written", "embedding", "chosen", "elsewhere", "detour", "nothing", "labels",
-        "normalized", "determinant",
+        "normalized", "averaged", "determinant", "hidden", "clamped", "penalized", "mixed",
+        "sparse",
     ],
 )  # fmt: skip
 def test_what_cannot_be_counted_is_said_in_one_sentence(module, batch_size, precision, says):

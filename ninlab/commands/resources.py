@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
@@ -29,6 +30,7 @@ from ninlab.reports import (
     tensor_peak,
 )
 from ninlab.resources import (
+    CHANCE,
     OPTIMIZERS,
     PRECISIONS,
     Subject,
@@ -116,21 +118,23 @@ def resources(
     options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision == "bf16"}
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
-    for network in networks:
-        cost = profile(
-            network, shape, batch_size, optimizer, precision, device, torch_version=torch_version
-        )
-        subject = load(network, shape)
-        if sizes is not None and len(networks) > 1:
-            growth[network] = trace_batches(subject, **options)
-        answers.append(
-            Answer(
-                cost,
-                None if by is None else _divided(cost, by),
-                None if memory is None else _largest_batch(subject, memory, options),
-                None if sizes is None else _sweep(subject, sizes, options),
+    with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer
+        for network in networks:
+            cost = profile(
+                *(network, shape, batch_size, optimizer, precision, device),
+                torch_version=torch_version,
             )
-        )
+            subject = load(network, shape)
+            if sizes is not None and len(networks) > 1:
+                growth[network] = trace_batches(subject, **options)
+            answers.append(
+                Answer(
+                    cost,
+                    None if by is None else _divided(cost, by),
+                    None if memory is None else _largest_batch(subject, memory, options),
+                    None if sizes is None else _sweep(subject, sizes, options),
+                )
+            )
     if plot is not None:
         _write_page(plot, [answer.cost for answer in answers])
     crossings = _crossings(growth)
@@ -178,9 +182,16 @@ def _largest_batch(subject: Subject, memory: int, options: Any) -> dict[str, int
         events = trace_batches(subject, training=training, **options)
         batch_size = liveness.largest_batch(events, memory)
         if batch_size < 2:  # the events hold from two images on
-            batch_size = int(_peak(subject, 1, options, training=training) <= memory)
+            batch_size = int(_one_image_fits(subject, memory, options, training=training))
         largest[name] = batch_size
     return largest
+
+
+def _one_image_fits(subject: Subject, memory: int, options: Any, *, training: bool) -> bool:
+    try:
+        return _peak(subject, 1, options, training=training) <= memory
+    except NinlabError:  # batch normalization may need a second one
+        return False
 
 
 def _sweep(subject: Subject, sizes: Sequence[int], options: Any) -> list[dict[str, int]]:
@@ -346,16 +357,22 @@ def _print_tables(
 
 
 def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
-    """One sentence on the operators without a rule, one on those that CUDA runs otherwise."""
+    """A sentence each on what has no rule, on what CUDA runs otherwise, and on chance."""
     calls: dict[bool, list[str]] = {False: [], True: []}
     for name, count in cost.unsupported_operators.items():
-        calls[allocates_otherwise_on_cuda(name)].append(f"{name} ({count}x)")
+        if name != CHANCE:
+            calls[allocates_otherwise_on_cuda(name)].append(f"{name} ({count}x)")
     if calls[False]:
         yield f"{cost.network}: no rule for {', '.join(calls[False])}; what is above leaves it out"
     if calls[True]:
         yield (
             f"{cost.network}: on a GPU {', '.join(calls[True])} may allocate otherwise than the "
             "plain formulas that are counted above"
+        )
+    if CHANCE in cost.unsupported_operators:
+        yield (
+            f"{cost.network}: draws random numbers on the host; if they decide which layers run, "
+            "what is above is one case of several"
         )
 
 

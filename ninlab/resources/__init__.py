@@ -11,8 +11,7 @@ workspaces; never architectures or formulas, so that it stays a second opinion.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,6 +19,7 @@ from torch import nn
 
 from ninlab import devices
 from ninlab.allocator import CachingAllocator
+from ninlab.cudnn import answering
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.reports import (
     LayerCost,
@@ -32,14 +32,15 @@ from ninlab.reports import (
 from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
 from ninlab.resources.cuda import allocates_otherwise_on_cuda
-from ninlab.resources.modules import Subject, first_sentence, load, meta_copy
+from ninlab.resources.modules import Subject, load, meta_copy
 from ninlab.resources.saved import LOSS
 from ninlab.resources.scratch import with_scratch
-from ninlab.resources.timeline import OPTIMIZERS, StepTimeline, trace_step
-from ninlab.units import Shape, format_shape
+from ninlab.resources.timeline import CHANCE, OPTIMIZERS, StepTimeline, trace_step
+from ninlab.units import Shape
 from ninlab.workspaces import PRECISIONS, Workspaces, available
 
 __all__ = [
+    "CHANCE",
     "OPTIMIZERS",
     "PRECISIONS",
     "Counts",
@@ -87,11 +88,10 @@ def profile(
     subject = load(module_or_name, input_shape)
     counts = count(subject)
     options: Any = {"autocast": precision == "bf16", "channels_last": channels_last}
-    with _explained(subject, batch_size, precision):
-        steps = [
-            trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
-            trace_step(subject, batch_size, training=False, **options),
-        ]
+    steps = [
+        trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
+        trace_step(subject, batch_size, training=False, **options),
+    ]
     (training, training_events), (inference, inference_events) = (
         _report(step, tables, precision, channels_last=channels_last) for step in steps
     )
@@ -130,7 +130,7 @@ def _tables(device: str, torch_version: str | None) -> Workspaces | None:
         installed = ".".join(torch.__version__.split(".")[:2])
         if any(table.torch.startswith(f"{installed}.") for table in tables):
             torch_version = installed
-    return Workspaces.load(device, torch=torch_version)
+    return answering(Workspaces.load(device, torch=torch_version))
 
 
 def _report(
@@ -143,38 +143,6 @@ def _report(
     if events is None:
         return tensor_peak(step.events, step.batch_size), step.events
     return CachingAllocator().replay(events, step.batch_size), events
-
-
-@contextmanager
-def _explained(subject: Subject, batch_size: int, precision: str) -> Iterator[None]:
-    """Say what was tried when a step fails that one image in evaluation mode did not."""
-    try:
-        yield
-    except NinlabError:
-        raise
-    except Exception as error:  # whatever a module of anybody's may raise
-        raise NinlabError(
-            f"{subject.name} cannot take a training step on {batch_size} image(s) of "
-            f"{format_shape(subject.input_shape)} in {precision}: {first_sentence(error)}"
-            f"{_hint(subject, batch_size, precision)}"
-        ) from error
-
-
-def _hint(subject: Subject, batch_size: int, precision: str) -> str:
-    """What to choose instead, found by trying: a second image, or another precision."""
-    if batch_size == 1 and _steps(subject, 2, precision):
-        return "; a batch of 2 works"
-    if precision == "bf16" and _steps(subject, batch_size, "fp32"):
-        return "; fp32 works"
-    return ""
-
-
-def _steps(subject: Subject, batch_size: int, precision: str) -> bool:
-    try:
-        trace_step(subject, batch_size, autocast=precision == "bf16")
-    except Exception:
-        return False
-    return True
 
 
 def _check(kind: str, value: str, known: Iterable[str]) -> None:

@@ -5,7 +5,7 @@ dispatch mode meets operators as fvcore's tracer would (``linear`` before it bec
 ``addmm``) and then, one level down, as torch's flop counter would. So both give their
 totals from one pass that traces and allocates nothing.
 
-Imports from ninlab: reports and units.
+Imports from ninlab: errors and units.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ninlab.errors import NinlabError
 from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
-from ninlab.resources.modules import Subject, in_mode
+from ninlab.resources.modules import Subject, first_sentence, in_mode, refusal
 from ninlab.resources.shortcuts import result_on_meta
 from ninlab.units import Shape
 
@@ -42,7 +43,10 @@ class Counts:
 
 
 def count(subject: Subject) -> Counts:
-    """Parameters, MACs and fvcore's totals of one image, forward, in evaluation mode."""
+    """Parameters, MACs and fvcore's totals of one image, forward, in evaluation mode.
+
+    Raises NinlabError for a module that does what inference mode forbids.
+    """
     layers = LayerStack()
     counter = _Counter(layers)
     with (
@@ -51,7 +55,12 @@ def count(subject: Subject) -> Counts:
         layers.watch(subject.module),
         counter,
     ):
-        subject.module(subject.images(1))
+        try:
+            subject.module(subject.images(1))
+        except Exception as error:
+            raise refusal(subject, error) or NinlabError(
+                f"{subject.name} cannot be counted in inference mode: {first_sentence(error)}"
+            ) from error
     return Counts(
         macs=counter.macs,
         torch_flops=counter.torch_flops,

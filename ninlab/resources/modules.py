@@ -8,9 +8,11 @@ they were.
 Imports from ninlab: networks (only to look a name up), errors and units.
 
 Known limits. Forward hooks belong to a module's behavior: they are copied with it and
-run on the copy, so a hook that writes to an outer list writes meta tensors there. A
-network whose control flow reads tensor values cannot run without values; it is refused
-with the operator's name.
+run on the copy, so a hook that writes to an outer list writes meta tensors there. Hooks on
+the gradients of parameters are not; `StepTimeline.unmodeled` tells of them. A network whose
+control flow reads tensor values cannot run without values; it is refused with the operator's
+name. Every weight and buffer of the copy has a storage of its own, as after ``module.to`` of
+a GPU: views of one storage share none, and what was expanded is dense.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import random
 import re
 import sys
 import warnings
@@ -51,6 +54,7 @@ class Subject:
     name: str
     module: nn.Module
     input_shape: Shape
+    gradient_hooks: int = 0  # parameters whose gradients have hooks, which are not copied
 
     def images(self, batch_size: int) -> Tensor:
         """A float32 batch of (channels, height, width) images without memory."""
@@ -67,6 +71,11 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
     ShapeError for an input that the network cannot read, with one that it can.
     """
     if isinstance(module_or_name, str) and ":" not in module_or_name:
+        if "." in module_or_name:  # no network of the book is called so
+            raise NinlabError(
+                f"{module_or_name!r} names no network; write {module_or_name}:factory, where "
+                "factory is a module or makes one without arguments"
+            )
         return Subject(module_or_name, *networks.on_meta(module_or_name, input_shape))
     module: object
     if isinstance(module_or_name, str):
@@ -78,11 +87,13 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
             f"{name!r} is a {type(module).__name__}, no torch.nn.Module; name a module, its class, "
             "or a function without arguments that returns one"
         )
-    if isinstance(module, torch.jit.ScriptModule):
-        raise NinlabError(
-            f"{name} is compiled by TorchScript, which hides its operators; give the module "
-            "that it was made from"
-        )
+    for path, each in module.named_modules():
+        if isinstance(each, torch.jit.ScriptModule):
+            which = f"module {path!r} of {name}" if path else name
+            raise NinlabError(
+                f"{which} is compiled by TorchScript, which hides its operators; give the module "
+                "that it was made from"
+            )
     if isinstance(original := getattr(module, "_orig_mod", None), nn.Module):  # of torch.compile
         name, module = type(original).__name__, original
     if getattr(module.forward, "__func__", None) is nn.Module.forward:
@@ -95,7 +106,8 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
             )
     if input_shape is None:
         raise ShapeError(f"{name} needs an input shape; for example 3x224x224")
-    subject = Subject(name, meta_copy(module), input_shape)
+    hooked = [own._backward_hooks or own._post_accumulate_grad_hooks for own in module.parameters()]
+    subject = Subject(name, meta_copy(module), input_shape, sum(map(bool, hooked)))
     _check_that_it_runs(subject)
     return subject
 
@@ -131,13 +143,16 @@ def meta_copy(module: nn.Module) -> nn.Module:
     """The same module on the meta device, without the memory of its weights.
 
     Modules, names, mode, hooks and tied parameters are those of the original; lazy
-    parameters stay lazy. Raises NinlabError for a module that holds what Python cannot copy.
+    parameters stay lazy. Random generators are shared: on the meta device nothing is drawn.
+    Raises NinlabError for a module that holds what Python cannot copy.
     """
     memo: dict[int, Any] = {id(own): _meta_like(own) for own in _tensors(module)}
+    for each in module.modules():
+        memo |= {id(own): own for own in vars(each).values() if isinstance(own, torch.Generator)}
     try:
         with _MetaDeepCopy():
             copied = copy.deepcopy(module, memo)
-    except (TypeError, RuntimeError, AttributeError, copy.Error) as error:
+    except Exception as error:  # whatever a __deepcopy__ or __reduce__ of anybody's may raise
         raise NinlabError(
             f"{type(module).__name__} cannot be copied to the meta device: {first_sentence(error)}"
         ) from error
@@ -157,14 +172,20 @@ def is_lazy(module: nn.Module) -> bool:
 
 @contextmanager
 def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
-    """The copy in training or evaluation mode, and each submodule as it was afterwards."""
+    """The copy in training or evaluation mode.
+
+    Afterwards each submodule is as it was, and so are the random states of the host.
+    """
     before = [(each, each.training) for each in module.modules()]
+    chance, python_chance = torch.get_rng_state(), random.getstate()
     module.train(training)
     try:
         yield
     finally:
         for each, mode in before:
             each.training = mode
+        torch.set_rng_state(chance)
+        random.setstate(python_chance)
 
 
 # ---------------------------------------------------------------- modules by path
@@ -177,7 +198,7 @@ def _build(path: str) -> object:
         if not hasattr(holder, part):
             near = get_close_matches(part, dir(holder), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise NinlabError(f"{path!r}: {source} has no {part or 'empty name'!r}{hint}")
+            raise NinlabError(f"{path!r}: {source} has no {part!r}{hint}")
         holder = getattr(holder, part)
     if isinstance(holder, nn.Module) or not callable(holder):
         return holder
@@ -190,7 +211,7 @@ def _build(path: str) -> object:
             # Some constructors compute with values, which the meta device does not have.
             try:
                 return holder()
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 raise NinlabError(
                     f"{path!r} could not be built without arguments: "
                     f"{type(error).__name__}: {first_sentence(error)}"
@@ -202,7 +223,7 @@ def _import(path: str, source: str) -> ModuleType:
         if source.endswith(".py"):
             return _import_file(Path(source))
         return importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may read the command line, and end itself
         raise NinlabError(
             f"cannot import {source!r} of {path!r}: {type(error).__name__}: "
             f"{first_sentence(error)}; write package.module:factory or path.py:factory"
@@ -230,27 +251,51 @@ def _check_that_it_runs(subject: Subject) -> None:
     try:
         _dry_run(subject.module, subject.input_shape)
     except Exception as error:
-        says = str(error)
-        if "scalar types: Long, Int" in says:
-            raise NinlabError(
-                f"{subject.name} reads indices, and images are float32: {first_sentence(error)}; "
-                "give the part of it that follows the embedding"
-            ) from error
-        if "device meta!" in says or "on the same device" in says:
-            raise NinlabError(
-                f"{subject.name} makes tensors elsewhere than its input is: "
-                f"{first_sentence(error)}; make them with device=images.device, or keep them as "
-                "buffers"
-            ) from error
-        if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", says):
-            raise NinlabError(
-                f"{subject.name} cannot be counted without running it, because what it does "
-                f"depends on values: {first_sentence(error)}"
-            ) from error
-        raise ShapeError(
+        raise refusal(subject, error) or ShapeError(
             f"{subject.name} cannot read {format_shape(subject.input_shape)}: "
             f"{first_sentence(error)}{_hint(subject)}"
         ) from error
+
+
+def refusal(subject: Subject, error: Exception) -> NinlabError | None:
+    """What the module does that cannot be done without values, if the error tells so."""
+    says = str(error)
+    for pattern, does, advice in _REFUSED:
+        if re.search(pattern, says):
+            return NinlabError(f"{subject.name} {does}: {first_sentence(error)}{advice}")
+    if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", says):
+        return NinlabError(
+            f"{subject.name} cannot be counted without running it, because what it does "
+            f"depends on values: {first_sentence(error)}"
+        )
+    return None
+
+
+_REFUSED = (
+    (
+        "scalar types: Long, Int",
+        "reads indices, and images are float32",
+        "; give the part of it that follows the embedding",
+    ),
+    (
+        "device meta!|on the same device|but got meta",
+        "makes tensors elsewhere than its input is",
+        "; make them with device=images.device, or register them: as buffers, parameters, modules",
+    ),
+    (
+        "autocast device_type",
+        "enters autocast for the device of its input, which is none here",
+        "; let it do without, and choose the precision of the step instead",
+    ),
+    (
+        "does not require grad",
+        "takes gradients in its forward pass, and a prediction has none",
+        "; let it take them in training only",
+    ),
+    ("set_data", "sets the data of a weight in its forward pass", "; let it copy_ into the weight"),
+    ("SparseTensorImpl", "makes sparse tensors, whose memory depends on values", ""),
+)
+"""What torch says where a module cannot be counted, what the module does, and what helps."""
 
 
 def _dry_run(module: nn.Module, input_shape: Shape) -> None:

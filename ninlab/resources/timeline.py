@@ -9,7 +9,7 @@ loop until this one has returned its own. One run of the step tells all of that,
 module itself keeps tensors from step to step, such as its last attention map: then the step
 is run once more, and finds them.
 
-Imports from ninlab: errors and reports.
+Imports from ninlab: errors, reports and units.
 
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
@@ -21,6 +21,7 @@ an optimizer keeps on the host are not counted for CUDA.
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,10 +36,11 @@ from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
-from ninlab.resources.modules import Subject, in_mode, meta_copy
+from ninlab.resources.modules import Subject, first_sentence, in_mode, meta_copy, refusal
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
 from ninlab.resources.saved import LOSS
+from ninlab.units import format_shape
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 
@@ -51,13 +53,19 @@ OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
 """The optimizers by name; each takes the parameters and, if wanted, weight_decay."""
 
 
+GRADIENT_HOOKS = "gradient_hooks"
+CHANCE = "random_numbers_of_the_host"
+"""What can make a step other than the traced one, beside operators: see `StepTimeline`."""
+
+
 @dataclass(frozen=True)
 class StepTimeline:
     """One warm step at one batch size: every allocation and release, in order.
 
     saved is what autograd keeps between forward and backward, calls are the convolutions
     and matrix products, flops is by phase what torch's own formulas count (2 a MAC, whole
-    batch), unmodeled the calls of operators that allocate otherwise on CUDA.
+    batch), unmodeled the calls of operators that allocate otherwise on CUDA, the parameters
+    with hooks on their gradients, and whether the module drew random numbers on the host.
     """
 
     batch_size: int
@@ -84,7 +92,8 @@ def trace_step(
     optimizer is a name of `OPTIMIZERS` or makes an optimizer of the parameters. With
     on_cuda the choices are CUDA's and host memory is left out; without it they are the
     CPU's, so that the step can be compared with a real one.
-    Raises UnknownNameError for another optimizer.
+    Raises UnknownNameError for another optimizer, and NinlabError for a step that the module
+    cannot take, with one that it can if one is near.
     """
     if isinstance(optimizer, str):
         if optimizer not in OPTIMIZERS:
@@ -93,12 +102,22 @@ def trace_step(
     else:
         make_optimizer = optimizer
     module, images = subject.module, subject.images(batch_size)
+    if channels_last and images.dim() != 4:
+        raise NinlabError(
+            f"channels_last is an order of images, (channels, height, width), and no order of "
+            f"{format_shape(subject.input_shape)}"
+        )
     if channels_last:
         module = meta_copy(module).to(memory_format=torch.channels_last)
         images = images.contiguous(memory_format=torch.channels_last)
     counts_of_sole_owner()  # read once, before anything is recorded
+    chance = _random_state()
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
-    with in_mode(module, training=training), _gradients_of(module):
+    with (
+        _explained(subject, batch_size, autocast=autocast, training=training),
+        in_mode(module, training=training),
+        _gradients_of(module),
+    ):
         take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
         if training:
             take = partial(_train, module, images, choices, _warm_optimizer(module, make_optimizer))
@@ -112,6 +131,9 @@ def trace_step(
                     f"{subject.name} keeps other tensors after each step than it found before it, "
                     "so that no two steps cost the same; let it drop what it kept"
                 )
+        unmodeled = recorder.unmodeled + Counter(
+            {GRADIENT_HOOKS: subject.gradient_hooks, CHANCE: int(_random_state() != chance)}
+        )
     events, calls = recorder.events_and_calls()
     return StepTimeline(
         batch_size=batch_size,
@@ -119,7 +141,7 @@ def trace_step(
         saved=recorder.saved,
         calls=calls,
         flops=dict(recorder.flops),
-        unmodeled=dict(recorder.unmodeled),
+        unmodeled=dict(unmodeled),
     )
 
 
@@ -219,6 +241,11 @@ def _predict(
     return [output]
 
 
+def _random_state() -> tuple[bytes, object]:
+    """The state of the host's generators, which a module may ask whether to skip a layer."""
+    return torch.get_rng_state().numpy().tobytes(), random.getstate()
+
+
 @contextmanager
 def _gradients_of(module: nn.Module) -> Iterator[None]:
     """Take the gradients off the copy again when the step is over."""
@@ -236,3 +263,41 @@ def _choices(
     if not on_cuda:
         return nullcontext(Counter[str]())
     return as_on_cuda(autocast=autocast, backward=backward)
+
+
+# ---------------------------------------------------------------- steps that cannot be taken
+
+
+@contextmanager
+def _explained(
+    subject: Subject, batch_size: int, *, autocast: bool, training: bool
+) -> Iterator[None]:
+    """Say what was tried when a step fails that one image in evaluation mode did not."""
+    try:
+        yield
+    except NinlabError:
+        raise
+    except Exception as error:  # whatever a module of anybody's may raise
+        raise refusal(subject, error) or NinlabError(
+            f"{subject.name} cannot {'take a training step on' if training else 'predict'} "
+            f"{batch_size} image(s) of {format_shape(subject.input_shape)} in "
+            f"{'bf16' if autocast else 'fp32'}: {first_sentence(error)}"
+            f"{_hint(subject, batch_size, autocast=autocast, training=training)}"
+        ) from error
+
+
+def _hint(subject: Subject, batch_size: int, *, autocast: bool, training: bool) -> str:
+    """What to choose instead, found by trying: a second image, or another precision."""
+
+    def works(batch_size: int, *, autocast: bool) -> bool:
+        try:
+            trace_step(subject, batch_size, autocast=autocast, training=training)
+        except NinlabError:
+            return False
+        return True
+
+    if batch_size == 1 and works(2, autocast=autocast):
+        return "; a batch of 2 works"
+    if autocast and works(batch_size, autocast=False):
+        return "; fp32 works"
+    return ""
