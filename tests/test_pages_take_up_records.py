@@ -25,8 +25,9 @@ import plotly.graph_objects as go
 import pytest
 from safetensors.torch import save
 
-from ninlab import formulas, peers, records
+from ninlab import formulas, peers, records, timing
 from ninlab.architectures import architecture
+from ninlab.devices import device
 from ninlab.experiments import PLANS, SWEEP, PlannedRun, ready_recipe
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
@@ -48,6 +49,7 @@ from ninlab.records import (
     RunRecord,
     Software,
 )
+from ninlab.roofline import TimeModel
 from tests import book
 
 pytestmark = pytest.mark.slow
@@ -128,7 +130,7 @@ def trained(run: PlannedRun, recipe: Recipe) -> RunRecord:
             )
             for i in range(10)
         ),
-        images_per_second=50_000.0,
+        images_per_second=6_000.0,  # as the seconds say
         wall_seconds=10.0 * recipe.epochs,
         peak_requested_bytes=10**9,
         peak_allocated_bytes=10**9,
@@ -315,6 +317,24 @@ def test_the_chapter_on_time_takes_up_a_gpus_seconds(runs: Path) -> None:
     assert f"{STEPS} of {STEPS} steps took at least their bound" in sentence
 
 
+def test_the_chapter_on_time_predicts_networks_that_the_constants_were_not_fitted_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    truth = TimeModel(device("h100"), "tf32", 0.6, 0.8, 1e-5)
+    steps = []
+    for network, sizes in (("vgg11", (32, 64, 128)), ("lenet", (1, 16)), ("nin", (16, 128))):
+        for size in sizes:
+            step = measured_step(network, "tf32", size)
+            seconds = truth.seconds(timing.operators(step.case))
+            measured = replace(step.measured, step_seconds=(seconds,) * 3)
+            steps.append(replace(step, measured=measured))
+    fill(tmp_path, [step.to_json() for step in steps])
+    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    sentence = shown_by("13_flops_are_not_time")["gpu-sentence"].data
+    assert "tf32: 60% of the peak rate, 80% of the bandwidth, 10.0 µs a call" in sentence
+    assert "predict the 2 other steps with a mean error of 0%." in sentence
+
+
 def test_the_page_of_records_lists_measured_steps_and_whatever_else_there_is(runs: Path) -> None:
     shown = shown_by("records")
     for step in (measured_step("nin", "tf32"), measured_step("vgg11", "fp32")):
@@ -412,6 +432,19 @@ def test_pages_that_read_all_runs_bear_those_of_a_gpu(
     if chapter == "records":
         assert f"{GPU.name} ({len(recorded_at(state))})" in shown["summary"].data
         assert GPU.name in shown["figure-full"].layout.meta["provenance"]
+    elif state == "begun":
+        assert shown["gpu-runs"] is None
+    else:
+        table = shown["gpu-runs"]
+        assert list(table.index) == [
+            f"{architecture(name).title}, bf16"
+            for name in ("nin", "nin_fixed", "alexnet", "vgg11_quarter", "googlenet", "vgg11")
+        ]
+        assert set(table["10 epochs"]) == {"100 s"}  # ten of ten seconds
+        for column in ("peak rate reached", "bandwidth reached"):
+            assert all(0 < int(share.rstrip("%")) <= 100 for share in table[column]), column
+        asked = "Does bf16 arithmetic cost accuracy against tf32?"
+        assert (asked in shown["gpu-sentence"].data) == (state == "both plans")
 
 
 def test_the_chapter_on_class_maps_asks_the_full_network_once_its_weights_are_kept(
