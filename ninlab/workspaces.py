@@ -14,7 +14,8 @@ for; for every other one somebody else is asked, such as an installed cuDNN
 (`ninlab.cudnn`), or the answer is None, never zero. A table holds for
 ``torch.backends.cudnn.benchmark = False`` and for the cuDNN and torch versions in
 its name. The plan is the first one that cuDNN *builds*; ATen takes the first that
-also *runs*.
+also *runs*. What cuDNN takes for batch normalization it says to a device only, and is
+left out.
 """
 
 from __future__ import annotations
