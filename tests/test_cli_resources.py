@@ -81,10 +81,12 @@ def test_a_device_adds_scratch_and_its_allocator(answers, torch_version):
 
 
 def test_a_device_without_a_table_says_tensors_only(answers):
-    (nin,) = json.loads(answers("nin", "--device", "a100", "--format", "json"))["networks"]
+    asked = ("nin", "--device", "phone_8gb")
+    (nin,) = json.loads(answers(*asked, "--format", "json"))["networks"]
     assert nin["training"]["tensor_peak_bytes"] > 0
     assert [nin["training"][key] for key in PEAKS[1:4]] == [None] * 3
-    assert "no table" in answers("nin", "--device", "a100")
+    assert "unknown" in answers(*asked)
+    assert "nin: no table says how much scratch it takes on phone_8gb" in answers(*asked)
 
 
 def test_layers_of_csv_add_up_to_the_row_of_the_network(answers):

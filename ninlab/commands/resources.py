@@ -357,7 +357,15 @@ def _print_tables(
 
 
 def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
-    """A sentence each on what has no rule, on what CUDA runs otherwise, and on chance."""
+    """A sentence each on unknown scratch, on what has no rule or runs otherwise, on chance."""
+    if cost.device is not None and None in (
+        cost.training.allocated_peak_bytes,
+        cost.inference.allocated_peak_bytes,
+    ):
+        yield (
+            f"{cost.network}: no table says how much scratch it takes on {cost.device}, and no "
+            "cuDNN of the table's version is installed that knows; its peaks are of tensors alone"
+        )
     calls: dict[bool, list[str]] = {False: [], True: []}
     for name, count in cost.unsupported_operators.items():
         if name != CHANCE:
@@ -405,7 +413,7 @@ def _summary(costs: Sequence[NetworkCost]) -> Table:
             format_count(cost.macs),
             format_count(cost.flops),
             format_bytes(cost.saved_bytes),
-            *("no table" if peak is None else format_bytes(peak) for peak in peaks),
+            *("unknown" if peak is None else format_bytes(peak) for peak in peaks),
             cost.training.at or "–",
         )
     return table
