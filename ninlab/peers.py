@@ -7,7 +7,8 @@ the other half: what each tool adds up, in closed form, so that a difference bet
 need not be guessed at.
 
 Imports from ninlab: architectures, formulas, records and errors. Known limits: the rules are those
-of the versions that were asked, for the layers that those networks have; peaks have none.
+of the versions that were asked, for the layers that those networks have. The peaks of what plays
+a step through have none: `liveness` is the rule there.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ class Comparison:
 
     def by_rule(self, quantity: str) -> dict[str, dict[Case, int]]:
         """What the rules say of the cases that the tools answered, as far as a tool has a rule."""
-        rules = RULES.get(quantity, {})
+        rules = RULES[quantity]
         return {
             tool: {case: rules[tool](architecture(case[0]), case[1]) for case in answers}
             for tool, answers in self.said[quantity].items()
@@ -232,8 +233,17 @@ def _torchmeter_macs(network: Architecture, batch_size: int) -> int:
     return batch_size * of_an_image - (batch_size - 1) * _linear_macs(network)
 
 
-def _in_hundredths_of_gib(count: int) -> int:
+def _in_hundredths_of_gib(count: float) -> int:
     return round(round(count / 2**30, 2) * 2**30)
+
+
+def _weights(network: Architecture) -> int:
+    return 4 * formulas.parameters(network)
+
+
+def _with_margin(count: int) -> int:
+    """Kitsune's 15 % for what it does not see."""
+    return 115 * count // 100
 
 
 def _on_cpu(network: Architecture, batch_size: int) -> int:
@@ -251,6 +261,10 @@ def _for_each_image(rule: Callable[[Architecture], int]) -> Rule:
 
 _macs = _for_each_image(formulas.macs)
 _with_bias = _for_each_image(lambda n: formulas.macs(n) + put_out(n, Conv, Linear))
+
+_all_outputs = _for_each_image(lambda n: 4 * put_out(n))
+_all_outputs_and_joins = _for_each_image(lambda n: 4 * (put_out(n) + joined(n)))
+_outputs_twice = _for_each_image(lambda n: 8 * put_out(n, Conv, Linear))
 
 RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
     {
@@ -278,11 +292,23 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
             "ninlab": formulas.saved_bytes,
             "saved_tensors": _on_cpu,
             "fvcore": _for_each_image(lambda n: 4 * put_out(n, Conv, Linear)),
-            "torchinfo": _for_each_image(lambda n: 8 * put_out(n, Conv, Linear)),
-            "torchmeter": _for_each_image(lambda n: 4 * put_out(n)),
-            "kitsune": _for_each_image(lambda n: 4 * (put_out(n) + joined(n))),
-            "vram_check": _for_each_image(lambda n: 8 * formulas.parameters(n)),
-            "alloc": lambda n, _: _in_hundredths_of_gib(4 * formulas.parameters(n)),
+            "torchinfo": _outputs_twice,
+            "torchmeter": _all_outputs,
+            "kitsune": _all_outputs_and_joins,
+            "vram_check": _for_each_image(lambda n: 2 * _weights(n)),
+            "alloc": lambda n, _: _in_hundredths_of_gib(_weights(n)),
+        },
+        "peak_bytes": {
+            # 64 is what Python's object around the images' storage takes
+            "torchinfo": lambda n, size: (
+                4 * size * prod(n.input_shape) + 64 + _weights(n) + _outputs_twice(n, size)
+            ),
+            "torchmeter": lambda n, size: _weights(n) + _all_outputs(n, size),
+            "kitsune": lambda n, size: _with_margin(
+                2 * _weights(n) + _all_outputs_and_joins(n, size)
+            ),
+            "vram_check": lambda n, size: (3 + 2 * size) * _weights(n),
+            "alloc": lambda n, _: _in_hundredths_of_gib(4.4 * _weights(n)),
         },
     }
 )
