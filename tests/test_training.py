@@ -15,6 +15,7 @@ from ninlab import data, records, training
 from ninlab.architectures import architecture
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError, RecordError, UnknownNetworkError
+from ninlab.experiments import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe, Schedule
 from ninlab.records import Outcome, Provenance
@@ -240,8 +241,21 @@ def test_dead_classes_set_a_floor_under_the_loss_and_a_roof_over_accuracy(seed, 
     scores[:, sorted(dead)] = 0
     result = evaluate(Scores(scores), numbered(labels))
     assert result.dead_classes == len(dead)
-    assert result.loss >= len(dead) / 10 * math.log(10)
-    assert result.accuracy <= (10 - len(dead)) / 10
+    assert result.loss >= loss_floor(len(dead), 10)
+    assert result.accuracy <= accuracy_roof(len(dead), 10)
+
+
+@given(st.integers(2, 20).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_a_network_that_is_sure_of_its_live_classes_reaches_floor_and_roof(counts):
+    dead, classes = counts
+    labels = torch.arange(5 * classes) % classes
+    scores = 100.0 * F.one_hot(labels, classes)
+    scores[:, classes - dead :] = 0
+    result = evaluate(Scores(scores), numbered(labels, classes))
+    assert result.dead_classes == dead
+    # float32 knows a logarithm to 7 digits
+    assert result.loss == pytest.approx(loss_floor(dead, classes), rel=1e-6, abs=1e-9)
+    assert result.accuracy == pytest.approx(accuracy_roof(dead, classes))
 
 
 # ---------------------------------------------------------------- outcomes
