@@ -36,6 +36,10 @@ def arguments(operator, first: torch.Tensor) -> tuple:
             *[first, channels, channels, channels, channels, channels, 1e-5],
             torch.empty(0, dtype=torch.uint8, device="meta"),
         ),
+        aten.native_batch_norm_backward.default: (
+            *[first, channels, channels, channels, channels, channels, True, 1e-5],
+            [True, True, True],
+        ),
         aten.native_dropout_backward.default: (mask, 2.0),
         aten.threshold_backward.default: (first, 0),
         aten.hardtanh_backward.default: (first, 0, 6),

@@ -152,6 +152,21 @@ def test_the_timeline_is_the_real_step_of_a_tangled_network():
     assert abs(peak_of(timeline) - real.peak_bytes) <= SCALAR_BYTES
 
 
+def test_a_table_that_is_normalized_first_needs_no_gradient():
+    """Torch's own kernel on the meta device makes one all the same, and it would be the peak."""
+
+    def network() -> nn.Module:
+        return nn.Sequential(nn.BatchNorm1d(1000), nn.Linear(1000, 2))
+
+    step = Step(8, OPTIMIZERS["sgd"])
+    (real,) = measure(network, (1000,), [step])
+    on_cpu, on_cuda = (
+        peak_of(trace_step(load(network(), (1000,)), 8, on_cuda=on_cuda))
+        for on_cuda in (False, True)
+    )
+    assert on_cpu == on_cuda == real.peak_bytes
+
+
 # ---------------------------------------------------------------- modules with a memory
 
 

@@ -3,7 +3,8 @@
 Torch computes the shapes of many operators in Python, step by step through their
 decomposition: one batch normalization takes as long as ten convolutions. For the
 operators of this table the answer is plain to see, because their results look like their
-operands. tests/test_resources_shortcuts.py holds every row to torch's own answer.
+operands. tests/test_resources_shortcuts.py holds every row to torch's own answer, which is
+wrong once: its kernel on meta makes a gradient of images that need none.
 
 Imports nothing from ninlab.
 """
@@ -76,6 +77,17 @@ def _cudnn_batch_norm_backward(
     return torch.empty_like(images), torch.empty_like(weight), torch.empty_like(weight)
 
 
+def _native_batch_norm_backward(
+    gradient: Tensor, images: Tensor, weight: Tensor | None, *others: Any
+) -> tuple[Tensor | None, ...]:
+    *_, wanted = others
+    like = images if weight is None else weight
+    results = (images, like.new_empty(images.shape[1]), like.new_empty(images.shape[1]))
+    return tuple(
+        torch.empty_like(each) if want else None for each, want in zip(results, wanted, strict=True)
+    )
+
+
 SHORTCUTS: Mapping[OpOverload, Callable[..., Any]] = {
     aten.cudnn_batch_norm.default: _cudnn_batch_norm,
     aten.cudnn_batch_norm_backward.default: _cudnn_batch_norm_backward,
@@ -83,6 +95,7 @@ SHORTCUTS: Mapping[OpOverload, Callable[..., Any]] = {
     aten.hardtanh_backward.default: _like_first,
     aten.mish_backward.default: _like_first,
     aten.native_batch_norm.default: _native_batch_norm,
+    aten.native_batch_norm_backward.default: _native_batch_norm_backward,
     aten.native_dropout_backward.default: _like_first,
     aten.relu.default: _like_first,
     aten.sigmoid.default: _like_first,
