@@ -53,6 +53,7 @@ _PROVENANCE_CLASS = "ninlab-provenance"
 _DATA_CLASS = "ninlab-data"
 _DOWNLOADS = "_downloads"
 """Where Sphinx looks for what its download links name."""
+_IDS_OF_EVERY_BOX = {"exercise-content", "solution-content"}
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s")
 _RESULTS_DEPEND_ON = ("numpy", "pandas", "plotly", "torch", "torchvision", "fvcore")
 
@@ -120,6 +121,12 @@ def _end_captions_with_data(app: Sphinx, document: nodes.document, docname: str)
         marks.to_csv(path, index=False)
         link = download_reference("", "Data (csv)", filename=file, classes=[_DATA_CLASS])
         caption += [nodes.Text(" "), link]
+
+
+def _drop_repeated_ids(app: Sphinx, document: nodes.document, docname: str) -> None:
+    """sphinx-exercise gives the content of every box of a page the same id."""
+    for section in document.findall(nodes.section):
+        section["ids"] = [one for one in section["ids"] if one not in _IDS_OF_EVERY_BOX]
 
 
 def drawing(figure: dict[str, Any]) -> str:
@@ -310,6 +317,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("builder-inited", _add_static_files)
     app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("doctree-resolved", _end_captions_with_data)
+    app.connect("doctree-resolved", _drop_repeated_ids)
     app.connect("html-page-context", _compose_page)
     app.connect("build-finished", _write_shared_files)
     app.connect("build-finished", _copy_records)

@@ -71,6 +71,21 @@
     return label;
   }
 
+  // A picture of a plot for a page that is not this one: on white, called as the figure is.
+  const saveImage = (plot) =>
+    Plotly.downloadImage(
+      {
+        data: plot.data,
+        layout: { ...plot.layout, template: ninlabTemplates.light, paper_bgcolor: "#ffffff" },
+      },
+      {
+        filename: plot.closest("figure")?.id ?? "figure",
+        width: plot.clientWidth,
+        height: plot.clientHeight,
+        scale: 2,
+      },
+    );
+
   async function draw(figure) {
     if (figure.dataset.state) return;
     figure.dataset.state = "waiting";
@@ -97,6 +112,11 @@
         displaylogo: false,
         showSendToCloud: false,
         displayModeBar: matchMedia("(hover: none)").matches ? false : "hover",
+        // Nothing reads a selection, and the ranges that fit all marks have no room for labels.
+        modeBarButtonsToRemove: ["toImage", "select2d", "lasso2d", "autoScale2d"],
+        modeBarButtonsToAdd: [
+          { name: "image", title: "Save as a PNG", icon: Plotly.Icons.camera, click: saveImage },
+        ],
         ...config,
       },
     });

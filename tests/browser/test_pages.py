@@ -13,6 +13,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
 from ninlab import figures
@@ -119,6 +120,46 @@ def images_without_text(page: Page) -> list[str]:
     )
 
 
+def repeated_ids(page: Page) -> list[str]:
+    """Ids that more than one element of the page has."""
+    return page.evaluate(
+        """() => {
+            const ids = [...document.querySelectorAll('[id]')].map((element) => element.id);
+            return [...new Set(ids.filter((id, i) => ids.indexOf(id) !== i))];
+        }"""
+    )
+
+
+def texts_in_the_way(page: Page) -> list[str]:
+    """Texts of figures that are cut off at a side, or that lie on one another."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('.ninlab-figure')].flatMap((figure) => {
+            const frame = figure.getBoundingClientRect();
+            const name = figure.closest('figure')?.id;
+            const texts = [...figure.querySelectorAll('.main-svg text')]
+                .filter((text) => text.textContent.trim() && getComputedStyle(text).opacity > 0)
+                .map((text) => {
+                    const { left, right, top, bottom } = text.getBoundingClientRect();
+                    // A box has room above and below its letters; a slanted text fills no box.
+                    const slant = Math.abs(text.getCTM().b);
+                    return { says: text.textContent.trim(), left, right, top: top + 2,
+                             bottom: bottom - 2, fills: slant < 0.01 || slant > 0.99 };
+                })
+                .filter(({ left, right }) => right > left);
+            const meet = (one, other) => one.fills && other.fills
+                && one.left < other.right - 1 && other.left < one.right - 1
+                && one.top < other.bottom - 1 && other.top < one.bottom - 1;
+            return texts.flatMap((one, i) => [
+                ...(one.left < frame.left - 1 || one.right > frame.right + 1
+                    || one.top < frame.top - 1 || one.bottom > frame.bottom + 1
+                    ? [`${name}: ${one.says} is cut off`] : []),
+                ...texts.slice(i + 1).filter((other) => meet(one, other))
+                    .map((other) => `${name}: ${one.says} lies on ${other.says}`),
+            ]);
+        })"""
+    )
+
+
 def unset_equations(page: Page) -> list[str]:
     """Equations that MathJax left as source or marked as wrong."""
     return page.evaluate(
@@ -190,6 +231,8 @@ def test_a_page_is_complete_and_readable(
             *(f"in the console: {message}" for message in trouble.messages),
             *(f"no alternative text: {element}" for element in images_without_text(page)),
             *(f"equation not set: {equation}" for equation in unset_equations(page)),
+            *(f"more than one element has the id {id_}" for id_ in repeated_ids(page)),
+            *(f"in a figure: {text}" for text in texts_in_the_way(page)),
             *(f"barrier (axe-core): {barrier}" for barrier in barriers(page)),
         ]
         assert not faults, "\n".join(faults)
@@ -297,6 +340,24 @@ def test_the_numbers_of_every_captioned_figure_can_be_had_without_a_script(
             content = figure.locator('script[type="application/json"]').text_content()
             assert file == figures.table(json.loads(content or "")).to_csv(index=False), label
     context.close()
+
+
+def test_a_plot_is_saved_as_a_picture_on_white_under_its_name_in_the_dark_too(
+    browser: Browser, site: str, illustrated: str, tmp_path: Path
+) -> None:
+    with opened(browser, site, illustrated, VIEWS[1]) as (page, _):
+        figure = page.locator("figure:has(.ninlab-figure)").first
+        figure.locator(".ninlab-plot").hover()
+        with page.expect_download() as download:
+            figure.get_by_role("button", name="Save as a PNG").click()
+        assert download.value.suggested_filename == f"{figure.get_attribute('id')}.png"
+        download.value.save_as(tmp_path / "plot.png")
+    with Image.open(tmp_path / "plot.png") as picture:
+        pixels = picture.convert("RGBA")
+        corner = pixels.getpixel((0, 0))
+        darkest, _ = pixels.convert("L").getextrema()
+    assert corner == (255, 255, 255, 255)
+    assert darkest < 128, "nothing dark is on it: is the text that of the dark theme?"
 
 
 @pytest.fixture
