@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 EXECUTED = ROOT / "_build" / "jupyter_execute"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
-SPHINX_PAGES = ("genindex", "search")
+SPHINX_PAGES = ("search",)
 HIDDEN_OUTPUT = {"remove-cell", "remove-output"}
 
 
