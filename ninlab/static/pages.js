@@ -3,7 +3,7 @@
  */
 (() => {
   "use strict";
-  const WIDE = "table.dataframe, .bd-article pre, div.math, .table-responsive";
+  const WIDE = "table.dataframe, .bd-article pre, div.math"; // the theme sees to other tables
   const mark = () => {
     for (const element of document.querySelectorAll(WIDE)) {
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
