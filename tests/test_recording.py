@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
@@ -135,6 +137,33 @@ def test_a_chosen_rate_names_the_runs_that_chose_it(finished):
 def test_a_budget_that_is_spent_starts_nothing(tmp_path):
     assert recording.record(PLAN, site(tmp_path), budget_seconds=0).ids(Status.NO_TIME) == IDS
     assert files(tmp_path) == set()
+
+
+def test_a_run_too_long_for_the_budget_is_left_and_a_shorter_one_after_it_is_made(tmp_path):
+    years = replace(SHORT, epochs=10**6)
+    variants = (Variant("long", "nin_28", years, 1), Variant("short", "nin_28_no_1x1", SHORT, 1))
+    plan = replace(PLAN, experiments=(Experiment("two", "Both?", "03_training", variants),))
+    tally = recording.record(plan, site(tmp_path), budget_seconds=1000)
+    assert tally.statuses == {
+        "two/long-seed0-cpu": Status.NO_TIME,
+        "two/short-seed0-cpu": Status.RECORDED,
+    }
+
+
+hours = st.integers(1, 50).map(lambda count: 3600 * count)  # beside which a test takes no time
+
+
+@given(earlier=st.lists(st.tuples(hours, hours), max_size=5), estimate=hours)
+def test_an_estimate_is_corrected_by_what_the_runs_before_it_took(earlier, estimate):
+    run = PLAN.runs[0]
+    correction = 1.0
+    if earlier:
+        correction = sum(took for _, took in earlier) / sum(estimated for estimated, _ in earlier)
+    for share, fits in ((1.01, True), (0.99, False)):
+        clock = recording._Clock(share * correction * estimate)
+        for estimated, took in earlier:
+            clock.took(replace(run, estimated_seconds=estimated), took)
+        assert clock.fits(replace(run, estimated_seconds=estimate)) is fits
 
 
 def test_a_run_waits_for_its_sweep_and_not_for_ever(tmp_path):

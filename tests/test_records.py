@@ -11,6 +11,7 @@ import subprocess
 import sys
 import textwrap
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -381,6 +382,12 @@ def test_frames_have_a_row_a_run_an_epoch_and_a_point():
     assert points["loss"].isna().tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("frame", [records.to_frame, records.epochs_frame, records.loss_frame])
+def test_a_frame_of_no_run_has_the_columns_of_one_that_has(frame):
+    assert list(frame([]).columns) == list(frame([A_RECORD]).columns)
+    assert len(frame([])) == 0
+
+
 # ---------------------------------------------------------------- faults
 
 
@@ -501,6 +508,14 @@ def test_a_claim_dies_with_its_process(tmp_path):
 
 
 # ---------------------------------------------------------------- provenance
+
+
+def test_a_record_names_the_second_of_utc_at_which_it_was_made_and_its_command():
+    before = datetime.now(UTC).replace(microsecond=0)
+    made = records.provenance("python -m ninlab record")
+    assert before <= datetime.strptime(made.utc, "%Y-%m-%dT%H:%M:%S%z") <= datetime.now(UTC)
+    assert made.utc.endswith("Z")
+    assert made.command == "python -m ninlab record"
 
 
 @pytest.fixture
