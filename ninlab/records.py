@@ -566,9 +566,10 @@ def _lock(file: IO[str]) -> bool:
 def provenance(command: str) -> Provenance:
     """Which code is running, and when. The tree is clean when nothing but runs/ differs."""
     checkout = Path(__file__).resolve().parent.parent
-    commit = _git(checkout, "rev-parse", "HEAD")
-    if not _git(checkout, "ls-files", "--error-unmatch", __file__):  # installed, possibly inside somebody else's repository
+    tracked = _git(checkout, "ls-files", "--error-unmatch", __file__)
+    if not tracked:  # installed, possibly inside somebody else's repository
         return Provenance(utc_now(), command, None, False)
+    commit = _git(checkout, "rev-parse", "HEAD")
     changes = _git(checkout, "status", "--porcelain", "--", ".", ":(exclude)runs")
     return Provenance(utc_now(), command, commit, changes == "")
 
