@@ -670,6 +670,16 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
         ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
         ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
         ("batch_norm", "batch normalization", {"batch_norm": True}),
+        (
+            "no_1x1_batch_norm",
+            "no 1x1 layer, batch normalization",
+            {"one_by_one_layers": 0, "batch_norm": True},
+        ),
+        (
+            "one_1x1_batch_norm",
+            "one 1x1 layer a block, batch normalization",
+            {"one_by_one_layers": 1, "batch_norm": True},
+        ),
     )
     for suffix, what, knobs in variants:
         register(
@@ -751,35 +761,51 @@ def alexnet_layers(
     pool: MaxPool,
     hidden_features: int,
     second_kernel_size: int = 5,
+    *,
+    batch_norm: bool = False,
 ) -> tuple[Layer, ...]:
     """AlexNet's five convolutions, three pools and two wide hidden layers, in one tower.
 
-    widths are the channels of the second to the fifth convolution. Source: Krizhevsky2012.
+    widths are the channels of the second to the fifth convolution; batch_norm follows each of the
+    five with batch normalization. Source: Krizhevsky2012.
     """
-    second = Conv(widths[0], second_kernel_size, padding=second_kernel_size // 2)
+    stage = partial(conv_relu, batch_norm=batch_norm)
     return (
-        *conv_relu(stem),
+        *stage(stem),
         pool,
-        *conv_relu(second),
+        *stage(Conv(widths[0], second_kernel_size, padding=second_kernel_size // 2)),
         pool,
-        *(layer for width in widths[1:] for layer in conv_relu(Conv(width, 3, padding=1))),
+        *(layer for width in widths[1:] for layer in stage(Conv(width, 3, padding=1))),
         pool,
         fully_connected_head(10, (hidden_features,) * 2),
     )
 
 
+_TEXTBOOK_ALEXNET = partial(
+    alexnet_layers, Conv(96, 11, stride=4, padding=1), (256, 384, 384, 256), MaxPool(3, 2), 4096
+)
+_SMALL_ALEXNET = partial(
+    alexnet_layers, Conv(16, 5, stride=2, padding=2), (32, 48, 48, 32), MaxPool(3, 2, 1), 784
+)
 ALEXNET = register(
     Architecture(
         "alexnet",
         "AlexNet",
         _FASHION,
         10,
-        alexnet_layers(
-            Conv(96, 11, stride=4, padding=1), (256, 384, 384, 256), MaxPool(3, 2), 4096
-        ),
+        _TEXTBOOK_ALEXNET(),
         source="Zhang2023",
         deviations=(_GRAYSCALE, "one tower, no local response normalization"),
         initialization=XAVIER_WEIGHTS,
+    )
+)
+register(
+    replace(
+        ALEXNET,
+        name="alexnet_batch_norm",
+        title="AlexNet, batch normalization",
+        layers=_TEXTBOOK_ALEXNET(batch_norm=True),
+        deviations=(*ALEXNET.deviations, "batch normalization after each convolution"),
     )
 )
 ALEXNET_ONE_TOWER = register(
@@ -864,14 +890,21 @@ ALEXNET_28 = register(
         name="alexnet_28",
         title="AlexNet at 28x28",
         input_shape=_SMALL,
-        layers=alexnet_layers(
-            Conv(16, 5, stride=2, padding=2), (32, 48, 48, 32), MaxPool(3, 2, 1), 784
-        ),
+        layers=_SMALL_ALEXNET(),
         deviations=(
             "28x28 input: 5x5 stem at stride 2, padded pools, a sixth to an eighth of the widths",
             "one tower, no local response normalization",
         ),
         initialization=KAIMING_ZERO_BIASES,
+    )
+)
+register(
+    replace(
+        ALEXNET_28,
+        name="alexnet_28_batch_norm",
+        title="AlexNet at 28x28, batch normalization",
+        layers=_SMALL_ALEXNET(batch_norm=True),
+        deviations=(*ALEXNET_28.deviations, "batch normalization after each convolution"),
     )
 )
 VGG11_28 = register(

@@ -215,7 +215,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
     textbook, fixed = scale.textbook, scale.fixed
     # the exercises whose answer a shared rate would decide: the shallowest, the deepest, the widest
     extremes = (f"{fixed}_{suffix}" for suffix in
-                ("no_1x1", "three_1x1", "8_blocks", "fully_connected"))  # fmt: skip
+                ("no_1x1", "three_1x1", "8_blocks", "linear_head", "fully_connected"))  # fmt: skip
     nets = (fixed, *extremes, *scale.rivals)
     repairs = (
         scale.variant(textbook, rate=scale.other_rate, name=f"{textbook}_lr{scale.other_rate:g}"),
@@ -319,7 +319,23 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
             "03_training",
             (
                 scale.variant(f"{fixed}_batch_norm", recipe=improved),
-                scale.variant(alexnet, recipe=replace(improved, learning_rate=0.02)),
+                scale.variant(
+                    alexnet,
+                    recipe=replace(improved, learning_rate=0.02),
+                    seeds=scale.own_rate_seeds,
+                ),
+                scale.variant(
+                    f"{alexnet}_batch_norm", recipe=improved, seeds=scale.own_rate_seeds
+                ),
+            ),
+        ),
+        Experiment(
+            "one_by_one_batch_norm",
+            "How many 1x1 layers does a block need when batch normalization carries the gradient?",
+            "05_how_many_1x1",
+            tuple(
+                scale.variant(f"{fixed}_{suffix}batch_norm", seeds=scale.own_rate_seeds)
+                for suffix in ("no_1x1_", "one_1x1_", "")
             ),
         ),
         *_precision(scale),

@@ -113,7 +113,7 @@ def test_the_collapse_is_tried_with_five_seeds_and_everything_small_with_three()
 
 
 def test_the_plans_take_about_an_hour_of_one_core_and_half_an_hour_of_a_gpu():
-    assert PLANS["compact"].estimated_seconds < 1.1 * 3600
+    assert PLANS["compact"].estimated_seconds < 1.2 * 3600
     assert PLANS["full"].estimated_seconds < 1800
 
 
