@@ -83,7 +83,8 @@ def difference(
 ) -> Difference:
     """How much more accurate the runs are than the baseline, failures included.
 
-    The interval is Welch's, which lets the groups spread differently. Source: Welch1947.
+    The interval is Welch's, which lets the groups spread differently, as far as accuracies can
+    differ at all. Source: Welch1947.
     Raises NinlabError when a group has fewer than two runs, for one run has no spread, and
     for a confidence that is not between 0 and 1.
     """
@@ -105,7 +106,8 @@ def difference(
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_ind(ours, theirs, equal_var=False)
     interval = test.confidence_interval(confidence)
-    return Difference(mean, float(interval.low), float(interval.high))
+    # No accuracies differ by more than 1: what lies beyond covers nothing.
+    return Difference(mean, max(float(interval.low), -1.0), min(float(interval.high), 1.0))
 
 
 _ONE_RUN = "nothing, for want of a second run,"
