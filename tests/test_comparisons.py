@@ -96,7 +96,7 @@ def test_welchs_interval_is_the_textbooks():
 
 
 @given(accuracies, accuracies, st.floats(0.5, 0.999))
-def test_the_interval_is_that_of_the_welch_satterthwaite_equation_as_far_as_it_can_be(ours, theirs, confidence):
+def test_the_interval_is_welchs_as_far_as_accuracies_can_differ(ours, theirs, confidence):
     squared_errors = [statistics.variance(group) / len(group) for group in (ours, theirs)]
     assume(any(squared_errors))
     freedom = sum(squared_errors) ** 2 / sum(
