@@ -1,11 +1,13 @@
 """A record is written whole or not at all, once, and says the same when it is read back."""
 
+import errno
 import hashlib
 import json
 import math
 import os
 import re
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -268,6 +270,13 @@ def test_a_record_lies_where_its_id_says_and_all_may_read_it(tmp_path):
     assert files(tmp_path) == {"collapse/nin_28-seed0-cpu.json"}
 
 
+def test_records_come_in_the_order_of_their_ids_however_their_files_are_found(tmp_path):
+    paths = [records.write(tmp_path, replace(A_RECORD, seed=seed)) for seed in range(4)]
+    for found in (paths, paths[::-1]):
+        runs = records.load_kind(records.TRAINING, RunRecord.from_json, found)
+        assert [run.seed for run in runs] == [0, 1, 2, 3]
+
+
 def test_a_record_is_never_overwritten(tmp_path):
     path = records.write(tmp_path, A_RECORD)
     before = path.read_bytes()
@@ -275,6 +284,23 @@ def test_a_record_is_never_overwritten(tmp_path):
         records.write(tmp_path, replace(A_RECORD, wall_seconds=6.0))
     assert path.read_bytes() == before
     assert len(files(tmp_path)) == 1
+
+
+def test_without_hard_links_a_record_is_written_and_never_overwritten_all_the_same(
+    tmp_path, monkeypatch
+):
+    def refuse(*_):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refuse)
+    test_a_record_is_never_overwritten(tmp_path)
+    assert records.load(tmp_path) == [A_RECORD]
+
+
+def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        records.write(tmp_path, replace(A_RECORD, wall_seconds=math.nan))
+    assert files(tmp_path) == set()
 
 
 def test_an_unreadable_record_is_named(tmp_path):
@@ -489,6 +515,8 @@ def test_a_claimed_run_is_not_claimed_again_until_it_is_released(tmp_path):
             assert not second
         with records.claim(tmp_path, "collapse/nin-seed1-cpu") as other:
             assert other
+    (lock,) = (tmp_path / ".claims").glob("*seed0*")
+    assert lock.read_text() == ""
     with records.claim(tmp_path, "collapse/nin-seed0-cpu") as again:
         assert again
     assert records.claim_holders(tmp_path) == {}
@@ -505,6 +533,8 @@ def test_a_claim_dies_with_its_process(tmp_path):
     assert in_process(program, tmp_path).returncode == -signal.SIGKILL
     with records.claim(tmp_path, "collapse/nin-seed0-cpu") as mine:
         assert mine
+        (holder,) = records.claim_holders(tmp_path).values()
+        assert holder == f"process {os.getpid()} on {socket.gethostname()}"  # the dead one is gone
 
 
 # ---------------------------------------------------------------- provenance
