@@ -152,6 +152,35 @@ def test_choices_end_with_their_region_and_leave_other_tensors_alone():
     assert (values.to("meta") @ values.to("meta")).dtype is torch.float32
 
 
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("rms_norm", lambda: nn.RMSNorm(8)),
+        ("log_sigmoid", lambda: nn.Sequential(nn.Linear(8, 8), nn.LogSigmoid())),
+        ("lstm_cell", lambda: Cell(nn.LSTMCell)),
+        ("gru_cell", lambda: Cell(nn.GRUCell)),
+    ],
+)
+def test_an_operator_that_keeps_other_tensors_on_cuda_is_named(name, make):
+    with FakeTensorMode():
+        _, kept_on_cuda = forward_and_loss(make, (8,), "cuda", torchs_own_autocast(False))
+    _, kept_on_meta = forward_and_loss(make, (8,), "meta", as_on_cuda())
+    assert kept_on_meta != kept_on_cuda
+    assert profile(make(), (8,)).unsupported_operators == {f"aten::{name}": 1}
+
+
+class Cell(nn.Module):
+    """One step of a recurrent network, and the state that it ends in."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.cell = kind(8, 8)
+
+    def forward(self, images):
+        state = self.cell(images)
+        return state[0] if isinstance(state, tuple) else state
+
+
 def test_attention_is_named_because_cuda_has_another_one():
     class Attention(nn.Module):
         def forward(self, images):

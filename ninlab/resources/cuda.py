@@ -14,9 +14,10 @@ autocast on fake CUDA tensors.
 
 Imports nothing from ninlab.
 
-Known limits. Attention and recurrent layers run as plain formulas here, where CUDA has
-fused kernels, and the gradients of a few operators by other formulas than there;
-`UNMODELED` names them all. ``norm`` under autocast keeps its input's dtype.
+Known limits. Attention, recurrent layers and cells, and root mean square normalization run
+as plain formulas here, where CUDA has fused kernels, and the gradients of a few operators by
+other formulas than there; `UNMODELED` names them all. ``norm`` under autocast keeps its
+input's dtype. An autocast region for CUDA that a module enters by itself is not followed.
 """
 
 from __future__ import annotations
@@ -74,9 +75,9 @@ WIDEST_INPUT = (
 _AUTOCAST = (LOWER_PRECISION, FLOAT32, FLOAT32_UNLESS_TOLD, WIDEST_INPUT)
 
 UNMODELED = (
-    "atan2", "cumprod", "gru.data", "gru.input", "lstm.data", "lstm.input", "mish", "prod",
-    "prod.dim_int", "rnn_relu.data", "rnn_relu.input", "rnn_tanh.data", "rnn_tanh.input",
-    "scaled_dot_product_attention",
+    "atan2", "cumprod", "gru.data", "gru.input", "gru_cell", "log_sigmoid", "lstm.data",
+    "lstm.input", "lstm_cell", "mish", "prod", "prod.dim_int", "rms_norm", "rnn_relu.data",
+    "rnn_relu.input", "rnn_tanh.data", "rnn_tanh.input", "scaled_dot_product_attention",
 )  # fmt: skip
 """Operators that allocate otherwise on CUDA, forward or backward, than what is run here."""
 
