@@ -9,10 +9,12 @@ import pytest
 from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS
 from ninlab.architectures import architecture
+from ninlab.devices import DEVICES
 from ninlab.experiments import answer
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.peers import latest
 from ninlab.units import format_bytes, format_shape
+from ninlab.workspaces import available
 from tests.book import ROOT
 from tools import readme_figure
 
@@ -79,6 +81,13 @@ def supported_pythons() -> str:
     return f"3.{oldest} to 3.{int(beyond) - 1}"
 
 
+def gpus_with_tables() -> str:
+    """The devices whose scratch memory is tabled, from the largest memory to the smallest."""
+    tabled = {table.device for table in available()}
+    *names, last = (name.upper() for name in DEVICES if name in tabled)
+    return f"{', '.join(names)} or {last}"
+
+
 def phrases_with_numbers() -> list[str]:
     """What the prose may say that has a number in it, made by the code."""
     return [
@@ -93,6 +102,7 @@ def phrases_with_numbers() -> list[str]:
         f"NiN has a {PARAMETERS['alexnet'] / PARAMETERS['nin']:.0f}rd of AlexNet's parameters",
         f"needs {100 * (PEAKS['nin'] / PEAKS['alexnet'] - 1):.0f} % more memory to train",
         f"needs {PEAKS['googlenet'] / PEAKS['alexnet']:.1f} times the memory",
+        f"separately for an {gpus_with_tables()}",
         f"Python {supported_pythons()}",
         "CC BY 4.0",
     ]
