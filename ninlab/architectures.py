@@ -799,15 +799,6 @@ ALEXNET = register(
         initialization=XAVIER_WEIGHTS,
     )
 )
-register(
-    replace(
-        ALEXNET,
-        name="alexnet_batch_norm",
-        title="AlexNet, batch normalization",
-        layers=_TEXTBOOK_ALEXNET(batch_norm=True),
-        deviations=(*ALEXNET.deviations, "batch normalization after each convolution"),
-    )
-)
 ALEXNET_ONE_TOWER = register(
     Architecture(
         "alexnet_one_tower",
@@ -898,15 +889,16 @@ ALEXNET_28 = register(
         initialization=KAIMING_ZERO_BIASES,
     )
 )
-register(
-    replace(
-        ALEXNET_28,
-        name="alexnet_28_batch_norm",
-        title="AlexNet at 28x28, batch normalization",
-        layers=_SMALL_ALEXNET(batch_norm=True),
-        deviations=(*ALEXNET_28.deviations, "batch normalization after each convolution"),
+for _base, _layers in ((ALEXNET, _TEXTBOOK_ALEXNET), (ALEXNET_28, _SMALL_ALEXNET)):
+    register(
+        replace(
+            _base,
+            name=f"{_base.name}_batch_norm",
+            title=f"{_base.title}, batch normalization",
+            layers=_layers(batch_norm=True),
+            deviations=(*_base.deviations, "batch normalization after each convolution"),
+        )
     )
-)
 VGG11_28 = register(
     replace(
         ARCHITECTURES["vgg11"],

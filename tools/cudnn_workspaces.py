@@ -57,35 +57,29 @@ _COMMON = {
     "cudaDeviceId": 0,
     "driverVer": 13000,
 }
+# CUDA C++ Programming Guide, technical specifications, compute capability 9.0; H100 SXM5 data sheet.
+_HOPPER = _COMMON | {
+    "deviceVer": 900,
+    "multiProcessorCount": 132,
+    "maxSharedMemoryPerBlockOptin": 232448,
+    "reservedSharedMemoryPerBlock": 1024,
+    "maxCtasPerSM": 32,
+    "maxThreadsPerSM": 2048,
+    "smClockRateKHz": 1980000,
+}
 DEVICES: Mapping[str, Mapping[str, Any]] = {
-    # CUDA C++ Programming Guide, technical specifications of compute capability 9.0; H100 SXM5
-    # data sheet.
-    "h100": _COMMON
+    "h100": _HOPPER
     | {
         "deviceName": "NVIDIA H100 80GB HBM3",
-        "deviceVer": 900,
-        "multiProcessorCount": 132,
-        "maxSharedMemoryPerBlockOptin": 232448,
-        "reservedSharedMemoryPerBlock": 1024,
-        "maxCtasPerSM": 32,
-        "maxThreadsPerSM": 2048,
         "totalGlobalMem": 84942979072,
-        "smClockRateKHz": 1980000,
         "memClockRateKHz": 2619000,
         "l2CacheSize": 52428800,
     },
-    # As the H100 but for its memory (141 GB of HBM3e) and its second-level cache; H200 data sheet.
-    "h200": _COMMON
+    # Its memory (141 GB of HBM3e) and its second-level cache are larger; H200 data sheet.
+    "h200": _HOPPER
     | {
         "deviceName": "NVIDIA H200",
-        "deviceVer": 900,
-        "multiProcessorCount": 132,
-        "maxSharedMemoryPerBlockOptin": 232448,
-        "reservedSharedMemoryPerBlock": 1024,
-        "maxCtasPerSM": 32,
-        "maxThreadsPerSM": 2048,
         "totalGlobalMem": 143771 * 2**20,
-        "smClockRateKHz": 1980000,
         "memClockRateKHz": 3201000,
         "l2CacheSize": 62914560,
     },
