@@ -57,7 +57,7 @@ _COMMON = {
     "cudaDeviceId": 0,
     "driverVer": 13000,
 }
-# CUDA C++ Programming Guide, technical specifications, compute capability 9.0; H100 SXM5 data sheet.
+# CUDA C++ Programming Guide, specifications of compute capability 9.0; H100 SXM5 data sheet.
 _HOPPER = _COMMON | {
     "deviceVer": 900,
     "multiProcessorCount": 132,
