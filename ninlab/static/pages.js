@@ -1,5 +1,6 @@
-/* Lets the keyboard scroll what is wider than the page (tables, code, equations), and
- * prints every page as it looks in the light theme: a dark one would put pale ink on paper.
+/* Lets the keyboard scroll what is wider than the page (tables, code, equations), prints every
+ * page as it looks in the light theme, for a dark one would put pale ink on paper, and lets the
+ * search do without what a folder forbids.
  */
 (() => {
   "use strict";
@@ -9,6 +10,8 @@
       if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;
     }
   };
+  // The search fetches an excerpt of each page that it found; from a folder it lists their titles.
+  if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   const root = document.documentElement;
   let theme;
   addEventListener("beforeprint", () => {

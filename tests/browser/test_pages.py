@@ -466,8 +466,13 @@ def test_nothing_moves_for_a_reader_who_asks_for_rest(
     assert moving == []
 
 
-def test_the_search_finds_a_word_of_the_notation_page(browser: Browser, site: str) -> None:
-    with opened(browser, site, "search", VIEWS[0]) as (page, trouble):
-        page.goto(f"{site}/search.html?q=accumulates")
+@pytest.mark.parametrize("view", [VIEWS[0], VIEWS[3]], ids=str)
+def test_the_search_finds_a_word_of_the_notation_page(
+    browser: Browser, site: str, view: View
+) -> None:
+    with opened(browser, site, "search", view) as (page, trouble):
+        page.goto(f"{page.url}?q=accumulates")
         page.locator("#search-results a", has_text="Notation").wait_for()
+        page.get_by_text("Search finished").wait_for()
         assert trouble.requests == []
+        assert trouble.messages == []
