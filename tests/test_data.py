@@ -124,6 +124,11 @@ def test_a_wrong_file_is_named_and_left_in_place(tmp_path, damage):
     assert path.read_bytes() == content
 
 
+def test_a_file_that_is_not_there_is_named_packed_and_unpacked(tmp_path):
+    with pytest.raises(DataError, match=r"neither t10k-labels-idx1-ubyte.gz nor t10k-labels"):
+        data.read_idx(tmp_path, "t10k-labels-idx1-ubyte")
+
+
 def test_an_unpacked_file_is_as_good_as_a_packed_one(tmp_path, published):
     name = "t10k-labels-idx1-ubyte"
     packed = data.read_idx(published, name)
@@ -267,6 +272,12 @@ def test_what_stays_in_the_frame_moves_and_what_leaves_is_lost(right, down):
             y, x = row - down, column - right
             inside = 0 <= y < 5 and 0 <= x < 5
             assert moved[0, 0, row, column] == (images[0, 0, y, x] if inside else 0)
+
+
+def test_images_that_are_told_to_go_nowhere_stay_in_their_corner():
+    images = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
+    assert torch.equal(data.shifted(images), images)
+    assert torch.equal(data.on_canvas(images, 9), data.on_canvas(images, 9, 0, 0))
 
 
 @given(st.integers(0, 7), st.integers(0, 7))
