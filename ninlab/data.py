@@ -218,11 +218,6 @@ class LabeledImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def size(self) -> int:
-        """Height and width of the square images, in pixels."""
-        return self.images.shape[-1]
-
     def take(self, indices: Tensor | slice) -> LabeledImages:
         """The images and labels at those indices. Raises DataError when none is left."""
         return LabeledImages(self.images[indices], self.labels[indices], self.num_classes)
@@ -233,8 +228,6 @@ class LabeledImages:
 
     def resized(self, size: int) -> LabeledImages:
         """The same images at size x size pixels, bit-equal to Pillow's bilinear resize."""
-        if size == self.size:
-            return self
         return LabeledImages(resize(self.images, size), self.labels, self.num_classes)
 
 

@@ -256,6 +256,13 @@ def test_any_resize_of_a_square_equals_pillows_bit_for_bit(seed, pixels, size):
     assert np.array_equal(data.resize(images, size)[:, 0].numpy(), pillow(images, size))
 
 
+def test_resized_images_keep_their_labels():
+    small = data.fashion_mnist()[1].take(slice(20))
+    for size in (28, 40):
+        assert torch.equal(small.resized(size).images, data.resize(small.images, size))
+        assert torch.equal(small.resized(size).labels, small.labels)
+
+
 def test_a_size_under_one_and_an_oblong_image_are_errors():
     with pytest.raises(DataError, match="0 pixels"):
         data.resize(pictures(1), 0)
@@ -280,10 +287,10 @@ def test_images_that_are_told_to_go_nowhere_stay_in_their_corner():
     assert torch.equal(data.on_canvas(images, 9), data.on_canvas(images, 9, 0, 0))
 
 
-@given(st.integers(0, 7), st.integers(0, 7))
+@given(st.integers(-2, 7), st.integers(-2, 7))
 def test_a_canvas_keeps_every_pixel(right, down):
     images = torch.arange(1, 26, dtype=torch.uint8).view(1, 1, 5, 5)
-    if max(right, down) > 4:
+    if min(right, down) < 0 or max(right, down) > 4:
         with pytest.raises(DataError, match="does not fit"):
             data.on_canvas(images, 9, right, down)
     else:

@@ -323,6 +323,9 @@ def test_images_are_resized_to_the_networks_input(split):
     tiny = tuple(part.take(slice(64)) for part in split)
     run = train(small, Recipe(0.1, 1, batch_size=32), seed=0, split=tiny)
     assert run.architecture.input_shape == (1, 20, 20)
+    resized = LabeledImages(data.resize(tiny[1].images, 20), tiny[1].labels)
+    assert evaluate(run.network, resized).loss == pytest.approx(run.epochs[-1].test_loss, rel=1e-5)
+    assert evaluate(run.network, tiny[1]).loss != pytest.approx(run.epochs[-1].test_loss, rel=1e-5)
 
 
 def test_held_out_images_are_the_first_of_the_training_split_shuffled_by_seed_0():
