@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import statistics
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,14 @@ def test_a_run_reports_every_step_and_its_last_epoch(split):
     assert seen == list(range(1, steps + 1))
     assert len(run.losses) == steps
     record = run.record(experiment="tests", name="nin_28", provenance=NOBODY)
+    for number, epoch in enumerate(run.epochs):
+        losses = run.losses[number * steps // 2 : (number + 1) * steps // 2]
+        assert epoch.train_loss == pytest.approx(statistics.fmean(losses), rel=1e-5)  # six digits
+    images_an_epoch = 32 * steps // 2
+    seconds = [epoch.seconds for epoch in run.epochs]
+    assert run.images_per_second == pytest.approx(images_an_epoch / statistics.median(seconds))
+    assert run.wall_seconds >= sum(seconds) + sum(e.evaluation_seconds for e in run.epochs)
+    assert (record.seed, record.execution) == (0, "eager")
     assert record.last.epoch == 2
     assert record.last.test_accuracy == run.confusion.trace() / 200
     assert record.parameters == 39030
@@ -119,13 +128,20 @@ def test_learning_beats_guessing_on_real_images():
 @pytest.mark.parametrize(
     "recipe",
     [
-        Recipe(0.1, 1, batch_size=16),
-        Recipe(0.1, 1, batch_size=16, momentum=0.9, nesterov=True, weight_decay=1e-3),
-        Recipe(0.01, 1, batch_size=16, optimizer=Optimizer.ADAM, schedule=Schedule.ONE_CYCLE),
+        Recipe(0.1, 2, batch_size=16),
+        Recipe(0.1, 2, batch_size=16, momentum=0.9, nesterov=True, weight_decay=1e-3),
+        Recipe(
+            0.01,
+            2,
+            batch_size=16,
+            optimizer=Optimizer.ADAM,
+            weight_decay=1e-2,
+            schedule=Schedule.ONE_CYCLE,
+        ),
     ],
     ids=["sgd", "nesterov", "adam, one cycle"],
 )
-def test_an_epoch_takes_the_steps_of_torchs_plain_loop(recipe):
+def test_epochs_take_the_steps_of_torchs_plain_loop(recipe):
     images = noise(80)
 
     def network() -> nn.Sequential:
@@ -133,23 +149,31 @@ def test_an_epoch_takes_the_steps_of_torchs_plain_loop(recipe):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 10))
 
     ours, plain = network(), network()
-    losses, _ = Engine(ours, images, recipe, seed=5).epoch()
+    engine = Engine(ours, images, recipe, seed=5)
     if recipe.optimizer is Optimizer.ADAM:
-        optimizer = torch.optim.Adam(plain.parameters(), lr=1.0, foreach=False)
+        optimizer = torch.optim.Adam(
+            plain.parameters(), lr=1.0, weight_decay=recipe.weight_decay, foreach=False
+        )
     else:
         optimizer = torch.optim.SGD(
             plain.parameters(), lr=1.0, momentum=recipe.momentum, nesterov=recipe.nesterov,
             weight_decay=recipe.weight_decay, foreach=False,
         )  # fmt: skip
-    order = torch.randperm(80, generator=torch.Generator().manual_seed(5))
-    for step, batch in enumerate(order.view(5, 16)):
-        optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(step, 5)
-        loss = F.cross_entropy(plain(images.images[batch] / 255), images.labels[batch])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        # float32 rounds a fused step differently from a plain one
-        assert losses[step] == pytest.approx(loss.item(), rel=1e-5)
+    shuffle = torch.Generator().manual_seed(5)
+    for epoch in range(2):
+        losses, accuracy = engine.epoch()
+        right = 0
+        for step, batch in enumerate(torch.randperm(80, generator=shuffle).view(5, 16)):
+            optimizer.param_groups[0]["lr"] = recipe.learning_rate_at(5 * epoch + step, 10)
+            scores = plain(images.images[batch] / 255)
+            right += int((scores.argmax(1) == images.labels[batch]).sum())
+            loss = F.cross_entropy(scores, images.labels[batch])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            # float32 rounds a fused step differently from a plain one
+            assert losses[step] == pytest.approx(loss.item(), rel=1e-5)
+        assert accuracy == right / 80
     for a, b in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
@@ -177,6 +201,16 @@ def test_every_image_is_seen_once_an_epoch_in_a_new_order():
     first, second = order[:48], order[48:]
     assert sorted(first) == sorted(second) == list(range(48))
     assert first != second
+
+
+def test_every_epoch_trains_although_evaluation_turns_training_off():
+    onlooker, images = Onlooker(), numbered(torch.zeros(8, dtype=torch.int64))
+    engine = Engine(onlooker, images, Recipe(0.1, 2, batch_size=8), seed=0)
+    for _ in range(2):
+        engine.epoch()
+        assert onlooker.training
+        evaluate(onlooker, images)
+        assert not onlooker.training
 
 
 def test_mirroring_shows_images_as_they_are_or_mirrored_and_both():
