@@ -121,6 +121,7 @@
       },
     });
     figure.append(...sliders.map((one) => slider(one, plot)));
+    if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0; // the arrow keys scroll it
     figure.dataset.state = "drawn";
   }
 
@@ -172,7 +173,7 @@
     for (const { target } of entries) {
       const plot = target.querySelector(".ninlab-plot");
       const isDrawn = target.dataset.state === "drawn";
-      if (isDrawn && !printing && plot.querySelector("svg").clientWidth !== target.clientWidth) {
+      if (isDrawn && !printing && plot.querySelector("svg").clientWidth !== plot.clientWidth) {
         Plotly.relayout(plot, onScreen());
       }
     }

@@ -321,6 +321,20 @@ def test_figures_follow_their_column_also_where_the_window_stays(
         assert after < before
 
 
+def test_a_figure_scrolls_in_a_column_that_is_too_narrow_for_its_texts(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    smallest = View("smallest", 320, 640, "light")  # of WCAG 2.2, success criterion 1.4.10
+    with opened(browser, site, illustrated, smallest) as (page, trouble):
+        assert sideways_pixels(page) <= 0
+        figure = page.locator(".ninlab-figure").first
+        assert figure.evaluate("(figure) => figure.scrollWidth > figure.clientWidth")
+        figure.focus()
+        page.keyboard.press("ArrowRight")
+        page.wait_for_function("(figure) => figure.scrollLeft > 0", arg=figure.element_handle())
+        assert trouble.messages == []
+
+
 @pytest.mark.parametrize("from_folder", [False, True], ids=["http", "file"])
 def test_the_numbers_of_every_captioned_figure_can_be_had_without_a_script(
     browser: Browser, site: str, from_folder: bool
