@@ -45,7 +45,7 @@ from ninlab.calculator.programs import (
     designs,
     network_program,
 )
-from ninlab.devices import DEVICES, device
+from ninlab.devices import DEVICES, Device, device
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.formulas import macs, parameters
 from ninlab.liveness import COMPUTE_BYTES, peak_bytes, saved_lines, timeline
@@ -140,7 +140,9 @@ class Calculator:
 
 
 def _file(name: str) -> str:
-    return (_STATIC / name).read_text(encoding="utf-8")
+    """The text of a file without its indentation, which no page has to carry."""
+    lines = (_STATIC / name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line.lstrip() for line in lines) + "\n"
 
 
 def _script() -> str:
@@ -198,8 +200,13 @@ def knowledge() -> dict[str, Any]:
         "element_bytes": COMPUTE_BYTES,
         "categories": CATEGORIES,
         "phases": PHASES,
-        "devices": [asdict(each) for each in DEVICES.values()],
+        "devices": [_without_source(each) for each in DEVICES.values()],
     }
+
+
+def _without_source(device: Device) -> dict[str, Any]:
+    """A device as the page reads it: where its numbers are from stands in the book."""
+    return {name: value for name, value in asdict(device).items() if name != "source"}
 
 
 def _shared(network: Architecture) -> object:

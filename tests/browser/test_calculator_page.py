@@ -68,8 +68,9 @@ READ = """
         }
     }
     const text = (selector) => root.querySelector(selector)?.textContent ?? null;
+    const seen = root.querySelector(".results").checkVisibility({ visibilityProperty: true });
     return {
-        rows: root.querySelector(".results").checkVisibility() ? rows : {},
+        rows: seen ? rows : {},
         devices: Object.fromEntries([...root.querySelectorAll(".devices tbody tr")].map((row) =>
             [row.dataset.row, [...row.querySelectorAll("td")].map((cell) => cell.innerText)])),
         refusals: { shared: text("#refusal"), a: text("#a-refusal"), b: text("#b-refusal") },
@@ -608,6 +609,7 @@ def test_a_batch_below_one_is_refused_in_pythons_words(page: Page, batch: str) -
     [
         ("batch", "", "the batch size must be a whole number of at least 1"),
         ("batch", "1.5", "the batch size must be a whole number of at least 1"),
+        ("batch", "9" * 20, f"the batch size must be at most {LARGEST_EXACT:,}, not {'9' * 20}"),
         ("a-height", "0", "the image height must be at least 1, not 0"),
         ("a-width", "", "the image width must be a whole number of at least 1"),
     ],
@@ -628,6 +630,26 @@ def test_what_is_no_number_is_refused_beside_its_field(
         == sentence
     )
     assert "NaN" not in page.locator(".ninlab-calculator").inner_text()
+
+
+def test_nothing_moves_under_who_types_another_batch(page: Page) -> None:
+    height = "(host) => host.offsetHeight"
+    before = evaluated(page, height)
+    evaluated(page, CONFIGURE, {"batch": ""})
+    shown = evaluated(page, READ)
+    assert shown["rows"] == {}
+    line = page.locator("#refusal").bounding_box()
+    assert line is not None
+    # What refuses the value is the only thing that comes in between, with the gap of its grid.
+    assert 0 <= evaluated(page, height) - before <= 2 * line["height"]
+
+
+def test_another_size_begins_with_that_of_the_device_before(page: Page) -> None:
+    page.locator("#memory").select_option("t4")
+    page.locator("#memory").select_option(OTHER_SIZE)
+    size = int(page.locator("#gibibytes").input_value())
+    assert size == DEVICES["t4"].memory_bytes // 2**30
+    assert set(evaluated(page, READ)["refusals"].values()) == {""}
 
 
 def test_the_other_network_stays_when_one_is_refused(page: Page) -> None:
@@ -675,6 +697,32 @@ def test_an_address_brings_back_the_configuration(browser: Browser, address: str
         page.evaluate("location.hash = 'calculator&a-network=lenet&b-network=none-such&batch=3'")
         expect(page.locator("#batch")).to_have_value("3")
         assert page.locator("#a-network").input_value() == "lenet"
+        told = page.get_by_text("the address asks for what is no choice here")
+        assert told.inner_text().endswith(": b-network=none-such")
+        page.locator("#batch").fill("4")
+        expect(told).to_have_count(0)
+
+
+def test_an_address_means_the_same_whatever_stood_there_before(
+    browser: Browser, address: str
+) -> None:
+    link = f"{address}/index.html#calculator&a-network=vgg16&batch=32"
+    with opened(browser, link) as page:
+        alone = evaluated(page, READ)
+    with opened(browser, f"{address}/index.html") as page:
+        evaluated(page, CONFIGURE, {"b-network": OWN, "b-height": 96, "optimizer": "adam"})
+        page.evaluate("(hash) => { location.hash = hash }", link.partition("#")[2])
+        expect(page.locator("#a-network")).to_have_value("vgg16")
+        assert evaluated(page, READ) == alone
+
+
+def test_one_can_start_again(page: Page) -> None:
+    before = evaluated(page, READ)
+    changed = {"a-network": OWN, "a-layers": 0, "batch": 7, "units": "decimal", "memory": "t4"}
+    evaluated(page, CONFIGURE, changed)
+    assert evaluated(page, READ) != before
+    page.get_by_role("button", name="Start again").click()
+    assert evaluated(page, READ) == before
 
 
 def test_a_foreign_address_is_left_alone(browser: Browser, folder: Path) -> None:

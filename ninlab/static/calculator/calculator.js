@@ -20,7 +20,8 @@ class Calculator {
     this.root.append(host.querySelector("template").content.cloneNode(true));
     this.find = (selector) => this.root.querySelector(selector);
     this.fields = new Fields(this.find("form"), this.find("#side"), data);
-    this.fields.state = JSON.parse(host.dataset.start);
+    this.start = JSON.parse(host.dataset.start);
+    this.fields.state = this.start;
     this.listen();
     this.render();
     this.summarize();
@@ -31,6 +32,8 @@ class Calculator {
     form.addEventListener("submit", (event) => event.preventDefault());
     form.addEventListener("input", ({ target }) => {
       if (target.name === "network") this.fields.reset(target.closest("fieldset").dataset.side);
+      if (target.name === "memory") this.fields.proposeSize();
+      this.say("#address-refusal", "");
       this.render();
       clearTimeout(this.pending);
       this.pending = setTimeout(() => this.settle(), PATIENCE);
@@ -38,6 +41,12 @@ class Calculator {
     for (const button of this.root.querySelectorAll("[data-copies]")) {
       button.addEventListener("click", () => this.copy(button.dataset.copies));
     }
+    this.find("[data-again]").addEventListener("click", () => {
+      this.fields.state = this.start;
+      this.say("#address-refusal", "");
+      this.render();
+      this.settle();
+    });
     // JupyterLab has an address of its own, and so has the page around an isolated frame.
     this.hasAddress = !document.querySelector("[data-jp-theme-light]") && window === window.top;
     if (this.hasAddress) {
@@ -69,11 +78,14 @@ class Calculator {
     this.host.dataset.theme = red + green + blue > 1.5 * white ? "dark" : "light";
   }
 
-  /** Take over the state in the address; whether there is one. */
+  /** Take over the state in the address; whether there is one. What it leaves out is as at the start. */
   recall() {
     const [word, ...pairs] = location.hash.slice(1).split("&");
     if (word !== ADDRESS) return false;
+    this.fields.state = this.start;
     this.fields.state = Object.fromEntries(new URLSearchParams(pairs.join("&")));
+    const unknown = this.fields.unknown.join(", ");
+    this.say("#address-refusal", unknown && `the address asks for what is no choice here: ${unknown}`);
     return true;
   }
 
@@ -115,9 +127,14 @@ class Calculator {
       if (!(error instanceof Refusal)) throw error;
       sentence = error.message;
     }
+    this.say(place, sentence);
+    return result;
+  }
+
+  /** Say a sentence at a place, once. */
+  say(place, sentence) {
     const said = this.find(place);
     if (said.textContent !== sentence) said.textContent = sentence; // else it is read out again
-    return result;
   }
 
   /** Let the arrow keys scroll what is wider than the page. */

@@ -65,7 +65,7 @@ function bands(moments, phases, x) {
   });
   return spans.flatMap(({ phase, from, to }, i) => {
     const width = x(to) - x(from);
-    const name = phases[phase];
+    const name = phases[phase].replaceAll("_", " ");
     const band = drawn("rect", { class: i % 2 ? "odd band" : "band", x: x(from), y: 0, width, height: HEIGHT });
     if (width < name.length * LETTER) return [band];
     return [band, drawn("text", { x: x(from) + width / 2, y: 12, "text-anchor": "middle" }, name)];

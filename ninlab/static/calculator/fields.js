@@ -104,25 +104,39 @@ class Fields {
       const names = chosen === NONE ? [] : chosen === OWN ? [...IMAGE_FIELDS, ...OWN_FIELDS] : IMAGE_FIELDS;
       for (const name of ["network", ...names]) state[`${side}-${name}`] = fields[name].value;
     }
-    for (const name of SHARED_FIELDS) state[name] = this.shared[name].value;
+    for (const name of SHARED_FIELDS) {
+      if (name !== "gibibytes" || this.shared.memory.value === OTHER_SIZE) state[name] = this.shared[name].value;
+    }
     return state;
   }
 
-  /** Take over a state, as far as its values are among the choices. */
+  /** Take over a state; what is not among the choices stays as it is, and `unknown` lists it. */
   set state(state) {
-    const fill = (field, value) => {
+    this.unknown = [];
+    const fill = (field, name) => {
+      const value = state[name];
       if (value === undefined) return;
       const before = field.value;
       field.value = value;
-      if (field.selectedIndex === -1) field.value = before;
+      if (field.selectedIndex !== -1) return;
+      field.value = before;
+      this.unknown.push(`${name}=${value}`);
     };
     for (const side of SIDES) {
       const fields = this.sides[side];
-      fill(fields.network, state[`${side}-network`]);
+      fill(fields.network, `${side}-network`);
       this.reset(side);
-      for (const name of [...IMAGE_FIELDS, ...OWN_FIELDS]) fill(fields[name], state[`${side}-${name}`]);
+      for (const name of [...IMAGE_FIELDS, ...OWN_FIELDS]) fill(fields[name], `${side}-${name}`);
     }
-    for (const name of SHARED_FIELDS) fill(this.shared[name], state[name]);
+    for (const name of SHARED_FIELDS) fill(this.shared[name], name);
+    this.proposeSize();
+  }
+
+  /** Another size begins with that of the device chosen before it, in whole GiB. */
+  proposeSize() {
+    const { memory, gibibytes } = this.shared;
+    const chosen = this.data.devices.find(({ name }) => name === memory.value);
+    if (chosen) gibibytes.value = Math.max(1, Math.floor(chosen.memory_bytes / GIBIBYTE));
   }
 
   // ------------------------------------------------------------ as values
@@ -191,11 +205,11 @@ class Fields {
 /** The whole number of at least 1 in a field; a Refusal calls it by that name. */
 function whole(field, name) {
   const value = Number(field.value);
-  const isWhole = field.value !== "" && Number.isSafeInteger(value);
   field.removeAttribute("aria-invalid");
-  if (isWhole && value >= 1) return value;
+  if (Number.isSafeInteger(value) && value >= 1) return value;
   field.setAttribute("aria-invalid", "true");
-  throw new Refusal(
-    isWhole ? `the ${name} must be at least 1, not ${value}` : `the ${name} must be a whole number of at least 1`,
-  );
+  let rule = `at most ${grouped(Number.MAX_SAFE_INTEGER)}, not ${field.value}`;
+  if (value < 1) rule = `at least 1, not ${field.value}`;
+  if (field.value === "" || !Number.isInteger(value)) rule = "a whole number of at least 1";
+  throw new Refusal(`the ${name} must be ${rule}`);
 }
