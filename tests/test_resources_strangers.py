@@ -327,6 +327,17 @@ class Hidden(nn.Module):
         return self.layers[0](images)
 
 
+class TrainedBeside(nn.Module):
+    """Has side scores that need larger images, and only while it learns."""
+
+    def __init__(self):
+        super().__init__()
+        self.side = nn.Conv1d(1, 3, 10)
+
+    def forward(self, images):
+        return self.side(images[:, None]).flatten(1) if self.training else images
+
+
 class Clamped(nn.Linear):
     def forward(self, images):
         self.weight.data = self.weight.data.clamp(-1, 1)
@@ -374,6 +385,7 @@ class Sparse(nn.Module):
         (nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), 1, "fp32", "a batch of 2 works$"),
         (nn.BatchNorm1d(4, momentum=None), 2, "fp32", "because what it does depends on values"),
         (Around(lambda x: torch.linalg.det(x)), 2, "bf16", "in bf16: .*; fp32 works$"),
+        (TrainedBeside(), 2, "fp32", "training step .* be greater than actual input size$"),
         (Hidden(), 2, "fp32", "register them: as buffers, parameters, modules"),
         (Clamped(4, 4), 2, "fp32", "sets the data of a weight .*; let it copy_ into the weight"),
         (Penalized(4, 4), 2, "fp32", "takes gradients in its forward pass"),
@@ -382,8 +394,8 @@ class Sparse(nn.Module):
     ],
     ids=[
         "written", "embedding", "chosen", "elsewhere", "detour", "nothing", "labels",
-        "normalized", "averaged", "determinant", "hidden", "clamped", "penalized", "mixed",
-        "sparse",
+        "normalized", "averaged", "determinant", "beside", "hidden", "clamped", "penalized",
+        "mixed", "sparse",
     ],
 )  # fmt: skip
 def test_what_cannot_be_counted_is_said_in_one_sentence(module, batch_size, precision, says):

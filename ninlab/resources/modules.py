@@ -41,7 +41,10 @@ from ninlab import networks
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.units import Shape, format_shape
 
-_END_OF_SENTENCE = re.compile(r"\.\s+(?=[A-Z])")
+_END_OF_SENTENCE = re.compile(
+    # Of a window that does not fit torch tells in three sentences, and the last is the reason.
+    r"\.\s+(?=[A-Z])(?!Calculated output size|Kernel size|Output size)"
+)
 
 PROBED_SIZES = (28, 32, 64, 96, 128, 224, 227, 256, 299, 384, 512, 1024)
 """Heights and widths tried, after doubling, to name an input that a network can read."""
@@ -348,4 +351,6 @@ def _runs(module: nn.Module, input_shape: Shape) -> bool:
 def first_sentence(error: BaseException) -> str:
     """The first sentence of a message that may go on with advice of torch's and a C++ stack."""
     lines = str(error).strip().splitlines()
-    return _END_OF_SENTENCE.split(lines[0])[0].rstrip(".") if lines else type(error).__name__
+    if not lines:
+        return type(error).__name__
+    return _END_OF_SENTENCE.split(lines[0])[0].rstrip(".").replace(". ", "; ")
