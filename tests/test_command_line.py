@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import re
+import statistics
 import subprocess
 import sys
 from dataclasses import replace
@@ -145,6 +147,10 @@ def test_a_summary_counts_every_run_of_a_variant_whatever_its_outcome(endings):
     assert variant.runs == len(endings) == sum(getattr(variant, outcome) for outcome in Outcome)
     assert variant.accuracy_mean == pytest.approx(sum(a for a, _ in endings) / len(endings))
     assert variant.accuracy_lowest == min(a for a, _ in endings)
+    assert variant.accuracy_highest == max(a for a, _ in endings)
+    if len(endings) > 1:
+        spread = statistics.stdev(a for a, _ in endings)
+        assert variant.accuracy_deviation == pytest.approx(spread)
     assert variant.most_dead_classes == len(endings) - 1
 
 
@@ -152,6 +158,44 @@ def test_the_list_marks_the_run_that_another_replaces(answers):
     marked = [line for line in answers().splitlines() if "replaced" in line]
     assert len(marked) == 1
     assert A_RECORD.id in marked[0]
+
+
+def cells(line: str) -> list[str]:
+    """The cells of one line of a printed table."""
+    return [cell.strip() for cell in re.split("[│┃]", line)[1:-1]]
+
+
+def test_a_printed_list_has_the_last_epoch_of_each_run_under_its_column(answers, folder):
+    diverged = replace(
+        A_RECORD,
+        seed=2,
+        outcome=Outcome.DIVERGED,
+        epochs=(replace(A_RECORD.last, train_loss=None),),
+    )
+    records.write(folder, diverged)
+    _, header, *lines = answers().splitlines()
+    rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
+    assert cells(header) == ["run", "outcome", "test accuracy", "train loss", "dead", "images/s"]
+    gpu = "collapse/nin_28-seed0-nvidia-h100"
+    assert rows[gpu] == [gpu, "finished", "0.6000", "1.200", "0", "15,000"]
+    assert rows[diverged.id][1:4] == ["diverged", "0.6000", "not finite"]
+
+
+def test_a_printed_summary_has_the_numbers_of_each_variant_under_their_columns(answers, folder):
+    for seed, accuracy in ((1, 0.8), (2, 0.1)):
+        outcome = Outcome.STUCK if accuracy < 0.5 else Outcome.FINISHED
+        last = replace(A_RECORD.last, test_accuracy=accuracy, dead_classes=3 * seed)
+        records.write(
+            folder, replace(A_RECORD, seed=seed, name="family", outcome=outcome, epochs=(last,))
+        )
+    _, header, *lines = answers("--summary").splitlines()
+    rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
+    assert cells(header) == [
+        "variant", "device", "n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes",
+    ]  # fmt: skip
+    assert rows["collapse/family"][1:] == [
+        "cpu", "2", "0.4500", "0.1000", "0.8000", "6", "1 finished, 1 stuck",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("arguments", [(), ("--summary",), ("--experiment", "collapse")])
