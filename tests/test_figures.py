@@ -314,6 +314,19 @@ def test_bars_show_every_value_once_from_the_largest_down(values, measured):
     assert all(f"{value:,}" in text for value, text in zip(trace.x, trace.hovertext, strict=True))
 
 
+@pytest.mark.parametrize(
+    ("title", "unit", "said"),
+    [
+        ("MACs of one image", "MACs", "MACs of one image: 1,200"),
+        ("Memory", "bytes", "Memory: 1,200 bytes"),
+        ("Parameters", "", "Parameters: 1,200"),
+    ],
+)
+def test_pointing_at_a_bar_names_the_unit_once(title, unit, said):
+    figure = figures.bars(figures.Quantity(title, {"nin": 1200}, unit), provenance=SOURCE)
+    assert figure.data[0].hovertext[0].partition("<br>")[2] == said
+
+
 @drawing
 @given(counts)
 def test_counted_bars_are_hollow_and_measured_ones_solid(values):
@@ -463,6 +476,23 @@ def test_curves_may_run_over_epochs_images_and_seconds():
     batch = A_RECORD.recipe.batch_size
     images = A_RECORD.data_set.train_images // batch * batch
     assert ends == {"epoch": (1, 2), "images": (images, 2 * images), "seconds": (2.0, 4.0)}
+
+
+def test_pointing_at_a_curve_says_what_it_is_the_median_of():
+    runs = [run("nin", seed, [value, value]) for seed, value in enumerate((0.5, 0.6))]
+    both = series(figures.training_curves(runs, against="seconds"), "NiN at 28x28")
+    alone = series(figures.training_curves(runs[:1], "test_loss"), "NiN at 28x28")
+    assert both.hovertext[1].split("<br>")[1:] == [
+        "test accuracy 55.0%, median of 2 seeds (50.0% to 60.0%)",
+        "after 4 s of training",
+    ]
+    assert alone.hovertext[0].split("<br>")[1:] == ["test loss 1.000 nats", "after epoch 1"]
+
+
+def test_one_dead_class_is_not_called_classes():
+    last = replace(RUNS[0].epochs[-1], dead_classes=1)
+    figure = figures.endings({"one": [replace(RUNS[0], epochs=(*RUNS[0].epochs[:-1], last))]})
+    assert figure.data[0].hovertext[0].endswith("1 dead class")
 
 
 def test_seven_series_are_refused():

@@ -93,10 +93,18 @@ class Quantity:
     like: str = ""  # the network whose color all bars of the panel have; by default each its own
 
     @property
+    def untold_unit(self) -> str:
+        """The unit, where the title has none."""
+        return "" if self.unit.casefold() in self.title.casefold() else self.unit
+
+    @property
     def measures(self) -> str:
         """What the values are, with their unit."""
-        known = not self.unit or self.unit.casefold() in self.title.casefold()
-        return self.title if known else f"{self.title}, {self.unit}"
+        return f"{self.title}, {self.untold_unit}" if self.untold_unit else self.title
+
+    def said(self, value: int) -> str:
+        """One value, unrounded."""
+        return f"{self.title}: {value:,} {self.untold_unit}".rstrip()
 
 
 def bars(
@@ -131,7 +139,7 @@ def bars(
             values,
             text=[quantity.write(value) for value in values],
             hover=[
-                f"<b>{title_of(name)}</b><br>{quantity.title}: {value:,} {quantity.unit}".strip()
+                f"<b>{title_of(name)}</b><br>{quantity.said(value)}"
                 for name, value in zip(order, values, strict=True)
             ],
             colors=[color_of(quantity.like or name, like) for name in order],

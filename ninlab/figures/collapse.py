@@ -16,6 +16,7 @@ from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
+from ninlab.figures.words import dead
 from ninlab.records import RunRecord
 
 
@@ -146,8 +147,8 @@ def _add_floors(
         text=[f"{result.dead_classes} dead" for result in run.epochs],
         textposition="bottom center",
         hovertext=[
-            f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>{result.dead_classes} dead "
-            f"classes: test loss at least {value:.3f}"
+            f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>{dead(result.dead_classes)}: "
+            f"test loss at least {value:.3f}"
             for result, value in zip(run.epochs, floors, strict=True)
         ],
         hoverinfo="text",

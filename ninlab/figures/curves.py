@@ -22,15 +22,19 @@ from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
 from ninlab.records import Outcome, RunRecord
 
-_TRAINED: Mapping[str, tuple[str, str]] = {
-    "test_accuracy": ("test accuracy", ".1%"),
-    "train_accuracy": ("training accuracy", ".1%"),
-    "test_loss": ("test loss, nats", ".3f"),
-    "train_loss": ("training loss, nats", ".3f"),
-    "dead_classes": ("dead classes, of 10", ".0f"),
+_TRAINED: Mapping[str, tuple[str, str, str]] = {  # title, format of a value, unit behind it
+    "test_accuracy": ("test accuracy", ".1%", ""),
+    "train_accuracy": ("training accuracy", ".1%", ""),
+    "test_loss": ("test loss", ".3f", "nats"),
+    "train_loss": ("training loss", ".3f", "nats"),
+    "dead_classes": ("dead classes", ".0f", "of 10"),
 }
 _BAND = 0.2  # opacity of what lies between the seeds
-_AGAINST = {"epoch": "epoch", "images": "images seen", "seconds": "training time, seconds"}
+_AGAINST = {  # title, and how one value of it is said
+    "epoch": ("epoch", "after epoch {:.0f}"),
+    "images": ("images seen", "after {:,.0f} images"),
+    "seconds": ("training time, seconds", "after {:,.0f} s of training"),
+}
 
 
 def training_curves(
@@ -52,7 +56,7 @@ def training_curves(
     groups = _by_name(runs)
     if len(groups) > MOST_SERIES:
         raise NinlabError(f"{len(groups)} series are too many to tell apart; draw {MOST_SERIES}")
-    title, number_format = _TRAINED[quantity]
+    title, number_format, unit = _TRAINED[quantity]
     figure = go.Figure()
     ends: list[End] = []
     symbols = Symbols()
@@ -65,8 +69,11 @@ def training_curves(
         for run in group:
             if run.outcome is not Outcome.FINISHED:
                 curves.add_failure(figure, run)
-    figure.update_xaxes(title=_AGAINST[against])
-    figure.update_yaxes(title=title, tickformat=".0%" if number_format.endswith("%") else "")
+    figure.update_xaxes(title=_AGAINST[against][0])
+    figure.update_yaxes(
+        title=f"{title}, {unit}" if unit else title,
+        tickformat=".0%" if number_format.endswith("%") else "",
+    )
     label_ends(figure, ends)
     return finish(figure, height=420, provenance=provenance, hovermode="closest")
 
@@ -100,7 +107,6 @@ class _Curves:
         values = self._epochs(runs, self._values)
         middle = [statistics.median(at) for at in values]
         self._add_band(figure, x, values)
-        title, form = _TRAINED[self.quantity]
         figure.add_scatter(
             x=x,
             y=middle,
@@ -109,9 +115,9 @@ class _Curves:
             marker={"symbol": self.symbol, "size": 8, "color": self.color},
             line={"color": self.color, "width": 2},
             hovertext=[
-                f"<b>{self.label}</b><br>{title} {median:{form}}, {min(at):{form}} to "
-                f"{max(at):{form}}<br>{self.against} {where:,.0f}; seeds: {len(at)}"
-                for where, median, at in zip(x, middle, values, strict=True)
+                f"<b>{self.label}</b><br>{self._said(median)}{_over_seeds(at, self._form)}"
+                f"<br>{self._where(place)}"
+                for place, median, at in zip(x, middle, values, strict=True)
             ],
             hoverinfo="text",
         )
@@ -121,7 +127,6 @@ class _Curves:
         """Draw a run that failed as a thin line that ends in a cross."""
         x, y = self._along(run), self._values(run)
         last = max((i for i, value in enumerate(y) if isfinite(value)), default=0)
-        title, form = _TRAINED[self.quantity]
         figure.add_scatter(
             x=x,
             y=y,
@@ -138,11 +143,23 @@ class _Curves:
             showlegend=False,
             hovertext=[
                 f"<b>{self.label}</b>, seed {run.seed}: {run.outcome}"
-                f"<br>{title} {value:{form}}<br>{self.against} {where:,.0f}"
-                for where, value in zip(x, y, strict=True)
+                f"<br>{self._said(value)}<br>{self._where(place)}"
+                for place, value in zip(x, y, strict=True)
             ],
             hoverinfo="text",
         )
+
+    @property
+    def _form(self) -> str:
+        return _TRAINED[self.quantity][1]
+
+    def _said(self, value: float) -> str:
+        """A value of the quantity, with its name and unit."""
+        title, form, unit = _TRAINED[self.quantity]
+        return f"{title} {value:{form}} {unit}".rstrip()
+
+    def _where(self, place: float) -> str:
+        return _AGAINST[self.against][1].format(place)
 
     def _add_band(
         self, figure: go.Figure, x: Sequence[float], values: Sequence[Sequence[float]]
@@ -179,6 +196,13 @@ class _Curves:
         """The quantity at each epoch; not a number where a loss was not finite."""
         values = (getattr(result, self.quantity) for result in run.epochs)
         return [float("nan") if value is None else float(value) for value in values]
+
+
+def _over_seeds(values: Sequence[float], form: str) -> str:
+    """What a median is over, and how far that reaches; nothing for a single seed."""
+    if len(values) == 1:
+        return ""
+    return f", median of {len(values)} seeds ({min(values):{form}} to {max(values):{form}})"
 
 
 def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:

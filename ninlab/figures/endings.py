@@ -19,6 +19,7 @@ from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import sign_of
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
+from ninlab.figures.words import dead
 from ninlab.records import RunRecord
 
 Groups = Mapping[str, Sequence[RunRecord]]
@@ -97,7 +98,7 @@ def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRe
         },
         hovertext=[
             f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
-            f"{run.outcome}, {run.last.dead_classes} dead classes"
+            f"{run.outcome}, {dead(run.last.dead_classes)}"
             for run in runs
         ],
         hoverinfo="text",

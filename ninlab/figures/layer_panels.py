@@ -18,7 +18,7 @@ from ninlab.architectures import Architecture, Flatten, architecture
 from ninlab.figures.bar_panels import MARGIN_OF_BARS, add_bars
 from ninlab.figures.colors import NETWORK_COLORS
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
-from ninlab.figures.words import describe
+from ninlab.figures.words import describe, times
 from ninlab.formulas import (
     PlacedLayer,
     layer_macs,
@@ -26,7 +26,7 @@ from ninlab.formulas import (
     output_shape,
     placed_layers,
 )
-from ninlab.units import Shape, format_count, format_shape
+from ninlab.units import Shape, format_count
 
 _ROOM_FOR_TEXT = 1.5  # width of a panel, in lengths of its longest bar: two share a phone's width
 
@@ -131,7 +131,7 @@ def shape_funnel(name: str, *, provenance: str) -> go.Figure:
     sides = [shape[1] if len(shape) == 3 else 1 for _, shape in stages]
     channels = [shape[0] for _, shape in stages]
     hover = [
-        f"<b>{stage}</b><br>{format_shape(shape)}: {prod(shape):,} values an image"
+        f"<b>{stage}</b><br>{times(shape)}: {prod(shape):,} values an image"
         for stage, shape in stages
     ]
     figure = make_subplots(

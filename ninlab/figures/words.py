@@ -34,6 +34,11 @@ def times(shape: Shape) -> str:
     return "×".join(map(str, shape))
 
 
+def dead(classes: int) -> str:
+    """That number of dead classes in words: ``1 dead class``."""
+    return f"{classes} dead class" + ("" if classes == 1 else "es")
+
+
 def describe(layer: Layer) -> str:
     """A layer in a few words: ``describe(Conv(96, 11, stride=4)) == "11×11 conv 96 /4"``.
 
