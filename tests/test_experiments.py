@@ -151,6 +151,11 @@ def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
         assert (run.weights_sha256 is not None) == planned.variant.keep_weights
 
 
+def test_every_network_is_still_the_one_that_was_recorded():
+    for run in records.current(records.load()):
+        assert ARCHITECTURES[run.network].digest == run.network_digest, run.id
+
+
 def test_two_precisions_are_compared_in_recipes_that_differ_in_nothing_else():
     plan = PLANS["full"]
     (ours,) = plan.experiment("precision").variants
