@@ -166,6 +166,11 @@ def test_a_record_read_back_is_the_record_that_was_written(tmp_path):
         assert load_records(folder) == [written]
 
 
+def test_every_network_is_still_the_one_that_was_measured():
+    for step in load_records(records.runs_folder()):
+        assert architecture(step.case.network).digest == step.network_digest, step.id
+
+
 def test_a_records_id_tells_case_allocator_torch_and_device():
     assert record().id == ("memory/lenet-b16-tf32-adam-expandable_segments-torch2.11.0-nvidia-h100")
 
