@@ -49,7 +49,7 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
             if drawn is not None:
                 apart = difference(runs, baseline)
                 low, high = drawn.x
-                if -1 < apart.low and apart.high < 1:  # it ends where accuracies do
+                if apart.low > -1 and apart.high < 1:  # it ends where accuracies do
                     assert low + high == pytest.approx(2 * mean(runs))
                 assert high - low == pytest.approx(apart.high - apart.low)
                 if min(abs(apart.low), abs(apart.high)) > 1e-12:
