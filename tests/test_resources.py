@@ -361,6 +361,26 @@ def test_an_input_that_cannot_be_read_is_answered_with_one_that_can(module, inpu
         profile(module, input_shape)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"input_shape": "1x8x8"}, "input shape '1x8x8' must be whole numbers of at least 1, as"),
+        ({"input_shape": 8}, "input shape 8 must be whole numbers"),
+        ({"input_shape": ()}, "must be whole numbers"),
+        ({"input_shape": (1, 0, 8)}, "must be whole numbers of at least 1"),
+        ({"input_shape": (1, 8.0, 8)}, "must be whole numbers"),
+        ({"batch_size": 2.0}, "the batch size must be at least 1, not 2.0"),
+        ({"batch_size": 2**62}, "cannot take a training step on 4611686018427387904 image"),
+        ({"optimizer": None}, "unknown optimizer None; known: sgd"),
+        ({"channels_last": True, "input_shape": (8,)}, "channels_last is an order of images"),
+    ],
+)
+def test_an_argument_of_another_kind_is_refused_in_one_sentence(arguments, says):
+    module = nn.Linear(8, 8)
+    with pytest.raises(NinlabError, match=says):
+        profile(module, **{"input_shape": (1, 8, 8)} | arguments)
+
+
 def test_a_network_that_reads_values_is_refused_by_the_name_of_the_operator():
     class Branching(nn.Module):
         def forward(self, images):

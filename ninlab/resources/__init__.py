@@ -82,8 +82,8 @@ def profile(
     """
     _check("optimizer", optimizer, OPTIMIZERS)
     _check("precision", precision, PRECISIONS)
-    if batch_size < 1:
-        raise NinlabError(f"the batch size must be at least 1, not {batch_size}")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise NinlabError(f"the batch size must be at least 1, not {batch_size!r}")
     tables = None if device is None else _tables(device, torch_version)
     subject = load(module_or_name, input_shape)
     counts = count(subject)

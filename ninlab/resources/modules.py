@@ -24,7 +24,7 @@ import random
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -73,6 +73,8 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
     Raises UnknownNetworkError, NinlabError for what cannot be imported, built or run, and
     ShapeError for an input that the network cannot read, with one that it can.
     """
+    if input_shape is not None:
+        input_shape = _checked(input_shape)
     if isinstance(module_or_name, str) and ":" not in module_or_name:
         if "." in module_or_name:  # no network of the book is called so
             raise NinlabError(
@@ -113,6 +115,19 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
     subject = Subject(name, meta_copy(module), input_shape, sum(map(bool, hooked)))
     _check_that_it_runs(subject)
     return subject
+
+
+def _checked(input_shape: Sequence[int]) -> Shape:
+    """The shape as a tuple. Raises ShapeError where it is no list of numbers above zero."""
+    if (
+        isinstance(input_shape, Sequence)
+        and input_shape
+        and all(isinstance(size, int) and size > 0 for size in input_shape)
+    ):
+        return tuple(input_shape)
+    raise ShapeError(
+        f"input shape {input_shape!r} must be whole numbers of at least 1, as (3, 224, 224)"
+    )
 
 
 # ---------------------------------------------------------------- copies without memory

@@ -13,10 +13,12 @@ Imports from ninlab: errors, reports and units.
 
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
-buffers of reductions. Storages that are resized in place keep their first size.
-`StepTimeline.unmodeled` names operators whose CUDA implementation allocates otherwise, and
-hooks on saved tensors, with which activations are recomputed or moved away. Scalars that
-an optimizer keeps on the host are not counted for CUDA.
+buffers of reductions. Storages that are resized in place keep their first size. A module
+that runs otherwise from call to call, by chance or by a count of its own, is recorded in one
+of its courses. `StepTimeline.unmodeled` names operators whose CUDA implementation allocates
+otherwise, hooks on saved tensors, with which activations are recomputed or moved away, hooks
+on gradients, which are not run, and chance. Scalars that an optimizer keeps on the host are
+not counted for CUDA.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ from ninlab.resources.saved import LOSS
 from ninlab.units import format_shape
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
+Choices = Callable[..., AbstractContextManager[Counter[str]]]
 
 # CUDA's default is the implementation on lists of tensors; on meta it has to be asked for.
 OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
@@ -101,15 +104,15 @@ def trace_step(
         make_optimizer: OptimizerFactory = partial(OPTIMIZERS[optimizer], weight_decay=weight_decay)
     else:
         make_optimizer = optimizer
-    module, images = subject.module, subject.images(batch_size)
-    if channels_last and images.dim() != 4:
-        raise NinlabError(
-            f"channels_last is an order of images, (channels, height, width), and no order of "
-            f"{format_shape(subject.input_shape)}"
-        )
+    module, memory_format = subject.module, torch.contiguous_format
     if channels_last:
-        module = meta_copy(module).to(memory_format=torch.channels_last)
-        images = images.contiguous(memory_format=torch.channels_last)
+        if len(subject.input_shape) != 3:
+            raise NinlabError(
+                "channels_last is an order of images, (channels, height, width), and no order of "
+                f"{format_shape(subject.input_shape)}"
+            )
+        memory_format = torch.channels_last
+        module = meta_copy(module).to(memory_format=memory_format)
     counts_of_sole_owner()  # read once, before anything is recorded
     chance = _random_state()
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
@@ -118,19 +121,11 @@ def trace_step(
         in_mode(module, training=training),
         _gradients_of(module),
     ):
+        images = subject.images(batch_size).contiguous(memory_format=memory_format)
         take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
         if training:
             take = partial(_train, module, images, choices, _warm_optimizer(module, make_optimizer))
-        recorder = Recorder(count_host=not on_cuda)
-        left = take(recorder, [])  # held, as the training loop does
-        if not recorder.leaves_what_it_found():  # the module keeps tensors from step to step
-            recorder = Recorder(count_host=not on_cuda, before=recorder)
-            left = take(recorder, left)
-            if not recorder.leaves_what_it_found():
-                raise NinlabError(
-                    f"{subject.name} keeps other tensors after each step than it found before it, "
-                    "so that no two steps cost the same; let it drop what it kept"
-                )
+        recorder = _record(take, subject.name, count_host=not on_cuda)
         unmodeled = recorder.unmodeled + Counter(
             {GRADIENT_HOOKS: subject.gradient_hooks, CHANCE: int(_random_state() != chance)}
         )
@@ -148,7 +143,20 @@ def trace_step(
 # ---------------------------------------------------------------- the step
 
 
-Choices = Callable[..., AbstractContextManager[Counter[str]]]
+def _record(take: Callable[..., list[Any]], name: str, *, count_host: bool) -> Recorder:
+    """A warm step: the second one, if the module keeps tensors of the first."""
+    recorder = Recorder(count_host=count_host)
+    left = take(recorder, [])  # held until the next step is over, as the training loop does
+    if recorder.leaves_what_it_found():
+        return recorder
+    recorder = Recorder(count_host=count_host, before=recorder)
+    left = take(recorder, left)
+    if recorder.leaves_what_it_found():
+        return recorder
+    raise NinlabError(
+        f"{name} keeps other tensors after each step than it found before it, so that no two "
+        "steps cost the same; let it drop what it kept"
+    )
 
 
 def _warm_optimizer(
