@@ -64,6 +64,21 @@ def test_the_digest_follows_layers_and_initialization_but_not_the_wording():
     assert replace(nin, input_shape=(1, 227, 227)).digest != nin.digest
 
 
+def test_the_authors_cifar_10_network_has_the_parameters_that_others_publish():
+    # The model list of osmr/imgclsmob, which converted the authors' definition on its own.
+    assert formulas.parameters(architecture("nin_cifar10")) == 966_986
+
+
+def test_the_maps_of_the_authors_imagenet_network_have_the_published_sides():
+    # 55-27-13-6 is published beside 224x224, and is what images of 227x227 give: chapter 12.
+    network = formulas.at_input(architecture("nin_imagenet"), (3, 227, 227))
+    sides = {at.name: at.output_shape[-1] for at in formulas.placed_layers(network)}
+    steps = ("block1.conv1", "maxpool1", "maxpool2", "maxpool3")
+    assert [sides[name] for name in steps] == [55, 27, 13, 6]
+    for block, side in (("block2", 27), ("block3", 13), ("classes", 6)):
+        assert {sides[name] for name in sides if name.startswith(block)} == {side}
+
+
 def test_a_taken_name_and_an_unknown_one_are_refused():
     with pytest.raises(NinlabError, match="'nin' is taken"):
         register(architecture("nin"))
