@@ -48,10 +48,11 @@ def predicted_peak(case: Case) -> int:
     return peak_bytes(events, case.batch_size)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("batch_size", [4, 64])
 @pytest.mark.parametrize("mode", MODES)
-def test_tensors_of_a_cpu_step_are_those_that_were_predicted(mode, batch_size):
-    case = Case("lenet", LENET, batch_size, mode=mode)
+def test_tensors_of_a_cpu_step_are_those_that_were_predicted(mode, batch_size, precision):
+    case = Case("lenet", LENET, batch_size, precision, mode)
     measured = measure(case, CPU, timed_steps=2)
     counters = 0
     if mode == "adam":  # one float32 a parameter tensor counts steps, on the CPU in any case
