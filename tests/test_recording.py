@@ -409,7 +409,8 @@ def test_bad_input_is_one_sentence_and_exit_code_2(arguments, complaint, tmp_pat
 
 
 def test_training_writes_a_record_and_refuses_to_make_it_again(tmp_path, capsys):
-    short = ["train", "nin_28", "--train-images", "128", "--runs", str(tmp_path), "--allow-dirty"]
+    short = ["train", "nin_28", "--train-images", "128", "--device", "cpu"]
+    short += ["--runs", str(tmp_path), "--allow-dirty"]
     assert main(short) == 0
     assert "record: " in capsys.readouterr().out
     assert recorded(tmp_path) == ["single/nin_28-seed0-cpu"]
@@ -419,6 +420,25 @@ def test_training_writes_a_record_and_refuses_to_make_it_again(tmp_path, capsys)
     assert [run.id for run in records.current(records.load(tmp_path))] == [
         "single/nin_28_again-seed0-cpu"
     ]
+
+
+def test_every_option_of_train_reaches_the_record(tmp_path):
+    recipe = Recipe(
+        0.02, 2, batch_size=16, optimizer="sgd", momentum=0.8, weight_decay=0.001,
+        schedule="constant", precision="bf16", augmentation="flip", standardize=True,
+        train_images=64,
+    )  # fmt: skip
+    options = [
+        "--learning-rate=0.02", "--epochs=2", "--batch-size=16", "--optimizer=sgd",
+        "--momentum=0.8", "--weight-decay=0.001", "--schedule=constant", "--precision=bf16",
+        "--augmentation=flip", "--standardize", "--train-images=64", "--seed=3", "--name=asked",
+        "--device=cpu",
+    ]  # fmt: skip
+    assert main(["train", "nin_28", *options, "--runs", str(tmp_path), "--allow-dirty"]) == 0
+    (run,) = records.load(tmp_path)
+    assert run.recipe == recipe
+    assert run.id == "single/asked-seed3-cpu"
+    assert (run.network, run.device.threads) == ("nin_28", 1)
 
 
 def test_an_unreadable_record_of_a_sweep_is_named_not_guessed(tmp_path, finished):
