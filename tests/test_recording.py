@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -166,6 +167,16 @@ def test_an_estimate_is_corrected_by_what_the_runs_before_it_took(earlier, estim
         assert clock.fits(replace(run, estimated_seconds=estimate)) is fits
 
 
+def test_a_budget_shrinks_by_the_time_that_passes(monkeypatch):
+    run, now = replace(PLAN.runs[0], estimated_seconds=30), [1000.0]
+    monkeypatch.setattr(recording, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    clock, unlimited = recording._Clock(50), recording._Clock(None)
+    assert (clock.elapsed, clock.left, clock.fits(run)) == (0, 50, True)
+    now[0] += 25
+    assert (clock.elapsed, clock.left, clock.fits(run)) == (25, 25, False)
+    assert unlimited.fits(run)
+
+
 def test_a_run_waits_for_its_sweep_and_not_for_ever(tmp_path):
     own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.step_cost)
     tally = recording.record(own_rate, site(tmp_path))
@@ -292,6 +303,17 @@ def test_two_workers_record_the_whole_plan(tmp_path, finished):
     tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2)
     assert sorted(tally.ids(Status.RECORDED)) == sorted(IDS)  # in the order of their ends
     resumed(tmp_path, finished)
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
+    for variant in SWEEP:
+        path = records.record_path(tmp_path, f"{experiments.SWEEP}/{variant.name}-seed0-cpu")
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{")
+    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.step_cost)
+    with pytest.raises(NinlabError, match="a worker stopped with an error"):
+        recording.record_with_workers(own_rate, site(tmp_path), workers=2)
 
 
 def test_no_worker_is_an_error(tmp_path):
