@@ -306,6 +306,13 @@ def test_two_workers_record_the_whole_plan(tmp_path, finished):
 
 
 @pytest.mark.slow
+def test_workers_keep_to_the_budget(tmp_path):
+    tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2, budget_seconds=0)
+    assert tally.ids(Status.NO_TIME) == IDS
+    assert files(tmp_path) == set()
+
+
+@pytest.mark.slow
 def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
     for variant in SWEEP:
         path = records.record_path(tmp_path, f"{experiments.SWEEP}/{variant.name}-seed0-cpu")
