@@ -72,6 +72,7 @@ class _Change:
     operator: str
 
 
+_CONTAINERS = (dict, list, tuple)
 _TO_COPY = torch.ops.aten._to_copy.default
 _CONVOLUTION = torch.ops.aten.convolution.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
@@ -135,7 +136,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.adopt(own, Category.PARAMETER, name.rpartition(".")[0])
         for name, each in module.named_modules():
             for value in vars(each).values():
-                if isinstance(value, Tensor | list | tuple | dict):
+                if isinstance(value, Tensor):
+                    self.adopt(value, Category.PARAMETER, name)
+                elif isinstance(value, _CONTAINERS) and value:
                     for own in tensors_of(value):
                         self.adopt(own, Category.PARAMETER, name)
 

@@ -187,12 +187,12 @@ def _train(
     """
     recorder.adopt_module(module)
     recorder.adopt(images, Category.INPUT)
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad:
-            owner = name.rpartition(".")[0]
-            recorder.adopt(parameter.grad, Category.GRADIENT, owner, of=parameter)
-            for state in optimizer.state[parameter].values() if optimizer else ():
-                recorder.adopt(state, Category.OPTIMIZER_STATE, owner, of=parameter)
+    learning = {name: own for name, own in module.named_parameters() if own.requires_grad}
+    for name, parameter in learning.items():
+        owner = name.rpartition(".")[0]
+        recorder.adopt(parameter.grad, Category.GRADIENT, owner, of=parameter)
+        for state in optimizer.state[parameter].values() if optimizer else ():
+            recorder.adopt(state, Category.OPTIMIZER_STATE, owner, of=parameter)
     with recorder:
         recorder.phase = Phase.ZERO_GRAD
         if optimizer is not None:
@@ -217,11 +217,11 @@ def _train(
         if optimizer is not None:
             optimizer.step()
         recorder.let_go(before, like=(*tensors_of(output), loss))
-    for parameter in module.parameters():
-        if parameter.grad is not None:
-            recorder.is_gradient(parameter.grad)
-        elif parameter.requires_grad:  # takes no part, so never had a gradient or state
+    for parameter in learning.values():
+        if parameter.grad is None:  # takes no part in this step, so never had a gradient or state
             recorder.forget(parameter)
+        else:
+            recorder.is_gradient(parameter.grad)
     return [output, loss]
 
 
