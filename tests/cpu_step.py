@@ -154,8 +154,9 @@ def _has_only_kernels(name: str) -> bool:
     if not name.startswith("aten::") or packet is None:
         return False
     operators = [getattr(packet, overload) for overload in packet.overloads()]
+    composed = "CompositeImplicitAutograd"
     return not any(
-        operator._can_decompose()
+        torch._C._dispatch_has_kernel_for_dispatch_key(operator.name(), composed)
         for operator in operators
         if torch._C._dispatch_has_kernel(operator.name())
     )

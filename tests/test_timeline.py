@@ -167,6 +167,24 @@ def test_a_table_that_is_normalized_first_needs_no_gradient():
     assert on_cpu == on_cuda == real.peak_bytes
 
 
+class Finetuned(nn.Sequential):
+    """Learns, but normalizes by the averages that it came with."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 1000, 1), nn.BatchNorm2d(1000), nn.Flatten())
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+def test_averages_of_training_leave_no_statistics_of_the_batch():
+    step = Step(2, OPTIMIZERS["sgd"])
+    (real,) = measure(Finetuned, (3, 2, 2), [step])
+    assert peak_of(as_on_cpu(load(Finetuned(), (3, 2, 2)), step)) == real.peak_bytes
+
+
 # ---------------------------------------------------------------- modules with a memory
 
 
