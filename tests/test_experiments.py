@@ -163,6 +163,9 @@ def test_two_precisions_are_compared_in_recipes_that_differ_in_nothing_else():
     theirs = next(run.variant for run in plan.runs if "/".join(row(run)) == path)
     assert ours.network == theirs.network
     assert replace(ours.recipe, precision=theirs.recipe.precision) == theirs.recipe
+    assert plan.experiment("precision").question == (
+        f"Does {theirs.recipe.precision} arithmetic cost accuracy against {ours.recipe.precision}?"
+    )
     assert ours.recipe.precision is not theirs.recipe.precision
 
 

@@ -87,6 +87,11 @@ def test_every_gpu_has_a_table_for_the_oldest_torch_that_ninlab_takes_and_for_th
     }
 
 
+def test_tables_come_by_device_and_by_the_age_of_their_cudnn():
+    keys = [(name.device, [int(part) for part in name.cudnn.split(".")]) for name in available()]
+    assert keys == sorted(keys)
+
+
 @pytest.mark.parametrize(
     ("call", "batch_size", "precision"),
     [
