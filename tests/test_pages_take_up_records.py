@@ -410,6 +410,19 @@ def test_an_exercise_says_what_the_full_scale_shows(
             assert re.search(r"points \([+−].* to [+−].*\)", sentence)
 
 
+def test_the_normalized_blocks_of_the_full_scale_stand_beside_each_other(
+    state: str, shown_at: Shown
+) -> None:
+    shown = shown_at("05_how_many_1x1")
+    named = ("two 1×1 layers", "no 1×1 layer", "one 1×1 layer")
+    normalized = [f"{layers}, normalized" for layers in named]
+    rows = [row for row in shown["table"].index if "normalized" in row]
+    full = [f"{row}, 224×224" for row in normalized] if state == "both plans" else []
+    assert rows == [*normalized, *full]
+    sentence = shown["at-full-scale"].data
+    assert (f"Against {normalized[0]}, the runs on {GPU.name}" in sentence) == bool(full)
+
+
 @pytest.mark.parametrize("chapter", EXERCISES)
 def test_a_caption_over_runs_says_that_it_concludes_from_the_compact_ones(
     state: str, shown_at: Shown, chapter: str
