@@ -313,6 +313,7 @@ def test_the_chapter_on_time_takes_up_a_gpus_seconds(runs: Path) -> None:
     assert [note.text for note in figure.layout.annotations][-1] == "Measured on an H100, TF32"
     assert all(value == SECONDS * 1e6 for value in figure.data[-1].x)
     assert GPU.name in figure.layout.meta["provenance"]
+    assert GPU.name in shown["figure-roofline"].layout.meta["provenance"]
     sentence = shown["gpu-sentence"].data
     assert f"{STEPS} of {STEPS} steps took at least their bound" in sentence
 
