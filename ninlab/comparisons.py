@@ -62,7 +62,10 @@ class Difference:
 
     def __str__(self) -> str:
         """In points: hundredths of accuracy."""
-        return f"{100 * self.mean:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        mean, low, high = (
+            f"{round(100 * share, 1) or 0.0:+.1f}" for share in (self.mean, self.low, self.high)
+        )
+        return f"{mean} ({low} to {high})"
 
 
 def summary(runs: Sequence[RunRecord]) -> Summary:

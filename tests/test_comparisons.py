@@ -111,6 +111,11 @@ def test_the_interval_is_welchs_as_far_as_accuracies_can_differ(ours, theirs, co
     )
 
 
+@given(accuracies, accuracies)
+def test_nothing_is_written_with_a_minus_sign_before_it(ours, theirs):
+    assert "-0.0" not in re.findall(r"[-+][\d.]+", str(difference(group(ours), group(theirs))))
+
+
 @pytest.mark.parametrize("confidence", [0, 1, 95])
 def test_a_confidence_is_a_share(confidence):
     with pytest.raises(NinlabError, match=f"not {confidence}"):

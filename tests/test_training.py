@@ -20,7 +20,7 @@ from ninlab.experiments import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe, Schedule
 from ninlab.records import Outcome, Provenance
-from ninlab.training import Engine, Normalize, evaluate, train
+from ninlab.training import Engine, Normalize, _alike, evaluate, train
 
 SMALL = Recipe(0.05, 2, batch_size=32)
 NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
@@ -408,3 +408,31 @@ def test_the_books_kept_weights_give_their_recorded_accuracy():
         # another processor sums in another order, which may turn a close call: 5 images of 10,000
         assert result.accuracy == pytest.approx(run.last.test_accuracy, abs=5e-4)
         assert result.dead_classes == run.last.dead_classes
+
+
+# ---------------------------------------------------------------- whether a graph may be used
+
+
+def moved(images: slice, rate: float = SMALL.learning_rate, steps: int = 1) -> list[torch.Tensor]:
+    """How far some steps on those images move the parameters of one small network."""
+    training = data.fashion_mnist()[0].take(images)
+    module = build("lenet", seed=0)
+    before = [parameter.detach().clone() for parameter in module.parameters()]
+    engine = Engine(module, training, replace(SMALL, learning_rate=rate, epochs=steps), seed=0)
+    for _ in range(steps):
+        engine.epoch()
+    return [p.detach() - b for p, b in zip(module.parameters(), before, strict=True)]
+
+
+def test_a_step_is_like_itself_and_unlike_one_on_other_images_at_another_rate_or_twice():
+    step = moved(slice(32))
+    assert _alike(step, moved(slice(32)))
+    rounding = [each * (1 + 2**-8 * torch.randn_like(each)) for each in step]
+    assert _alike(step, rounding)
+    for other in (
+        moved(slice(32, 64)),
+        moved(slice(32), rate=2 * SMALL.learning_rate),
+        moved(slice(32), steps=2),
+        [torch.zeros_like(each) for each in step],
+    ):
+        assert not _alike(step, other)
