@@ -164,17 +164,22 @@ class _Counter:
         return prod(shape)
 
     def loss(self, scores: int) -> None:
-        """Cross-entropy: log-softmax, negative log-likelihood, and both backwards, in float32."""
-        table = scores * self.batch_size * FLOAT32_BYTES
+        """Cross-entropy: log-softmax, negative log-likelihood, and both backwards.
+
+        Under CUDA's autocast the log-softmax stays in bfloat16, and the likelihood is float32.
+        """
+        table, in_float32 = (
+            scores * self.batch_size * size for size in (self.element, FLOAT32_BYTES)
+        )
         labels = self.batch_size * INT64_BYTES
+        operators = [("_log_softmax", 2 * table, "_log_softmax_backward_data", 3 * table)]
         if self.casts:
-            cast = scores * self.batch_size * (FLOAT32_BYTES + self.element)
-            self.forward.append(Operator("loss", Phase.LOSS, "_to_copy", 0, cast))
-            self._backward("loss", "_to_copy", cast)
-        for name, moved in (("_log_softmax", 2 * table), ("nll_loss_forward", labels)):
-            self.forward.append(Operator("loss", Phase.LOSS, name, 0, moved))
-        self._backward("loss", "_log_softmax_backward_data", 3 * table)
-        self._backward("loss", "nll_loss_backward", table + labels)
+            cast = table + in_float32
+            operators.append(("_to_copy", cast, "_to_copy", cast))
+        operators.append(("nll_loss_forward", labels, "nll_loss_backward", in_float32 + labels))
+        for forward, moved, backward, moved_back in operators:
+            self.forward.append(Operator("loss", Phase.LOSS, forward, 0, moved))
+            self._backward("loss", backward, moved_back)
         self._backward("loss", "ones_like", FLOAT32_BYTES)
 
     def _layers(

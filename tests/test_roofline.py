@@ -1,4 +1,5 @@
 from collections import Counter
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from ninlab.devices import DEVICES, device
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.networks import build
 from ninlab.reports import Phase
+from ninlab.resources.cuda import as_on_cuda
 from ninlab.roofline import (
     OPTIMIZER_OPERATORS,
     TimeModel,
@@ -100,18 +102,22 @@ def optimizer_of(name, network):
 
 
 def dispatched_step(network, optimizer="sgd", precision="fp32") -> Dispatched:
-    """One warm training step, on meta tensors where no autocast needs to see real ones."""
-    device = "meta" if precision == "fp32" else "cpu"
-    module = build(network, seed=0, device=device)
-    images = torch.zeros(BATCH_SIZE, *network.input_shape, device=device)
-    labels = torch.zeros(BATCH_SIZE, dtype=torch.long, device=device)
+    """One warm training step on meta tensors; in bf16 with the casts of CUDA's autocast.
+
+    tests/test_timeline_cuda.py holds these casts against torch's own, on fake CUDA tensors.
+    """
+    module = build(network, device="meta")
+    images = torch.empty(BATCH_SIZE, *network.input_shape, device="meta")
+    labels = torch.zeros(BATCH_SIZE, dtype=torch.long, device="meta")
     update = optimizer_of(optimizer, module)
+    autocast = precision == "bf16"
 
     def step():
         update.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        with as_on_cuda(autocast=True) if autocast else nullcontext():
             loss = nn.functional.cross_entropy(module(images), labels)
-        loss.backward()
+        with as_on_cuda(autocast=True, backward=True) if autocast else nullcontext():
+            loss.backward()
         update.step()
 
     step()
@@ -170,7 +176,7 @@ def test_dropping_everything_multiplies_by_a_single_zero():
 
 
 @pytest.mark.parametrize("name", ["lenet", "nin_28", "googlenet_28"])
-def test_a_bf16_step_casts_what_torchs_autocast_casts(name):
+def test_a_bf16_step_casts_what_cudas_autocast_casts(name):
     expected = dispatched_step(ARCHITECTURES[name], precision="bf16")
     operators = training_operators(ARCHITECTURES[name], BATCH_SIZE, precision="bf16")
     full = training_operators(ARCHITECTURES[name], BATCH_SIZE)
