@@ -37,7 +37,7 @@ def kit(clone, tmp_path_factory) -> Path:
 
 
 def test_a_kit_measures_in_its_own_clean_clone_and_hands_over_every_new_record(kit, tmp_path):
-    script = ["bash", str(kit / "on_gpu.sh"), str(tmp_path / "results"), "40", "record"]
+    script = ["bash", str(kit / "on_gpu.sh"), str(tmp_path / "results"), "32", "record"]
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
         script, cwd=tmp_path, check=True,
