@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -217,6 +218,13 @@ def test_every_captioned_cell_put_out_a_figure() -> None:
             html = (book.HTML / f"{document}.html").read_text()
             for label in book.figure_labels(path):
                 assert f'<figure class="align-default" id="{label}"' in html, f"{document}: {label}"
+
+
+def test_no_page_shows_a_python_object_in_place_of_what_it_says() -> None:
+    for document in book.documents():
+        html = (book.HTML / f"{document}.html").read_text()
+        shown = re.findall(r"&lt;[\w.]+(?: object)?(?: at 0x\w+)?&gt;", html)
+        assert not [one for one in shown if "." in one or "0x" in one], document
 
 
 @pytest.mark.parametrize("view", VIEWS, ids=str)
