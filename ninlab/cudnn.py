@@ -424,6 +424,7 @@ class Oracle:
         return tensor.finalize()
 
 
+@cache
 def _wheel_version(site: Path) -> str | None:
     for distribution in distributions(path=[str(site)]):
         if distribution.name.startswith("nvidia-cudnn-cu"):

@@ -8,7 +8,7 @@ from torch import nn
 
 from ninlab import cudnn
 from ninlab.resources import profile
-from ninlab.workspaces import ConvCall, Direction, Workspaces, available
+from ninlab.workspaces import ConvCall, Direction, Workspaces, available, has_table
 
 NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
 SEPARABLE = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
@@ -18,14 +18,13 @@ NO_ROOM = ConvCall((1, 4, 4), (1, 1, 9, 9))
 @pytest.fixture(params=sorted({name.device for name in available()}))
 def tables(request):
     """The tables of a device that the cuDNN of this environment can add to."""
-    site = cudnn.site_of_this_environment()
-    if site is None or cudnn.installed() is None:
-        pytest.skip("this environment's torch brings no cuDNN")
-    made = [n for n in available() if n.device == request.param]
-    for name in made:
-        if name.cudnn == cudnn.installed().version:
-            return Workspaces.load(name.device, cudnn=name.cudnn)
-    pytest.skip(f"no table was made with cuDNN {cudnn.installed().version}")
+    if torch.version.cuda is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    if not has_table(request.param, torch.__version__):
+        pytest.skip(f"no table was made with the cuDNN of torch {torch.__version__}")
+    tables = Workspaces.load(request.param, torch=".".join(torch.__version__.split(".")[:2]))
+    assert cudnn.installed().version == tables.cudnn
+    return tables
 
 
 @pytest.mark.parametrize("direction", [Direction.FORWARD, Direction.WEIGHT_GRADIENT])
