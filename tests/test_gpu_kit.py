@@ -36,8 +36,20 @@ def kit(clone, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("arguments", [[], ["results", "60"], ["results", "60", "chek"]])
+def test_a_part_that_does_not_exist_is_answered_with_those_that_do(kit, tmp_path, arguments):
+    script = ["bash", str(kit / "on_gpu.sh"), *arguments]
+    ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("usage: bash on_gpu.sh RESULTS SECONDS PART...")
+    assert "  check  " in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_kit_measures_in_its_own_clean_clone_and_hands_over_every_new_record(kit, tmp_path):
     script = ["bash", str(kit / "on_gpu.sh"), str(tmp_path / "results"), "32", "record"]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "records.tar.gz.07").write_text("of a call before this one")
     environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
     subprocess.run(
         script, cwd=tmp_path, check=True,

@@ -18,6 +18,13 @@
 #
 # PYTHON is the interpreter with torch, DEVICE may name another device: cpu rehearses everything.
 set -uo pipefail
+
+usage() { sed -n 's/^# usage: /usage: /p; s/^#   /  /p' "$0" >&2; exit 2; }
+
+[ $# -ge 3 ] || usage
+for part in "${@:3}"; do
+    case $part in check | profile | memory | more | laws | loader | record) ;; *) usage ;; esac
+done
 kit=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "$1" && cd "$1" && pwd)
 limit=$2
@@ -55,6 +62,7 @@ unpack() {
     cd "$work/ninlab" || exit 1
     tar -xzf "$kit/records.tar.gz"
     mkdir -p runs/probes
+    rm -f "$results"/records.tar.gz.*  # of a call before this one
     trap keep EXIT
 }
 
@@ -96,7 +104,8 @@ record() {
 unpack
 {
     git log -1 --format='%H %s'
-    command -v nvidia-smi >/dev/null && nvidia-smi --query-gpu=name,driver_version,power.limit,memory.total --format=csv,noheader
+    command -v nvidia-smi >/dev/null &&
+        nvidia-smi --query-gpu=name,driver_version,power.limit,memory.total --format=csv,noheader
     for part in "$@"; do "$part"; done
     "$python" -m ninlab runs --validate | tail -3
     echo "== $SECONDS s"
