@@ -213,7 +213,7 @@ class Scale:
 def experiments(scale: Scale) -> tuple[Experiment, ...]:
     """Every experiment of the book at that scale, the most wanted first."""
     textbook, fixed = scale.textbook, scale.fixed
-    # the exercises whose answer a shared rate would decide: the shallowest, the deepest, the widest
+    # whose answer a shared rate would decide: the shallowest, the deepest, and the other heads
     extremes = (f"{fixed}_{suffix}" for suffix in
                 ("no_1x1", "three_1x1", "8_blocks", "linear_head", "fully_connected"))  # fmt: skip
     nets = (fixed, *extremes, *scale.rivals)
