@@ -203,6 +203,15 @@ class RunRecord:
         """The last epoch: the one that is reported, never the best."""
         return self.epochs[-1]
 
+    @property
+    def never_predicted(self) -> int:
+        """How many classes the network named for no evaluated image after the last epoch.
+
+        Counted in the confusion matrix. A dead class is among them, but where all scores are 0; a
+        class that is never predicted need not be dead.
+        """
+        return sum(not any(column) for column in zip(*self.confusion, strict=True))
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
         return {"id": self.id, **asdict(self)}
@@ -615,6 +624,7 @@ _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
     "train_accuracy": lambda run: run.last.train_accuracy,
     "train_loss": lambda run: run.last.train_loss,
     "dead_classes": lambda run: run.last.dead_classes,
+    "never_predicted": lambda run: run.never_predicted,
     "epochs": lambda run: len(run.epochs),
     "learning_rate": lambda run: run.recipe.learning_rate,
     "optimizer": lambda run: str(run.recipe.optimizer),

@@ -1,0 +1,54 @@
+"""Does a run keep what it has learned, or does its loss jump back?
+
+Plain gradient descent at a constant rate is not monotone: in some runs the training loss leaps up
+within a few steps and what was learned is lost, for a while or for good. Such a run has relapsed,
+and how it ends says more about the leap than about the network.
+
+The definition was made after a look at the first runs of a GPU, and is the same for all runs since.
+
+Imports from ninlab: errors and records.
+Known limits: losses are kept as means over some steps, so that a shorter leap goes unseen. Nor can
+a run be seen to fall back to guessing that never came below (ln 10 - 0.2) / 1.5 = 1.40 nats.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from statistics import fmean
+
+from ninlab.records import RunRecord
+
+WINDOW_STEPS = 20
+"""Over about how many steps a training loss is averaged: whole values of the stored curve."""
+
+FACTOR, MARGIN = 1.5, 0.2
+"""A relapse is a mean above FACTOR times the lowest mean so far, plus MARGIN nats."""
+
+
+@dataclass(frozen=True)
+class Relapse:
+    """Where a run fell back for the first time. Losses are means of a window, in nats."""
+
+    step: int  # the first of the window, counted from 0
+    lowest: float  # mean training loss of any window before
+    loss: float
+
+
+def relapse(run: RunRecord) -> Relapse | None:
+    """The first relapse of a run, or None.
+
+    A loss that is not finite ends the search: such a run has diverged, and its outcome says so.
+    """
+    values = run.loss.values
+    size = max(1, round(WINDOW_STEPS / run.loss.every))
+    lowest = inf
+    for start in range(0, len(values), size):
+        window = [value for value in values[start : start + size] if value is not None]
+        if len(window) < len(values[start : start + size]):
+            return None
+        mean = fmean(window)
+        if mean > FACTOR * lowest + MARGIN:
+            return Relapse(start * run.loss.every, lowest, mean)
+        lowest = min(lowest, mean)
+    return None
