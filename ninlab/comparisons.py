@@ -1,43 +1,66 @@
 """Is the difference between two groups of runs more than the luck of their seeds?
 
-A group is the runs of one variant, one a seed. `summary` says how the group ended, failures
-included; `difference` says how far two groups lie apart and how well that is known. An interval
-that holds 0 means that these runs show no difference, not that there is none. `effects` and
-`in_words` say the same of several groups, as a table and as a sentence, whatever was recorded.
+A group is the runs of one variant, one a seed. `summary` says how the group ended; `difference`
+says how far two groups lie apart and how well that is known; `share` says how often something
+happened, and how well that is known. An interval that holds 0 means that these runs show no
+difference, not that there is none. `conditions`, `effects` and `in_words` say the same of several
+groups, as a heading, a table and a paragraph, whatever was recorded.
 
-Imports from ninlab: records and errors. Known limits: the interval is that of the seeds alone;
-all runs see the same test images, whose choice adds `sampling_error`. Intervals are not corrected
-for the number of comparisons that a reader makes.
+Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
+learned and of one that did not describes neither.
+
+Imports from ninlab: devices, records, relapses and errors. Known limits: the interval is that of
+the seeds alone; all runs see the same test images, whose choice adds `sampling_error`. Where runs
+failed, it is that of the runs that did not. Intervals are not corrected for the number of
+comparisons that a reader makes.
 """
 
 from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import sqrt
 
+from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
+from ninlab.relapses import relapse
 
 CONFIDENCE = 0.95
+
+Groups = Mapping[str, Sequence[RunRecord]]
+"""The runs of each label; all others are compared with the first."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """How one group of runs ended: test accuracy after the last epoch, of all its runs."""
+    """How one group of runs ended: test accuracy after the last epoch, of those that finished.
+
+    mean, least and greatest are None where none finished, deviation where fewer than two did.
+    """
 
     runs: int
-    failed: int  # diverged or stuck; their accuracy counts all the same
-    mean: float
-    least: float
-    greatest: float
-    deviation: float  # between seeds, with n - 1; 0 for a single run
+    failed: int  # diverged or stuck; in no accuracy
+    mean: float | None
+    least: float | None
+    greatest: float | None
+    deviation: float | None  # between seeds, with n - 1
+
+    @property
+    def finished(self) -> int:
+        """How many runs the accuracies are of."""
+        return self.runs - self.failed
 
     def __str__(self) -> str:
-        spread = f"{self.least:.1%} to {self.greatest:.1%}, n = {self.runs}"
-        return f"{self.mean:.1%} ({spread})" + (f", {self.failed} failed" if self.failed else "")
+        failed = f", {self.failed} failed" if self.failed else ""
+        if self.mean is None:
+            return f"none finished (n = {self.runs}{failed})"
+        spread = f"{self.least:.1%} to {self.greatest:.1%}, " if self.finished > 1 else ""
+        return f"{self.mean:.1%} ({spread}n = {self.runs}{failed})"
 
 
 @dataclass(frozen=True)
@@ -55,9 +78,9 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """What the interval shows: "a gain", "a loss" or "no difference"."""
+        """What the interval shows: "a gain" or "a loss"; "not shown" where it holds 0."""
         if not self.shown:
-            return "no difference"
+            return "not shown"
         return "a gain" if self.mean > 0 else "a loss"
 
     def __str__(self) -> str:
@@ -68,44 +91,75 @@ class Difference:
         return f"{mean} ({low} to {high})"
 
 
+@dataclass(frozen=True)
+class Share:
+    """How many of some runs something is true of, with the interval of its true share."""
+
+    count: int
+    of: int
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.count} of {self.of} ({self.low:.0%} to {self.high:.0%})"
+
+
 def summary(runs: Sequence[RunRecord]) -> Summary:
     """How the runs ended. Raises NinlabError without a run."""
+    if not runs:
+        raise NinlabError("no run was given; a group needs at least one")
     accuracies = _accuracies(runs)
     return Summary(
         runs=len(runs),
-        failed=sum(run.outcome is not Outcome.FINISHED for run in runs),
-        mean=statistics.fmean(accuracies),
-        least=min(accuracies),
-        greatest=max(accuracies),
-        deviation=statistics.stdev(accuracies) if len(runs) > 1 else 0.0,
+        failed=len(runs) - len(accuracies),
+        mean=statistics.fmean(accuracies) if accuracies else None,
+        least=min(accuracies, default=None),
+        greatest=max(accuracies, default=None),
+        deviation=statistics.stdev(accuracies) if len(accuracies) > 1 else None,
     )
+
+
+def share(holds: Iterable[bool], confidence: float = CONFIDENCE) -> Share:
+    """In how many of some cases something holds, with the exact interval of the true share.
+
+    Source: Clopper1934; the interval is never narrower than its confidence.
+    Raises NinlabError without a case, and for a confidence that is not between 0 and 1.
+    """
+    from scipy import stats
+
+    _check_confidence(confidence)
+    cases = list(holds)
+    if not cases:
+        raise NinlabError("a share needs at least one case")
+    interval = stats.binomtest(sum(cases), len(cases)).proportion_ci(confidence, method="exact")
+    return Share(sum(cases), len(cases), float(interval.low), float(interval.high))
 
 
 def difference(
     runs: Sequence[RunRecord], baseline: Sequence[RunRecord], confidence: float = CONFIDENCE
 ) -> Difference:
-    """How much more accurate the runs are than the baseline, failures included.
+    """How much more accurate the runs are than the baseline, of those that finished.
 
     The interval is Welch's, which lets the groups spread differently, as far as accuracies can
     differ at all. Source: Welch1947.
-    Raises NinlabError when a group has fewer than two runs, for one run has no spread, and
-    for a confidence that is not between 0 and 1.
+    Raises NinlabError when a group has fewer than two finished runs, for one run has no spread,
+    and for a confidence that is not between 0 and 1.
     """
-    if not 0 < confidence < 1:
-        raise NinlabError(f"a confidence lies between 0 and 1, as 0.95 does, not {confidence}")
+    _check_confidence(confidence)
     # scipy takes its time to import, which readers of counts need not wait for
     from scipy import stats
 
     ours, theirs = _accuracies(runs), _accuracies(baseline)
     if min(len(ours), len(theirs)) < 2:
         raise NinlabError(
-            f"a difference needs at least two runs in each group, not {len(ours)} and {len(theirs)}"
+            "a difference needs at least two finished runs in each group, not "
+            f"{len(ours)} and {len(theirs)}"
         )
     mean = statistics.fmean(ours) - statistics.fmean(theirs)
     if len(set(ours)) == len(set(theirs)) == 1:
         return Difference(mean, mean, mean)
     with warnings.catch_warnings():
-        # Runs that got stuck end alike to the last digit, and scipy doubts a variance of nothing.
+        # Runs that end alike to the last digit make scipy doubt a variance of nothing.
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_ind(ours, theirs, equal_var=False)
     interval = test.confidence_interval(confidence)
@@ -113,68 +167,184 @@ def difference(
     return Difference(mean, max(float(interval.low), -1.0), min(float(interval.high), 1.0))
 
 
-_ONE_RUN = "nothing, for want of a second run,"
-_VERDICTS = ("a gain", "a loss", "no difference", _ONE_RUN)
+# ---------------------------------------------------------------- several groups, for a reader
 
 
-def effects(
-    groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONFIDENCE
-) -> dict[str, dict[str, str]]:
-    """How each group ended, and what that shows against the first of them: a table's rows.
+def scale_of(runs: Sequence[RunRecord]) -> tuple[int, str]:
+    """The scale at which all of the runs were made: side of an image, slug of the device.
 
-    By label: the difference from the first group in points, with its interval; whether that
-    shows a gain, a loss or nothing; the mean accuracy; the number of runs, and of those that
-    failed. A group of one run has a difference and no interval. Empty without groups.
+    Raises NinlabError without runs, and for runs of several scales, which no list, table or mean
+    may mix: between two scales more changes than the network.
     """
+    scales = sorted({(run.input_shape[-1], run.device.slug) for run in runs})
+    if len(scales) != 1:
+        listed = " and ".join(f"{side}x{side} on {slug}" for side, slug in scales)
+        raise NinlabError(f"runs of one scale belong together, not of {listed or 'none'}")
+    return scales[0]
+
+
+def conditions(groups: Groups) -> str:
+    """What the runs of one scale have in common, for the heading of a panel or a table.
+
+    As in ``224×224: H100, bf16, rate 0.05, 10 epochs, one seed``. Where groups ran at several
+    learning rates, the one of most groups stands, and a row has to name its own. Raises
+    NinlabError as `scale_of` does.
+    """
+    runs = list(chain.from_iterable(groups.values()))
+    side, slug = scale_of(runs)
+    rates = Counter(group[0].recipe.learning_rate for group in groups.values())
+    (rate, _), *others = rates.most_common()
+    return ", ".join(
+        [
+            f"{side}×{side}: {'CPU' if slug == 'cpu' else device_name(runs[0])}",
+            " and ".join(sorted({str(run.recipe.precision) for run in runs})),
+            f"rate {rate:g}" + (" if no row names another" if others else ""),
+            _from_to([run.recipe.epochs for run in runs], "epoch"),
+            _from_to([len(group) for group in groups.values()], "seed"),
+        ]
+    )
+
+
+def device_name(run: RunRecord) -> str:
+    """What the book calls the device of a run: ``H100`` where a data sheet knows it."""
+    known = of_cuda_name(run.device.name)
+    return known.name.upper() if known else run.device.name
+
+
+def _from_to(counts: Sequence[int], what: str) -> str:
+    fewest, most = min(counts), max(counts)
+    if most == 1:
+        return f"one {what}"
+    return f"{fewest} {what}s" if fewest == most else f"{fewest} to {most} {what}s"
+
+
+def failures(runs: Sequence[RunRecord]) -> str:
+    """How many of the runs failed in which way: ``1 diverged, 2 stuck``; empty if none did."""
+    outcomes = Counter(run.outcome for run in runs if run.outcome is not Outcome.FINISHED)
+    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+
+
+_ONE_SEED = "not tested (one seed)"
+_ONE_FINISHED = "not tested (one run finished)"
+_NONE_FINISHED = "not tested (no run finished)"
+
+
+def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[str, str]]:
+    """How each group of one scale ended, and what that shows against the first: a table's rows.
+
+    By label: the difference from the first group in points, with its interval; whether that is
+    a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
+    the number of runs and of failures of each kind; in how many runs the loss relapsed. On a GPU,
+    whose time belongs to the run alone, also the milliseconds of a training step. Empty without
+    groups. Raises NinlabError for groups of several scales.
+    """
+    if not groups:
+        return {}
+    _, slug = scale_of(list(chain.from_iterable(groups.values())))
     rows = {}
     for label, group in groups.items():
-        ended = summary(group)
-        failed = f", {ended.failed} failed" if ended.failed else ""
-        points, verdict = _against_first(group, groups, confidence)
+        ended, failed = summary(group), failures(group)
+        points, shown = _against_first(group, groups, confidence)
         rows[label] = {
             "points": points,
-            "shown": "nothing" if verdict in _VERDICTS[2:] else verdict,
-            "mean": f"{ended.mean:.1%}",
-            "runs": f"{ended.runs}{failed}",
+            "shown": shown,
+            "mean": "" if ended.mean is None else f"{ended.mean:.1%}",
+            "runs": f"{ended.runs}" + (f", {failed}" if failed else ""),
+            "relapsed": f"{sum(map(bool, map(relapse, group)))} of {len(group)}",
         }
+        if slug != "cpu":
+            rows[label]["ms a step"] = f"{1e3 * step_seconds(group):.2f}"
     return rows
 
 
-def in_words(groups: Mapping[str, Sequence[RunRecord]], confidence: float = CONFIDENCE) -> str:
-    """A sentence that says what the groups show against the first of them, and on which device.
+def step_seconds(runs: Sequence[RunRecord]) -> float:
+    """Seconds of one training step: the median over the runs, each the median of its epochs."""
+    return statistics.median(run.recipe.batch_size / run.images_per_second for run in runs)
 
-    It says that nothing is recorded where there are not two groups.
+
+def in_words(groups: Groups, wanted: Iterable[str] = (), confidence: float = CONFIDENCE) -> str:
+    """A paragraph that says what the groups of one scale show against the first of them.
+
+    It begins with the conditions, keeps what is shown, not shown and not tested apart, and names
+    the runs that failed or relapsed. wanted are the labels that the question asks for: those
+    without a run are named as not recorded. Without any group it says that there is nothing to
+    compare. Raises NinlabError for groups of several scales.
     """
-    if len(groups) < 2:
-        return "No run of it is recorded yet."
+    missing = [label for label in wanted if label not in groups]
+    if not groups:
+        return "Nothing to compare is recorded yet."
     first, *others = groups
-    devices = sorted({run.device.name for group in groups.values() for run in group})
-    found = {label: _against_first(groups[label], groups, confidence) for label in others}
-    answers = []
-    for verdict in _VERDICTS:
-        named = []
-        for label, (points, shown) in found.items():
-            mean, space, interval = points.partition(" ")
-            if shown == verdict:
-                named.append(f"{label}, {mean} points{space}{interval}")
-        if named:
-            answers.append(f"{verdict} for {' and for '.join(named)}")
-    return f"Against {first}, the runs on {' and '.join(devices)} show {'; '.join(answers)}."
+    parts = [f"{conditions(groups)}."]
+    base = summary(groups[first])
+    if base.mean is not None:
+        parts.append(f"{_capitalized(first)} ended at {base.mean:.1%} ({_number(base)}).")
+    told: dict[str, list[str]] = {}
+    for label in others:
+        points, shown = _against_first(groups[label], groups, confidence)
+        mean, space, interval = points.partition(" ")
+        told.setdefault(shown, []).append(
+            f"{label}, {mean} points{space}{interval}" if mean else label
+        )
+    for shown in ("a gain", "a loss"):
+        if shown in told:
+            parts.append(f"Against that, the runs show {shown} for {_listed(told[shown])}.")
+    if "not shown" in told:
+        parts.append(f"They show no difference for {_listed(told['not shown'])}.")
+    for why, reason in (
+        (_ONE_SEED, "for want of a second seed"),
+        (_ONE_FINISHED, "as a single run finished"),
+        (_NONE_FINISHED, "as no run finished"),
+    ):
+        if why in told:
+            parts.append(f"Not tested, {reason}: {_listed(told[why])}.")
+    failed = {label: failures(group) for label, group in groups.items()}
+    for what, happened in (
+        ("Failed", {label: how for label, how in failed.items() if how}),
+        (
+            "Fell back after a spike of the loss",
+            {
+                label: f"{count} of {len(group)}"
+                for label, group in groups.items()
+                if (count := sum(map(bool, map(relapse, group))))
+            },
+        ),
+    ):
+        if happened:
+            parts.append(f"{what}: {_listed(f'{n} ({how})' for n, how in happened.items())}.")
+    if missing:
+        parts.append(f"Not recorded yet: {_listed(missing)}.")
+    return " ".join(parts)
+
+
+def _number(ended: Summary) -> str:
+    return f"n = {ended.runs}"
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _listed(parts: Iterable[str]) -> str:
+    return "; ".join(parts)
 
 
 def _against_first(
-    group: Sequence[RunRecord], groups: Mapping[str, Sequence[RunRecord]], confidence: float
+    group: Sequence[RunRecord], groups: Groups, confidence: float
 ) -> tuple[str, str]:
     """The difference from the first group in points, and what it shows; nothing of itself."""
     first = next(iter(groups.values()))
     if group is first:
         return "", ""
-    if min(len(group), len(first)) < 2:
-        points, verdict = f"{100 * (summary(group).mean - summary(first).mean):+.1f}", _ONE_RUN
-    else:
+    ours, theirs = _accuracies(group), _accuracies(first)
+    if min(len(ours), len(theirs)) > 1:
         apart = difference(group, first, confidence)
-        points, verdict = str(apart), apart.verdict
-    return points.replace("-", "\N{MINUS SIGN}"), verdict
+        points, shown = str(apart), apart.verdict
+    elif ours and theirs:
+        points = f"{100 * (statistics.fmean(ours) - statistics.fmean(theirs)):+.1f}"
+        shown = _ONE_SEED if min(len(group), len(first)) == 1 else _ONE_FINISHED
+    else:
+        points, shown = "", _NONE_FINISHED
+    return points.replace("-", "\N{MINUS SIGN}"), shown
 
 
 def sampling_error(accuracy: float, images: int) -> float:
@@ -183,6 +353,9 @@ def sampling_error(accuracy: float, images: int) -> float:
 
 
 def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
-    if not runs:
-        raise NinlabError("no run was given; a group needs at least one")
-    return [run.last.test_accuracy for run in runs]
+    return [run.last.test_accuracy for run in runs if run.outcome is Outcome.FINISHED]
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise NinlabError(f"a confidence lies between 0 and 1, as 0.95 does, not {confidence}")

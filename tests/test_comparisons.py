@@ -10,9 +10,20 @@ from hypothesis import strategies as st
 from scipy.special import stdtrit
 
 from ninlab import records
-from ninlab.comparisons import difference, effects, in_words, sampling_error, summary
+from ninlab.comparisons import (
+    conditions,
+    difference,
+    effects,
+    failures,
+    in_words,
+    sampling_error,
+    scale_of,
+    share,
+    step_seconds,
+    summary,
+)
 from ninlab.errors import NinlabError
-from ninlab.records import Outcome, RunRecord
+from ninlab.records import LossCurve, Outcome, RunRecord
 
 hits = st.integers(1000, 9500)  # of 10,000 test images
 accuracies = st.lists(hits.map(lambda count: count / 10_000), min_size=2, max_size=6)
@@ -65,7 +76,7 @@ def test_the_interval_holds_the_difference_and_widens_with_the_confidence(ours, 
 def test_the_deviation_is_that_between_seeds_and_a_single_run_has_none(values):
     # Both take differences of numbers that may be close: half of the digits.
     assert summary(group(values)).deviation == pytest.approx(np.std(values, ddof=1), abs=1e-8)
-    assert summary(group(values[:1])).deviation == 0
+    assert summary(group(values[:1])).deviation is None
 
 
 @given(accuracies, accuracies)
@@ -122,12 +133,53 @@ def test_a_confidence_is_a_share(confidence):
         difference(group([0.8, 0.9]), group([0.7, 0.8]), confidence)
 
 
-def test_failures_count_and_are_counted():
-    runs = [*group([0.8, 0.8]), *group([0.1], Outcome.STUCK)]
-    result = summary(runs)
-    assert result.failed == 1
-    assert result.mean == pytest.approx(1.7 / 3)
-    assert "1 failed" in str(result)
+@given(accuracies, st.integers(1, 3), st.sampled_from([Outcome.STUCK, Outcome.DIVERGED]))
+def test_failures_are_named_and_in_no_mean_and_no_difference(values, count, outcome):
+    finished, failed = group(values), group([0.1] * count, outcome)
+    result = summary([*finished, *failed])
+    assert (result.runs, result.failed, result.finished) == (
+        len(values) + count,
+        count,
+        len(values),
+    )
+    assert replace(result, runs=result.finished, failed=0) == summary(finished)
+    assert f"{count} failed" in str(result)
+    assert failures([*failed, *finished]) == f"{count} {outcome}"
+    other = group([0.5, 0.6])
+    assert difference([*failed, *finished], other) == difference(finished, other)
+
+
+def test_where_no_run_finished_there_is_no_accuracy():
+    stuck, diverged = group([0.1], Outcome.STUCK), group([0.1], Outcome.DIVERGED)
+    result = summary([*stuck, *diverged])
+    assert result.mean is result.least is result.greatest is result.deviation is None
+    assert str(result) == "none finished (n = 2, 2 failed)"
+    assert failures([*stuck, *diverged]) == "1 diverged, 1 stuck"
+    rows = effects({"first": group([0.8, 0.9]), "second": [*stuck, *diverged]})
+    assert rows["second"]["shown"] == "not tested (no run finished)"
+    assert rows["second"]["mean"] == rows["second"]["points"] == ""
+    assert rows["second"]["runs"] == "2, 1 diverged, 1 stuck"
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.floats(0.5, 0.99))
+def test_a_share_lies_in_its_interval_and_turns_with_what_is_counted(holds, confidence):
+    there = share(holds, confidence)
+    back = share([not one for one in holds], confidence)
+    assert there.low <= there.count / there.of <= there.high
+    assert (there.low, there.high) == pytest.approx((1 - back.high, 1 - back.low))
+    wider = share(holds, (1 + confidence) / 2)
+    assert wider.low <= there.low + 1e-9
+    assert there.high <= wider.high + 1e-9
+
+
+def test_none_of_three_may_be_seven_of_ten():
+    # Clopper and Pearson's upper end for none of n solves (1 - p)^n = 2.5 %.
+    none = share([False] * 3)
+    assert none.low == 0
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 3))
+    assert str(none) == "0 of 3 (0% to 71%)"
+    with pytest.raises(NinlabError, match="at least one case"):
+        share([])
 
 
 def test_one_run_has_no_spread_and_no_run_no_accuracy():
@@ -146,48 +198,106 @@ def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
     apart = difference(group(ours), group(theirs))
     row = effects({"first": group(theirs), "second": group(ours)})["second"]
     assert row["points"].replace("−", "-") == str(apart)
-    assert row["shown"] == {"no difference": "nothing"}.get(apart.verdict, apart.verdict)
-    assert (row["shown"] == "nothing") == (apart.low <= 0 <= apart.high)
+    assert row["shown"] == apart.verdict
+    assert (row["shown"] == "not shown") == (apart.low <= 0 <= apart.high)
 
 
-def test_a_single_run_has_a_difference_and_no_interval():
+def test_one_seed_is_not_tested_and_never_called_nothing():
     groups = {"first": group([0.8, 0.82]), "second": group([0.85]), "third": group([0.1])}
     rows = effects(groups)
     assert rows["first"]["points"] == rows["first"]["shown"] == ""
     assert [rows[label]["points"] for label in ("second", "third")] == ["+4.0", "−71.0"]
-    assert rows["second"]["shown"] == rows["third"]["shown"] == "nothing"
-    assert "nothing, for want of a second run, for second, +4.0 points and for third" in in_words(
-        groups
+    assert {rows[label]["shown"] for label in ("second", "third")} == {"not tested (one seed)"}
+    words = in_words(groups)
+    assert (
+        "Not tested, for want of a second seed: second, +4.0 points; third, −71.0 points." in words
     )
+    assert "show" not in words
 
 
-def test_words_name_the_device_and_every_answer_once():
+def test_a_group_of_which_one_run_finished_is_not_tested():
+    half = [*group([0.85]), *group([0.1], Outcome.DIVERGED)]
+    rows = effects({"first": group([0.8, 0.82]), "second": half})
+    assert rows["second"]["shown"] == "not tested (one run finished)"
+    assert rows["second"]["runs"] == "2, 1 diverged"
+
+
+def test_words_keep_what_is_shown_from_what_is_not():
     groups = {
         "first": group([0.80, 0.81, 0.80]),
         "better": group([0.90, 0.91, 0.90]),
         "worse": group([0.70, 0.71, 0.70]),
-        "alike": group([0.60, 0.99, 0.80]),
+        "apart": group([0.60, 0.99, 0.80]),
     }
-    words = in_words(groups)
-    assert words.startswith(f"Against first, the runs on {template().device.name} show ")
+    words = in_words(groups, [*groups, "never run"])
+    assert words.startswith(f"{conditions(groups)}. First ended at 80.3% (n = 3).")
     for said in (
-        "a gain for better, +10.0 points (",
-        "a loss for worse",
-        "no difference for alike",
+        "Against that, the runs show a gain for better, +10.0 points (",
+        "the runs show a loss for worse",
+        "They show no difference for apart",
+        "Not recorded yet: never run.",
     ):
         assert words.count(said) == 1
+    assert "Failed" not in words
 
 
-def test_words_name_every_device_once_and_in_order():
-    runs = group([0.8, 0.82, 0.81, 0.83, 0.84])
-    names = ("tpu", "gpu", "cpu", "npu", "gpu")
-    mixed = [replace(run, device=replace(run.device, name=name))
-             for run, name in zip(runs, names, strict=True)]  # fmt: skip
-    words = in_words({"first": mixed[:2], "second": mixed[2:]})
-    assert words.startswith("Against first, the runs on cpu and gpu and npu and tpu show ")
+def test_words_name_who_failed_and_who_fell_back():
+    fallen = [replace(run, loss=LossCurve(20, (2.3, 0.5, 1.5))) for run in group([0.8, 0.82])]
+    steady = [replace(run, loss=LossCurve(20, (2.3, 0.5, 0.4))) for run in group([0.8, 0.82])]
+    stuck = [replace(run, outcome=Outcome.STUCK) for run in steady]
+    words = in_words({"steady": steady, "fallen": fallen, "both": [fallen[0], stuck[0]]})
+    assert "Failed: both (1 stuck)." in words
+    assert "Fell back after a spike of the loss: fallen (2 of 2); both (1 of 2)." in words
+    rows = effects({"steady": steady, "fallen": fallen})
+    assert [row["relapsed"] for row in rows.values()] == ["0 of 2", "2 of 2"]
 
 
-def test_without_two_groups_there_are_words_and_no_comparison():
+def test_without_a_group_there_are_words_and_no_comparison():
     assert effects({}) == {}
-    for groups in ({}, {"alone": group([0.8, 0.9])}):
-        assert in_words(groups) == "No run of it is recorded yet."
+    assert in_words({}) == in_words({}, ["wanted"]) == "Nothing to compare is recorded yet."
+
+
+# ---------------------------------------------------------------- scales
+
+
+def on(runs: list[RunRecord], slug: str, name: str, side: int = 224) -> list[RunRecord]:
+    device = replace(template().device, slug=slug, name=name)
+    return [replace(run, device=device, input_shape=(1, side, side)) for run in runs]
+
+
+def test_runs_of_two_scales_are_never_listed_together():
+    small = on(group([0.8, 0.9]), "cpu", "a CPU", 28)
+    large = on(group([0.8, 0.9]), "cpu", "a CPU", 224)
+    elsewhere = on(group([0.8, 0.9]), "gpu", "a GPU", 28)
+    for mixed in ([*small, *large], [*small, *elsewhere]):
+        with pytest.raises(NinlabError, match="one scale"):
+            scale_of(mixed)
+        for told in (conditions, effects, in_words):
+            with pytest.raises(NinlabError, match="one scale"):
+                told({"first": mixed[:2], "second": mixed[2:]})
+    with pytest.raises(NinlabError, match="not of none"):
+        scale_of([])
+
+
+def test_conditions_say_once_what_all_rows_have_in_common():
+    runs = on(group([0.8]), "nvidia-h100", "NVIDIA H100 80GB HBM3")
+    (run,) = runs
+    recipe = f"{run.recipe.precision}, rate {run.recipe.learning_rate:g}"
+    epochs = f"{run.recipe.epochs} epochs"
+    assert conditions({"one": runs}) == f"224×224: H100, {recipe}, {epochs}, one seed"
+    faster = [replace(run, recipe=replace(run.recipe, learning_rate=9.0))]
+    assert f"{recipe} if no row names another" in conditions(
+        {"one": runs, "two": runs, "at 9": faster}
+    )
+    unknown = on(group([0.8, 0.9]), "abacus", "Abacus")
+    assert conditions({"both": unknown}).startswith("224×224: Abacus, ")
+    assert conditions({"both": unknown, "half": unknown[:1]}).endswith("1 to 2 seeds")
+
+
+def test_a_gpus_rows_have_the_time_of_a_step_and_a_busy_cpus_have_none():
+    seconds = 0.25
+    rate = template().recipe.batch_size / seconds
+    of_gpu = [replace(run, images_per_second=rate) for run in on(group([0.8]), "gpu", "GPU")]
+    assert step_seconds(of_gpu) == pytest.approx(seconds)
+    assert effects({"one": of_gpu})["one"]["ms a step"] == "250.00"
+    assert "ms a step" not in effects({"one": on(group([0.8]), "cpu", "CPU")})["one"]

@@ -44,22 +44,30 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "data": (set(), {"numpy", "torch", "torchvision"}),
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
-    "comparisons": ({"records"}, {"scipy"}),
+    "relapses": ({"records"}, set()),
+    "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "formulas", "records"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
     "training": (
         {"architectures", "data", "environment", "networks", "recipes", "records"},
         {"safetensors", "torch"},
     ),
-    "measurement": ({"environment", "networks", "records"}, {"torch"}),
-    "timing": ({"architectures", "devices", "measurement", "records", "roofline"}, {"torch"}),
+    "measurement": ({"environment", "networks", "records", "reports"}, {"torch"}),
+    "timing": (
+        {
+            *("architectures", "comparisons", "devices", "formulas", "measurement", "records"),
+            "roofline",
+        },
+        {"torch"},
+    ),
     "experiments": ({"architectures", "formulas", "recipes", "records"}, set()),
     "recording": ({"data", "environment", "experiments", "records", "training"}, {"ray", "torch"}),
     # what readers see
     "figures": (
         {
             *("architectures", "formulas", "liveness", "allocator", "workspaces", "devices"),
-            *("comparisons", "experiments", "recipes", "records", "reports", "roofline"),
+            *("comparisons", "experiments", "recipes", "records", "relapses", "reports"),
+            "roofline",
         },
         {"numpy", "pandas", "plotly"},
     ),
