@@ -59,23 +59,25 @@ class Experiment:
 
 @dataclass(frozen=True)
 class StepCost:
-    """How long a training step takes: a straight line in layers, parameters and MACs.
+    """How long a training step takes: a straight line in layers, parameters, MACs and kept bytes.
 
-    Seconds. Good to a factor of 1.5 on the machine it was fitted to; a recorder replaces it by
-    what its own first runs took.
+    Seconds, with the step's part of start and evaluation. Good to a factor of 1.5 on the machine
+    it was fitted to; a recorder replaces it by what its own first runs took.
     """
 
-    per_layer: float
-    per_parameter: float
-    per_mac: float  # and image
+    seconds_per_layer: float
+    seconds_per_parameter: float
+    seconds_per_mac: float  # and image
+    seconds_per_saved_byte: float = 0.0  # and image, float32
 
     def step_seconds(self, network: str, batch_size: int) -> float:
         """Seconds of one step of that many images."""
         layers = architecture(network)
         return (
-            self.per_layer * sum(1 for _ in layers.named_leaves())
-            + self.per_parameter * formulas.parameters(layers)
-            + self.per_mac * batch_size * formulas.macs(layers)
+            self.seconds_per_layer * sum(1 for _ in layers.named_leaves())
+            + self.seconds_per_parameter * formulas.parameters(layers)
+            + self.seconds_per_mac * batch_size * formulas.macs(layers)
+            + self.seconds_per_saved_byte * batch_size * formulas.saved_bytes(layers)
         )
 
 
@@ -133,6 +135,14 @@ class Plan:
         """The runs that have no record among these ids, in the plan's order."""
         recorded = set(recorded)
         return [run for run in self.runs if run.id(device_slug) not in recorded]
+
+    def device_of(self, runs: Iterable[RunRecord]) -> str | None:
+        """The slug of the device that made the most of the plan's runs, None if none made any."""
+        planned = {(run.experiment, run.variant.name, run.seed) for run in self.runs}
+        made = Counter(
+            run.device.slug for run in runs if (run.experiment, run.name, run.seed) in planned
+        )
+        return max(sorted(made), key=made.__getitem__, default=None)
 
     def _most_seeds(self) -> int:
         return max(variant.seeds for e in self.experiments for variant in e.variants)
@@ -401,14 +411,20 @@ PLANS: Mapping[str, Plan] = {
         "28x28 images and small networks, for one CPU core",
         experiments(COMPACT_SCALE),
         # fitted to 12 networks at batch 128 on one core of an AMD EPYC with AVX-512
-        StepCost(per_layer=1.0e-4, per_parameter=6.9e-9, per_mac=3.3e-11),
+        StepCost(seconds_per_layer=1.0e-4, seconds_per_parameter=6.9e-9, seconds_per_mac=3.3e-11),
     ),
     "full": Plan(
         "full",
         "224x224 images and the textbook's networks, for one GPU",
         experiments(FULL_SCALE),
-        # an expectation for one H100, not a fit: memory-bound steps, a fifth of the peak rate
-        StepCost(per_layer=6.6e-5, per_parameter=6e-12, per_mac=1.7e-14),
+        # fitted to the whole seconds of the 18 runs of an H100 that went to their end, and to its
+        # bf16 steps of AlexNet and VGG-11: these 20 within a fifth
+        StepCost(
+            seconds_per_layer=8.8e-5,
+            seconds_per_parameter=3.1e-11,
+            seconds_per_mac=1.5e-14,
+            seconds_per_saved_byte=2.2e-12,
+        ),
     ),
 }
 """Both plans by name."""
@@ -455,11 +471,11 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
 
 @dataclass(frozen=True)
 class Answer:
-    """The runs that a chapter shows for one experiment, and the scale they come from."""
+    """The runs that are recorded for one experiment at one scale, by variant name."""
 
     plan: Plan
     experiment: Experiment
-    runs: Mapping[str, list[RunRecord]]  # by variant name
+    runs: Mapping[str, list[RunRecord]]
 
     @property
     def titled(self) -> dict[str, list[RunRecord]]:
@@ -472,6 +488,17 @@ class Answer:
         }
 
 
+def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
+    """What is recorded for the experiment of that name at that scale, be it nothing.
+
+    Who asks has to say which scale: whatever a page shows beside its sentences is then of the
+    scale that these speak of. Raises UnknownNameError for an experiment or a scale.
+    """
+    asked = plan(scale)
+    experiment = asked.experiment(name)
+    return Answer(asked, experiment, runs_of(experiment, runs))
+
+
 def comparison(
     names: Sequence[str], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
 ) -> dict[str, list[RunRecord]]:
@@ -480,62 +507,47 @@ def comparison(
     labels gives, in the order of the rows, a label for what a variant's name adds to that of
     the network compared with: "" for that network, "_no_1x1" for ``nin_28_no_1x1``. A network
     that was also trained at its own best rate has a second row, which names the rate; where
-    that is the common rate those runs repeat the others, and there is one row. At the full scale
-    every label ends in the side of the images.
+    that is the common rate those runs repeat the others, and there is one row.
 
-    Empty unless each variant has a run, and the network compared with too: rows come all at
-    once. Raises UnknownNameError for an experiment or a scale.
+    A variant without a run has no row. Empty without a run of the first label's variant, with
+    which the others are compared. Raises UnknownNameError for an experiment or a scale.
     """
-    chosen = plan(scale)
-    asked = [chosen.experiment(name) for name in names]
-    found = {name: group for one in asked for name, group in runs_of(one, runs).items()}
-    beside = [path.partition("/")[2] for one in asked for path in one.compare_with]
-    wanted = [*beside, *(variant.name for one in asked for variant in one.variants)]
-    if not set(wanted) <= set(found):
-        return {}
-    own = runs_of(chosen.experiment("own_rate"), runs)
+    asked = [answer(name, runs, scale) for name in names]
+    found = {name: group for one in asked for name, group in one.runs.items()}
+    wanted = [
+        *(path.partition("/")[2] for one in asked for path in one.experiment.compare_with),
+        *(variant.name for one in asked for variant in one.experiment.variants),
+    ]
+    own = answer("own_rate", runs, scale).runs
     rows = {}
     for added, label in labels.items():
-        group = found[wanted[0] + added]
-        side = group[0].input_shape[-1]
-        size = f", {side}×{side}" if scale == "full" else ""
-        rows[label + size] = group
+        if (group := found.get(wanted[0] + added)) is None:
+            continue
+        rows[label] = group
         at_own = own.get(wanted[0] + added, group)
         if at_own[0].recipe != group[0].recipe:
-            rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}{size}"] = at_own
-    return rows
+            rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}"] = at_own
+    return rows if next(iter(labels.values()), None) in rows else {}
 
 
-def answer(name: str, runs: Sequence[RunRecord]) -> Answer:
-    """What the book shows for the experiment of that name: the largest scale that is recorded.
-
-    A scale counts as recorded when each of the experiment's own variants has a run; otherwise
-    the compact one is shown, with what there is. Raises UnknownNameError for the experiment,
-    NinlabError when neither scale has a run of it.
-    """
-    for plan in (PLANS["full"], PLANS["compact"]):
-        experiment = plan.experiment(name)
-        found = runs_of(experiment, runs)
-        complete = {variant.name for variant in experiment.variants} <= set(found)
-        if plan.name == "compact" or complete:
-            break
-    if not found:
-        raise NinlabError(f"no run of the experiment {name!r} is recorded; see `ninlab record`")
-    return Answer(plan, experiment, found)
+# ---------------------------------------------------------------- what lost classes predict
 
 
-# ---------------------------------------------------------------- what dead classes predict
-
-
-def loss_floor(dead_classes: int, num_classes: int) -> float:
-    """The least mean cross-entropy of a network with that many dead classes, classes being equal.
+def loss_floor(dead_classes: int, num_classes: int, never_predicted: int = 0) -> float:
+    """The least mean cross-entropy of a network with lost classes, classes being equal.
 
     Scores after a last ReLU are at least 0, and a dead class scores 0: on its own images it gets
-    a probability of at most 1 / num_classes.
+    a probability of at most 1 / num_classes. A class that is never predicted always has another
+    beside it that scores no less: on its own images it gets at most 1 / 2. never_predicted counts
+    both kinds; fewer of them than dead classes add nothing.
     """
-    return dead_classes / num_classes * math.log(num_classes)
+    beaten = max(never_predicted - dead_classes, 0)
+    return (dead_classes * math.log(num_classes) + beaten * math.log(2)) / num_classes
 
 
-def accuracy_roof(dead_classes: int, num_classes: int) -> float:
-    """The highest accuracy of such a network; ties at 0 aside, a dead class is never guessed."""
-    return max(num_classes - dead_classes, 1) / num_classes
+def accuracy_roof(lost_classes: int, num_classes: int) -> float:
+    """The highest accuracy of a network that never predicts that many classes, these being equal.
+
+    One class at least is always predicted, also where all scores are tied.
+    """
+    return max(num_classes - lost_classes, 1) / num_classes

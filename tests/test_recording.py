@@ -48,7 +48,7 @@ PLAN = Plan(
             (Variant("nin_28", "nin_28", SHORT, 1, rate_from=tuple(v.name for v in SWEEP)),),
         ),
     ),
-    StepCost(per_layer=1e-4, per_parameter=7e-9, per_mac=3e-11),
+    StepCost(seconds_per_layer=1e-4, seconds_per_parameter=7e-9, seconds_per_mac=3e-11),
 )  # fmt: skip
 IDS = [run.id("cpu") for run in PLAN.runs]
 NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
