@@ -101,6 +101,9 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         (0.5, 0.25), {"nin": (0.4, 0.2)}, layers=("conv1", "conv2"), provenance=SOURCE
     ),
     "plateaus": lambda: figures.plateaus(RUNS[:2], experiments.loss_floor),
+    "lost_classes": lambda: figures.lost_classes(
+        {"a": RUNS[:2], "b": RUNS[2:]}, roof_of=experiments.accuracy_roof
+    ),
     "tiles": lambda: figures.tiles(
         [[figures.Tile("image", [[0, 255]]), figures.Tile("map", [[-1.5, 2.0]], "+.1f")]],
         provenance=SOURCE,
@@ -350,6 +353,26 @@ def test_panels_of_bars_keep_one_order(panels):
     assert len(labels) == 1
 
 
+@drawing
+@given(counts, counts, st.booleans())
+def test_a_panel_says_where_it_has_no_bar(first, second, beside):
+    second = {name: value for name, value in second.items() if name in first}
+    figure = figures.bars(
+        figures.Quantity("all", first),
+        figures.Quantity("some", second),
+        provenance=SOURCE,
+        side_by_side=beside,
+    )
+    missing = [note for note in figure.layout.annotations if "no record" in note.text]
+    assert {figure.layout.yaxis2.ticktext[note.y].strip() for note in missing} == {
+        architecture(name).title for name in set(first) - set(second)
+    }
+    assert {note.yref for note in missing} <= {figure.data[1].yaxis}
+    shown = [value for value in figure.data[1].x if value is not None]
+    assert sorted(shown) == sorted(second.values())
+    assert len(figures.table(figure)) == len(first) + len(second)
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_shares_of_the_layers_add_up_to_the_network(name):
     figure = figures.shares_by_layer([name], provenance=SOURCE)
@@ -492,7 +515,7 @@ def test_pointing_at_a_curve_says_what_it_is_the_median_of():
 def test_one_dead_class_is_not_called_classes():
     last = replace(RUNS[0].epochs[-1], dead_classes=1)
     figure = figures.endings({"one": [replace(RUNS[0], epochs=(*RUNS[0].epochs[:-1], last))]})
-    assert figure.data[0].hovertext[0].endswith("1 dead class")
+    assert "1 dead class," in figure.data[0].hovertext[0]
 
 
 def test_seven_series_are_refused():

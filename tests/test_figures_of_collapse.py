@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import combinations
 
+import plotly.graph_objects as go
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.errors import NinlabError
-from ninlab.experiments import loss_floor
+from ninlab.experiments import accuracy_roof, loss_floor
+from ninlab.records import RunRecord
 from tests.test_figures import run
 
 LAYERS = ("conv1", "conv2", "conv3")
@@ -49,6 +54,81 @@ def test_a_floor_is_hollow_and_that_of_the_dead_classes_of_its_epoch() -> None:
     figure = figures.plateaus([replace(RUNS[0], epochs=epochs)], loss_floor)
     (floors,) = (trace for trace in figure.data if trace.marker.symbol == "square-open")
     assert list(floors.y) == [loss_floor(dead, 10) for dead in (7, 6, 5)]
+
+
+def test_one_run_has_no_slider() -> None:
+    assert not figures.plateaus(RUNS[:1], loss_floor).layout.sliders
+
+
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=12))
+def test_a_number_of_dead_classes_is_written_where_it_changes_and_not_again(counts) -> None:
+    """Ten labels side by side would cover each other on a phone."""
+    first = RUNS[0].epochs[0]
+    epochs = tuple(replace(first, epoch=i, dead_classes=k) for i, k in enumerate(counts, start=1))
+    recipe = replace(RUNS[0].recipe, epochs=len(epochs))
+    run = replace(RUNS[0], epochs=epochs, recipe=recipe)
+    figure = figures.plateaus([run], loss_floor)
+    (floors,) = (trace for trace in figure.data if trace.marker.symbol == "square-open")
+    written, last = [], None
+    for text, count in zip(floors.text, counts, strict=True):
+        assert text == ("" if count == last else f"{count} dead")
+        written.append(text)
+        last = count
+    assert written[0]
+
+
+# ---------------------------------------------------------------- classes never predicted
+
+
+def losing(lost: int, accuracy: float, dead: int = 0) -> RunRecord:
+    """A run that never predicts the last classes and ends at that accuracy."""
+    made = run("a", 0, [accuracy])
+    others = 10 - lost - 1
+    row = (1000 - others, *[1] * others, *[0] * lost)
+    return replace(
+        made,
+        epochs=(replace(made.last, dead_classes=dead),),
+        confusion=(row,) * 10,
+        data_set=replace(made.data_set, evaluation_images=10_000),
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 100)), min_size=1, max_size=30))
+def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) -> None:
+    runs = [losing(lost, accuracy / 100) for lost, accuracy in endings]
+    figure = figures.lost_classes({"row": runs}, roof_of=accuracy_roof)
+    (dots,) = (trace for trace in figure.data if trace.name == "row")
+    for (lost, accuracy), x, y in zip(endings, dots.x, dots.y, strict=True):
+        assert y == accuracy / 100
+        assert abs(x - lost) < 2.2  # thirty that end alike need two classes' width
+    places = list(zip(dots.x, dots.y, strict=True))
+    for (x, y), (other_x, other_y) in combinations(places, 2):
+        assert abs(x - other_x) > 0.03 or abs(y - other_y) > 0.019
+
+
+def test_the_roof_is_a_step_over_each_number_of_classes() -> None:
+    figure = figures.lost_classes({"row": [losing(0, 0.9)]}, roof_of=accuracy_roof)
+    (roof,) = (trace for trace in figure.data if trace.name == "roof")
+    assert roof.line.dash == "dash"
+    for lost in range(10):
+        at = [y for x, y in zip(roof.x, roof.y, strict=True) if abs(x - lost) == 0.5 and x != lost]
+        assert accuracy_roof(lost, 10) in at
+
+
+def test_a_run_with_a_dead_class_is_a_square_and_scales_have_panels() -> None:
+    small = {"alive": [losing(2, 0.6)], "dead": [losing(2, 0.5, dead=2)]}
+    large = {
+        label: [replace(one, input_shape=(1, 224, 224)) for one in runs]
+        for label, runs in small.items()
+    }
+    figure = figures.lost_classes(small, {}, large, roof_of=accuracy_roof)
+    dots = [
+        trace for trace in figure.data if isinstance(trace, go.Scatter) and trace.name != "roof"
+    ]
+    assert [list(trace.marker.symbol) for trace in dots] == [["circle"], ["square"]] * 2
+    assert [trace.yaxis for trace in dots] == ["y", "y", "y2", "y2"]
+    with pytest.raises(NinlabError, match="one scale"):
+        figures.lost_classes({"both": [*small["dead"], *large["dead"]]}, roof_of=accuracy_roof)
 
 
 def test_plateaus_need_a_run() -> None:

@@ -1,27 +1,34 @@
-"""Dots of runs, and how far groups of them lie apart."""
+"""Dots of runs, and how far groups of them lie apart: one panel a scale."""
 
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import figures
-from ninlab.comparisons import difference
-from ninlab.records import RunRecord, load
+from ninlab.comparisons import conditions, difference
+from ninlab.errors import NinlabError
+from ninlab.records import LossCurve, Outcome, RunRecord, load
 
 A_RUN = min(load(Path(__file__).parents[1] / "runs"), key=lambda run: run.id)
+STEADY = replace(A_RUN, loss=LossCurve(20, (2.3, 1.0)), outcome=Outcome.FINISHED)
 accuracies = st.lists(st.integers(0, 1000).map(lambda part: part / 1000), min_size=1, max_size=5)
 groups = st.lists(accuracies, min_size=1, max_size=4)
+SIDES = {"small": 28, "large": 224}
 
 
-def ended_at(accuracies: list[float]) -> list[RunRecord]:
+def ended_at(
+    accuracies: list[float], side: int = 28, outcome: Outcome = Outcome.FINISHED
+) -> list[RunRecord]:
     """Runs of one network that end at these accuracies, one a seed."""
-    recipe, epoch = replace(A_RUN.recipe, epochs=1), A_RUN.epochs[0]
+    run = replace(STEADY, input_shape=(1, side, side), outcome=outcome)
+    recipe, epoch = replace(run.recipe, epochs=1), run.epochs[0]
     return [
-        replace(A_RUN, seed=seed, recipe=recipe, epochs=(replace(epoch, test_accuracy=accuracy),))
+        replace(run, seed=seed, recipe=recipe, epochs=(replace(epoch, test_accuracy=accuracy),))
         for seed, accuracy in enumerate(accuracies)
     ]
 
@@ -31,7 +38,12 @@ def mean(runs: list[RunRecord]) -> float:
 
 
 def labeled(groups: list[list[float]], scale: str) -> dict[str, list[RunRecord]]:
-    return {f"{scale} {i}": ended_at(group) for i, group in enumerate(groups)}
+    return {f"{scale} {i}": ended_at(group, SIDES[scale]) for i, group in enumerate(groups)}
+
+
+def headings(figure: go.Figure) -> list[str]:
+    notes = (note.text.replace("<br>", " ") for note in figure.layout.annotations)
+    return [note for note in notes if note.startswith("<b>")]
 
 
 @given(groups, groups)
@@ -39,16 +51,23 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
     scales = labeled(few, "small"), labeled(many, "large")
     figure = figures.endings(*scales, intervals=True)
     intervals = {t.name: t for t in figure.data if "interval" in t.name}
-    for scale in scales:
+    for number, scale in enumerate(scales, start=1):
+        axis = "x" if number == 1 else f"x{number}"
         (first, baseline), *others = scale.items()
-        (line,) = {s.x0 for s in figure.layout.shapes if s.name == f"mean of {first}"}
-        assert line == pytest.approx(mean(baseline))
+        lines = {(s.x0, s.xref) for s in figure.layout.shapes if s.name == f"mean of {first}"}
+        if len(baseline) > 1:
+            ((line, of),) = lines
+            assert line == pytest.approx(mean(baseline))
+            assert of == axis
+        else:
+            assert not lines
         for label, runs in others:
             drawn = intervals.pop(f"{label}, interval of the distance from {first}", None)
             assert (drawn is None) == (min(len(runs), len(baseline)) < 2)
             if drawn is not None:
                 apart = difference(runs, baseline)
                 low, high = drawn.x
+                assert drawn.xaxis == axis
                 if apart.low > -1 and apart.high < 1:  # it ends where accuracies do
                     assert low + high == pytest.approx(2 * mean(runs))
                 assert high - low == pytest.approx(apart.high - apart.low)
@@ -60,7 +79,7 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
 @given(groups)
 def test_no_mark_of_a_run_hides_another_of_its_row(groups):
     """Marks 0.002 apart lie side by side; closer ones step aside by a tenth of a row at least."""
-    figure = figures.endings(labeled(groups, "row"))
+    figure = figures.endings(labeled(groups, "small"))
     for trace in figure.data:
         marks = zip(trace.x, trace.y, strict=True)
         for (x, y), (other_x, other_y) in combinations(marks, 2):
@@ -69,7 +88,55 @@ def test_no_mark_of_a_run_hides_another_of_its_row(groups):
 
 @given(groups)
 def test_the_dots_decide_what_is_in_the_frame(groups):
-    scale = labeled(groups, "row")
+    scale = labeled(groups, "small")
     low, high = figures.endings(scale, intervals=True).layout.xaxis.range
     assert (low, high) == figures.endings(scale).layout.xaxis.range
     assert all(low <= accuracy <= high for group in groups for accuracy in group)
+
+
+@given(groups, groups, groups)
+def test_each_scale_has_one_panel_under_what_its_rows_have_in_common(one, two, three):
+    small = labeled(one, "small"), {f"other {i}": ended_at(g) for i, g in enumerate(two)}
+    large = labeled(three, "large")
+    figure = figures.endings(*small, {}, large)
+    shared = conditions({**small[0], **small[1]})
+    assert headings(figure) == [f"<b>{shared}</b>", f"<b>{conditions(large)}</b>"]
+    (above, below) = figure.layout.yaxis.domain, figure.layout.yaxis2.domain
+    assert below[1] < above[0]
+    for trace in figure.data:
+        assert trace.yaxis == ("y2" if trace.name.startswith("large") else "y")
+
+
+@given(accuracies, accuracies)
+def test_an_argument_of_two_scales_is_refused(few, many):
+    with pytest.raises(NinlabError, match="one scale"):
+        figures.endings({"small": ended_at(few, 28), "large": ended_at(many, 224)})
+
+
+@given(accuracies)
+def test_a_row_says_how_many_runs_it_has_and_a_mean_needs_two(values):
+    figure = figures.endings({"row": ended_at(values)})
+    assert any(trace.name == "row, mean" for trace in figure.data) == (len(values) > 1)
+    texts = [note.text for note in figure.layout.annotations]
+    assert f"row: {sum(values) / len(values):.1%}, n = {len(values)}" in texts
+
+
+def test_failures_are_crosses_in_no_mean_and_counted_in_the_label() -> None:
+    runs = [*ended_at([0.8, 0.9]), *ended_at([0.1], outcome=Outcome.STUCK)]
+    figure = figures.endings({"row": runs, "lost": runs[2:]})
+    texts = [note.text for note in figure.layout.annotations]
+    assert {"row: 85.0%, n = 3, 1 stuck", "lost: n = 1, 1 stuck"} < set(texts)
+    (middle,) = (trace for trace in figure.data if trace.name.endswith("mean"))
+    assert list(middle.x) == pytest.approx([0.85])
+    (dots,) = (trace for trace in figure.data if trace.name == "row")
+    assert list(dots.marker.symbol) == ["circle", "circle", "x"]
+
+
+def test_relapsed_runs_are_counted_in_the_label() -> None:
+    fell = [replace(run, loss=LossCurve(20, (0.5, 1.5))) for run in ended_at([0.8])]
+    (row, *_) = (
+        note.text
+        for note in figures.endings({"row": fell}).layout.annotations
+        if "row" in note.text
+    )
+    assert row == "row: 80.0%, n = 1, 1 relapsed"

@@ -11,15 +11,15 @@ them for light and dark, so no function here may type one in.
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
 `endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`, `words`,
 `layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
-numbers that a figure draws.
+numbers that a figure draws; `tables` says in words what runs show, one table a scale.
 
-Imports from ninlab: architectures, comparisons, devices, formulas, records, reports, roofline,
-units and errors; no torch.
+Imports from ninlab: architectures, comparisons, devices, formulas, records, relapses, reports,
+roofline, units and errors; no torch.
 Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
 """
 
 from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured
-from ninlab.figures.collapse import fading_signal, plateaus
+from ninlab.figures.collapse import fading_signal, lost_classes, plateaus
 from ninlab.figures.colors import CATEGORY_COLORS, NETWORK_COLORS, NEUTRAL
 from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
@@ -31,6 +31,7 @@ from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
 from ninlab.figures.roofline import roofline
 from ninlab.figures.speed import intensities, rate_by_macs
+from ninlab.figures.tables import Tables, tables
 from ninlab.figures.words import describe
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Column",
     "Pair",
     "Quantity",
+    "Tables",
     "Tile",
     "bars",
     "counted",
@@ -50,6 +52,7 @@ __all__ = [
     "fading_signal",
     "intensities",
     "learning_rates",
+    "lost_classes",
     "measured",
     "measured_steps",
     "memory_by_batch",
@@ -62,6 +65,7 @@ __all__ = [
     "shape_funnel",
     "shares_by_layer",
     "table",
+    "tables",
     "tiles",
     "training_curves",
 ]

@@ -1,20 +1,23 @@
-"""How does a deep network lose its signal, and where does its loss stand still?
+"""How does a deep network lose its signal, and where do its loss and its accuracy stand still?
 
-Imports from ninlab: errors, records.
+Imports from ninlab: comparisons, errors, records.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import floor, log, log10
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.subplots import make_subplots
 
+from ninlab.comparisons import Groups, conditions
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
-from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends
-from ninlab.figures.layout import finish
+from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends, sign_of
+from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.records import RunRecord
@@ -74,14 +77,16 @@ def plateaus(
     """Training loss, test loss and the floor under it, one seed at a time, chosen by a slider.
 
     Losses are measured and solid; the hollow squares are floor_of(dead classes after that epoch,
-    num_classes). Raises NinlabError without runs.
+    num_classes), with that number where it changes. A single run has no slider. Raises
+    NinlabError without runs.
     """
     provenance = measured(runs, "each")
     figure = go.Figure()
     for place, run in enumerate(runs):
         _add_losses(figure, run, shown=place == 0)
         _add_floors(figure, run, floor_of, num_classes, shown=place == 0)
-    figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
+    if len(runs) > 1:
+        figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
     guess = log(num_classes)
     figure.add_hline(
         y=guess, name="guessing", line={"color": NEUTRAL, "width": 1, "dash": "dot"},
@@ -144,7 +149,7 @@ def _add_floors(
             "symbol": "square-open",
             "line": {"width": 2},
         },
-        text=[f"{result.dead_classes} dead" for result in run.epochs],
+        text=_where_it_changes([f"{result.dead_classes} dead" for result in run.epochs]),
         textposition="bottom center",
         hovertext=[
             f"<b>seed {run.seed}</b>, epoch {result.epoch}<br>{dead(result.dead_classes)}: "
@@ -153,6 +158,11 @@ def _add_floors(
         ],
         hoverinfo="text",
     )
+
+
+def _where_it_changes(texts: Sequence[str]) -> list[str]:
+    """The first of each row of equal texts; the others are empty, or they would cover it."""
+    return [text if i == 0 or text != texts[i - 1] else "" for i, text in enumerate(texts)]
 
 
 def _seeds(runs: Sequence[RunRecord], traces: int) -> dict[str, Any]:
@@ -170,3 +180,107 @@ def _seeds(runs: Sequence[RunRecord], traces: int) -> dict[str, Any]:
             for place, run in enumerate(runs)
         ],
     }
+
+
+_BESIDE = 0.07  # of a class, between runs that end alike
+_ALIKE = 0.02  # of accuracy: dots that are closer would hide each other
+_PANEL_PIXELS = 250
+_LONGEST_HEADING = 40  # letters of a line beside the ticks of a phone
+
+
+def lost_classes(
+    *scales: Groups, roof_of: Callable[[int, int], float], num_classes: int = 10
+) -> go.Figure:
+    """Where each run ended against how many classes it never predicts, one panel a scale.
+
+    Dots are runs, measured and solid: squares where a class is dead as well, crosses for runs that
+    failed. The dashed steps are roof_of(classes never predicted, num_classes). Raises NinlabError
+    without runs, and for an argument that holds runs of two scales.
+    """
+    shown = [groups for groups in scales if groups]
+    runs = [run for groups in shown for group in groups.values() for run in group]
+    provenance = measured(runs, "each")
+    figure = make_subplots(
+        rows=len(shown),
+        cols=1,
+        subplot_titles=[
+            "<br>".join(wrap(conditions(groups), _LONGEST_HEADING)) for groups in shown
+        ],
+        vertical_spacing=0.26 / len(shown),
+    )
+    for row, groups in enumerate(shown, start=1):
+        _add_roofs(figure, row, roof_of, num_classes)
+        _add_lost(figure, row, groups)
+    figure.update_xaxes(
+        tickvals=list(range(num_classes)), range=[-0.6, num_classes - 0.4], zeroline=False
+    )
+    figure.update_xaxes(title="classes never predicted", row=len(shown), col=1)
+    figure.update_yaxes(title="test accuracy at the end", tickformat=".0%", range=[0, 1.06])
+    left_aligned_titles(figure)
+    axes = axes_of_panels("x", ["classes never predicted"] * len(shown))
+    return finish(
+        figure,
+        height=_PANEL_PIXELS * len(shown) + 80,
+        provenance=provenance,
+        quantities=axes,
+        margin={"l": 8, "r": 8, "t": 44, "b": 40},
+    )
+
+
+def _add_roofs(
+    figure: go.Figure, row: int, roof_of: Callable[[int, int], float], num_classes: int
+) -> None:
+    """Draw the highest accuracy that each number of lost classes allows, as steps."""
+    figure.add_scatter(
+        x=[lost + side for lost in range(num_classes) for side in (-0.5, 0.5)],
+        y=[roof_of(lost, num_classes) for lost in range(num_classes) for _ in range(2)],
+        name="roof",
+        mode="lines",
+        line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},
+        hoverinfo="skip",
+        row=row,
+        col=1,
+    )
+
+
+def _add_lost(figure: go.Figure, row: int, groups: Groups) -> None:
+    """Draw the runs of one scale; those that end alike stand side by side."""
+    placed: list[tuple[float, float]] = []
+    for label, group in groups.items():
+        x, color = [], color_of(group[0].network)
+        for run in group:
+            x.append(_free_place(run.never_predicted, run.last.test_accuracy, placed))
+        figure.add_scatter(
+            x=x,
+            y=[run.last.test_accuracy for run in group],
+            name=label,
+            mode="markers",
+            marker={
+                "color": color,
+                "size": 8,
+                "opacity": 0.85,
+                "symbol": [
+                    sign_of(run, "square" if run.last.dead_classes else "circle") for run in group
+                ],
+            },
+            hovertext=[
+                f"<b>{label}</b>, seed {run.seed}<br>{run.never_predicted} never predicted, "
+                f"{dead(run.last.dead_classes)}<br>test accuracy {run.last.test_accuracy:.1%}, "
+                f"{run.outcome}"
+                for run in group
+            ],
+            hoverinfo="text",
+            row=row,
+            col=1,
+        )
+
+
+def _free_place(lost: int, accuracy: float, placed: list[tuple[float, float]]) -> float:
+    """The nearest place at that number of classes where no other dot of like accuracy is."""
+    aside = 0
+    while True:
+        for x in dict.fromkeys((lost - aside * _BESIDE, lost + aside * _BESIDE)):
+            if all(abs(x - at) > _BESIDE / 2 or abs(accuracy - y) > _ALIKE for at, y in placed):
+                placed.append((x, accuracy))
+                return x
+        aside += 1

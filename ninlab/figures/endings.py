@@ -1,29 +1,37 @@
 """Where did the runs of each variant end, and is the distance between two of them luck?
 
-All of it is measured, and so solid; runs that failed are crosses.
-Imports from ninlab: comparisons, errors, records.
+All of it is measured, and so solid; runs that failed are crosses. Each scale has a panel of its
+own: between two scales more changes than the network, and no list may mix them.
+Imports from ninlab: comparisons, errors, records, relapses.
 Known limits: the intervals are not corrected for the number of comparisons that a reader makes.
 """
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import chain, count
 from textwrap import wrap
 
 import plotly.graph_objects as go
 
-from ninlab.comparisons import CONFIDENCE, difference
+from ninlab.comparisons import (
+    CONFIDENCE,
+    Groups,
+    conditions,
+    difference,
+    failures,
+    scale_of,
+    summary,
+)
+from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import sign_of
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.records import RunRecord
-
-Groups = Mapping[str, Sequence[RunRecord]]
-"""The runs of each label, drawn from the top down."""
+from ninlab.relapses import relapse
 
 _LONGEST_LABEL = 48  # letters of a label on one line of a phone
 _MARKER_PIXELS = 9
@@ -32,59 +40,167 @@ _SAME_PLACE = 0.002  # of accuracy: marks that are closer would hide each other
 _STEP_ASIDE = 0.11  # of a row
 _INTERVAL_BELOW = 0.27  # of a row, under the dots
 _ROW = (-0.2, 0.5)  # of a row: where lines run, which must not cross the labels above the dots
+_ROW_PIXELS, _LINE_PIXELS = 34, 14  # of a row without its label, and of each line of that
+_HEAD_PIXELS, _TICKS_PIXELS, _TITLE_PIXELS = 10, 28, 20
+_MARGIN = {"l": 8, "r": 16, "t": 8, "b": _TICKS_PIXELS + _TITLE_PIXELS}  # half a tick's label
 
 
-def endings(*scales: Groups, chance: float | None = None, intervals: bool = False) -> go.Figure:
-    """Where the runs of each group ended: one dot a seed, a line at their mean.
+@dataclass(frozen=True)
+class _Panel:
+    """The groups of one scale, and where they are drawn."""
 
-    Runs that diverged or got stuck are crosses and count in the mean. Each of the scales is
-    compared with itself only: with intervals, a dashed line goes down from the mean of its first
-    group, and under the dots of every other group lies the 95 % interval of its distance from
-    there. An interval that crosses the line shows no difference; one wider than the dots goes on
-    beyond the plot. chance draws a line at the accuracy of guessing.
-    Raises NinlabError without runs.
+    number: int  # from 1, as Plotly counts axes
+    scale: tuple[int, str]
+    parts: list[Groups]  # each compared with its own first group
+
+    @property
+    def x(self) -> str:
+        """What Plotly calls the panel's axis of accuracies."""
+        return "x" if self.number == 1 else f"x{self.number}"
+
+    @property
+    def y(self) -> str:
+        """What Plotly calls the panel's axis of rows."""
+        return self.x.replace("x", "y")
+
+    @property
+    def rows(self) -> list[tuple[str, Sequence[RunRecord]]]:
+        """The label and the runs of each row, from the top down."""
+        return [row for part in self.parts for row in part.items()]
+
+    @property
+    def runs(self) -> list[RunRecord]:
+        """All runs of the panel."""
+        return list(chain.from_iterable(runs for _, runs in self.rows))
+
+    @property
+    def heading(self) -> list[str]:
+        """What all rows have in common, in lines that a phone has room for."""
+        common = conditions({f"{i}": runs for i, (_, runs) in enumerate(self.rows)})
+        return wrap(common, _LONGEST_LABEL)
+
+    @property
+    def row_pixels(self) -> int:
+        """How high a row is, for the longest label of the panel."""
+        return _ROW_PIXELS + _LINE_PIXELS * max(len(_lines(*row)) for row in self.rows)
+
+    @property
+    def heading_pixels(self) -> int:
+        """What the heading takes over the rows."""
+        return _HEAD_PIXELS + _LINE_PIXELS * len(self.heading)
+
+    @property
+    def pixels(self) -> int:
+        """How high the panel is, without the labels of its ticks."""
+        return self.heading_pixels + self.row_pixels * len(self.rows)
+
+
+def endings(*groups: Groups, chance: float | None = None, intervals: bool = False) -> go.Figure:
+    """Where the runs of each group ended: one dot a seed, a line at the mean of two and more.
+
+    Runs that diverged or got stuck are crosses and in no mean; those whose loss relapsed are
+    counted in the label. Each scale has its panel, under a
+    heading that says what its runs have in common; groups of one scale that stand one behind the
+    other share it. Each argument is compared with itself only: with intervals, a dashed line goes
+    down from the mean of its first group, and under the dots of every other group lies the 95 %
+    interval of its distance from there, if both have two runs that finished. An interval that
+    crosses the line shows no difference; one wider than the dots goes on beyond the plot. chance
+    draws a line at the accuracy of guessing.
+    Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
-    rows = [row for groups in scales for row in groups.items()]
-    provenance = measured([run for _, runs in rows for run in runs], "mean")
+    panels = _panels([part for part in groups if part])
+    if not panels:
+        raise NinlabError("no record was given; a measured figure needs at least one")
+    runs = [run for panel in panels for run in panel.runs]
     figure = go.Figure()
-    for place, (label, runs) in enumerate(rows):
-        _add_endings(figure, place, label, runs)
-        if chance is not None:
-            _add_line_down(figure, chance, place, "guessing", "dot")
-    if intervals:
-        place = 0
-        for groups in scales:
-            if groups:
-                _add_intervals(figure, place, groups)
-            place += len(groups)
-    drawn = _accuracies(chain.from_iterable(runs for _, runs in rows))
-    if chance is not None:
-        drawn.append(chance)
+    drawn = [run.last.test_accuracy for run in runs] + ([] if chance is None else [chance])
     beyond = 0.04 * (max(drawn) - min(drawn))
-    figure.update_yaxes(range=[len(rows) - 0.5, -0.8], visible=False)
-    figure.update_xaxes(
-        title="test accuracy after the last epoch",
-        tickformat=".0%",
-        range=[min(drawn) - beyond, max(drawn) + beyond],
-    )
-    lines = max(note.text.count("<br>") + 1 for note in figure.layout.annotations)
+    height = sum(panel.pixels for panel in panels) + _TICKS_PIXELS * (len(panels) - 1)
+    top = 0
+    for panel in panels:
+        ends = [1 - at / height for at in (top + panel.pixels, top)]
+        _add_panel(figure, panel, (max(ends[0], 0.0), ends[1]), chance, intervals)
+        figure.update_layout(
+            {
+                f"xaxis{panel.x[1:]}": {
+                    "title": "test accuracy after the last epoch" if panel is panels[-1] else None,
+                    "tickformat": ".0%",
+                    "range": [min(drawn) - beyond, max(drawn) + beyond],
+                    "anchor": panel.y,
+                },
+            }
+        )
+        top += panel.pixels + _TICKS_PIXELS
     return finish(
         figure,
-        height=(34 + 14 * lines) * len(rows) + 60,
-        provenance=provenance,
-        margin={"l": 8, "r": 16, "t": 8, "b": 40},  # half of a tick's label on the right
+        height=height + _MARGIN["t"] + _MARGIN["b"],
+        provenance=measured(runs, "mean"),
+        quantities={panel.x: "test accuracy after the last epoch" for panel in panels},
+        margin=_MARGIN,
     )
 
 
-def _accuracies(runs: Iterable[RunRecord]) -> list[float]:
-    return [run.last.test_accuracy for run in runs]
+def _panels(groups: Sequence[Groups]) -> list[_Panel]:
+    panels: list[_Panel] = []
+    for part in groups:
+        scale = scale_of(list(chain.from_iterable(part.values())))
+        if panels and panels[-1].scale == scale:
+            panels[-1].parts.append(part)
+        else:
+            panels.append(_Panel(len(panels) + 1, scale, [part]))
+    return panels
 
 
-def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRecord]) -> None:
-    """Draw the dots of one group, their mean and its label."""
-    color = color_of(runs[0].network)
-    accuracies = _accuracies(runs)
-    mean = statistics.fmean(accuracies)
+def _add_panel(
+    figure: go.Figure,
+    panel: _Panel,
+    domain: tuple[float, float],
+    chance: float | None,
+    intervals: bool,
+) -> None:
+    """Draw the rows of one scale under their heading."""
+    for place, (label, runs) in enumerate(panel.rows):
+        _add_endings(figure, panel, place, label, runs)
+        if chance is not None:
+            _add_line_down(figure, panel, chance, place, "guessing", "dot")
+    if intervals:
+        place = 0
+        for part in panel.parts:
+            _add_intervals(figure, panel, place, part)
+            place += len(part)
+    above = (panel.heading_pixels + _LINE_PIXELS) / panel.row_pixels  # in rows
+    figure.add_annotation(
+        x=0, xref="paper", y=domain[1], yref="paper", showarrow=False, xanchor="left",
+        yanchor="top", align="left", text=f"<b>{'<br>'.join(panel.heading)}</b>",
+    )  # fmt: skip
+    figure.update_layout(
+        {
+            f"yaxis{panel.y[1:]}": {
+                "range": [len(panel.rows) - 0.5, -0.5 - above],
+                "visible": False,
+                "domain": domain,
+                "anchor": panel.x,
+            }
+        }
+    )
+
+
+def _lines(label: str, runs: Sequence[RunRecord]) -> list[str]:
+    """A row's label: its name, the mean of the runs that finished, and how many did what."""
+    ended, failed = summary(runs), failures(runs)
+    mean = "" if ended.mean is None else f" {ended.mean:.1%},"
+    relapsed = sum(relapse(run) is not None for run in runs)
+    counts = [f"n = {ended.runs}", failed, f"{relapsed} relapsed" if relapsed else ""]
+    return wrap(f"{label}:{mean} {', '.join(filter(None, counts))}", _LONGEST_LABEL)
+
+
+def _add_endings(
+    figure: go.Figure, panel: _Panel, place: int, label: str, runs: Sequence[RunRecord]
+) -> None:
+    """Draw the dots of one group, the mean of two and more, and the label."""
+    color, ended = color_of(runs[0].network), summary(runs)
+    accuracies = [run.last.test_accuracy for run in runs]
+    axes = {"xaxis": panel.x, "yaxis": panel.y}
     figure.add_scatter(
         x=accuracies,
         y=[place + aside for aside in _asides(accuracies)],
@@ -98,28 +214,31 @@ def _add_endings(figure: go.Figure, place: int, label: str, runs: Sequence[RunRe
         },
         hovertext=[
             f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
-            f"{run.outcome}, {dead(run.last.dead_classes)}"
+            f"{run.outcome}, {dead(run.last.dead_classes)}, {run.never_predicted} never predicted"
             for run in runs
         ],
         hoverinfo="text",
+        **axes,
     )
-    figure.add_scatter(
-        x=[mean],
-        y=[place],
-        name=f"{label}, mean",
-        mode="markers",
-        marker={
-            "color": color,
-            "size": _MEAN_PIXELS,
-            "symbol": "line-ns",
-            "line": {"color": color, "width": 2},
-        },
-        hovertext=f"<b>{label}</b><br>mean of {len(runs)}: {mean:.1%}",
-        hoverinfo="text",
-    )
+    if ended.mean is not None and ended.finished > 1:
+        figure.add_scatter(
+            x=[ended.mean],
+            y=[place],
+            name=f"{label}, mean",
+            mode="markers",
+            marker={
+                "color": color,
+                "size": _MEAN_PIXELS,
+                "symbol": "line-ns",
+                "line": {"color": color, "width": 2},
+            },
+            hovertext=f"<b>{label}</b><br>mean of {ended.finished}: {ended.mean:.1%}",
+            hoverinfo="text",
+            **axes,
+        )
     figure.add_annotation(
-        x=0, xref="paper", y=place - 0.24, showarrow=False, xanchor="left", yanchor="bottom",
-        align="left", text="<br>".join(wrap(f"{label}: {mean:.1%}", _LONGEST_LABEL)),
+        x=0, xref="paper", y=place - 0.24, yref=panel.y, showarrow=False, xanchor="left",
+        yanchor="bottom", align="left", text="<br>".join(_lines(label, runs)),
     )  # fmt: skip
 
 
@@ -134,16 +253,17 @@ def _asides(accuracies: Sequence[float]) -> list[float]:
     return asides
 
 
-def _add_intervals(figure: go.Figure, first_place: int, groups: Groups) -> None:
-    """Draw how far each group may lie from the first one; nothing for groups of one run."""
+def _add_intervals(figure: go.Figure, panel: _Panel, first_place: int, groups: Groups) -> None:
+    """Draw how far each group may lie from the first one, where both have two finished runs."""
     (first, baseline), *others = groups.items()
-    mean = statistics.fmean(_accuracies(baseline))
+    if (reference := summary(baseline)).finished < 2 or reference.mean is None:
+        return
     for place, (label, runs) in enumerate(others, first_place + 1):
-        if min(len(baseline), len(runs)) < 2:
+        if summary(runs).finished < 2:
             continue
         apart, color = difference(runs, baseline), color_of(runs[0].network)
         figure.add_scatter(
-            x=[mean + apart.low, mean + apart.high],
+            x=[reference.mean + apart.low, reference.mean + apart.high],
             y=[place + _INTERVAL_BELOW] * 2,
             name=f"{label}, interval of the distance from {first}",
             mode="lines+markers",
@@ -152,14 +272,18 @@ def _add_intervals(figure: go.Figure, first_place: int, groups: Groups) -> None:
             hovertext=f"<b>{label}</b><br>{apart} points from {first}, "
             f"with a confidence of {CONFIDENCE:.0%}",
             hoverinfo="text",
+            xaxis=panel.x,
+            yaxis=panel.y,
         )
     for place in range(first_place, first_place + len(groups)):
-        _add_line_down(figure, mean, place, f"mean of {first}", "dash")
+        _add_line_down(figure, panel, reference.mean, place, f"mean of {first}", "dash")
 
 
-def _add_line_down(figure: go.Figure, x: float, place: int, name: str, dash: str) -> None:
+def _add_line_down(
+    figure: go.Figure, panel: _Panel, x: float, place: int, name: str, dash: str
+) -> None:
     """Draw the part of a vertical line that one row has."""
     figure.add_shape(
         type="line", name=name, x0=x, x1=x, y0=place + _ROW[0], y1=place + _ROW[1],
-        line={"color": NEUTRAL, "width": 1, "dash": dash},
+        xref=panel.x, yref=panel.y, line={"color": NEUTRAL, "width": 1, "dash": dash},
     )  # fmt: skip

@@ -1,0 +1,61 @@
+"""How are the tables of several scales shown below each other, so that none mixes them?
+
+Imports from ninlab: comparisons.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from itertools import chain, groupby
+
+import pandas as pd
+
+from ninlab.comparisons import Groups, conditions, effects, scale_of
+from ninlab.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Tables:
+    """Tables, each under a heading that says what all its rows have in common."""
+
+    frames: Mapping[str, pd.DataFrame]
+
+    def __getitem__(self, heading: str) -> pd.DataFrame:
+        return self.frames[heading]
+
+    def _repr_html_(self) -> str:
+        """What a notebook and the book show."""
+        return "".join(
+            f"<p><strong>{escape(heading)}</strong></p>{frame.to_html()}"
+            for heading, frame in self.frames.items()
+        )
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{heading}\n{frame}" for heading, frame in self.frames.items())
+
+
+def tables(
+    *groups: Groups,
+    rows: Callable[[Groups], Mapping[str, Mapping[str, str]]] = effects,
+    more: Mapping[str, Callable[[Sequence[RunRecord]], str]] | None = None,
+) -> Tables:
+    """What the runs of each scale show, one table a scale.
+
+    rows makes the rows of one argument, by label; by default they are those of
+    `comparisons.effects`. more gives further columns, each from the runs of a row. Arguments of
+    one scale that stand one behind the other share a table. Raises NinlabError for an argument
+    that holds runs of two scales.
+    """
+    frames = {}
+    shown = [part for part in groups if part]
+    for _, same in groupby(shown, key=lambda part: scale_of([*chain(*part.values())])):
+        parts = list(same)
+        labeled = [row for part in parts for row in part.items()]
+        heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
+        frame = pd.concat(pd.DataFrame(rows(part)).T for part in parts).fillna("")
+        for name, value in (more or {}).items():
+            frame[name] = [value(runs) for _, runs in labeled]
+        frames[heading] = frame
+    return Tables(frames)

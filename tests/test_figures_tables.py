@@ -1,0 +1,45 @@
+"""Tables of what runs show: one a scale, in the order given, none mixed."""
+
+import pytest
+
+from ninlab import figures
+from ninlab.comparisons import conditions, effects
+from ninlab.errors import NinlabError
+from tests.test_figures_of_endings import labeled
+
+SMALL, LARGE = labeled([[0.8, 0.9], [0.7]], "small"), labeled([[0.5]], "large")
+
+
+def test_each_scale_has_a_table_under_its_conditions() -> None:
+    shown = figures.tables(SMALL, {}, LARGE)
+    assert list(shown.frames) == [conditions(SMALL), conditions(LARGE)]
+    for groups in (SMALL, LARGE):
+        frame = shown[conditions(groups)]
+        assert list(frame.index) == list(groups)
+        for label, row in effects(groups).items():
+            assert dict(frame.loc[label]) == row
+
+
+def test_arguments_of_one_scale_share_a_table_and_keep_their_own_first_row() -> None:
+    again = {f"{label}, again": runs for label, runs in SMALL.items()}
+    (frame,) = figures.tables(SMALL, again).frames.values()
+    assert list(frame.index) == [*SMALL, *again]
+    assert list(frame["points"]) == [row["points"] for row in effects(SMALL).values()] * 2
+
+
+def test_more_columns_come_from_the_runs_of_a_row() -> None:
+    (frame,) = figures.tables(SMALL, more={"seeds": lambda runs: str(len(runs))}).frames.values()
+    assert list(frame["seeds"]) == ["2", "1"]
+
+
+def test_a_page_shows_the_heading_and_the_table_and_a_terminal_too() -> None:
+    shown = figures.tables(SMALL)
+    for text in (shown._repr_html_(), repr(shown)):
+        assert conditions(SMALL) in text
+        assert "small 1" in text
+    assert shown._repr_html_().count("<table") == 1
+
+
+def test_a_mixture_is_refused() -> None:
+    with pytest.raises(NinlabError, match="one scale"):
+        figures.tables(SMALL | LARGE)
