@@ -17,7 +17,9 @@ from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands.runs import Variant
+from ninlab.experiments import PLANS
 from ninlab.records import Outcome
+from ninlab.units import format_seconds
 from tests.test_records import A_RECORD
 
 
@@ -133,7 +135,7 @@ def test_a_summary_leaves_out_what_was_replaced_and_keeps_devices_apart(answers)
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.sampled_from(Outcome)), min_size=1, max_size=5))
-def test_a_summary_counts_every_run_of_a_variant_whatever_its_outcome(endings):
+def test_a_summary_counts_every_run_and_averages_those_that_finished(endings):
     runs = [
         replace(
             A_RECORD,
@@ -145,13 +147,17 @@ def test_a_summary_counts_every_run_of_a_variant_whatever_its_outcome(endings):
     ]
     variant = Variant.of(runs)
     assert variant.runs == len(endings) == sum(getattr(variant, outcome) for outcome in Outcome)
-    assert variant.accuracy_mean == pytest.approx(sum(a for a, _ in endings) / len(endings))
-    assert variant.accuracy_lowest == min(a for a, _ in endings)
-    assert variant.accuracy_highest == max(a for a, _ in endings)
-    if len(endings) > 1:
-        spread = statistics.stdev(a for a, _ in endings)
-        assert variant.accuracy_deviation == pytest.approx(spread)
+    finished = [accuracy for accuracy, outcome in endings if outcome is Outcome.FINISHED]
+    if finished:
+        assert variant.accuracy_mean == pytest.approx(statistics.fmean(finished))
+    assert variant.accuracy_lowest == min(finished, default=None)
+    assert variant.accuracy_highest == max(finished, default=None)
+    if len(finished) > 1:
+        assert variant.accuracy_deviation == pytest.approx(statistics.stdev(finished))
+    else:
+        assert variant.accuracy_deviation is None
     assert variant.most_dead_classes == len(endings) - 1
+    assert variant.most_never_predicted == A_RECORD.never_predicted
 
 
 def test_the_list_marks_the_run_that_another_replaces(answers):
@@ -175,9 +181,12 @@ def test_a_printed_list_has_the_last_epoch_of_each_run_under_its_column(answers,
     records.write(folder, diverged)
     _, header, *lines = answers().splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
-    assert cells(header) == ["run", "outcome", "test accuracy", "train loss", "dead", "images/s"]
+    assert cells(header) == [
+        "run", "outcome", "test accuracy", "train loss", "dead", "never predicted", "images/s",
+    ]  # fmt: skip
     gpu = "collapse/nin_28-seed0-nvidia-h100"
-    assert rows[gpu] == [gpu, "finished", "0.6000", "1.200", "0", "15,000"]
+    lost = str(A_RECORD.never_predicted)
+    assert rows[gpu] == [gpu, "finished", "0.6000", "1.200", "0", lost, "15,000"]
     assert rows[diverged.id][1:4] == ["diverged", "0.6000", "not finite"]
 
 
@@ -191,11 +200,34 @@ def test_a_printed_summary_has_the_numbers_of_each_variant_under_their_columns(a
     _, header, *lines = answers("--summary").splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
     assert cells(header) == [
-        "variant", "device", "n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes",
+        "variant", "device", "n", "accuracy, mean", "lowest", "highest", "most dead",
+        "most never predicted", "relapsed", "outcomes",
     ]  # fmt: skip
     assert rows["collapse/family"][1:] == [
-        "cpu", "2", "0.4500", "0.1000", "0.8000", "6", "1 finished, 1 stuck",
+        "cpu", "2", "0.8000", "0.8000", "0.8000", "6", str(A_RECORD.never_predicted), "0",
+        "1 finished, 1 stuck",
     ]  # fmt: skip
+
+
+def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, capsys):
+    gpu = replace(A_RECORD.device, slug="nvidia-h100")
+    for seed in (0, 1):
+        records.write(
+            folder,
+            replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=gpu),
+        )
+    plan = PLANS["full"]
+    made = {f"collapse/nin_fixed-seed{seed}-{gpu.slug}" for seed in (0, 1)}
+    left = [run for run in plan.runs if run.id(gpu.slug) not in made]
+    assert main(["runs", "--missing", "full", "--runs", str(folder)]) == 0
+    written = capsys.readouterr()
+    assert written.out.splitlines() == [run.id(gpu.slug) for run in left]
+    seconds = format_seconds(sum(run.estimated_seconds for run in left))
+    assert written.err == (
+        f"{len(left)} of {len(plan.runs)} are missing on nvidia-h100: {seconds}\n"
+    )
+    assert main(["runs", "--missing", "full", "--device", "cpu", "--runs", str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == len(plan.runs)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--summary",), ("--experiment", "collapse")])

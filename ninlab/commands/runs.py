@@ -18,7 +18,10 @@ from ninlab import comparisons, peers, records
 from ninlab.commands.record import chosen_plan
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
+from ninlab.experiments import Plan
 from ninlab.records import RunRecord
+from ninlab.relapses import relapse
+from ninlab.units import format_seconds
 
 
 def runs(
@@ -26,7 +29,10 @@ def runs(
     network: Annotated[str | None, typer.Option(help="Only this network.")] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="Only this device, by its name in file names. [with --missing: cpu]"),
+        typer.Option(
+            help="Only this device, by its name in file names. [with --missing: the one that made "
+            "the most runs of the plan]"
+        ),
     ] = None,
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
     output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
@@ -52,8 +58,7 @@ def runs(
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
         _refuse("--missing lists runs that have no record", shown | _format(output))
         plan = chosen_plan(missing, [experiment] if experiment else None)
-        for planned in plan.missing((run.id for run in found), device or "cpu"):
-            typer.echo(planned.id(device or "cpu"))
+        _write_missing(plan, found, device)
         return
     _require_known("experiment", experiment, {run.experiment for run in found})
     _require_known("network", network, {run.network for run in found})
@@ -82,6 +87,17 @@ def _refuse(what: str, options: Mapping[str, object]) -> None:
     given = [name for name, value in options.items() if value]
     if given:
         raise NinlabError(f"{what} and takes no {', '.join(given)}; ask without")
+
+
+def _write_missing(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
+    """One id a line; how long they should take goes to standard error, beside what is read on."""
+    slug = device or plan.device_of(found) or "cpu"
+    missing = plan.missing((run.id for run in found), slug)
+    for planned in missing:
+        typer.echo(planned.id(slug))
+    if missing:
+        left = format_seconds(sum(planned.estimated_seconds for planned in missing))
+        typer.echo(f"{len(missing)} of {len(plan.runs)} are missing on {slug}: {left}", err=True)
 
 
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:
@@ -135,14 +151,14 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
     table = Table()
     for column in ("run", "outcome"):
         table.add_column(column, overflow="fold")
-    for column in ("test accuracy", "train loss", "dead", "images/s"):
+    for column in ("test accuracy", "train loss", "dead", "never predicted", "images/s"):
         table.add_column(column, justify="right")
     for run in found:
         last = run.last
         loss = "not finite" if last.train_loss is None else f"{last.train_loss:.3f}"
         table.add_row(
             run.id, str(run.outcome) + ("" if run.id in standing else ", replaced"),
-            f"{last.test_accuracy:.4f}", loss, str(last.dead_classes),
+            f"{last.test_accuracy:.4f}", loss, str(last.dead_classes), str(run.never_predicted),
             f"{run.images_per_second:,.0f}",
         )  # fmt: skip
     _print_table(table)
@@ -150,18 +166,20 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
 
 @dataclass(frozen=True)
 class Variant:
-    """The runs of one variant on one device, whatever their outcome, over the last epochs."""
+    """The runs of one variant on one device over the last epochs; accuracies of the finished."""
 
     experiment: str
     name: str
     device_slug: str
     network: str
     runs: int
-    accuracy_mean: float
-    accuracy_deviation: float | None  # between seeds; None for one run, which has none
-    accuracy_lowest: float
-    accuracy_highest: float
+    accuracy_mean: float | None  # None, as those below, where no run finished
+    accuracy_deviation: float | None  # between seeds; None for one finished run, which has none
+    accuracy_lowest: float | None
+    accuracy_highest: float | None
     most_dead_classes: int
+    most_never_predicted: int
+    relapsed: int
     finished: int
     diverged: int
     stuck: int
@@ -178,10 +196,12 @@ class Variant:
             network=runs[0].network,
             runs=ended.runs,
             accuracy_mean=ended.mean,
-            accuracy_deviation=ended.deviation if ended.runs > 1 else None,
+            accuracy_deviation=ended.deviation,
             accuracy_lowest=ended.least,
             accuracy_highest=ended.greatest,
             most_dead_classes=max(run.last.dead_classes for run in runs),
+            most_never_predicted=max(run.never_predicted for run in runs),
+            relapsed=sum(relapse(run) is not None for run in runs),
             **{str(outcome): outcomes[outcome] for outcome in records.Outcome},
         )
 
@@ -207,17 +227,25 @@ def _print_variants(variants: Sequence[Variant]) -> None:
     table = Table()
     for column in ("variant", "device"):
         table.add_column(column, overflow="fold")
-    for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "outcomes"):
+    for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "most never predicted",
+                   "relapsed", "outcomes"):  # fmt: skip
         table.add_column(column, justify="right")
     for variant in variants:
         counts = ((getattr(variant, outcome), outcome) for outcome in records.Outcome)
         table.add_row(
             f"{variant.experiment}/{variant.name}", variant.device_slug, str(variant.runs),
-            f"{variant.accuracy_mean:.4f}", f"{variant.accuracy_lowest:.4f}",
-            f"{variant.accuracy_highest:.4f}", str(variant.most_dead_classes),
+            *map(_accuracy, (
+                variant.accuracy_mean, variant.accuracy_lowest, variant.accuracy_highest
+            )),
+            str(variant.most_dead_classes), str(variant.most_never_predicted),
+            str(variant.relapsed),
             ", ".join(f"{count} {outcome}" for count, outcome in counts if count),
         )  # fmt: skip
     _print_table(table)
+
+
+def _accuracy(share: float | None) -> str:
+    return "none finished" if share is None else f"{share:.4f}"
 
 
 def _print_table(table: Table) -> None:
