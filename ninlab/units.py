@@ -101,7 +101,7 @@ def _reaches(value: float, size: float, step: int) -> bool:
 
     size is the unit's, step how many of the unit below make one of it.
     """
-    return abs(value) >= size * (1 - 0.5 / step)
+    return round(abs(value) / (size / step)) >= step
 
 
 def _three_digits(value: float) -> str:

@@ -1,7 +1,7 @@
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ninlab.errors import NinlabError, ShapeError, UnknownNameError
@@ -63,6 +63,7 @@ def test_written_counts_are_the_counts_to_three_digits(count):
 
 
 @given(st.integers(2**10, 2**46), st.integers(-600, 600))
+@example(10**6, -500)  # 999.5 µs, which is halfway to 1 ms and no binary fraction
 def test_no_number_is_written_that_fills_the_next_unit(count, offset):
     for near in (count, 2 ** round(math.log2(count)) + offset):
         assert float(format_bytes(near).split()[0]) < 1024
