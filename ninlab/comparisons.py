@@ -262,13 +262,21 @@ def step_seconds(runs: Sequence[RunRecord]) -> float:
     return statistics.median(run.recipe.batch_size / run.images_per_second for run in runs)
 
 
-def in_words(groups: Groups, wanted: Iterable[str] = (), confidence: float = CONFIDENCE) -> str:
+def in_words(
+    groups: Groups,
+    wanted: Iterable[str] = (),
+    confidence: float = CONFIDENCE,
+    *,
+    spread_of: Sequence[RunRecord] = (),
+) -> str:
     """A paragraph that says what the groups of one scale show against the first of them.
 
-    It begins with the conditions, keeps what is shown, not shown and not tested apart, and names
-    the runs that failed or relapsed. wanted are the labels that the question asks for: those
-    without a run are named as not recorded. Without any group it says that there is nothing to
-    compare. Raises NinlabError for groups of several scales.
+    It begins with the conditions, keeps what is shown, not shown and not tested apart, names the
+    runs that failed or relapsed, and says so where the first group, from which all distances are
+    taken, is among these. wanted are the labels that the question asks for: those without a run
+    are named as not recorded. spread_of are runs of another scale whose seeds tell how far luck
+    may set two single runs apart. Without any group it says that there is nothing to compare.
+    Raises NinlabError for groups of several scales.
     """
     missing = [label for label in wanted if label not in groups]
     if not groups:
@@ -311,6 +319,18 @@ def in_words(groups: Groups, wanted: Iterable[str] = (), confidence: float = CON
     ):
         if happened:
             parts.append(f"{what}: {_listed(f'{n} ({how})' for n, how in happened.items())}.")
+    if others and any(map(relapse, groups[first])):
+        parts.append(
+            f"{_capitalized(first)}, from which the distances are taken, fell back itself: a part "
+            "of each may be its bad luck."
+        )
+    if _ONE_SEED in told and spread_of and (spread := summary(spread_of).deviation):
+        parts.append(
+            f"If seeds spread as those of the {spread_of[0].input_shape[-1]}×"
+            f"{spread_of[0].input_shape[-1]} network, by {100 * spread:.1f} points, luck alone may "
+            f"set two single runs {100 * 1.96 * sqrt(2) * spread:.0f} points apart. A smaller "
+            "distance between them shows nothing."
+        )
     if missing:
         parts.append(f"Not recorded yet: {_listed(missing)}.")
     return " ".join(parts)

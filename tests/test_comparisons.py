@@ -252,6 +252,28 @@ def test_words_name_who_failed_and_who_fell_back():
     assert [row["relapsed"] for row in rows.values()] == ["0 of 2", "2 of 2"]
 
 
+def test_a_first_row_that_fell_back_is_said_to_set_the_distances():
+    steady, fallen = (
+        [replace(run, loss=LossCurve(20, values)) for run in group([0.8, 0.82])]
+        for values in ((2.3, 0.5, 0.4), (2.3, 0.5, 1.5))
+    )
+    said = "from which the distances are taken, fell back itself"
+    assert f"Fallen, {said}" in in_words({"fallen": fallen, "steady": steady})
+    for without in ({"steady": steady, "fallen": fallen}, {"fallen": fallen}):
+        assert said not in in_words(without)
+
+
+def test_the_spread_of_other_seeds_says_how_far_luck_sets_single_runs_apart():
+    single = {"first": group([0.8]), "second": group([0.85])}
+    spread_of = on(group([0.80, 0.82, 0.84]), "cpu", "CPU", 28)  # a deviation of two points
+    words = in_words(single, spread_of=spread_of)
+    assert "as those of the 28×28 network, by 2.0 points" in words
+    assert "two single runs 6 points apart" in words  # 1.96 * sqrt(2) * 2.0 = 5.5
+    assert "luck alone" not in in_words(single, spread_of=spread_of[:1])
+    pairs = {"first": group([0.8, 0.9]), "second": group([0.8, 0.9])}
+    assert "luck alone" not in in_words(pairs, spread_of=spread_of)
+
+
 def test_without_a_group_there_are_words_and_no_comparison():
     assert effects({}) == {}
     assert in_words({}) == in_words({}, ["wanted"]) == "Nothing to compare is recorded yet."
