@@ -33,6 +33,7 @@ from ninlab.figures.words import dead
 from ninlab.records import RunRecord
 from ninlab.relapses import relapse
 
+_ACCURACY = "test accuracy after the last epoch"
 _LONGEST_LABEL = 48  # letters of a label on one line of a phone
 _MARKER_PIXELS = 9
 _MEAN_PIXELS = 15  # Plotly draws 1.4 times as much: just over the dots, and under the label
@@ -41,7 +42,7 @@ _STEP_ASIDE = 0.11  # of a row
 _INTERVAL_BELOW = 0.27  # of a row, under the dots
 _ROW = (-0.2, 0.5)  # of a row: where lines run, which must not cross the labels above the dots
 _ROW_PIXELS, _LINE_PIXELS = 34, 14  # of a row without its label, and of each line of that
-_HEAD_PIXELS, _TICKS_PIXELS, _TITLE_PIXELS = 10, 28, 20
+_HEAD_PIXELS, _TICKS_PIXELS, _TITLE_PIXELS = 14, 28, 20
 _MARGIN = {"l": 8, "r": 16, "t": 8, "b": _TICKS_PIXELS + _TITLE_PIXELS}  # half a tick's label
 
 
@@ -86,8 +87,8 @@ class _Panel:
 
     @property
     def heading_pixels(self) -> int:
-        """What the heading takes over the rows."""
-        return _HEAD_PIXELS + _LINE_PIXELS * len(self.heading)
+        """What the heading takes over the rows, whose first label reaches out of its row."""
+        return _HEAD_PIXELS + _LINE_PIXELS * (len(self.heading) + 1)
 
     @property
     def pixels(self) -> int:
@@ -123,7 +124,7 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
         figure.update_layout(
             {
                 f"xaxis{panel.x[1:]}": {
-                    "title": "test accuracy after the last epoch" if panel is panels[-1] else None,
+                    "title": _ACCURACY if panel is panels[-1] else None,
                     "tickformat": ".0%",
                     "range": [min(drawn) - beyond, max(drawn) + beyond],
                     "anchor": panel.y,
@@ -135,7 +136,7 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
         figure,
         height=height + _MARGIN["t"] + _MARGIN["b"],
         provenance=measured(runs, "mean"),
-        quantities={panel.x: "test accuracy after the last epoch" for panel in panels},
+        quantities={panel.x: f"{_ACCURACY}, as a fraction" for panel in panels},
         margin=_MARGIN,
     )
 
@@ -168,7 +169,7 @@ def _add_panel(
         for part in panel.parts:
             _add_intervals(figure, panel, place, part)
             place += len(part)
-    above = (panel.heading_pixels + _LINE_PIXELS) / panel.row_pixels  # in rows
+    above = panel.heading_pixels / panel.row_pixels  # in rows
     figure.add_annotation(
         x=0, xref="paper", y=domain[1], yref="paper", showarrow=False, xanchor="left",
         yanchor="top", align="left", text=f"<b>{'<br>'.join(panel.heading)}</b>",
