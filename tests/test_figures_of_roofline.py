@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import combinations, pairwise
+from math import log10
 from typing import Any
 
+import plotly.graph_objects as go
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.devices import DEVICES, Device
 from ninlab.errors import NinlabError
+from ninlab.figures.labels import COLUMN_PIXELS, PHONE_PIXELS
+from ninlab.figures.placing import LETTER_PIXELS, LINE_PIXELS, Box, Point
 from ninlab.figures.roofline import roofline
 from ninlab.roofline import time_bound, training_operators
 from tests.test_figures import SOURCE, drawing
@@ -93,3 +98,67 @@ def test_a_narrow_column_has_a_legend_of_the_networks_in_place_of_their_names():
     assert legend < {note.text for note in figure.layout.annotations}
     assert not legend & {note["text"] for note in narrow["annotations"]}
     assert figures.table(figure).shape[0] > len(NETWORKS)
+
+
+# ---------------------------------------------------------------- its labels
+
+OF_THE_BOOK = ("nin", "alexnet", "vgg11_quarter", "vgg11", "googlenet")
+MARK = 11  # pixels across
+
+
+class Plot:
+    """A roofline in a column of that width: where its points and its labels are, in pixels."""
+
+    def __init__(self, figure: go.Figure, width: float) -> None:
+        layout = figure.layout
+        self.size = (width, layout.height - layout.margin.t - layout.margin.b)
+        self.ends = (layout.xaxis.range, layout.yaxis.range)
+
+    def pixels(self, at: Point) -> Point:
+        """A point in the units of the two axes, which are powers of ten."""
+        x, y = (
+            size * (value - low) / (high - low)
+            for size, value, (low, high) in zip(self.size, at, self.ends, strict=True)
+        )
+        return x, y
+
+    def box(self, note: dict[str, Any]) -> Box:
+        """The room that a label takes, less what rounding may take away."""
+        width, height = LETTER_PIXELS * len(note["text"]), LINE_PIXELS
+        x, y = self.pixels((note["x"], note["y"]))
+        x += note["xshift"] + {"left": 0.5, "center": 0, "right": -0.5}[note["xanchor"]] * width
+        y += note["yshift"] + {"bottom": 0.5, "middle": 0, "top": -0.5}[note["yanchor"]] * height
+        return Box.around((x, y), width - 1e-6, height - 1e-6)
+
+
+@drawing
+@given(
+    st.sampled_from(["tf32", "bf16"]),
+    st.dictionaries(st.sampled_from(OF_THE_BOOK), st.floats(1.01, 10)),
+)
+@example("tf32", {"nin": 2.9, "alexnet": 3.2, "vgg11": 2.4})
+@example("tf32", {})
+@example("tf32", dict.fromkeys(OF_THE_BOOK, 3.0))
+def test_labels_lie_on_nothing_whatever_of_the_books_networks_is_measured(precision, slower):
+    h100 = DEVICES["h100"]
+    steps = {n: training_operators(architecture(n), 128, "sgd", precision) for n in OF_THE_BOOK}
+    seconds = {
+        n: times * time_bound(steps[n], h100, precision).seconds for n, times in slower.items()
+    }
+    figure = roofline(steps, h100, precision, provenance=SOURCE, measured=seconds)
+    wide = [note.to_plotly_json() for note in figure.layout.annotations]
+    narrow = figure.layout.meta["narrow"]["annotations"]
+    for width, notes in ((COLUMN_PIXELS, wide), (PHONE_PIXELS, narrow)):
+        plot = Plot(figure, width)
+        boxes = [plot.box(note) for note in notes if "yref" not in note]
+        assert not any(one.meets(other) for one, other in combinations(boxes, 2))
+        for trace in figure.data:
+            points = [
+                plot.pixels((log10(x), log10(y))) for x, y in zip(trace.x, trace.y, strict=True)
+            ]
+            if trace.mode == "markers":
+                marks = [Box.around(point, MARK, MARK) for point in points]
+                assert not any(box.meets(mark) for box in boxes for mark in marks), trace.name
+            else:
+                lines = list(pairwise(points))
+                assert not any(box.is_crossed_by(*line) for box in boxes for line in lines)

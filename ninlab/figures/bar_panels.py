@@ -24,13 +24,14 @@ _ROOM_FOR_TEXT = 1.28  # width of a panel, in lengths of its longest bar
 _ROOM_FOR_TEXT_IN_A_PART = 1.45  # the same where panels share the width
 _ROOM_FOR_COMPARISON = 2.0  # the same where the text says how far off a prediction is
 _ROWS = "name"  # what a table calls the labels of bars
+_MISSING = "no record yet"  # in place of a bar
 
 
 def add_bars(
     figure: go.Figure,
     place: tuple[int, int],
     labels: Sequence[str],
-    values: Sequence[float],
+    values: Sequence[float | None],
     *,
     text: Sequence[str],
     hover: Sequence[str],
@@ -44,7 +45,7 @@ def add_bars(
 
     Solid when measured, hollow when counted. name is that of their series. longest is the value
     that fills the panel; by default it is the largest of its own; room is how much wider the
-    panel is, for the text.
+    panel is, for the text. A value of None is a row without a bar.
     """
     row, column = place
     figure.add_bar(
@@ -73,7 +74,7 @@ def add_bars(
         col=column,
     )
     figure.update_xaxes(
-        range=[0, room * (longest or max(values, default=0) or 1)],
+        range=[0, room * (longest or max((v for v in values if v is not None), default=0) or 1)],
         showticklabels=False,
         showgrid=False,
         row=row,
@@ -115,9 +116,10 @@ def bars(
 ) -> go.Figure:
     """One panel a quantity, one bar a network, each labeled with its value.
 
-    The first quantity sorts the bars, in all panels alike. like gives labels that are no
-    networks the color of one: ``{"NiN block": "nin"}``. Panels lie below one another, or
-    side_by_side where there is the width.
+    The first quantity sorts the bars, in all panels alike; where another one lacks a value, its
+    panel says so in place of the bar. like gives labels that are no networks the color of one:
+    ``{"NiN block": "nin"}``. Panels lie below one another, or side_by_side where there is the
+    width.
     """
     order = sorted(quantities[0].values, key=lambda name: -quantities[0].values[name])
     across = len(quantities) if side_by_side else 1
@@ -130,16 +132,17 @@ def bars(
         vertical_spacing=0.32 / down,
         horizontal_spacing=0.03,
     )
-    for number, quantity in enumerate(quantities):
-        values = [quantity.values[name] for name in order]
+    places = [(number // across + 1, number % across + 1) for number in range(len(quantities))]
+    for place, quantity in zip(places, quantities, strict=True):
+        values = [quantity.values.get(name) for name in order]
         add_bars(
             figure,
-            (number // across + 1, number % across + 1),
+            place,
             [title_of(name) for name in order],
             values,
-            text=[quantity.write(value) for value in values],
+            text=["" if value is None else quantity.write(value) for value in values],
             hover=[
-                f"<b>{title_of(name)}</b><br>{quantity.said(value)}"
+                "" if value is None else f"<b>{title_of(name)}</b><br>{quantity.said(value)}"
                 for name, value in zip(order, values, strict=True)
             ],
             colors=[color_of(quantity.like or name, like) for name in order],
@@ -147,6 +150,13 @@ def bars(
             room=_ROOM_FOR_TEXT_IN_A_PART if side_by_side else _ROOM_FOR_TEXT,
         )
     left_aligned_titles(figure)
+    for (row, column), quantity in zip(places, quantities, strict=True):
+        for level, name in enumerate(order):
+            if name not in quantity.values:
+                figure.add_annotation(
+                    x=0, y=level, text=f" {_MISSING}", xanchor="left", showarrow=False,
+                    row=row, col=column,
+                )  # fmt: skip
     return finish(
         figure,
         height=down * (30 * len(order) + 40),

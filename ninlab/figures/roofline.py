@@ -79,8 +79,12 @@ def roofline(
     for plot in (desk, phone):
         _keep_off(plot, roof, steps)
     add_narrow(figure, showlegend=True, legend=LEGEND, annotations=_roof_labels(phone, roof))
-    points = {title_of(step.name): [(step.intensity, step.rates[_BOUND])] for step in steps}
-    for note in [*_roof_labels(desk, roof), *desk.labels(points), *_words(roof)]:
+    points = {
+        title_of(step.name): [(step.intensity, rate) for rate in step.rates.values()]
+        for step in steps
+    }
+    # Names first: those of the roof can move along it.
+    for note in [*desk.labels(points), *_roof_labels(desk, roof), *_words(roof)]:
         figure.add_annotation(note)
     figure.update_xaxes(log_axis(x_range), title="FLOPs a byte (log scale)")
     figure.update_yaxes(log_axis(y_range), title="FLOP/s (log scale)")
