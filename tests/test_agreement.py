@@ -14,18 +14,24 @@ from ninlab.measurement import (
     MemoryRecord,
     Outcome,
     bytes_off,
+    errors_in_words,
+    orders,
     relative_errors,
+    rightly,
+    scratch_at_peak,
 )
 from ninlab.records import Device, Provenance, Software
+from ninlab.reports import Category, MemoryEvent, Phase, tensor_peak
+from ninlab.resources import profile
 
 BYTES = st.integers(1, 2**40)
 PEAK_BYTES = st.fixed_dictionaries(dict.fromkeys(PEAKS, BYTES))
 
 
-def step(measured, predicted, outcome=Outcome.FINISHED):
+def step(measured, predicted, outcome=Outcome.FINISHED, network="nin", **case):
     """A step on a GPU with those peaks, by kind; what is not given is not known."""
     return MemoryRecord(
-        case=Case("nin", (1, 224, 224), 128),
+        case=Case(network, (1, 224, 224), **({"batch_size": 128} | case)),
         network_digest="0" * 12,
         allocator=Allocator.DEFAULT,
         measured=Measured(outcome, **{PEAKS[kind]: size for kind, size in measured.items()}),
@@ -77,3 +83,107 @@ def test_a_step_that_was_not_measured_or_not_predicted_has_no_error():
 def test_a_peak_that_does_not_exist_is_answered_with_those_that_do():
     with pytest.raises(UnknownNameError, match=r"known: tensor, requested, allocated, reserved"):
         relative_errors([], "memory")
+
+
+@given(st.lists(st.tuples(PEAK_BYTES, PEAK_BYTES), min_size=1, max_size=5))
+def test_a_tensor_peak_is_right_to_the_byte_and_another_one_within_a_hundredth(pairs):
+    steps = [step(*pair, batch_size=n) for n, pair in enumerate(pairs, start=1)]
+    for peak in PEAKS:
+        allowed = 0 if peak == "tensor" else 100
+        right = sum(
+            abs(predicted[peak] - measured[peak]) * allowed <= measured[peak]
+            if allowed
+            else predicted[peak] == measured[peak]
+            for measured, predicted in pairs
+        )
+        assert rightly(steps, peak) == f"{right} of {len(pairs)}"
+
+
+def test_the_words_on_errors_name_the_median_and_the_worst_with_its_sign():
+    bytes_ = dict.fromkeys(PEAKS, 1000)
+    off = [1000, 1005, 800]
+    steps = [
+        step(bytes_, dict.fromkeys(PEAKS, size), batch_size=n) for n, size in enumerate(off, 1)
+    ]
+    ending = "the median error is 0.50%, the worst -20.0%."
+    assert errors_in_words(steps, "requested") == (
+        f"The requested peak is predicted within 1% in 2 of 3 steps; {ending}"
+    )
+    assert errors_in_words(steps, "tensor") == (
+        f"The tensor peak is predicted to the byte in 1 of 3 steps; {ending}"
+    )
+    assert errors_in_words([step(bytes_, {})], "requested") == ""
+
+
+# ---------------------------------------------------------------- two networks
+
+
+@given(*[PEAK_BYTES] * 4)
+def test_an_order_holds_if_the_network_that_needs_more_is_the_predicted_one(
+    measured, predicted, others, others_predicted
+):
+    steps = [step(measured, predicted), step(others, others_predicted, network="alexnet")]
+    found = orders(steps, "nin", "alexnet")
+    assert [order.peak for order in found] == list(PEAKS)
+    for order in found:
+        kind = order.peak
+        assert order.measured == (measured[kind], others[kind])
+        assert order.predicted == (predicted[kind], others_predicted[kind])
+        more = measured[kind] > others[kind]
+        assert order.holds == (more == (predicted[kind] > others_predicted[kind]))
+
+
+@pytest.mark.parametrize("other", [{"batch_size": 64}, {"precision": "tf32"}, {"mode": "adam"}])
+def test_two_networks_are_compared_under_one_setting_only(other):
+    bytes_ = dict.fromkeys(PEAKS, 2**20)
+    steps = [step(bytes_, bytes_), step(bytes_, bytes_, network="alexnet", **other)]
+    assert orders(steps, "nin", "alexnet") == []
+    steps.append(step(bytes_, {}, Outcome.OUT_OF_MEMORY, "alexnet"))
+    assert orders(steps, "nin", "alexnet") == []
+
+
+def test_an_order_without_a_prediction_of_both_neither_holds_nor_fails():
+    bytes_ = dict.fromkeys(PEAKS, 2**20)
+    steps = [step(bytes_, bytes_), step(bytes_, {"tensor": 2**20}, network="alexnet")]
+    assert [order.holds for order in orders(steps, "nin", "alexnet")] == [True, None, None, None]
+
+
+# ---------------------------------------------------------------- the scratch that makes a peak
+
+
+def events(*blocks):
+    """Blocks of (bytes, whether they are scratch), born one after the other; scratch dies first."""
+    made = []
+    for number, (size, is_scratch) in enumerate(blocks):
+        category = Category.WORKSPACE if is_scratch else Category.ACTIVATION
+        born = MemoryEvent(
+            True, number, size, 0, category, Phase.FORWARD, f"layer{number}", "convolution"
+        )
+        made += [born, born._replace(allocates=False)] if is_scratch else [born]
+    return made
+
+
+@given(st.lists(st.tuples(BYTES, st.booleans()), min_size=1))
+def test_the_scratch_at_the_peak_and_what_lives_beside_it_are_the_peak(blocks):
+    found = scratch_at_peak(events(*blocks), 1)
+    tensors, peak = 0, 0
+    for size, is_scratch in blocks:
+        peak = max(peak, tensors + size)
+        tensors += 0 if is_scratch else size
+    if found is None:
+        assert peak == tensors
+    else:
+        assert found.scratch_bytes + found.other_bytes == peak >= tensors
+        assert blocks[int(found.layer.removeprefix("layer"))] == (found.scratch_bytes, True)
+        assert found.most_taken(peak) == found.scratch_bytes
+        assert found.most_taken(found.other_bytes - 1) == 0
+
+
+@pytest.mark.parametrize("network", ["nin", "alexnet"])
+def test_the_peak_of_a_profile_is_that_of_its_scratch(network):
+    cost = profile(network, batch_size=128, precision="tf32", device="h100", torch_version="2.11")
+    found = scratch_at_peak(cost.training_events, 128)
+    assert found.scratch_bytes + found.other_bytes == cost.training.requested_peak_bytes
+    tensors = tensor_peak(cost.training_events, 128).tensor_peak_bytes
+    kept = sum(e.bytes(128) for e in cost.training_events if e.operator.startswith("cublas"))
+    assert found.other_bytes <= tensors + kept

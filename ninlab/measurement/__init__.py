@@ -16,7 +16,7 @@ count of tensors.
 it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
 what came out, `agreement` holds it against the prediction.
 
-Imports from ninlab: environment, errors, networks, records and units.
+Imports from ninlab: environment, errors, networks, records, reports and units.
 
 Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
 assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
@@ -27,7 +27,20 @@ parameter tensor, which a training step on a GPU keeps on the host.
 
 from __future__ import annotations
 
-from ninlab.measurement.agreement import PARTS, PEAKS, bytes_off, relative_errors
+from ninlab.measurement.agreement import (
+    PARTS,
+    PEAKS,
+    TOLERANCE,
+    Order,
+    ScratchAtPeak,
+    bytes_off,
+    errors_in_words,
+    orders,
+    relative_errors,
+    rightly,
+    scratch_at_peak,
+    setting,
+)
 from ninlab.measurement.cases import (
     MODES,
     PRECISIONS,
@@ -49,22 +62,30 @@ __all__ = [
     "PARTS",
     "PEAKS",
     "PRECISIONS",
+    "TOLERANCE",
     "WARM_STEPS",
     "Allocator",
     "Case",
     "GpuEvent",
     "Measured",
     "MemoryRecord",
+    "Order",
     "Outcome",
+    "ScratchAtPeak",
     "Step",
     "bytes_off",
     "cudnn_device_properties",
+    "errors_in_words",
     "load_records",
     "measure",
     "measure_in_process",
     "measured_from_json",
+    "orders",
     "probe_rate",
     "record_id",
     "relative_errors",
+    "rightly",
+    "scratch_at_peak",
+    "setting",
     "tensor_peak",
 ]

@@ -1,17 +1,21 @@
 """How far are predicted peaks from measured ones, and in which part of them?
 
-Imports from ninlab: errors, `cases` and `memory_records`.
+Imports from ninlab: errors, reports, `cases` and `memory_records`.
 Known limit: the peaks of one step need not lie at one moment, so that a part here is a
 difference of peaks, not what was alive at any of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from statistics import median
 
 from ninlab.errors import UnknownNameError
 from ninlab.measurement.cases import Outcome
 from ninlab.measurement.memory_records import MemoryRecord
+from ninlab.reports import Category, MemoryEvent, Phase
 
 PEAKS = {kind: f"{kind}_peak_bytes" for kind in ("tensor", "requested", "allocated", "reserved")}
 """What each peak is called in `Measured` and in the predictions of a record."""
@@ -43,6 +47,29 @@ def relative_errors(steps: Iterable[MemoryRecord], peak: str) -> dict[str, float
     }
 
 
+TOLERANCE = 0.01
+"""By how much a predicted peak may be off and count as right; that of tensors by nothing."""
+
+
+def rightly(steps: Iterable[MemoryRecord], peak: str) -> str:
+    """In how many of the steps that peak is predicted rightly, as in ``17 of 22``."""
+    tolerance = 0 if peak == "tensor" else TOLERANCE
+    errors = relative_errors(steps, peak).values()
+    return f"{sum(abs(error) <= tolerance for error in errors)} of {len(errors)}"
+
+
+def errors_in_words(steps: Sequence[MemoryRecord], peak: str) -> str:
+    """A sentence on how well that peak is predicted; empty where it was not."""
+    errors = relative_errors(steps, peak).values()
+    if not errors:
+        return ""
+    how = "to the byte" if peak == "tensor" else f"within {TOLERANCE:.0%}"
+    return (
+        f"The {peak} peak is predicted {how} in {rightly(steps, peak)} steps; the median error "
+        f"is {median(map(abs, errors)):.2%}, the worst {max(errors, key=abs):+.1%}."
+    )
+
+
 def bytes_off(step: MemoryRecord) -> dict[str, int]:
     """Predicted less measured bytes of each of `PARTS` whose two peaks are known.
 
@@ -59,3 +86,87 @@ def bytes_off(step: MemoryRecord) -> dict[str, int]:
         for part, (without, with_it) in PARTS.items()
         if with_it in off and without in off
     }
+
+
+@dataclass(frozen=True)
+class Order:
+    """One peak of two networks whose steps differ in nothing else; bytes of the first come first.
+
+    predicted is None where one of the two was not predicted.
+    """
+
+    step: MemoryRecord  # of the first network
+    peak: str
+    measured: tuple[int, int]
+    predicted: tuple[int, int] | None
+
+    @property
+    def holds(self) -> bool | None:
+        """Whether the network that needs more is the predicted one; None without a prediction."""
+        if self.predicted is None:
+            return None
+        return (self.measured[0] > self.measured[1]) == (self.predicted[0] > self.predicted[1])
+
+
+def orders(steps: Iterable[MemoryRecord], first: str, second: str) -> list[Order]:
+    """Each of `PEAKS` that was measured of both networks, for each `setting` that they share."""
+    finished = [step for step in steps if step.measured.outcome is Outcome.FINISHED]
+    others = {setting(step): step for step in finished if step.case.network == second}
+    return [
+        order
+        for step in finished
+        if step.case.network == first and setting(step) in others
+        for order in _orders(step, others[setting(step)])
+    ]
+
+
+def setting(step: MemoryRecord) -> tuple[object, ...]:
+    """Everything but the network and its input: steps of one setting may be compared."""
+    case = step.case
+    return (
+        *(case.batch_size, case.precision, case.mode),
+        *(step.allocator, step.device.slug, step.software.torch),
+    )
+
+
+def _orders(first: MemoryRecord, second: MemoryRecord) -> Iterator[Order]:
+    for kind, field in PEAKS.items():
+        here, there = (getattr(step.measured, field) for step in (first, second))
+        if here is not None and there is not None:
+            known = field in first.predicted and field in second.predicted
+            predicted = (
+                (round(first.predicted[field]), round(second.predicted[field])) if known else None
+            )
+            yield Order(first, kind, (here, there), predicted)
+
+
+@dataclass(frozen=True)
+class ScratchAtPeak:
+    """The call whose scratch makes a predicted peak, and the bytes alive while it runs."""
+
+    phase: Phase
+    layer: str
+    operator: str
+    scratch_bytes: int  # of this call
+    other_bytes: int  # tensors, and workspaces that a library keeps
+
+    def most_taken(self, requested_peak_bytes: int) -> int:
+        """The most scratch that the call can have taken on a device whose peak was that.
+
+        It holds as far as the other bytes are right.
+        """
+        return max(requested_peak_bytes - self.other_bytes, 0)
+
+
+def scratch_at_peak(events: Sequence[MemoryEvent], batch_size: int) -> ScratchAtPeak | None:
+    """The call in whose scratch the requested bytes are the most; None where a tensor's are.
+
+    events are those of a step with its scratch, as a `NetworkCost` has them.
+    """
+    signed = (event.bytes(batch_size) * (1 if event.allocates else -1) for event in events)
+    alive = list(accumulate(signed))
+    at = events[alive.index(max(alive))]
+    if at.category is not Category.WORKSPACE:
+        return None
+    scratch = at.bytes(batch_size)
+    return ScratchAtPeak(at.phase, at.layer, at.operator, scratch, max(alive) - scratch)
