@@ -4,17 +4,24 @@
 three constants of step time are fitted to the steps of `FITTED_NETWORKS` alone, and judged on
 all other networks.
 
-Imports from ninlab: architectures, devices, measurement, records, roofline.
+Imports from ninlab: architectures, comparisons, devices, errors, formulas, measurement, records,
+roofline, units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean, median
 
 from ninlab.architectures import architecture
+from ninlab.comparisons import Groups, step_seconds
 from ninlab.devices import device, of_cuda_name
-from ninlab.measurement import Case, MemoryRecord
-from ninlab.records import Device
+from ninlab.errors import NinlabError
+from ninlab.formulas import macs
+from ninlab.measurement import Case, MemoryRecord, setting
+from ninlab.records import Device, RunRecord
 from ninlab.roofline import (
     Operator,
     TimeBound,
@@ -24,6 +31,7 @@ from ninlab.roofline import (
     time_bound,
     training_operators,
 )
+from ninlab.units import format_seconds
 
 FITTED_NETWORKS = ("vgg11", "lenet")
 """Large batches of the first tell how well kernels run, steps of the second wait for the host."""
@@ -70,3 +78,181 @@ def prediction_errors(model: TimeModel, steps: Iterable[MemoryRecord]) -> dict[s
         and step.case.network not in FITTED_NETWORKS
         and (seconds := step.measured.median_seconds) is not None
     }
+
+
+def models_in_words(steps: Sequence[MemoryRecord], device_name: str) -> str:
+    """What the constants fitted to steps of one device are, and how well they predict the others.
+
+    A sentence for each precision whose steps leave no constant open; empty without one.
+    """
+    sentences = []
+    for precision in device(device_name).flops_per_second:
+        try:
+            model = time_model(steps, device_name, precision)
+        except NinlabError:  # too few steps to fit
+            continue
+        unseen = prediction_errors(model, steps).values()
+        learned_from = " and ".join(architecture(name).title for name in FITTED_NETWORKS)
+        outcome = (
+            f"predict the {len(unseen)} other steps with a mean error of "
+            f"{fmean(map(abs, unseen)):.0%}"
+            if unseen
+            else "wait for steps of other networks"
+        )
+        sentences.append(
+            f"Three constants fitted to {learned_from} alone ({precision}: "
+            f"{model.compute_efficiency:.0%} of the peak rate, {model.bandwidth_efficiency:.0%} of "
+            f"the bandwidth, {format_seconds(model.seconds_per_call)} a call) {outcome}."
+        )
+    return " ".join(sentences)
+
+
+# ---------------------------------------------------------------- two networks
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Measured steps of two networks under one setting. Ratios are first over second."""
+
+    steps: tuple[MemoryRecord, MemoryRecord]
+    bounds: tuple[TimeBound, TimeBound]
+    measured_seconds: tuple[float, float]
+
+    @property
+    def flops(self) -> float:
+        """Ratio of the arithmetic."""
+        return self.bounds[0].flops / self.bounds[1].flops
+
+    @property
+    def least(self) -> float:
+        """Ratio of the bounds."""
+        return self.bounds[0].seconds / self.bounds[1].seconds
+
+    @property
+    def measured(self) -> float:
+        """Ratio of the times."""
+        return self.measured_seconds[0] / self.measured_seconds[1]
+
+    @property
+    def conditions(self) -> str:
+        """What the two steps have in common, for the row of a table."""
+        case = self.steps[0].case
+        return f"{case.mode}, {case.precision}, {case.batch_size} images"
+
+    def has_the_order_of(self, ratio: float) -> bool:
+        """Whether the step that takes longer is the one of which that ratio says so."""
+        return (self.measured > 1) == (ratio > 1)
+
+
+def pairs(steps: Iterable[MemoryRecord], networks: Sequence[str] | None = None) -> list[Pair]:
+    """Every two measured steps of one setting on a device with a data sheet.
+
+    networks says of which networks, and which of two comes first; by default all, by name.
+    """
+    steps = list(steps)
+    order = sorted({step.case.network for step in steps}) if networks is None else list(networks)
+    by_setting: dict[object, list[tuple[MemoryRecord, TimeBound, float]]] = {}
+    for step in sorted(
+        (step for step in steps if step.case.network in order),
+        key=lambda step: order.index(step.case.network),
+    ):
+        least, seconds = bound(step.case, step.device), step.measured.median_seconds
+        if least is not None and seconds is not None:
+            by_setting.setdefault(setting(step), []).append((step, least, seconds))
+    return [
+        Pair((one, other), (of_one, of_other), (first, second))
+        for alike in by_setting.values()
+        for (one, of_one, first), (other, of_other, second) in combinations(alike, 2)
+    ]
+
+
+def orders_in_words(pairs: Sequence[Pair]) -> str:
+    """How many of the pairs took their times in the order of their bounds, and of their FLOPs.
+
+    Those that went against their bounds are named, with the calls of their steps. Empty without
+    a pair.
+    """
+    if not pairs:
+        return ""
+    against = [pair for pair in pairs if not pair.has_the_order_of(pair.least)]
+    by_flops = sum(pair.has_the_order_of(pair.flops) for pair in pairs)
+    words = (
+        f"Of {len(pairs)} pairs of networks measured under one setting, "
+        f"{len(pairs) - len(against)} took their times in the order of their bounds, and "
+        f"{by_flops} in the order of their FLOPs."
+    )
+    if not against:
+        return words
+    named = [
+        f"{' / '.join(architecture(step.case.network).title for step in pair.steps)} "
+        f"({pair.conditions}: bounds {pair.least:.2f}, times {pair.measured:.2f}, calls "
+        f"{' / '.join(str(least.calls) for least in pair.bounds)})"
+        for pair in against
+    ]
+    return f"{words} Against their bounds went {'; '.join(named)}."
+
+
+# ---------------------------------------------------------------- training runs
+
+
+def bound_of_run(run: RunRecord) -> TimeBound | None:
+    """The least that one training step of the run can take, None where no data sheet says so."""
+    recipe = run.recipe
+    mode = "momentum" if recipe.momentum else str(recipe.optimizer)
+    case = Case(run.network, run.input_shape, recipe.batch_size, str(recipe.precision), mode)
+    return bound(case, run.device)
+
+
+def step_times(groups: Groups) -> dict[str, dict[str, str]]:
+    """What a step of each group costs against the first: MACs, least time and measured time.
+
+    By label, a table's rows: MACs as a multiple of the first group's; the bound of a training step
+    and the measured median, in milliseconds, each with its multiple. Empty without groups. Meant
+    for runs of one GPU: the time of a CPU is shared with whatever else it does.
+    """
+    costs = {}
+    for label, group in groups.items():
+        least = bound_of_run(group[0])
+        costs[label] = (
+            macs(architecture(group[0].network)),
+            least.seconds if least else None,
+            step_seconds(group),
+        )
+    rows = {}
+    first_macs, first_bound, first_seconds = next(iter(costs.values()), (1, None, 1.0))
+    for label, (count, bound_seconds, seconds) in costs.items():
+        rows[label] = {"MACs": f"×{count / first_macs:.2f}"}
+        if bound_seconds is not None and first_bound is not None:
+            rows[label]["least, ms"] = f"{1e3 * bound_seconds:.2f}"
+            rows[label]["least"] = f"×{bound_seconds / first_bound:.2f}"
+        rows[label]["measured, ms"] = f"{1e3 * seconds:.2f}"
+        rows[label]["measured"] = f"×{seconds / first_seconds:.2f}"
+    return rows
+
+
+def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
+    """How fast the runs of each label trained, and which share of a device's rates that is.
+
+    A table's rows: the median time of all epochs, of the runs that came so far; images a second;
+    the milliseconds of a step, and of its bound; and the shares of the peak rate and of the
+    bandwidth that the arithmetic and the bytes of a step come to in its time.
+    """
+    rows = {}
+    for label, group in groups.items():
+        first, seconds = group[0], step_seconds(group)
+        epochs = first.recipe.epochs
+        whole = [sum(e.seconds for e in run.epochs) for run in group if len(run.epochs) == epochs]
+        rows[label] = {
+            f"{epochs} epochs": format_seconds(median(whole)) if whole else "",
+            "images/s": f"{first.recipe.batch_size / seconds:,.0f}",
+            "ms a step": f"{1e3 * seconds:.2f}",
+        }
+        least, on = bound_of_run(first), of_cuda_name(first.device.name)
+        if least is not None and on is not None:
+            arithmetic = least.flops / on.peak(str(first.recipe.precision))
+            rows[label] |= {
+                "least, ms": f"{1e3 * least.seconds:.2f}",
+                "peak rate reached": f"{arithmetic / seconds:.0%}",
+                "bandwidth reached": f"{least.bytes / on.bandwidth() / seconds:.0%}",
+            }
+    return rows

@@ -1,15 +1,31 @@
 """Measured steps stand beside their bounds, and those of two networks predict the others."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
+from ninlab import records
 from ninlab.architectures import architecture
+from ninlab.comparisons import Groups
 from ninlab.devices import device
+from ninlab.formulas import macs
 from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
 from ninlab.records import Device, Provenance, Software
 from ninlab.roofline import TimeModel
-from ninlab.timing import bound, operators, prediction_errors, time_model
+from ninlab.timing import (
+    bound,
+    bound_of_run,
+    models_in_words,
+    operators,
+    orders_in_words,
+    pairs,
+    prediction_errors,
+    step_times,
+    time_model,
+    training_rates,
+)
+from tests.test_records import A_RECORD
 
 H100 = Device("nvidia-h100", "NVIDIA H100 80GB HBM3", 80 * 10**9)
 TRUTH = TimeModel(device("h100"), "tf32", 0.6, 0.8, 1e-5)
@@ -67,6 +83,14 @@ def test_a_model_is_judged_on_the_steps_that_it_has_not_seen():
     assert late < 0  # predicted too short
 
 
+def test_the_words_on_a_model_say_its_constants_and_judge_it_on_other_networks():
+    words = models_in_words([*USED_FOR_THE_FIT, *timed(["nin"], [16, 128])], "h100")
+    assert "VGG-11 and LeNet alone (tf32: 60% of the peak rate, 80% of the bandwidth" in words
+    assert words.endswith("10.0 µs a call) predict the 2 other steps with a mean error of 0%.")
+    assert models_in_words(USED_FOR_THE_FIT, "h100").endswith("wait for steps of other networks.")
+    assert models_in_words(USED_FOR_THE_FIT[:2], "h100") == ""
+
+
 def test_a_bound_is_there_where_the_device_and_its_rate_are_described():
     t4, cpu = Device("t4", "Tesla T4", 10**9), Device("cpu", "AMD EPYC", 10**9)
     assert bound(case("lenet", 16, "bf16"), H100).seconds > 0
@@ -78,3 +102,130 @@ def test_a_bound_is_there_where_the_device_and_its_rate_are_described():
 def test_a_prediction_calls_less_than_a_training_step(mode):
     forward, training = (operators(case("nin", 8, mode=m)) for m in ("inference", mode))
     assert sum(one.calls for one in forward) < sum(one.calls for one in training)
+
+
+# ---------------------------------------------------------------- two networks
+
+
+def test_a_pair_has_the_ratios_of_its_two_steps():
+    first, second = step(case("nin", 128), 0.3), step(case("alexnet", 128), 0.2)
+    (pair,) = pairs([second, first], ("nin", "alexnet"))
+    assert pair.steps == (first, second)
+    least = [bound(one.case, H100) for one in pair.steps]
+    assert pair.flops == pytest.approx(least[0].flops / least[1].flops)
+    assert pair.least == pytest.approx(least[0].seconds / least[1].seconds)
+    assert pair.measured == pytest.approx(1.5)
+    assert pair.flops < 1 < pair.least
+    assert pair.has_the_order_of(pair.least)
+    assert not pair.has_the_order_of(pair.flops)
+
+
+def test_turning_a_pair_around_changes_no_order():
+    steps = [*timed(["nin", "alexnet", "vgg11"], [64, 128])]
+    there = pairs(steps, ("nin", "alexnet", "vgg11"))
+    back = pairs(steps, ("vgg11", "alexnet", "nin"))
+    assert len(there) == len(back) == 2 * 3
+    mirrored = {tuple(one.id for one in pair.steps): pair for pair in back}
+    for pair in there:
+        other = mirrored[tuple(one.id for one in reversed(pair.steps))]
+        assert pair.measured * other.measured == pytest.approx(1)
+        for kind in ("flops", "least"):
+            assert pair.has_the_order_of(getattr(pair, kind)) == other.has_the_order_of(
+                getattr(other, kind)
+            )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        step(case("alexnet", 64), 0.1),
+        step(case("alexnet", 128, "bf16"), 0.1),
+        step(case("alexnet", 128, mode="adam"), 0.1),
+        step(case("alexnet", 128), None),
+        replace(step(case("alexnet", 128), 0.1), allocator=Allocator.EXPANDABLE_SEGMENTS),
+        replace(step(case("alexnet", 128), 0.1), device=Device("abacus", "Abacus", 10)),
+    ],
+    ids=["batch", "precision", "mode", "not timed", "allocator", "device"],
+)
+def test_steps_of_two_settings_are_no_pair(other):
+    assert pairs([step(case("nin", 128), 0.1), other]) == []
+
+
+def test_the_words_on_orders_count_all_pairs_and_name_those_against_their_bounds():
+    cases = [case(network, 128) for network in ("nin", "alexnet", "vgg11")]
+    steps = [step(one, 3 * bound(one, H100).seconds) for one in cases]
+    words = orders_in_words(pairs(steps))
+    assert words.startswith("Of 3 pairs of networks")
+    assert "3 took their times in the order of their bounds, and 2 in the order of their" in words
+    assert "Against" not in words
+    steps[0] = step(cases[0], 1.0)
+    assert "Against their bounds went NiN / VGG-11 (sgd, tf32, 128 images: bounds 0.15, times" in (
+        orders_in_words(pairs(steps))
+    )
+    assert orders_in_words([]) == ""
+
+
+# ---------------------------------------------------------------- training runs
+
+
+def trained(network: str, rate: float, device: Device = H100) -> Groups:
+    """One run that trained so many images in a second."""
+    run = replace(
+        A_RECORD,
+        network=network,
+        input_shape=architecture(network).input_shape,
+        device=device,
+        images_per_second=rate,
+        recipe=replace(A_RECORD.recipe, precision="bf16", batch_size=128),
+    )
+    return {network: [run]}
+
+
+def test_a_run_has_the_bound_of_its_own_step():
+    (run,) = trained("nin", 1.0)["nin"]
+    assert bound_of_run(run) == bound(case("nin", 128, "bf16"), H100)
+    with_momentum = replace(run, recipe=replace(run.recipe, momentum=0.9))
+    assert bound_of_run(with_momentum) == bound(case("nin", 128, "bf16", "momentum"), H100)
+
+
+def test_times_of_steps_stand_against_the_first_row():
+    rows = step_times(trained("nin", 12_800.0) | trained("nin_fixed_3x3", 6_400.0))
+    assert rows["nin"]["measured, ms"] == "10.00"
+    assert rows["nin_fixed_3x3"]["measured, ms"] == "20.00"
+    assert rows["nin_fixed_3x3"]["measured"] == "×2.00"
+    more = macs(architecture("nin_fixed_3x3")) / macs(architecture("nin"))
+    assert rows["nin_fixed_3x3"]["MACs"] == f"×{more:.2f}"
+    least = [bound_of_run(trained(name, 1.0)[name][0]) for name in rows]
+    assert rows["nin_fixed_3x3"]["least"] == f"×{least[1].seconds / least[0].seconds:.2f}"
+    assert set(rows["nin"].values()) >= {"×1.00"}
+
+
+def test_without_a_data_sheet_a_time_has_no_bound_and_without_runs_there_is_no_row():
+    unknown = Device("abacus", "Abacus", 10)
+    assert list(step_times(trained("nin", 1.0, unknown))["nin"]) == [
+        "MACs", "measured, ms", "measured",
+    ]  # fmt: skip
+    assert step_times({}) == {}
+
+
+def test_the_rates_of_training_are_shares_of_the_data_sheet():
+    groups = trained("nin", 12_800.0)
+    (row,) = training_rates(groups).values()
+    (run,) = groups["nin"]
+    least = bound_of_run(run)
+    assert (row["images/s"], row["ms a step"]) == ("12,800", "10.00")
+    assert row["least, ms"] == f"{1e3 * least.seconds:.2f}"
+    h100 = device("h100")
+    assert row["peak rate reached"] == f"{least.flops / 0.01 / h100.peak('bf16'):.0%}"
+    assert row["bandwidth reached"] == f"{least.bytes / 0.01 / h100.bandwidth():.0%}"
+    at_the_bound = training_rates(trained("nin", 128 / least.seconds))["nin"]
+    assert int(at_the_bound["bandwidth reached"].rstrip("%")) <= 100
+
+
+def test_the_time_of_training_is_that_of_runs_that_came_to_the_end():
+    (run,) = trained("nin", 12_800.0)["nin"]
+    epochs = tuple(replace(run.epochs[0], epoch=epoch, seconds=2.0) for epoch in (1, 2, 3))
+    whole = replace(run, epochs=epochs, recipe=replace(run.recipe, epochs=3))
+    cut = replace(whole, epochs=epochs[:1], outcome=records.Outcome.DIVERGED)
+    assert training_rates({"NiN": [whole, cut]})["NiN"]["3 epochs"] == "6.00 s"
+    assert training_rates({"NiN": [cut]})["NiN"]["3 epochs"] == ""
