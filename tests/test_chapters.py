@@ -2,7 +2,9 @@
 
 A number in prose needs proof when it is a decimal, a percentage, has a unit or a comma, or is
 above twelve; the shape of a map (``96×54×54``) does too, the window of a layer (``3×3``) does
-not, and neither does a quotation. Proof is an ``assert`` in the same chapter that compares
+not, and neither does a quotation. What is counted of runs, seeds, rows, classes or epochs needs
+proof however small it is, in words as in digits: "four of the five runs" asks for "4 of 5 runs".
+Proof is an ``assert`` in the same chapter that compares
 something with the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``),
 or with the bare whole number.
 """
@@ -106,6 +108,32 @@ NUMBER = re.compile(
     r"(?![\w×])"
 )
 
+WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+VALUES = {"one": 1, **{word: value for value, word in enumerate(WORDS, start=2)}}
+_SOME = rf"(?:{'|'.join(WORDS)}|\d+)"
+_BETWEEN = r"(?:(?!of|and|or|the|in|with|to|for|from|than|at|by|on|a|as)[a-z][\w-]*\s+){0,2}?"
+COUNTED = re.compile(
+    rf"(?<![\w.,×-])(?:(?P<part>one|{_SOME})\s+of\s+(?:the\s+|its\s+|these\s+|all\s+|those\s+)?)?"
+    rf"(?P<count>{_SOME})\s+{_BETWEEN}(?P<noun>seeds|runs|rows|classes|epochs)\b"
+    rf"|rows?\s+but\s+the\s+(?P<place>first|last)\s+(?P<places>{_SOME})\b",
+    re.I,
+)
+"""Numbers of what an experiment consists of. "two classes" and "two more classes" alike."""
+
+
+def counts(text: str) -> Iterator[str]:
+    """What a text counts of runs and their like, in digits: ``5 seeds``, ``4 of 5 runs``."""
+
+    def digits(number: str) -> str:
+        return str(VALUES.get(number.lower(), number))
+
+    for match in COUNTED.finditer(text):
+        if match["place"]:
+            yield f"{match['place']} {digits(match['places'])}"
+            continue
+        part = f"{digits(match['part'])} of " if match["part"] else ""
+        yield f"{part}{digits(match['count'])} {match['noun'].lower()}"
+
 
 def text_of(path: Path) -> str:
     """The prose of a chapter with code, names, labels and markup taken out."""
@@ -166,9 +194,31 @@ def is_proved(claim: str, proved: str) -> bool:
 
 @every
 def test_every_number_in_prose_stands_in_an_assertion(path: Path) -> None:
-    proved = proofs(path)
-    unproved = [claim for claim in claims(text_of(path)) if not is_proved(claim, proved)]
+    proved, text = proofs(path), text_of(path)
+    unproved = [claim for claim in claims(text) if not is_proved(claim, proved)]
     assert unproved == []
+
+
+@every
+def test_every_number_of_runs_and_their_like_stands_in_an_assertion(path: Path) -> None:
+    proved = proofs(path)
+    unproved = [count for count in counts(text_of(path)) if not is_proved(count, proved)]
+    assert unproved == []
+
+
+@pytest.mark.parametrize(
+    ("sentence", "found"),
+    [
+        ("Four of the five runs end, in ten epochs", ["4 of 5 runs", "10 epochs"]),
+        ("one of three gradual runs and 2 more dead classes", ["1 of 3 runs", "2 classes"]),
+        ("two layers and three seeds of each", ["3 seeds"]),
+        ("All three failures among the 45 runs", ["45 runs"]),
+        ("each row but the last two changes one decision", ["last 2"]),
+        ("one run, no class, the seeds, VGG-11 runs", []),
+    ],
+)
+def test_what_counts_as_a_number_of_runs(sentence: str, found: list[str]) -> None:
+    assert list(counts(sentence)) == found
 
 
 @pytest.mark.parametrize(
