@@ -6,14 +6,15 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ninlab import formulas, records
+from ninlab import figures, formulas, records
 from ninlab.__main__ import COMMANDS
 from ninlab.architectures import architecture
 from ninlab.devices import DEVICES
 from ninlab.experiments import answer
 from ninlab.liveness import peak_bytes, timeline
+from ninlab.measurement import Allocator, load_records
 from ninlab.peers import latest
-from ninlab.units import format_bytes, format_shape
+from ninlab.units import format_bytes, format_seconds, format_shape
 from ninlab.workspaces import available
 from tests.book import ROOT
 from tools import readme_figure
@@ -30,6 +31,16 @@ NETWORKS = {
 PARAMETERS = {name: formulas.parameters(network) for name, network in NETWORKS.items()}
 MACS = {name: formulas.macs(network) for name, network in NETWORKS.items()}
 PEAKS = {name: peak_bytes(timeline(network), BATCH_SIZE) for name, network in NETWORKS.items()}
+STEPS = {
+    step.case.network: step
+    for step in load_records(records.runs_folder())
+    if step.device.slug == "nvidia-h100-80gb-hbm3"
+    and step.allocator is Allocator.DEFAULT
+    and (step.case.precision, step.case.mode, step.case.batch_size) == ("tf32", "sgd", BATCH_SIZE)
+    and step.case.input_shape == readme_figure.INPUT_SHAPE
+    and step.case.network in NETWORKS
+}
+"""What an H100 measured of the networks, at the size of the table."""
 
 
 # ---------------------------------------------------------------- table
@@ -53,6 +64,7 @@ def test_the_table_says_what_the_counters_say(name):
         format_bytes(formulas.saved_bytes(network, BATCH_SIZE)),
         format_bytes(PEAKS[name]),
         format_bytes(peak_bytes(timeline(network, training=False), BATCH_SIZE)),
+        format_seconds(STEPS[name].measured.median_seconds) if name in STEPS else "–",
     ]
 
 
@@ -88,6 +100,13 @@ def gpus_with_tables() -> str:
     return f"{', '.join(names)} or {last}"
 
 
+def seconds_of(name: str) -> float:
+    """The median of the measured seconds of a step."""
+    seconds = STEPS[name].measured.median_seconds
+    assert seconds is not None
+    return seconds
+
+
 def phrases_with_numbers() -> list[str]:
     """What the prose may say that has a number in it, made by the code."""
     return [
@@ -102,6 +121,10 @@ def phrases_with_numbers() -> list[str]:
         f"NiN has a {PARAMETERS['alexnet'] / PARAMETERS['nin']:.0f}rd of AlexNet's parameters",
         f"needs {100 * (PEAKS['nin'] / PEAKS['alexnet'] - 1):.0f} % more memory to train",
         f"needs {PEAKS['googlenet'] / PEAKS['alexnet']:.1f} times the memory",
+        f"*{figures.measured_steps(list(STEPS.values()))}*",
+        "in TF32",
+        f"its step takes {seconds_of('nin') / seconds_of('alexnet'):.2f} times as long",
+        "on an H100, and held just these bytes",
         f"separately for an {gpus_with_tables()}",
         f"Python {supported_pythons()}",
         "CC BY 4.0",
@@ -127,7 +150,11 @@ def test_the_networks_that_are_said_to_have_run_held_the_bytes_that_are_predicte
     measured = latest("peak_bytes").peaks
     assert {name: measured[name, BATCH_SIZE] for name in run} == {name: PEAKS[name] for name in run}
     titles = ", ".join(NETWORKS[name].title for name in names)
-    assert f"{titles} and {NETWORKS[last].title} were also run, on a CPU, and held just" in PROSE
+    assert {name: STEPS[name].measured.tensor_peak_bytes for name in run} == {
+        name: PEAKS[name] for name in run
+    }
+    said = f"{titles} and {NETWORKS[last].title} were also run, on a CPU and on an H100, and held"
+    assert said in PROSE
 
 
 def test_googlenet_has_an_eighth_of_alexnets_parameters():

@@ -14,6 +14,7 @@ from torch import nn
 
 from ninlab import data, records, training
 from ninlab.architectures import architecture
+from ninlab.comparisons import sampling_error
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError, RecordError, UnknownNetworkError
 from ninlab.experiments import accuracy_roof, loss_floor
@@ -404,9 +405,14 @@ def test_the_books_kept_weights_give_their_recorded_accuracy():
     kept = [run for run in records.load() if run.weights_sha256]
     assert {run.network for run in kept} >= {"nin_28", "nin_28_textbook", "nin_28_linear_head"}
     for run in kept:
-        result = evaluate(training.load_network(run), images)
+        side = run.input_shape[-1]
         # another processor sums in another order, which may turn a close call: 5 images of 10,000
-        assert result.accuracy == pytest.approx(run.last.test_accuracy, abs=5e-4)
+        seen, close = images, 5e-4
+        if side != images.images.shape[-1]:  # a full-size network would take minutes for all
+            seen = images.take(slice(500)).resized(side)
+            close = 4 * sampling_error(run.last.test_accuracy, len(seen))
+        result = evaluate(training.load_network(run), seen)
+        assert result.accuracy == pytest.approx(run.last.test_accuracy, abs=close)
         assert result.dead_classes == run.last.dead_classes
 
 
