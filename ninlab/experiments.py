@@ -31,7 +31,8 @@ class Variant:
     """One row of an experiment: a network, a recipe and how often to try.
 
     name makes the runs' file names. Where rate_from names variants of a sweep, the recipe's
-    learning rate gives way to the best of theirs. keep_weights is for what chapters look into.
+    learning rate gives way to the best of theirs. Weights are kept of the first kept_seeds seeds,
+    for what chapters look into.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Variant:
     recipe: Recipe
     seeds: int
     rate_from: tuple[str, ...] = ()
-    keep_weights: bool = False
+    kept_seeds: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ class PlannedRun:
     def id(self, device_slug: str) -> str:
         """The id of its record, once it is made on that device."""
         return run_id(self.experiment, self.variant.name, self.seed, device_slug)
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether its weights are kept beside its record."""
+        return self.seed < self.variant.kept_seeds
 
     def rate_sources(self, device_slug: str) -> tuple[str, ...]:
         """Ids of the records by which its learning rate is chosen; empty when it is given."""
@@ -207,7 +213,7 @@ class Scale:
     textbook_seeds: int
     repair_seeds: int
     own_rate_seeds: int
-    keep_all_weights: bool  # that chapters look into; else those of the repaired network alone
+    keep_all_weights: bool  # that chapters look into; else those of one repaired network alone
     other_precision: Precision | None = None
 
     def recipe(self, learning_rate: float) -> Recipe:
@@ -234,7 +240,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
             for repair in ("zero_bias", "linear_last", "kaiming", "batch_norm", "gradual")
         ),
         scale.variant(scale.julia, rate=scale.textbook_rate),
-        scale.variant(fixed, keep_weights=True),
+        scale.variant(fixed, kept_seeds=scale.repair_seeds if scale.keep_all_weights else 1),
     )
     sweep = tuple(
         scale.variant(
@@ -266,7 +272,8 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
     ) -> Experiment:
         variants = tuple(
             scale.variant(
-                f"{fixed}_{suffix}", keep_weights=scale.keep_all_weights and suffix == keep
+                f"{fixed}_{suffix}",
+                kept_seeds=scale.seeds if scale.keep_all_weights and suffix == keep else 0,
             )
             for suffix in suffixes
         )
@@ -282,7 +289,7 @@ def experiments(scale: Scale) -> tuple[Experiment, ...]:
                     textbook,
                     rate=scale.textbook_rate,
                     seeds=scale.textbook_seeds,
-                    keep_weights=scale.keep_all_weights,
+                    kept_seeds=scale.textbook_seeds if scale.keep_all_weights else 0,
                 ),
                 *(replace(variant, seeds=scale.repair_seeds) for variant in repairs),
             ),
@@ -383,7 +390,7 @@ FULL_SCALE = Scale(
     textbook_seeds=5,
     repair_seeds=2,
     own_rate_seeds=1,
-    keep_all_weights=False,  # 8 MB a NiN would travel in every wheel
+    keep_all_weights=False,  # 8 MB a NiN travel in every wheel, and to every GPU
     other_precision=Precision.TF32,
 )
 COMPACT_SCALE = Scale(

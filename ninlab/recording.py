@@ -137,7 +137,7 @@ def make_run(run: PlannedRun, site: Site, on_step: StepCallback | None = None) -
             run.variant.network, recipe, seed=run.seed, device=site.device, on_step=on_step
         )
         digest = None
-        if run.variant.keep_weights:
+        if run.keeps_weights:
             weights = weights_bytes(result.network)
             digest = hashlib.sha256(weights).hexdigest()
             records.write_bytes(records.weights_path(site.folder, identifier), weights)

@@ -128,6 +128,12 @@ def test_the_full_plans_estimates_are_good_to_a_factor_of_one_and_a_half():
     assert all(1 / 1.5 < factor < 1.5 for factor in off)
 
 
+def test_the_full_plan_keeps_the_weights_of_one_run():
+    """Two would make what a GPU machine is sent too large to travel."""
+    kept = [run.id("gpu") for run in PLANS["full"].runs if run.keeps_weights]
+    assert kept == ["collapse/nin_fixed-seed0-gpu"]
+
+
 @EACH_PLAN
 def test_a_plan_takes_as_long_as_its_experiments_one_after_the_other(plan):
     alone = [replace(plan, experiments=(one,)).estimated_seconds for one in plan.experiments]
@@ -159,7 +165,7 @@ def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
         assert run.network == planned.variant.network
         assert run.recipe == ready_recipe(planned, found, device)
         assert run.learning_rate_from == planned.rate_sources(device)
-        assert (run.weights_sha256 is not None) == planned.variant.keep_weights
+        assert (run.weights_sha256 is not None) == planned.keeps_weights
 
 
 def test_every_network_is_still_the_one_that_was_recorded():

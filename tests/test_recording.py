@@ -40,7 +40,7 @@ PLAN = Plan(
         Experiment(
             "one_by_one", "How many?", "05_how_many_1x1",
             (Variant("nin_28_no_1x1", "nin_28_no_1x1", SHORT, 1),
-             Variant("nin_28", "nin_28", SHORT, 1, keep_weights=True)),
+             Variant("nin_28", "nin_28", SHORT, 1, kept_seeds=1)),
         ),
         Experiment(experiments.SWEEP, "Which rate?", "03_training", SWEEP),
         Experiment(
