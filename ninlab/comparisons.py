@@ -192,8 +192,7 @@ def conditions(groups: Groups) -> str:
     """
     runs = list(chain.from_iterable(groups.values()))
     side, slug = scale_of(runs)
-    rates = Counter(group[0].recipe.learning_rate for group in groups.values())
-    (rate, _), *others = rates.most_common()
+    rate, *others = _rates(groups)
     return ", ".join(
         [
             f"{side}×{side}: {'CPU' if slug == 'cpu' else device_name(runs[0])}",
@@ -203,6 +202,28 @@ def conditions(groups: Groups) -> str:
             _from_to([len(group) for group in groups.values()], "seed"),
         ]
     )
+
+
+def rated(groups: Groups) -> dict[str, Sequence[RunRecord]]:
+    """The same groups; one that did not run at the rate of most has its own in its label.
+
+    So that what `conditions` says of the rate is true of the rows.
+    """
+    if not groups:
+        return {}
+    usual = _rates(groups)[0]
+    return {
+        label
+        if (rate := group[0].recipe.learning_rate) == usual
+        else f"{label}, rate {rate:g}": group
+        for label, group in groups.items()
+    }
+
+
+def _rates(groups: Groups) -> list[float]:
+    """The learning rates of the groups, that of most of them first."""
+    rates = Counter(group[0].recipe.learning_rate for group in groups.values())
+    return [rate for rate, _ in rates.most_common()]
 
 
 def device_name(run: RunRecord) -> str:

@@ -16,6 +16,7 @@ from ninlab.comparisons import (
     effects,
     failures,
     in_words,
+    rated,
     sampling_error,
     scale_of,
     share,
@@ -314,6 +315,25 @@ def test_conditions_say_once_what_all_rows_have_in_common():
     unknown = on(group([0.8, 0.9]), "abacus", "Abacus")
     assert conditions({"both": unknown}).startswith("224×224: Abacus, ")
     assert conditions({"both": unknown, "half": unknown[:1]}).endswith("1 to 2 seeds")
+
+
+@given(st.lists(st.sampled_from([0.1, 0.05, 0.2]), max_size=6))
+def test_a_row_names_its_rate_where_the_heading_names_another(rates):
+    (run,) = group([0.8])
+    groups = {
+        f"row {i}": [replace(run, recipe=replace(run.recipe, learning_rate=rate))]
+        for i, rate in enumerate(rates)
+    }
+    named = rated(groups)
+    assert list(named.values()) == list(groups.values())
+    if rates:
+        heading = conditions(groups)
+        for label, runs in named.items():
+            rate = f"rate {runs[0].recipe.learning_rate:g}"
+            assert label.endswith(f", {rate}") != (
+                f"{rate} if no" in heading or f"{rate}," in heading
+            )
+        assert ("if no row names another" in heading) == any(", rate" in label for label in named)
 
 
 def test_a_gpus_rows_have_the_time_of_a_step_and_a_busy_cpus_have_none():
