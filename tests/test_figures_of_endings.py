@@ -41,9 +41,14 @@ def labeled(groups: list[list[float]], scale: str) -> dict[str, list[RunRecord]]
     return {f"{scale} {i}": ended_at(group, SIDES[scale]) for i, group in enumerate(groups)}
 
 
-def headings(figure: go.Figure) -> list[str]:
+def texts(figure: go.Figure) -> list[str]:
+    """What is written in the figure, whatever the lines and the kinds of space."""
     notes = (note.text.replace("<br>", " ") for note in figure.layout.annotations)
-    return [note for note in notes if note.startswith("<b>")]
+    return [note.replace("\N{NO-BREAK SPACE}", " ") for note in notes]
+
+
+def headings(figure: go.Figure) -> list[str]:
+    return [text for text in texts(figure) if text.startswith("<b>")]
 
 
 @given(groups, groups)
@@ -117,15 +122,13 @@ def test_an_argument_of_two_scales_is_refused(few, many):
 def test_a_row_says_how_many_runs_it_has_and_a_mean_needs_two(values):
     figure = figures.endings({"row": ended_at(values)})
     assert any(trace.name == "row, mean" for trace in figure.data) == (len(values) > 1)
-    texts = [note.text for note in figure.layout.annotations]
-    assert f"row: {sum(values) / len(values):.1%}, n = {len(values)}" in texts
+    assert f"row: {sum(values) / len(values):.1%}, n = {len(values)}" in texts(figure)
 
 
 def test_failures_are_crosses_in_no_mean_and_counted_in_the_label() -> None:
     runs = [*ended_at([0.8, 0.9]), *ended_at([0.1], outcome=Outcome.STUCK)]
     figure = figures.endings({"row": runs, "lost": runs[2:]})
-    texts = [note.text for note in figure.layout.annotations]
-    assert {"row: 85.0%, n = 3, 1 stuck", "lost: n = 1, 1 stuck"} < set(texts)
+    assert {"row: 85.0%, n = 3, 1 stuck", "lost: n = 1, 1 stuck"} < set(texts(figure))
     (middle,) = (trace for trace in figure.data if trace.name.endswith("mean"))
     assert list(middle.x) == pytest.approx([0.85])
     (dots,) = (trace for trace in figure.data if trace.name == "row")
@@ -134,9 +137,12 @@ def test_failures_are_crosses_in_no_mean_and_counted_in_the_label() -> None:
 
 def test_relapsed_runs_are_counted_in_the_label() -> None:
     fell = [replace(run, loss=LossCurve(20, (0.5, 1.5))) for run in ended_at([0.8])]
-    (row, *_) = (
-        note.text
-        for note in figures.endings({"row": fell}).layout.annotations
-        if "row" in note.text
-    )
-    assert row == "row: 80.0%, n = 1, 1 relapsed"
+    assert "row: 80.0%, n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))
+
+
+@given(st.integers(0, 30))
+def test_a_line_of_a_label_does_not_end_between_a_number_and_its_word(letters) -> None:
+    runs = [*ended_at([0.8, 0.9]), *ended_at([0.1], outcome=Outcome.STUCK)]
+    for note in figures.endings({"x" * letters + " row": runs}).layout.annotations:
+        for line in note.text.split("<br>"):
+            assert not line.endswith((" =", "n", " 1", " 3"))

@@ -191,8 +191,9 @@ def _lines(label: str, runs: Sequence[RunRecord]) -> list[str]:
     ended, failed = summary(runs), failures(runs)
     mean = "" if ended.mean is None else f" {ended.mean:.1%},"
     relapsed = sum(relapse(run) is not None for run in runs)
-    counts = [f"n = {ended.runs}", failed, f"{relapsed} relapsed" if relapsed else ""]
-    return wrap(f"{label}:{mean} {', '.join(filter(None, counts))}", _LONGEST_LABEL)
+    counts = [f"n = {ended.runs}", *failed.split(", "), f"{relapsed} relapsed" if relapsed else ""]
+    told = ", ".join(count.replace(" ", "\N{NO-BREAK SPACE}") for count in counts if count)
+    return wrap(f"{label}:{mean} {told}", _LONGEST_LABEL)
 
 
 def _add_endings(
