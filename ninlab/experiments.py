@@ -496,10 +496,11 @@ class Answer:
 
 
 def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
-    """What is recorded for the experiment of that name at that scale, be it nothing.
+    """What is recorded for the experiment of that name at one scale, be it nothing.
 
-    Who asks has to say which scale: whatever a page shows beside its sentences is then of the
-    scale that these speak of. Raises UnknownNameError for an experiment or a scale.
+    No other scale takes its place because there is more of it: what a page shows beside its
+    sentences is of the scale that these speak of. Raises UnknownNameError for an experiment or a
+    scale.
     """
     asked = plan(scale)
     experiment = asked.experiment(name)
@@ -516,14 +517,29 @@ def comparison(
     that was also trained at its own best rate has a second row, which names the rate; where
     that is the common rate those runs repeat the others, and there is one row.
 
-    A variant without a run has no row. Empty without a run of the first label's variant, with
-    which the others are compared. Raises UnknownNameError for an experiment or a scale.
+    A variant without a run has no row. All rows are of one device: of the one with the most rows,
+    then the most runs, among those with a run of the first label's variant, with which the others
+    are compared. Empty without such a device. Raises UnknownNameError for an experiment or a scale.
     """
-    asked = [answer(name, runs, scale) for name in names]
-    found = {name: group for one in asked for name, group in one.runs.items()}
+    asked = [plan(scale).experiment(name) for name in names]
+    by_device: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        by_device.setdefault(run.device.slug, []).append(run)
+    return max(
+        (_rows(asked, labels, by_device[slug], scale) for slug in sorted(by_device)),
+        key=lambda rows: (len(rows), sum(map(len, rows.values()))),
+        default={},
+    )
+
+
+def _rows(
+    asked: Sequence[Experiment], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
+) -> dict[str, list[RunRecord]]:
+    """The rows of a comparison that one device has recorded; none without the first label's."""
+    found = {name: group for one in asked for name, group in runs_of(one, runs).items()}
     wanted = [
-        *(path.partition("/")[2] for one in asked for path in one.experiment.compare_with),
-        *(variant.name for one in asked for variant in one.experiment.variants),
+        *(path.partition("/")[2] for one in asked for path in one.compare_with),
+        *(variant.name for one in asked for variant in one.variants),
     ]
     own = answer("own_rate", runs, scale).runs
     rows = {}
