@@ -28,7 +28,7 @@ from math import sqrt
 from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import relapse
+from ninlab.relapses import relapsed
 
 CONFIDENCE = 0.95
 
@@ -271,7 +271,7 @@ def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[st
             "shown": shown,
             "mean": "" if ended.mean is None else f"{ended.mean:.1%}",
             "runs": f"{ended.runs}" + (f", {failed}" if failed else ""),
-            "relapsed": f"{sum(map(bool, map(relapse, group)))} of {len(group)}",
+            "relapsed": f"{relapsed(group)} of {len(group)}",
         }
         if slug != "cpu":
             rows[label]["ms a step"] = f"{1e3 * step_seconds(group):.2f}"
@@ -306,7 +306,7 @@ def in_words(
     parts = [f"{conditions(groups)}."]
     base = summary(groups[first])
     if base.mean is not None:
-        parts.append(f"{_capitalized(first)} ended at {base.mean:.1%} ({_number(base)}).")
+        parts.append(f"{_capitalized(first)} ended at {base.mean:.1%} (n = {base.runs}).")
     told: dict[str, list[str]] = {}
     for label in others:
         points, shown = _against_first(groups[label], groups, confidence)
@@ -334,13 +334,13 @@ def in_words(
             {
                 label: f"{count} of {len(group)}"
                 for label, group in groups.items()
-                if (count := sum(map(bool, map(relapse, group))))
+                if (count := relapsed(group))
             },
         ),
     ):
         if happened:
             parts.append(f"{what}: {_listed(f'{n} ({how})' for n, how in happened.items())}.")
-    if others and any(map(relapse, groups[first])):
+    if others and relapsed(groups[first]):
         parts.append(
             f"{_capitalized(first)}, from which the distances are taken, fell back itself: a part "
             "of each may be its bad luck."
@@ -355,10 +355,6 @@ def in_words(
     if missing:
         parts.append(f"Not recorded yet: {_listed(missing)}.")
     return " ".join(parts)
-
-
-def _number(ended: Summary) -> str:
-    return f"n = {ended.runs}"
 
 
 def _capitalized(text: str) -> str:

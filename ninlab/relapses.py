@@ -13,6 +13,7 @@ a run be seen to fall back to guessing that never came below (ln 10 - 0.2) / 1.5
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import inf
 from statistics import fmean
@@ -52,3 +53,8 @@ def relapse(run: RunRecord) -> Relapse | None:
             return Relapse(start * run.loss.every, lowest, mean)
         lowest = min(lowest, mean)
     return None
+
+
+def relapsed(runs: Iterable[RunRecord]) -> int:
+    """How many of the runs relapsed."""
+    return sum(relapse(run) is not None for run in runs)

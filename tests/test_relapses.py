@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ninlab import records
 from ninlab.records import LossCurve
-from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapse
+from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapse, relapsed
 from tests.test_records import A_RECORD
 
 losses = st.lists(st.floats(0.01, 4), min_size=1, max_size=30)
@@ -61,4 +61,10 @@ def test_a_fall_from_above_the_limit_cannot_be_seen():
 def test_normalized_runs_of_the_book_do_not_relapse():
     normalized = [run for run in records.load() if "batch_norm" in run.network]
     assert len(normalized) > 20
-    assert not any(map(relapse, normalized))
+    assert relapsed(normalized) == 0
+
+
+@given(st.lists(st.booleans(), max_size=6))
+def test_relapsed_runs_are_counted(fell):
+    values = {True: [0.5, 1.5], False: [0.5, 0.4]}
+    assert relapsed(with_losses(values[one]) for one in fell) == sum(fell)

@@ -20,7 +20,7 @@ from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_con
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.experiments import Plan
 from ninlab.records import RunRecord
-from ninlab.relapses import relapse
+from ninlab.relapses import relapsed
 from ninlab.units import format_seconds
 
 
@@ -201,7 +201,7 @@ class Variant:
             accuracy_highest=ended.greatest,
             most_dead_classes=max(run.last.dead_classes for run in runs),
             most_never_predicted=max(run.never_predicted for run in runs),
-            relapsed=sum(relapse(run) is not None for run in runs),
+            relapsed=relapsed(runs),
             **{str(outcome): outcomes[outcome] for outcome in records.Outcome},
         )
 

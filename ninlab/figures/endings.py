@@ -31,7 +31,7 @@ from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.records import RunRecord
-from ninlab.relapses import relapse
+from ninlab.relapses import relapsed
 
 _ACCURACY = "test accuracy after the last epoch"
 _LONGEST_LABEL = 48  # letters of a label on one line of a phone
@@ -51,7 +51,6 @@ class _Panel:
     """The groups of one scale, and where they are drawn."""
 
     number: int  # from 1, as Plotly counts axes
-    scale: tuple[int, str]
     parts: list[Groups]  # each compared with its own first group
 
     @property
@@ -100,13 +99,12 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     """Where the runs of each group ended: one dot a seed, a line at the mean of two and more.
 
     Runs that diverged or got stuck are crosses and in no mean; those whose loss relapsed are
-    counted in the label. Each scale has its panel, under a
-    heading that says what its runs have in common; groups of one scale that stand one behind the
-    other share it. Each argument is compared with itself only: with intervals, a dashed line goes
-    down from the mean of its first group, and under the dots of every other group lies the 95 %
-    interval of its distance from there, if both have two runs that finished. An interval that
-    crosses the line shows no difference; one wider than the dots goes on beyond the plot. chance
-    draws a line at the accuracy of guessing.
+    counted in the label. Each scale has its panel, under a heading that says what its runs have
+    in common; arguments of one scale share it. Each argument is compared with itself only: with
+    intervals, a dashed line goes down from the mean of its first group, and under the dots of
+    every other group lies the 95 % interval of its distance from there, if both have two runs that
+    finished. An interval that crosses the line shows no difference; one wider than the dots goes
+    on beyond the plot. chance draws a line at the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
     panels = _panels([part for part in groups if part])
@@ -142,14 +140,11 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
 
 
 def _panels(groups: Sequence[Groups]) -> list[_Panel]:
-    panels: list[_Panel] = []
+    panels: dict[tuple[int, str], _Panel] = {}
     for part in groups:
         scale = scale_of(list(chain.from_iterable(part.values())))
-        if panels and panels[-1].scale == scale:
-            panels[-1].parts.append(part)
-        else:
-            panels.append(_Panel(len(panels) + 1, scale, [part]))
-    return panels
+        panels.setdefault(scale, _Panel(len(panels) + 1, [])).parts.append(part)
+    return list(panels.values())
 
 
 def _add_panel(
@@ -190,8 +185,8 @@ def _lines(label: str, runs: Sequence[RunRecord]) -> list[str]:
     """A row's label: its name, the mean of the runs that finished, and how many did what."""
     ended, failed = summary(runs), failures(runs)
     mean = "" if ended.mean is None else f" {ended.mean:.1%},"
-    relapsed = sum(relapse(run) is not None for run in runs)
-    counts = [f"n = {ended.runs}", *failed.split(", "), f"{relapsed} relapsed" if relapsed else ""]
+    fallen = relapsed(runs)
+    counts = [f"n = {ended.runs}", *failed.split(", "), f"{fallen} relapsed" if fallen else ""]
     told = ", ".join(count.replace(" ", "\N{NO-BREAK SPACE}") for count in counts if count)
     return wrap(f"{label}:{mean} {told}", _LONGEST_LABEL)
 
