@@ -1,5 +1,7 @@
 """Tables of what runs show: one a scale, in the order given, none mixed."""
 
+from dataclasses import replace
+
 import pytest
 
 from ninlab import figures
@@ -11,7 +13,7 @@ SMALL, LARGE = labeled([[0.8, 0.9], [0.7]], "small"), labeled([[0.5]], "large")
 
 
 def test_each_scale_has_a_table_under_its_conditions() -> None:
-    shown = figures.tables(SMALL, {}, LARGE)
+    shown = figures.tables_by_scale(SMALL, {}, LARGE)
     assert list(shown.frames) == [conditions(SMALL), conditions(LARGE)]
     for groups in (SMALL, LARGE):
         frame = shown[conditions(groups)]
@@ -22,18 +24,37 @@ def test_each_scale_has_a_table_under_its_conditions() -> None:
 
 def test_arguments_of_one_scale_share_a_table_and_keep_their_own_first_row() -> None:
     again = {f"{label}, again": runs for label, runs in SMALL.items()}
-    (frame,) = figures.tables(SMALL, again).frames.values()
+    (frame,) = figures.tables_by_scale(SMALL, again).frames.values()
     assert list(frame.index) == [*SMALL, *again]
     assert list(frame["points"]) == [row["points"] for row in effects(SMALL).values()] * 2
 
 
+def test_no_table_is_lost_whatever_the_order_of_the_scales() -> None:
+    again = {f"{label}, again": runs for label, runs in SMALL.items()}
+    shown = figures.tables_by_scale(SMALL, LARGE, again)
+    assert [list(frame.index) for frame in shown.frames.values()] == [[*SMALL, *again], [*LARGE]]
+
+
+def test_two_models_of_one_name_have_a_table_each() -> None:
+    one, two = (
+        {
+            label: [replace(run, device=replace(run.device, slug=slug)) for run in runs]
+            for label, runs in LARGE.items()
+        }
+        for slug in ("one", "two")
+    )
+    assert len(figures.tables_by_scale(one, two).frames) == 2
+
+
 def test_more_columns_come_from_the_runs_of_a_row() -> None:
-    (frame,) = figures.tables(SMALL, more={"seeds": lambda runs: str(len(runs))}).frames.values()
+    (frame,) = figures.tables_by_scale(
+        SMALL, more={"seeds": lambda runs: str(len(runs))}
+    ).frames.values()
     assert list(frame["seeds"]) == ["2", "1"]
 
 
 def test_a_page_shows_the_heading_and_the_table_and_a_terminal_too() -> None:
-    shown = figures.tables(SMALL)
+    shown = figures.tables_by_scale(SMALL)
     for text in (shown._repr_html_(), repr(shown)):
         assert conditions(SMALL) in text
         assert "small 1" in text
@@ -42,4 +63,4 @@ def test_a_page_shows_the_heading_and_the_table_and_a_terminal_too() -> None:
 
 def test_a_mixture_is_refused() -> None:
     with pytest.raises(NinlabError, match="one scale"):
-        figures.tables(SMALL | LARGE)
+        figures.tables_by_scale(SMALL | LARGE)

@@ -11,7 +11,7 @@ them for light and dark, so no function here may type one in.
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
 `endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`, `words`,
 `layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
-numbers that a figure draws; `tables` says in words what runs show, one table a scale.
+numbers that a figure draws; `tables_by_scale` says what runs show, in one table a scale.
 
 Imports from ninlab: architectures, comparisons, devices, formulas, records, relapses, reports,
 roofline, units and errors; no torch.
@@ -31,7 +31,7 @@ from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
 from ninlab.figures.roofline import roofline
 from ninlab.figures.speed import intensities, rate_by_macs
-from ninlab.figures.tables import Tables, tables
+from ninlab.figures.tables import Tables, tables_by_scale
 from ninlab.figures.words import describe
 
 __all__ = [
@@ -65,7 +65,7 @@ __all__ = [
     "shape_funnel",
     "shares_by_layer",
     "table",
-    "tables",
+    "tables_by_scale",
     "tiles",
     "training_curves",
 ]

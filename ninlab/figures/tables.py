@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import chain, groupby
+from itertools import chain
 
 import pandas as pd
 
@@ -36,7 +36,7 @@ class Tables:
         return "\n\n".join(f"{heading}\n{frame}" for heading, frame in self.frames.items())
 
 
-def tables(
+def tables_by_scale(
     *groups: Groups,
     rows: Callable[[Groups], Mapping[str, Mapping[str, str]]] = effects,
     more: Mapping[str, Callable[[Sequence[RunRecord]], str]] | None = None,
@@ -45,17 +45,19 @@ def tables(
 
     rows makes the rows of one argument, by label; by default they are those of
     `comparisons.effects`. more gives further columns, each from the runs of a row. Arguments of
-    one scale that stand one behind the other share a table. Raises NinlabError for an argument
-    that holds runs of two scales.
+    one scale share a table. Raises NinlabError for an argument that holds runs of two scales.
     """
-    frames = {}
-    shown = [part for part in groups if part]
-    for _, same in groupby(shown, key=lambda part: scale_of([*chain(*part.values())])):
-        parts = list(same)
+    by_scale: dict[tuple[int, str], list[Groups]] = {}
+    for part in groups:
+        if part:
+            by_scale.setdefault(scale_of([*chain(*part.values())]), []).append(part)
+    frames: dict[str, pd.DataFrame] = {}
+    for (_, slug), parts in by_scale.items():
         labeled = [row for part in parts for row in part.items()]
         heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
         frame = pd.concat(pd.DataFrame(rows(part)).T for part in parts).fillna("")
         for name, value in (more or {}).items():
             frame[name] = [value(runs) for _, runs in labeled]
-        frames[heading] = frame
+        # two models of one GPU may go by one name
+        frames[f"{heading} ({slug})" if heading in frames else heading] = frame
     return Tables(frames)
