@@ -113,6 +113,10 @@ def test_the_words_on_errors_name_the_median_and_the_worst_with_its_sign():
         f"The tensor peak is predicted to the byte in 1 of 3 steps; {ending}"
     )
     assert errors_in_words([step(bytes_, {})], "requested") == ""
+    alike = [step(bytes_, bytes_, batch_size=n) for n in (1, 2)]
+    assert errors_in_words(alike, "requested") == (
+        "The requested peak is predicted to the byte in 2 of 2 steps."
+    )
 
 
 # ---------------------------------------------------------------- two networks

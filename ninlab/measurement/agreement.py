@@ -64,6 +64,8 @@ def errors_in_words(steps: Sequence[MemoryRecord], peak: str) -> str:
     if not errors:
         return ""
     how = "to the byte" if peak == "tensor" else f"within {TOLERANCE:.0%}"
+    if not any(errors):
+        return f"The {peak} peak is predicted to the byte in {rightly(steps, peak)} steps."
     return (
         f"The {peak} peak is predicted {how} in {rightly(steps, peak)} steps; the median error "
         f"is {median(map(abs, errors)):.2%}, the worst {max(errors, key=abs):+.1%}."
