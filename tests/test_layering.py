@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
     "relapses": ({"records"}, set()),
+    "handover": ({"records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "formulas", "records"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
@@ -62,6 +63,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "experiments": ({"architectures", "formulas", "recipes", "records"}, set()),
     "recording": ({"data", "environment", "experiments", "records", "training"}, {"ray", "torch"}),
+    "selfcheck": (
+        {
+            *("architectures", "data", "environment", "measurement", "networks", "recipes"),
+            *("recording", "records", "training"),
+        },
+        {"safetensors", "torch"},
+    ),
     # what readers see
     "figures": (
         {

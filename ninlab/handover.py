@@ -1,0 +1,218 @@
+"""How do new records leave a machine that may vanish at any moment, and how are they read again?
+
+`hand_over` writes everything new of a runs folder into one archive in a folder of results, which a
+notebook mounts, a batch system copies or a person downloads. The archive is whole at any moment:
+whoever kills the process finds the one before or the new one. Kept weights lie beside it, once
+each, because they are large and never change. What an archive once held stays in it, so that a
+second machine may hand over into the same folder.
+
+`contents` reads an archive, `take_up` lays it into a runs folder that has lost it, so that a
+recorder on a new machine goes on behind the last one; ``python -m ninlab collect`` checks the
+records first, for the book. A shell hands over with ``python -m ninlab.handover RUNS RESULTS``.
+
+Imports from ninlab: records and errors. Known limit: one machine at a time may hand over into a
+folder.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import re
+import socket
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
+
+from ninlab import records
+from ninlab.errors import NinlabError, RecordError
+
+ARCHIVE = "records.tar.gz"
+TORN_ARCHIVE = "records-torn.tar.gz"
+"""Where an archive that cannot be read is put aside, for a person to look at."""
+
+TOP = "runs"
+"""The first folder of every name in an archive, whatever the runs folder is called."""
+
+WEIGHTS = ".safetensors"
+
+
+# ---------------------------------------------------------------- out of the machine
+
+
+def hand_over(folder: Path, results: Path) -> None:
+    """Bring everything new of a runs folder into the folder of results, which is made if need be.
+
+    New is what git neither tracks nor ignores; where git is missing, or ignores the folder or knows
+    nothing of it, every file is. Hidden files never are. Raises RecordError when a folder cannot
+    be read or written; the archive that was there is then untouched.
+    """
+    if not folder.is_dir():
+        raise RecordError(f"{folder} is no folder; name the runs folder that records are made in")
+    light: dict[str, bytes] = {}
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        _sweep(results)
+        for name in new_files(folder):
+            if not name.endswith(WEIGHTS):
+                light[name] = (folder / name).read_bytes()
+                continue
+            beside = results / weights_name(name.removesuffix(WEIGHTS))
+            if not beside.is_file() or beside.stat().st_size != (folder / name).stat().st_size:
+                records.write_bytes(beside, (folder / name).read_bytes())
+        archive = results / ARCHIVE  # last: the weights that it names lie beside it already
+        if archive.exists():
+            try:
+                light = contents(archive) | light
+            except RecordError:
+                archive.replace(results / TORN_ARCHIVE)
+    except OSError as error:
+        raise RecordError(
+            f"the records of {folder} could not be brought to {results}: {error}"
+        ) from error
+    records.write_bytes(archive, _packed(light))
+
+
+def take_up(folder: Path, results: Path) -> int:
+    """How many files of the archive in results were laid into the runs folder, which lacked them.
+
+    0 where there is no archive. Nothing that is there is changed. Raises RecordError when the
+    archive cannot be read or the folder cannot be written.
+    """
+    archive = results / ARCHIVE
+    if not archive.exists():
+        return 0
+    lost = {name: data for name, data in contents(archive).items() if not (folder / name).exists()}
+    for name, data in lost.items():
+        records.write_bytes(folder / name, data)
+    return len(lost)
+
+
+def weights_name(identifier: str) -> str:
+    """What the weights of that run are called beside the archive: one flat, plain file name."""
+    return re.sub(r"[^A-Za-z0-9._-]", "_", f"{TOP}--{identifier.replace('/', '--')}{WEIGHTS}")
+
+
+def new_files(folder: Path) -> Iterator[str]:
+    """The new files of a runs folder, as `hand_over` means it, by their names below the folder."""
+    untracked = _git(folder, "ls-files", "-z", "--others", "--exclude-standard")
+    ignores_the_folder = _git(folder, "check-ignore", "--quiet", ".") is not None
+    if untracked is None or ignores_the_folder:
+        names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
+    else:
+        names = untracked.split("\0")
+    for name in names:
+        hidden = any(part.startswith(".") for part in name.split("/"))
+        if name and not hidden and (folder / name).is_file():
+            yield name
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git answers in the folder, None where it fails or is missing."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return None
+
+
+def _packed(files: Mapping[str, bytes]) -> bytes:
+    now = int(time.time())
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
+        for name, data in sorted(files.items()):
+            member = tarfile.TarInfo(f"{TOP}/{name}")
+            member.size, member.mtime = len(data), now
+            archive.addfile(member, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def _sweep(results: Path) -> None:
+    """Remove what killed processes left half-written: records.write_bytes names it by process."""
+    for path in results.glob(".*.tmp"):
+        host, _, process = path.name.removesuffix(".tmp").rpartition(".")
+        here = host.endswith(f".{socket.gethostname()}")
+        if not (here and process.isdigit() and _is_running(int(process))):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # of another user, so it runs
+        pass
+    return True
+
+
+# ---------------------------------------------------------------- out of the archive
+
+
+def contents(archive: Path) -> dict[str, bytes]:
+    """The files of an archive, by their names below the runs folder.
+
+    Raises RecordError when it is missing or torn, and for a name or a link that could lead
+    outside a runs folder; nothing of such an archive is given.
+    """
+    try:
+        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as opened:
+            return {
+                _name_below_runs(archive, member): _read(opened, member)
+                for member in opened
+                if not member.isdir()
+            }
+    except FileNotFoundError as error:
+        raise RecordError(
+            f"{archive} is missing; name the folder of results into which it was handed over"
+        ) from error
+    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+        raise RecordError(
+            f"{archive} cannot be read ({error}); fetch it again, nothing was taken from it"
+        ) from error
+
+
+def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    file = archive.extractfile(member)
+    return file.read() if file else b""
+
+
+def _name_below_runs(archive: Path, member: tarfile.TarInfo) -> str:
+    top, *below = PurePosixPath(member.name).parts or ("",)
+    hidden = any(part.startswith(".") for part in below)  # which .. is, too
+    if top != TOP or not below or hidden or not member.isreg():
+        raise RecordError(
+            f"{archive} holds {member.name!r}, but only visible, regular files below {TOP}/ are "
+            "handed over; nothing was taken from it"
+        )
+    return "/".join(below)
+
+
+# ---------------------------------------------------------------- for a shell
+
+
+def main(arguments: list[str]) -> int:
+    """Hand over or take up, as a shell asks for it: 0 done, 2 with one sentence on stderr."""
+    match arguments:
+        case [folder, results]:
+            step = hand_over
+        case ["--take-up", folder, results]:
+            step = take_up
+        case _:
+            print("usage: python -m ninlab.handover [--take-up] RUNS RESULTS", file=sys.stderr)
+            return 2
+    try:
+        step(Path(folder), Path(results))
+    except NinlabError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
