@@ -28,7 +28,8 @@ from calculators import PEERS, TOOLS
 from ninlab import records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.environment import describe_device, describe_software
-from ninlab.measurement import Allocator, Case, measure_in_process
+from ninlab.errors import NinlabError
+from ninlab.measurement import Allocator, Case, Failed, measure_in_process
 from ninlab.peers import KIND, SCHEMA_VERSION, Comparison
 from ninlab.units import format_bytes, format_seconds
 
@@ -77,6 +78,8 @@ def real_step(network: str, batch_size: int) -> dict[str, Any]:
     """Peak bytes of a real SGD step on this CPU, with and without oneDNN's scratch."""
     case = Case(network, ARCHITECTURES[network].input_shape, batch_size)
     (measured,) = measure_in_process([case], torch.device("cpu"), Allocator.CPU, timed_steps=0)
+    if isinstance(measured, Failed):
+        raise NinlabError(f"{case} was not measured: {measured.sentence}")
     return {
         "tensor_peak_bytes": measured.tensor_peak_bytes,
         "requested_peak_bytes": measured.requested_peak_bytes,

@@ -1,12 +1,14 @@
+import io
 import json
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import records
+from ninlab import measurement, records
 from ninlab.__main__ import main
 from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
@@ -15,6 +17,7 @@ from ninlab.measurement import (
     MODES,
     Allocator,
     Case,
+    Failed,
     GpuEvent,
     Measured,
     MemoryRecord,
@@ -22,6 +25,7 @@ from ninlab.measurement import (
     load_records,
     measure,
     measure_in_process,
+    processes,
     record_id,
     tensor_peak,
 )
@@ -89,10 +93,106 @@ def test_a_process_of_its_own_measures_the_same_bytes_in_the_order_asked():
 
 
 @pytest.mark.slow
-def test_a_measuring_process_that_dies_is_named_with_its_last_words():
-    case = Case("no_such_network", LENET, 2)
-    with pytest.raises(NinlabError, match=r"ended at .*no_such_network.*known: nin"):
-        list(measure_in_process([case], CPU, Allocator.CPU))
+def test_a_failing_case_is_answered_with_its_sentence_and_the_next_one_is_measured():
+    cases = [Case("no_such_network", LENET, 2), Case("lenet", LENET, 2)]
+    failed, measured = measure_in_process(cases, CPU, Allocator.CPU, timed_steps=0)
+    assert "unknown network 'no_such_network'" in failed.sentence
+    assert measured.tensor_peak_bytes == predicted_peak(cases[1])
+
+
+def test_a_measuring_process_answers_whatever_a_case_raises(monkeypatch, capsys):
+    def measure_or_raise(case, *_):
+        print("a library's chatter")
+        if case.batch_size == 3:
+            raise RuntimeError("CUDA error: launch failed\nCompile with debugging.")
+        return Measured(Outcome.FINISHED, case.batch_size)
+
+    monkeypatch.setattr(processes, "measure", measure_or_raise)
+    settings = {"device": "cpu", "timed_steps": 0, "threads": 1, "events_folder": None}
+    job = [settings, *(asdict(Case("lenet", LENET, size)) for size in (2, 3, 4))]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{json.dumps(x)}\n" for x in job)))
+    processes.serve()
+    first, second, third = map(json.loads, capsys.readouterr().out.splitlines())
+    assert first["measured"]["requested_peak_bytes"] == 2
+    assert second == {"failed": "RuntimeError: CUDA error: launch failed"}
+    assert third["measured"]["requested_peak_bytes"] == 4
+
+
+STAND_IN = """
+import json, os, sys
+settings = json.loads(sys.stdin.readline())
+open({log!r}, "a").write("started ")
+for line in sys.stdin:
+    size = json.loads(line)["batch_size"]
+    open({log!r}, "a").write(f"{{size}} ")
+    deaths = open({log!r}).read().split().count(str(size))
+    if size == {deadly} and deaths <= {times}:
+        sys.exit("lost the device")
+    if size == {failing}:
+        print(json.dumps({{"failed": "no such kernel"}}), flush=True)
+    else:
+        print(json.dumps({{"measured": {{**{measured}, "timed_steps": size}}}}), flush=True)
+"""
+
+
+@pytest.fixture
+def stand_in(monkeypatch, tmp_path):
+    """Puts a process without torch in the measuring one's place; gives its log, word by word."""
+    log = tmp_path / "log"
+
+    def install(deadly=None, times=0, failing=None):
+        measured = {**asdict(Measured(Outcome.FINISHED)), "outcome": "finished"}
+        names = {"log": str(log), "deadly": deadly, "times": times, "failing": failing}
+        program = STAND_IN.format(**names, measured=measured)
+        monkeypatch.setattr(processes, "_COMMAND", [sys.executable, "-c", program])
+        return lambda: log.read_text().split() if log.exists() else []
+
+    return install
+
+
+def answers(sizes, **options):
+    return measure_in_process(
+        [Case("lenet", LENET, size) for size in sizes], CPU, Allocator.CPU, **options
+    )
+
+
+def test_a_measuring_process_that_dies_is_replaced_for_the_cases_that_remain(stand_in):
+    said = stand_in(deadly=2, times=1)
+    assert [answer.timed_steps for answer in answers([1, 2, 3])] == [1, 2, 3]
+    assert said() == ["started", "1", "2", "started", "2", "3"]
+
+
+def test_a_measuring_process_that_dies_twice_at_a_case_is_named_with_its_last_words(stand_in):
+    said = stand_in(deadly=2, times=2)
+    results = answers([1, 2, 3])
+    assert next(results).timed_steps == 1
+    with pytest.raises(NinlabError, match=r"ended at .*batch_size=2.*, twice: lost the device"):
+        next(results)
+    assert said() == ["started", "1", "2", "started", "2"]
+
+
+def test_a_process_in_which_a_case_failed_measures_no_other(stand_in):
+    said = stand_in(failing=2)
+    first, second, third = answers([1, 2, 3])
+    assert (first.timed_steps, second, third.timed_steps) == (1, Failed("no such kernel"), 3)
+    assert said() == ["started", "1", "2", "started", "3"]
+
+
+def test_no_case_is_begun_after_the_deadline(stand_in, monkeypatch):
+    said = stand_in()
+    now = iter([10.0, 20.0, 30.0])
+    monkeypatch.setattr(processes.time, "time", lambda: next(now))
+    assert [answer.timed_steps for answer in answers([1, 2, 3], deadline=30.0)] == [1, 2]
+    assert said() == ["started", "1", "2"]
+
+
+def test_a_case_is_begun_when_its_answer_is_wanted_and_not_before(stand_in):
+    said = stand_in()
+    results = answers([1, 2])
+    assert said() == []
+    next(results)
+    assert said() == ["started", "1"]
+    results.close()
 
 
 def test_tf32_is_not_measured_on_a_cpu():
@@ -218,6 +318,37 @@ def test_the_command_records_each_case_once(tmp_path, capsys):
     assert made.case == case
     assert made.measured.tensor_peak_bytes == predicted_peak(case)
     assert made.id == record_id(case, Allocator.CPU, torch.__version__, "cpu")
+
+
+@pytest.fixture
+def answered(monkeypatch):
+    """Puts given answers in the measuring process's place."""
+
+    def install(*answers):
+        monkeypatch.setattr(measurement, "measure_in_process", lambda *_, **__: iter(answers))
+
+    return install
+
+
+def measure_lenet(folder, *options, batch_sizes=(2, 3)):
+    arguments = ["measure", "lenet", "--device", "cpu", "--mode", "sgd", "--precision", "fp32"]
+    arguments += ["--allow-dirty", "--runs", str(folder), *options]
+    return main(arguments + [word for size in batch_sizes for word in ("--batch-size", str(size))])
+
+
+def test_a_failing_case_is_said_and_recorded_nowhere_and_those_after_it_are(
+    answered, tmp_path, capsys
+):
+    answered(Failed("RuntimeError: no [kernel] for it"), Measured(Outcome.FINISHED, 5, 4))
+    assert measure_lenet(tmp_path) == 1
+    (made,) = load_records(tmp_path)
+    assert made.case.batch_size == 3
+    printed = capsys.readouterr()
+    first, *_, last = printed.err.splitlines()
+    assert first.startswith("1/2 lenet-b2-")
+    assert first.endswith("failed: RuntimeError: no [kernel] for it")
+    assert last == "1 of 2 cases failed; nothing is recorded for them"
+    assert "1 measured, 0 were there already" in " ".join(printed.out.split())
 
 
 def test_a_dry_run_lists_the_cases_and_writes_nothing(tmp_path, capsys):

@@ -21,7 +21,7 @@ from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, w
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.errors import NinlabError
-from ninlab.measurement import PEAKS, Allocator, Case, Measured, MemoryRecord, Outcome
+from ninlab.measurement import PEAKS, Allocator, Case, Failed, Measured, MemoryRecord, Outcome
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
@@ -34,6 +34,10 @@ TOLERANCE = 0.01
 
 BATCH_SIZES = (1, 16, 128)
 """What is measured unless the reader says otherwise, in all precisions and modes there are."""
+
+
+FAILED = 1
+"""Exit code when a case failed."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,8 @@ def measure(
 ) -> None:
     """Measure peak bytes and step time of networks, beside the prediction, and record them.
 
-    A case that is recorded already is not measured again. On a CPU its step is measured.
+    A case that is recorded already is not measured again. A case that fails is named on stderr,
+    does not end those after it, and makes the exit code 1. On a CPU its step is measured.
     """
     where = parse_device(device)
     on_gpu = where.type == "cuda"
@@ -116,9 +121,16 @@ def measure(
         events.mkdir(parents=True, exist_ok=True)
     console = wide_console()
     made: list[MemoryRecord] = []
-    for row, measured in _measured(
+    failed = 0
+    answers = _measured(
         todo, settings, where, timed_steps=timed_steps, threads=threads, events=events
-    ):
+    )
+    for number, (row, measured) in enumerate(answers, 1):
+        so_far = f"{number}/{len(todo)} {row.path.stem}"
+        if isinstance(measured, Failed):
+            failed += 1
+            typer.echo(f"{so_far} failed: {measured.sentence}", err=True)
+            continue
         record = MemoryRecord(
             case=row.case,
             network_digest=architecture(row.case.network).digest,
@@ -132,12 +144,15 @@ def measure(
         )
         records.write_json_once(row.path, record.to_json())
         made.append(record)
-        Console(stderr=True).print(f"{len(made)}/{len(todo)} {row.path.stem}")
+        typer.echo(so_far, err=True)
     if made:
         console.print(_table(made))
         _print_agreement(console, made)
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
     _print_time_models(console, target, about)
+    if failed:
+        typer.echo(f"{failed} of {len(todo)} cases failed; nothing is recorded for them", err=True)
+        raise typer.Exit(FAILED)
 
 
 def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> dict[str, int]:
@@ -221,7 +236,7 @@ def _measured(
     timed_steps: int,
     threads: int,
     events: Path | None,
-) -> Iterator[tuple[Row, Measured]]:
+) -> Iterator[tuple[Row, Measured | Failed]]:
     for setting in settings:
         mine = [row for row in rows if row.allocator is setting]
         traces = None if events is None else events / setting

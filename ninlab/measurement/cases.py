@@ -83,6 +83,24 @@ class Measured:
         return None if self.step_seconds is None else self.step_seconds[1]
 
 
+@dataclass(frozen=True)
+class Failed:
+    """What a case is answered with that raised an error: nothing of it is measured."""
+
+    sentence: str
+
+    @classmethod
+    def of(cls, error: BaseException) -> Failed:
+        """The error in one line: its kind, unless a reader caused it, and the first line of it.
+
+        What CUDA says goes on for lines, which are about debugging in general.
+        """
+        if isinstance(error, NinlabError):
+            return cls(" ".join(str(error).split()))
+        first = next(iter(str(error).strip().splitlines()), "")
+        return cls(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+
 def measured_from_json(content: Mapping[str, Any]) -> Measured:
     """The result that a JSON object holds. Raises RecordError when it does not fit."""
     try:

@@ -1,30 +1,38 @@
 """How are cases measured: here, or in a fresh process for each allocator setting?
 
-``python -m ninlab.measurement`` is such a process: it reads a job on stdin and writes a result
-a line.
+``python -m ninlab.measurement`` is such a process: it reads its settings, then a case a line on
+stdin, and answers each with a line on stdout. It is asked for one case at a time, so that what
+the asker does with an answer neither disturbs the next case nor is lost with it.
 
 Imports from ninlab: errors, `cases`, `cpu` and `gpu`.
+
+Known limit: a case that never ends is waited for; whoever asks must end this process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ninlab.errors import NinlabError
-from ninlab.measurement.cases import Allocator, Case, Measured, measured_from_json
+from ninlab.measurement.cases import Allocator, Case, Failed, Measured, measured_from_json
 from ninlab.measurement.cpu import measure_on_cpu
 from ninlab.measurement.gpu import measure_on_gpu
 
 DEFAULT_TIMED_STEPS = 20
+
+_COMMAND = [sys.executable, "-m", "ninlab.measurement"]
 
 
 def measure(
@@ -47,50 +55,101 @@ def measure(
 
 
 def measure_in_process(
-    cases: Sequence[Case],
+    cases: Iterable[Case],
     device: torch.device,
     allocator: Allocator,
     *,
     timed_steps: int = DEFAULT_TIMED_STEPS,
     threads: int = 1,
     events_folder: Path | None = None,
-) -> Iterator[Measured]:
-    """Measures the cases one after the other in one fresh process with that allocator setting.
+    deadline: float | None = None,
+) -> Iterator[Measured | Failed]:
+    """Measures the cases one after the other in a fresh process with that allocator setting.
 
-    Each result comes as soon as it is there. events_folder receives one trace a case on a
-    GPU. Raises NinlabError with the process's last words when it ends early.
+    Each answer comes as soon as it is there: what was measured, or the sentence of a case that
+    raised an error. No case is begun after the deadline, in seconds since the epoch: fewer answers
+    than cases then come. events_folder receives two traces a case on a GPU.
+    A process that failed in a case is given up, for it may hold memory or a broken device; one
+    that ends without an answer is replaced once, for the case in hand and those behind it. Raises
+    NinlabError with the last words of the second one when that ends at the same case.
     """
-    job = {
+    settings = {
         "device": str(device),
         "timed_steps": timed_steps,
         "threads": threads,
         "events_folder": None if events_folder is None else str(events_folder),
-        "cases": [asdict(case) for case in cases],
     }
-    with tempfile.TemporaryFile("w+") as errors:
-        with subprocess.Popen(
-            [sys.executable, "-m", "ninlab.measurement"],
+    with contextlib.ExitStack() as open_processes:
+        process: _Process | None = None
+        for case in cases:
+            for _ in range(2):
+                if deadline is not None and time.time() >= deadline:
+                    return
+                process = process or open_processes.enter_context(_Process(settings, allocator))
+                answer = process.ask(case)
+                if not isinstance(answer, Measured):
+                    process.end()
+                    last_words, process = process.last_words, None
+                if answer is not None:
+                    yield answer
+                    break
+            else:
+                raise NinlabError(f"the measuring process ended at {case}, twice: {last_words}")
+
+
+class _Process:
+    """A fresh process that measures; as a context, it ends with the block."""
+
+    def __init__(self, settings: Mapping[str, Any], allocator: Allocator) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by end()
+        self._process = subprocess.Popen(
+            _COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=self._errors,
             env=_environment(allocator),
             text=True,
-        ) as process:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            process.stdin.write(json.dumps(job))
-            process.stdin.close()
-            answered = 0
-            try:
-                for line in process.stdout:
-                    answered += 1
-                    yield measured_from_json(json.loads(line))
-            finally:
-                process.terminate()
-        if answered < len(cases):
-            errors.seek(0)
-            words = errors.read().strip().splitlines() or ["it said nothing"]
-            raise NinlabError(f"the measuring process ended at {cases[answered]}: {words[-1]}")
+        )
+        self.last_words = "it said nothing, so it may have been killed"
+        self._tell(settings)
+
+    def __enter__(self) -> _Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def _tell(self, content: Mapping[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it is gone, and reading will show that
+            self._process.stdin.write(f"{json.dumps(content)}\n")
+            self._process.stdin.flush()
+
+    def ask(self, case: Case) -> Measured | Failed | None:
+        """The answer to that case; None when the process ends without one."""
+        assert self._process.stdout is not None
+        self._tell(asdict(case))
+        line = self._process.stdout.readline()
+        if not line.endswith("\n"):
+            return None
+        answer = json.loads(line)
+        if "failed" in answer:
+            return Failed(answer["failed"])
+        return measured_from_json(answer["measured"])
+
+    def end(self) -> None:
+        """Ends the process, if it has not ended, and reads its last words."""
+        if self._errors.closed:
+            return
+        self._process.terminate()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
+        self._process.wait()
+        self._errors.seek(0)
+        self.last_words = (self._errors.read().strip().splitlines() or [self.last_words])[-1]
+        self._errors.close()
 
 
 def _environment(allocator: Allocator) -> dict[str, str]:
@@ -103,12 +162,23 @@ def _environment(allocator: Allocator) -> dict[str, str]:
 
 
 def serve() -> None:
-    """Measures the cases of the job on stdin; one JSON object a line on stdout."""
-    job = json.load(sys.stdin)
-    torch.set_num_threads(job["threads"])
-    folder = job["events_folder"]
-    for content in job["cases"]:
-        case = Case(**content | {"input_shape": tuple(content["input_shape"])})
+    """Answers each case on stdin, after a line of settings, with one JSON object a line."""
+    settings = json.loads(sys.stdin.readline())
+    torch.set_num_threads(settings["threads"])
+    for line in sys.stdin:
+        print(json.dumps(_answer(json.loads(line), settings)), flush=True)
+
+
+def _answer(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What that case took, or the sentence that it failed with."""
+    folder = settings["events_folder"]
+    try:
+        case = Case(**{**content, "input_shape": tuple(content["input_shape"])})
         events = Path(folder) / f"{case.slug}.json.gz" if folder else None
-        measured = measure(case, torch.device(job["device"]), job["timed_steps"], events)
-        print(json.dumps(asdict(measured)), flush=True)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers only
+            measured = measure(
+                case, torch.device(settings["device"]), settings["timed_steps"], events
+            )
+    except Exception as error:  # whatever it is, the next case may still be measured
+        return {"failed": Failed.of(error).sentence}
+    return {"measured": asdict(measured)}

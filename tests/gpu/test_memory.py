@@ -11,6 +11,7 @@ from ninlab.environment import describe_device
 from ninlab.measurement import (
     Allocator,
     Case,
+    Failed,
     Outcome,
     cudnn_device_properties,
     measure_in_process,
@@ -39,7 +40,9 @@ def measured():
     device = describe_device(CUDA)
     rows = {}
     for setting in (Allocator.DEFAULT, Allocator.EXPANDABLE_SEGMENTS):
-        results = measure_in_process(CASES, CUDA, setting, timed_steps=2)
+        results = list(measure_in_process(CASES, CUDA, setting, timed_steps=2))
+        failed = [result for result in results if isinstance(result, Failed)]
+        assert not failed, setting
         rows[setting] = [
             (case, result, predicted_peaks(case, setting, device))
             for case, result in zip(CASES, results, strict=True)
