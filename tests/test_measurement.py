@@ -70,6 +70,13 @@ def test_scratch_only_adds_to_what_tensors_take(mode):
     assert measured.requested_peak_bytes >= measured.tensor_peak_bytes > 0
 
 
+def test_a_network_of_ones_own_is_measured_as_one_of_the_book():
+    case = Case("lenet", LENET, 8)
+    mine = replace(case, network="mine")
+    measured = measure(mine, CPU, timed_steps=0, build_network=lambda: build("lenet", seed=0))
+    assert measured == measure(case, CPU, timed_steps=0)
+
+
 def test_what_only_a_gpu_tells_is_none_on_a_cpu():
     measured = measure(Case("lenet", LENET, 2), CPU, timed_steps=2)
     assert measured.allocated_peak_bytes is None
@@ -108,7 +115,8 @@ def test_a_measuring_process_answers_whatever_a_case_raises(monkeypatch, capsys)
         return Measured(Outcome.FINISHED, case.batch_size)
 
     monkeypatch.setattr(processes, "measure", measure_or_raise)
-    settings = {"device": "cpu", "timed_steps": 0, "threads": 1, "events_folder": None}
+    settings = {"device": "cpu", "timed_steps": 0, "threads": 1}
+    settings |= {"events_folder": None, "factories": None}
     job = [settings, *(asdict(Case("lenet", LENET, size)) for size in (2, 3, 4))]
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{json.dumps(x)}\n" for x in job)))
     processes.serve()

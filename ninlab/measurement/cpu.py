@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ninlab.measurement.cases import Case, Measured, Outcome
-from ninlab.measurement.steps import Step, quartiles
+from ninlab.measurement.steps import NetworkFactory, Step, quartiles
 
 _MEASURED_STEP = "ninlab: measured step"
 
@@ -27,12 +27,17 @@ class _CpuEvent:
     in_step: bool
 
 
-def measure_on_cpu(case: Case, device: torch.device, timed_steps: int) -> Measured:
+def measure_on_cpu(
+    case: Case,
+    device: torch.device,
+    timed_steps: int,
+    build_network: NetworkFactory | None = None,
+) -> Measured:
     """Peaks and duration of the case, in this process."""
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profiler:
-        step = Step(case, device)  # inside, so that every block's birth is seen
+        step = Step(case, device, build_network)  # inside, so that every block's birth is seen
         step()
         with torch.profiler.record_function(_MEASURED_STEP):
             step()

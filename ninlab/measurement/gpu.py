@@ -19,7 +19,7 @@ import torch
 from ninlab.environment import arithmetic
 from ninlab.errors import NinlabError
 from ninlab.measurement.cases import Case, Measured, Outcome
-from ninlab.measurement.steps import WARM_STEPS, Step, quartiles
+from ninlab.measurement.steps import WARM_STEPS, NetworkFactory, Step, quartiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,16 @@ class GpuEvent:
 
 
 def measure_on_gpu(
-    case: Case, device: torch.device, timed_steps: int, events: Path | None
+    case: Case,
+    device: torch.device,
+    timed_steps: int,
+    events: Path | None,
+    build_network: NetworkFactory | None = None,
 ) -> Measured:
     """Peaks and duration of the case, in this process; events names a file for the trace."""
     with torch.cuda.device(device), arithmetic(case.precision, benchmark=False):
         try:
-            measured, trace = _gpu_step(case, device, timed_steps)
+            measured, trace = _gpu_step(case, device, timed_steps, build_network)
         except torch.OutOfMemoryError:
             return Measured(Outcome.OUT_OF_MEMORY)
         finally:
@@ -52,14 +56,14 @@ def measure_on_gpu(
 
 
 def _gpu_step(
-    case: Case, device: torch.device, timed_steps: int
+    case: Case, device: torch.device, timed_steps: int, build_network: NetworkFactory | None
 ) -> tuple[Measured, list[GpuEvent]]:
     """What one case takes, and the allocator's trace of one warm step of it."""
 
     def wait() -> None:
         torch.cuda.synchronize(device)
 
-    step = Step(case, device)
+    step = Step(case, device, build_network)
     step()  # makes the optimizer's state, cuDNN's plans and cuBLAS's workspaces
     wait()
     torch.cuda.reset_peak_memory_stats(device)

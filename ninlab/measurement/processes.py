@@ -4,7 +4,7 @@
 stdin, and answers each with a line on stdout. It is asked for one case at a time, so that what
 the asker does with an answer neither disturbs the next case nor is lost with it.
 
-Imports from ninlab: errors, `cases`, `cpu` and `gpu`.
+Imports from ninlab: errors, `cases`, `cpu`, `gpu` and `steps`.
 
 Known limit: a case that never ends is waited for; whoever asks must end this process.
 """
@@ -12,6 +12,7 @@ Known limit: a case that never ends is waited for; whoever asks must end this pr
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import subprocess
@@ -29,6 +30,7 @@ from ninlab.errors import NinlabError
 from ninlab.measurement.cases import Allocator, Case, Failed, Measured, measured_from_json
 from ninlab.measurement.cpu import measure_on_cpu
 from ninlab.measurement.gpu import measure_on_gpu
+from ninlab.measurement.steps import NetworkFactory
 
 DEFAULT_TIMED_STEPS = 20
 
@@ -40,18 +42,20 @@ def measure(
     device: torch.device,
     timed_steps: int = DEFAULT_TIMED_STEPS,
     events: Path | None = None,
+    build_network: NetworkFactory | None = None,
 ) -> Measured:
     """Peaks and duration of that case on that device, in this process.
 
     With ``timed_steps=0`` only the bytes are measured. events names a file (.json.gz) for
     the allocator's trace of one step on a GPU: a list with the fields of `GpuEvent`.
+    build_network makes another network than the book's of the case's name.
     Raises NinlabError for TF32 on a CPU, which has none.
     """
     if device.type == "cuda":
-        return measure_on_gpu(case, device, timed_steps, events)
+        return measure_on_gpu(case, device, timed_steps, events, build_network)
     if case.precision == "tf32":
         raise NinlabError("tf32 is arithmetic of NVIDIA GPUs; measure fp32 or bf16 on a CPU")
-    return measure_on_cpu(case, device, timed_steps)
+    return measure_on_cpu(case, device, timed_steps, build_network)
 
 
 def measure_in_process(
@@ -63,12 +67,15 @@ def measure_in_process(
     threads: int = 1,
     events_folder: Path | None = None,
     deadline: float | None = None,
+    factories: str | None = None,
 ) -> Iterator[Measured | Failed]:
     """Measures the cases one after the other in a fresh process with that allocator setting.
 
     Each answer comes as soon as it is there: what was measured, or the sentence of a case that
     raised an error. No case is begun after the deadline, in seconds since the epoch: fewer answers
     than cases then come. events_folder receives two traces a case on a GPU.
+    factories is a module with a function for each network, by its name, such as
+    torchvision.models; None stands for the book's own networks.
     A process that failed in a case is given up, for it may hold memory or a broken device; one
     that ends without an answer is replaced once, for the case in hand and those behind it. Raises
     NinlabError with the last words of the second one when that ends at the same case.
@@ -78,6 +85,7 @@ def measure_in_process(
         "timed_steps": timed_steps,
         "threads": threads,
         "events_folder": None if events_folder is None else str(events_folder),
+        "factories": factories,
     }
     with contextlib.ExitStack() as open_processes:
         process: _Process | None = None
@@ -177,8 +185,19 @@ def _answer(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
         events = Path(folder) / f"{case.slug}.json.gz" if folder else None
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers only
             measured = measure(
-                case, torch.device(settings["device"]), settings["timed_steps"], events
+                case,
+                torch.device(settings["device"]),
+                settings["timed_steps"],
+                events,
+                _factory(settings["factories"], case.network),
             )
     except Exception as error:  # whatever it is, the next case may still be measured
         return {"failed": Failed.of(error).sentence}
     return {"measured": asdict(measured)}
+
+
+def _factory(module: str | None, network: str) -> NetworkFactory | None:
+    if module is None:
+        return None
+    factory: NetworkFactory = getattr(importlib.import_module(module), network)
+    return factory

@@ -22,15 +22,23 @@ WARM_STEPS = 3
 """Steps before those that are timed."""
 
 
+NetworkFactory = Callable[[], nn.Module]
+"""Makes a network that takes a batch of images and returns its scores."""
+
+
 class Step:
     """A network with what its step needs, on its device; calling it takes one step.
 
+    build_network makes the network, by default the book's of the case's name.
     Scores and loss of a step are held until the next one has returned its own.
     """
 
-    def __init__(self, case: Case, device: torch.device) -> None:
+    def __init__(
+        self, case: Case, device: torch.device, build_network: NetworkFactory | None = None
+    ) -> None:
         self._case = case
-        self._network: nn.Module = build(case.network, seed=0).to(device)
+        network = build(case.network, seed=0) if build_network is None else build_network()
+        self._network: nn.Module = network.to(device)
         self._images = torch.zeros(case.batch_size, *case.input_shape, device=device)
         self._held: tuple[Tensor, ...] = ()
         self._optimizer: torch.optim.Optimizer | None = None
