@@ -1,3 +1,5 @@
+import contextlib
+import gzip
 import io
 import json
 import sys
@@ -15,6 +17,7 @@ from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
     MODES,
+    WARM_STEPS,
     Allocator,
     Case,
     Failed,
@@ -22,6 +25,7 @@ from ninlab.measurement import (
     Measured,
     MemoryRecord,
     Outcome,
+    gpu,
     load_records,
     measure,
     measure_in_process,
@@ -247,6 +251,145 @@ def test_the_peak_without_scratch_is_that_of_the_trace_without_scratch_blocks(dr
         peak = max(peak, before + sum(tensors.values()))
     told_apart = any(event.allocates and not event.is_scratch for event in trace)
     assert tensor_peak(trace, before) == (peak if told_apart else None)
+
+
+class StandInCuda:
+    """Counts blocks and keeps their history as torch.cuda does; a segment comes before each."""
+
+    OutOfMemoryError = torch.OutOfMemoryError
+
+    def __init__(self):
+        self.cuda = self.memory = self._C = self
+        self.history, self.sizes, self.peak = None, {}, 0
+        self.current = 7  # what somebody left there
+        self.recorded_steps = []
+
+    def note(self, action, address, size):
+        if self.history is not None:
+            frames = [{"name": "at::detail::empty_generic"}] if address % 2 else []
+            entry = {"action": action, "addr": address, "size": size, "frames": frames}
+            self.history.append(entry)
+
+    def allocate(self, address, size):
+        self.note("segment_alloc", address, 2 * size)
+        self.note("alloc", address, size)
+        self.sizes[address] = size
+        self.current += size
+        self.peak = max(self.peak, self.current)
+
+    def free(self, address):
+        self.note("free_requested", address, self.sizes[address])
+        self.note("free_completed", address, self.sizes[address])
+        self.current -= self.sizes.pop(address)
+
+    def _record_memory_history(self, enabled="all", **_):
+        self.history = None if enabled is None else []
+
+    def _snapshot(self, _):
+        return {"device_traces": [list(self.history)]}
+
+    def memory_stats(self, _):
+        peaks = {f"{kind}_bytes.all.peak": self.peak for kind in ("allocated", "reserved")}
+        peaks |= {"requested_bytes.all.peak": self.peak}
+        return peaks | {"requested_bytes.all.current": self.current}
+
+    def reset_peak_memory_stats(self, _):
+        self.peak = self.current
+
+    def device(self, _):
+        return contextlib.nullcontext()
+
+    def init(self):
+        pass
+
+    def mem_get_info(self, _):
+        return 0, 0
+
+    def memory_reserved(self, _):
+        return 0
+
+    def current_device(self):
+        return 0
+
+    def synchronize(self, _):
+        pass
+
+    _cuda_clearCublasWorkspaces = empty_cache = init
+
+
+class StandInStep:
+    """Weights at 1; each step takes a tensor at 3 and scratch at 4, the first keeps one at 5."""
+
+    def __init__(self, cuda):
+        self.cuda = cuda
+        cuda.allocate(1, 100)
+
+    def __call__(self):
+        self.cuda.recorded_steps.append(self.cuda.history is not None)
+        self.cuda.allocate(3, 30)
+        self.cuda.allocate(4, 40)
+        self.cuda.free(4)
+        self.cuda.free(3)
+        if 5 not in self.cuda.sizes:
+            self.cuda.allocate(5, 50)
+
+
+@pytest.fixture
+def cuda(monkeypatch):
+    stand_in = StandInCuda()
+    monkeypatch.setattr(gpu, "torch", stand_in)
+    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(stand_in))
+    return stand_in
+
+
+CASE = Case("lenet", LENET, 2)
+
+
+def read(path):
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def test_the_trace_from_the_start_says_where_each_step_begins(cuda, tmp_path):
+    gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
+    trace = read(tmp_path / "case-from-start.json.gz")
+    step = [[True, 3, 30, False], [True, 4, 40, True]]
+    step += [[False, 4, 40, False], [False, 3, 30, False]]
+    assert trace["events"] == [[True, 1, 100, False], *step, [True, 5, 50, False], *step]
+    assert trace["step_begins"] == [1, 6]
+    assert trace["bytes_before"] == 7
+    taken = [(0, 1, 200), (1, 3, 60), (2, 4, 80), (5, 5, 100), (6, 3, 60), (7, 4, 80)]
+    assert trace["segments"] == [[index, True, address, size] for index, address, size in taken]
+
+
+def test_the_trace_of_a_warm_step_holds_nothing_of_the_steps_before_it(cuda, tmp_path):
+    gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
+    assert [address for _, address, *_ in read(tmp_path / "case.json.gz")] == [3, 4, 4, 3]
+
+
+def test_asking_for_events_changes_no_measured_byte_and_records_no_timed_step(
+    cuda, monkeypatch, tmp_path
+):
+    without = gpu.measure_on_gpu(CASE, CPU, 5, None)
+    assert cuda.recorded_steps == [False] * (2 + WARM_STEPS + 5) + [True]
+    other = StandInCuda()
+    monkeypatch.setattr(gpu, "torch", other)
+    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(other))
+    traced = gpu.measure_on_gpu(CASE, CPU, 5, tmp_path / "case.json.gz")
+    assert other.recorded_steps == [True] * 2 + [False] * (WARM_STEPS + 5) + [True]
+    assert replace(traced, step_seconds=without.step_seconds) == without
+    assert without.requested_peak_bytes == 7 + 100 + 50 + 30 + 40
+    assert without.tensor_peak_bytes == without.requested_peak_bytes - 40
+
+
+def test_a_case_that_runs_out_of_memory_leaves_no_history_on(cuda, monkeypatch, tmp_path):
+    def step(*_):
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gpu, "Step", step)
+    measured = gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
+    assert measured == Measured(Outcome.OUT_OF_MEMORY)
+    assert cuda.history is None
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---------------------------------------------------------------- records

@@ -51,7 +51,13 @@ from ninlab.measurement.cases import (
     Outcome,
     measured_from_json,
 )
-from ninlab.measurement.gpu import GpuEvent, cudnn_device_properties, tensor_peak
+from ninlab.measurement.gpu import (
+    GpuEvent,
+    TraceFromStart,
+    cudnn_device_properties,
+    from_start_path,
+    tensor_peak,
+)
 from ninlab.measurement.memory_records import KIND, MemoryRecord, load_records, record_id
 from ninlab.measurement.processes import DEFAULT_TIMED_STEPS, measure, measure_in_process
 from ninlab.measurement.steps import WARM_STEPS, Step, probe_rate
@@ -75,9 +81,11 @@ __all__ = [
     "Outcome",
     "ScratchAtPeak",
     "Step",
+    "TraceFromStart",
     "bytes_off",
     "cudnn_device_properties",
     "errors_in_words",
+    "from_start_path",
     "load_records",
     "measure",
     "measure_in_process",

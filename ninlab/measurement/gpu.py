@@ -32,6 +32,27 @@ class GpuEvent:
     is_scratch: bool  # no tensor owns the block; False at its release
 
 
+@dataclass(frozen=True)
+class TraceFromStart:
+    """The allocator's trace from before the network is built to the end of the second step.
+
+    The measured peaks are those of the second step. step_begins holds the index in events of the
+    first event of each step; those before belong to building the network and moving it.
+    """
+
+    bytes_before: int  # requested and alive before the first event
+    step_begins: tuple[int, int]
+    events: Sequence[GpuEvent]
+    segments: Sequence[tuple[int, bool, int, int]]
+    """What the allocator took from the device or gave back: the index of the event before which
+    it did, whether it took, address, bytes. With expandable segments these are mapped pages."""
+
+
+def from_start_path(events: Path) -> Path:
+    """The file of the trace from the start, beside that of one warm step."""
+    return events.with_name(f"{events.name.removesuffix('.json.gz')}-from-start.json.gz")
+
+
 def measure_on_gpu(
     case: Case,
     device: torch.device,
@@ -39,10 +60,15 @@ def measure_on_gpu(
     events: Path | None,
     build_network: NetworkFactory | None = None,
 ) -> Measured:
-    """Peaks and duration of the case, in this process; events names a file for the trace."""
+    """Peaks and duration of the case, in this process; events names a file for the trace.
+
+    Beside it, at `from_start_path`, comes a JSON object with the fields of `TraceFromStart`.
+    """
     with torch.cuda.device(device), arithmetic(case.precision, benchmark=False):
         try:
-            measured, trace = _gpu_step(case, device, timed_steps, build_network)
+            measured, trace, from_start = _gpu_step(
+                case, device, timed_steps, build_network, from_start=events is not None
+            )
         except torch.OutOfMemoryError:
             return Measured(Outcome.OUT_OF_MEMORY)
         finally:
@@ -50,35 +76,62 @@ def measure_on_gpu(
             torch._C._cuda_clearCublasWorkspaces()
             torch.cuda.empty_cache()
     if events is not None:
-        with gzip.open(events, "wt", encoding="utf-8") as file:
-            json.dump([astuple(event) for event in trace], file)
+        _write(events, [astuple(event) for event in trace])
+        _write(from_start_path(events), _content(from_start))
     return measured
 
 
+def _write(path: Path, content: object) -> None:
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        json.dump(content, file)
+
+
+def _content(trace: TraceFromStart) -> dict[str, Any]:
+    return {**vars(trace), "events": [astuple(event) for event in trace.events]}
+
+
 def _gpu_step(
-    case: Case, device: torch.device, timed_steps: int, build_network: NetworkFactory | None
-) -> tuple[Measured, list[GpuEvent]]:
-    """What one case takes, and the allocator's trace of one warm step of it."""
+    case: Case,
+    device: torch.device,
+    timed_steps: int,
+    build_network: NetworkFactory | None,
+    *,
+    from_start: bool,
+) -> tuple[Measured, list[GpuEvent], TraceFromStart]:
+    """What one case takes, and the allocator's traces: of a warm step, and from the start.
+
+    The second is empty unless it is wanted.
+    """
 
     def wait() -> None:
         torch.cuda.synchronize(device)
 
-    step = Step(case, device, build_network)
-    step()  # makes the optimizer's state, cuDNN's plans and cuBLAS's workspaces
-    wait()
-    torch.cuda.reset_peak_memory_stats(device)
-    step()
-    wait()
-    peaks = torch.cuda.memory_stats(device)
-    free, total = torch.cuda.mem_get_info(device)
-    overhead = total - free - torch.cuda.memory_reserved(device)
+    # Before this, the allocator has no statistics and records nothing.
+    torch.cuda.init()  # type: ignore[no-untyped-call]
+    before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
+    with _History(device, recorded=from_start) as history:
+        step = Step(case, device, build_network)
+        first_begins = len(_of_blocks(history.entries()))
+        step()  # makes the optimizer's state, cuDNN's plans and cuBLAS's workspaces
+        wait()
+        second_begins = len(_of_blocks(history.entries()))
+        torch.cuda.reset_peak_memory_stats(device)
+        step()
+        wait()
+        peaks = torch.cuda.memory_stats(device)
+        free, total = torch.cuda.mem_get_info(device)
+        overhead = total - free - torch.cuda.memory_reserved(device)
+        entries = history.entries()
     for _ in range(WARM_STEPS if timed_steps else 0):
         step()
     wait()
     seconds = quartiles(step, timed_steps, wait) if timed_steps else None
     torch._C._cuda_clearCublasWorkspaces()  # kept ones are taken again, inside the trace
     tensors_before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
-    trace = _trace(step, device)
+    with _History(device) as history:
+        step()
+        wait()
+        trace = _events(history.entries())
     measured = Measured(
         outcome=Outcome.FINISHED,
         requested_peak_bytes=peaks["requested_bytes.all.peak"],
@@ -89,20 +142,48 @@ def _gpu_step(
         step_seconds=seconds,
         timed_steps=timed_steps,
     )
-    return measured, trace
+    beginnings = (first_begins, second_begins)
+    return measured, trace, TraceFromStart(before, beginnings, _events(entries), _segments(entries))
 
 
-def _trace(step: Step, device: torch.device) -> list[GpuEvent]:
-    memory: Any = torch.cuda.memory
-    memory._record_memory_history(
-        enabled="all", context="alloc", stacks="all", max_entries=1_000_000
-    )
-    try:
-        step()
-        torch.cuda.synchronize(device)
-        entries = memory._snapshot(device)["device_traces"][torch.cuda.current_device()]
-    finally:
-        memory._record_memory_history(enabled=None)
+class _History:
+    """What the allocator did since the block began; nothing where it is not recorded.
+
+    Recording changes no choice of the allocator. torch forgets what it recorded when recording is
+    switched off, so that no history holds an entry of an earlier one.
+    """
+
+    def __init__(self, device: torch.device, *, recorded: bool = True) -> None:
+        self._device = device
+        self._recorded = recorded
+        self._memory: Any = torch.cuda.memory
+
+    def __enter__(self) -> _History:
+        if self._recorded:
+            self._memory._record_memory_history(
+                enabled="all", context="alloc", stacks="all", max_entries=1_000_000
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._recorded:
+            self._memory._record_memory_history(enabled=None)
+
+    def entries(self) -> Sequence[Mapping[str, Any]]:
+        """What torch recorded so far, as ``torch.cuda.memory._snapshot`` tells it."""
+        if not self._recorded:
+            return ()
+        traces = self._memory._snapshot(self._device)["device_traces"]
+        entries: Sequence[Mapping[str, Any]] = traces[torch.cuda.current_device()]
+        return entries
+
+
+def _of_blocks(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The entries of blocks that were handed out or came back."""
+    return [entry for entry in entries if entry["action"] in ("alloc", "free_completed")]
+
+
+def _events(entries: Sequence[Mapping[str, Any]]) -> list[GpuEvent]:
     return [
         GpuEvent(
             entry["action"] == "alloc",
@@ -110,8 +191,21 @@ def _trace(step: Step, device: torch.device) -> list[GpuEvent]:
             entry["size"],
             entry["action"] == "alloc" and not _is_tensors(entry["frames"]),
         )
-        for entry in entries
-        if entry["action"] in ("alloc", "free_completed")
+        for entry in _of_blocks(entries)
+    ]
+
+
+def _segments(entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool, int, int]]:
+    """What was taken from the device or given back, as `TraceFromStart` has it."""
+    return [
+        (
+            len(_of_blocks(entries[:number])),
+            entry["action"] in ("segment_alloc", "segment_map"),
+            entry["addr"],
+            entry["size"],
+        )
+        for number, entry in enumerate(entries)
+        if entry["action"].startswith("segment_")
     ]
 
 

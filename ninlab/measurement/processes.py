@@ -47,7 +47,8 @@ def measure(
     """Peaks and duration of that case on that device, in this process.
 
     With ``timed_steps=0`` only the bytes are measured. events names a file (.json.gz) for
-    the allocator's trace of one step on a GPU: a list with the fields of `GpuEvent`.
+    the allocator's trace of one warm step on a GPU: a list with the fields of `GpuEvent`. Beside
+    it lies ``...-from-start.json.gz``: an object with the fields of `TraceFromStart`.
     build_network makes another network than the book's of the case's name.
     Raises NinlabError for TF32 on a CPU, which has none.
     """

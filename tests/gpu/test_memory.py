@@ -1,5 +1,8 @@
 """On a GPU: the predicted peaks are those of the caching allocator."""
 
+import gzip
+import json
+
 import pytest
 import torch
 
@@ -9,11 +12,13 @@ from ninlab.commands.measure import predicted_peaks
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device
 from ninlab.measurement import (
+    PEAKS,
     Allocator,
     Case,
     Failed,
     Outcome,
     cudnn_device_properties,
+    from_start_path,
     measure_in_process,
 )
 from ninlab.workspaces import has_table
@@ -88,6 +93,23 @@ def test_expandable_segments_allocate_hardly_more_than_was_requested(measured):
         live_blocks = 2000  # more than any step of these networks holds at once
         surplus = result.allocated_peak_bytes - result.requested_peak_bytes
         assert surplus <= live_blocks * MIN_BLOCK_BYTES, case
+
+
+def test_asking_for_events_changes_no_peak_and_their_second_step_has_the_measured_one(tmp_path):
+    cases = CASES[:12]
+    plain, traced = (
+        list(measure_in_process(cases, CUDA, Allocator.DEFAULT, timed_steps=2, events_folder=at))
+        for at in (None, tmp_path)
+    )
+    for case, without, measured in zip(cases, plain, traced, strict=True):
+        for peak in PEAKS.values():
+            assert getattr(measured, peak) == getattr(without, peak), case
+        file = from_start_path(tmp_path / f"{case.slug}.json.gz")
+        trace = json.loads(gzip.decompress(file.read_bytes()))
+        alive = [trace["bytes_before"]]
+        for allocates, _, size, _ in trace["events"]:
+            alive.append(alive[-1] + (size if allocates else -size))
+        assert max(alive[trace["step_begins"][1] :]) == measured.requested_peak_bytes, case
 
 
 def test_a_devices_own_description_agrees_with_the_table_made_without_it():
