@@ -12,7 +12,7 @@ Imports from ninlab: units and errors only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -648,10 +648,11 @@ NIN_JULIA_28 = register(
 )
 
 
-def _design_variants(base: Architecture, stem: Stem) -> None:
+def _design_variants(base: Architecture, stem: Stem, normalized: Collection[str]) -> None:
     """Register one changed design decision at a time, starting from the repaired network.
 
-    Starting from the textbook's would mix every effect with the lottery of a bad start.
+    Starting from the textbook's would mix every effect with the lottery of a bad start. Designs
+    that are normalized are registered with batch normalization, too.
     """
     last_width = stem.blocks[-1][0]
     variants: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -669,16 +670,14 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
         ("early_classes", "no pool before the class maps", {"last_pool": False}),
         ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
         ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
+    )
+    variants = (
+        *variants,
         ("batch_norm", "batch normalization", {"batch_norm": True}),
-        (
-            "no_1x1_batch_norm",
-            "no 1x1 layer, batch normalization",
-            {"one_by_one_layers": 0, "batch_norm": True},
-        ),
-        (
-            "one_1x1_batch_norm",
-            "one 1x1 layer a block, batch normalization",
-            {"one_by_one_layers": 1, "batch_norm": True},
+        *(
+            (f"{suffix}_batch_norm", f"{what}, batch normalization", knobs | {"batch_norm": True})
+            for suffix, what, knobs in variants
+            if suffix in normalized
         ),
     )
     for suffix, what, knobs in variants:
@@ -721,11 +720,13 @@ def _repairs(textbook: Architecture, stem: Stem) -> None:
         )
 
 
-for _base, _textbook, _stem in (
-    (NIN_FIXED, NIN, TEXTBOOK_STEM),
-    (NIN_28, NIN_28_TEXTBOOK, SMALL_STEM),
+_NORMALIZED = ("no_1x1", "one_1x1")
+_MORE_NORMALIZED = ("three_1x1", "3x3", "linear_head", "fully_connected", "gradual", "8_blocks")
+for _base, _textbook, _stem, _normalized in (
+    (NIN_FIXED, NIN, TEXTBOOK_STEM, (*_NORMALIZED, *_MORE_NORMALIZED)),
+    (NIN_28, NIN_28_TEXTBOOK, SMALL_STEM, _NORMALIZED),
 ):
-    _design_variants(_base, _stem)
+    _design_variants(_base, _stem, _normalized)
     _repairs(_textbook, _stem)
 
 LENET = register(
