@@ -1,0 +1,106 @@
+"""``selfcheck``: does everything that recording needs work on this device?"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ninlab import records
+from ninlab import selfcheck as checking
+from ninlab.commands.shared import RunsFolder, existing_folder
+from ninlab.errors import NinlabError, RecordError
+from ninlab.records import Device
+
+if TYPE_CHECKING:
+    from ninlab.measurement import Allocator, Case
+
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
+
+
+def selfcheck(
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    report: Annotated[
+        Path | None, typer.Option(help="File for the results as JSON, rewritten after each.")
+    ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the check of that name; repeatable.")
+    ] = None,
+    decisive: Annotated[
+        bool, typer.Option("--decisive", help="Only what decides whether and how to record.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    folder: RunsFolder = None,
+    allow_dirty: Annotated[
+        bool, typer.Option(help="As for record: the code may differ from its commit.")
+    ] = False,
+) -> int:
+    """Try once all that recording needs, a line each; nothing that fails stops the rest.
+
+    Ends with 0 when all is well, 3 when nothing can be recorded, 4 when steps work only without
+    a CUDA graph, 6 when another GPU's records are there, 1 when recording works but something
+    else failed.
+    """
+    if not _DEVICE.fullmatch(device):
+        raise NinlabError(f"unknown device {device!r}; write cpu, cuda, cuda:0 or auto")
+    subject = checking.Subject(
+        device_name=device,
+        predicted_peaks=_predicted_peaks,
+        folder=None if folder is None else existing_folder(folder),
+        threads=threads,
+        allow_dirty=allow_dirty,
+    )
+    todo = checking.chosen(checking.checks(subject.on_gpu), only or (), decisive=decisive)
+    made: list[checking.Result] = []
+    if report is not None:
+        _write(report, None, made, None)  # a file that cannot be written is said before the work
+    for result in checking.results(todo, subject):
+        made.append(result)
+        typer.echo(result.lines)
+        _rewrite(report, subject, made, None)
+    code, words = checking.verdict(made)
+    _rewrite(report, subject, made, words)
+    typer.echo(words)
+    return code
+
+
+def _predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> Mapping[str, int]:
+    """Imported late: what only the prediction needs must not be in the way of other checks."""
+    from ninlab.commands.measure import predicted_peaks
+
+    return predicted_peaks(case, allocator, device)
+
+
+def _rewrite(
+    report: Path | None,
+    subject: checking.Subject,
+    made: Sequence[checking.Result],
+    words: str | None,
+) -> None:
+    """Writes the report, if one is wanted; a disk that has filled up does not end the checks."""
+    if report is None:
+        return
+    try:
+        name = subject.about().name
+    except Exception:  # no device, or no torch: a check has said so
+        name = None
+    try:
+        _write(report, name, made, words)
+    except RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+
+
+def _write(
+    report: Path, device: str | None, made: Sequence[checking.Result], words: str | None
+) -> None:
+    content = {
+        "device": device,
+        "checks": [result.to_json() for result in made],
+        "verdict": words,  # null until the last check has ended
+    }
+    records.write_bytes(report, f"{json.dumps(content, indent=1)}\n".encode())

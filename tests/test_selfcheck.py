@@ -1,0 +1,416 @@
+"""What does not work here is named, with what to do about it, and hides nothing else."""
+
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ninlab import environment, networks, records, selfcheck
+from ninlab.__main__ import main
+from ninlab.data import LabeledImages
+from ninlab.errors import NinlabError
+from ninlab.measurement import Failed, Measured, Outcome
+from ninlab.recipes import Precision, Recipe
+from ninlab.records import Device
+from ninlab.selfcheck import (
+    ALL_WORKS,
+    ANOTHER_GPU,
+    GRAPHS_FAIL,
+    NOTHING_WORKS,
+    SOMETHING_FAILS,
+    Check,
+    Result,
+    Subject,
+    allowed,
+    checks,
+    stranger_to,
+    verdict,
+)
+from tests.test_records import A_RECORD
+
+H100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")
+H200 = Device("nvidia-h200", "NVIDIA H200", 141 * 10**9, driver="580.1")
+A_MEASURED = Measured(Outcome.FINISHED, 2**20, 2**20, timed_steps=2)
+OF_H100 = replace(A_RECORD, device=H100, input_shape=(1, 224, 224))
+CPU = Subject("cpu", predicted_peaks=lambda case, allocator, device: {})
+EVERY_CHECK = [*checks(on_gpu=True), *checks(on_gpu=False)]
+
+
+@pytest.fixture
+def ended(tmp_path, capsys) -> Callable[..., tuple[int, list[str]]]:
+    """(exit code, printed lines) of ``selfcheck`` on the CPU, with an empty runs folder."""
+    runs = tmp_path / "runs"
+    runs.mkdir()
+
+    def run(*arguments: str) -> tuple[int, list[str]]:
+        typed = ["selfcheck", "--device", "cpu", "--allow-dirty", "--runs", str(runs), *arguments]
+        code = main(typed)
+        return code, capsys.readouterr().out.splitlines()
+
+    return run
+
+
+def instead(monkeypatch, *stand_ins: Check) -> None:
+    """Make ``selfcheck`` make these checks."""
+    monkeypatch.setattr(selfcheck, "checks", lambda on_gpu: stand_ins)
+
+
+def fine(subject: Subject) -> str:
+    return "fine"
+
+
+def broken(subject: Subject) -> str:
+    raise RuntimeError("no kernel image\nCompile with TORCH_USE_CUDA_DSA for more")
+
+
+# ---------------------------------------------------------------- the list
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_every_check_has_a_name_of_its_own_and_one_sentence_of_advice(on_gpu):
+    names = [check.name for check in checks(on_gpu)]
+    assert len(set(names)) == len(names)
+    for check in checks(on_gpu):
+        assert check.advice.endswith(".")
+        assert ". " not in check.advice, check.name
+
+
+@pytest.mark.parametrize("check", EVERY_CHECK, ids=lambda check: check.name)
+def test_a_check_needs_nothing_but_its_subject(check):
+    inspect.signature(check.work).bind(CPU)
+
+
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_what_would_stop_recording_is_decided_before_the_first_capture(on_gpu):
+    means = [check.means for check in checks(on_gpu)]
+    stops = [check for check in checks(on_gpu) if check.means == NOTHING_WORKS]
+    assert all(check.decisive for check in stops)
+    if GRAPHS_FAIL in means:
+        assert NOTHING_WORKS not in means[means.index(GRAPHS_FAIL) :]
+
+
+def test_a_captured_step_is_asked_of_a_gpu_only():
+    assert all(
+        "graph" not in check.name and "captured" not in check.name for check in checks(False)
+    )
+    with pytest.raises(Exception, match="not captured"):
+        selfcheck._captured(CPU, "nin_28", Recipe(0.05, 1, batch_size=8), steps=2)
+
+
+# ---------------------------------------------------------------- a broken path
+
+
+def test_a_broken_path_is_named_where_it_broke_and_the_rest_still_runs(ended, monkeypatch):
+    def build(network, seed):
+        if network == "alexnet_28":
+            raise RuntimeError("no kernel image\nCompile with TORCH_USE_CUDA_DSA for more")
+        return networks_build(network, seed=seed)
+
+    networks_build = networks.build
+    monkeypatch.setattr(networks, "build", build)
+    names = [check.name for check in checks(False) if "steps" in check.name]
+    code, lines = ended(*(word for name in names for word in ("--only", name)))
+    (at,) = [i for i, line in enumerate(lines) if line.startswith("FAIL")]
+    assert "repeated steps of alexnet_28 by adam: RuntimeError: no kernel image (at" in lines[at]
+    assert "test_selfcheck.py" in lines[at]
+    assert "selfcheck.py" in lines[at].rpartition(", from ")[2]
+    assert "TORCH_USE" not in lines[at]
+    (check,) = [check for check in checks(False) if "alexnet" in check.name]
+    assert lines[at + 1].strip() == check.advice
+    ok = [line for line in lines if line.startswith("ok ")]
+    assert len(ok) == len(names) - 1
+    assert code == SOMETHING_FAILS
+    assert lines[-1].startswith("recording works; 1 of ")
+    assert lines[-1].endswith(check.name)
+
+
+def test_a_device_that_is_not_there_is_a_failed_check_and_no_bad_input(ended):
+    code, lines = ended("--device", "cuda:99", "--only", "import and device", "--only", "images")
+    assert code == NOTHING_WORKS
+    assert "device 'cuda:99' is not there" in lines[0]
+    assert lines[2].startswith("ok ")
+    assert lines[-1].startswith("nothing can be recorded")
+
+
+def test_a_torch_that_cannot_be_imported_is_a_failed_check(ended, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, lines = ended("--only", "import and device", "--only", "runs folder")
+    assert code == NOTHING_WORKS
+    assert lines[0].startswith("FAIL")
+    assert "import of torch halted" in lines[0]
+    assert lines[2].startswith("ok ")
+
+
+def test_a_device_that_resizes_otherwise_is_found(monkeypatch):
+    assert "of the CPU" in selfcheck._resized(CPU, images=3, side=40)
+
+    def inverted(images: LabeledImages, device: torch.device) -> LabeledImages:
+        return replace(images, images=255 - images.images)
+
+    monkeypatch.setattr(LabeledImages, "to", inverted)
+    with pytest.raises(Exception, match="of 4,800 pixels differ"):
+        selfcheck._resized(CPU, images=3, side=40)
+
+
+def test_a_dirty_tree_stops_recording_unless_it_is_allowed(ended, monkeypatch, capsys):
+    dirty = replace(A_RECORD.provenance, clean_tree=False)
+    monkeypatch.setattr(records, "provenance", lambda command: dirty)
+    assert ended("--only", "commit")[0] == ALL_WORKS
+    code, lines = ended("--only", "commit", "--no-allow-dirty")
+    assert code == NOTHING_WORKS
+    assert "--allow-dirty" in lines[1]
+
+
+def test_nothing_is_left_in_the_runs_folder(ended, tmp_path):
+    code, lines = ended("--only", "runs folder")
+    assert code == ALL_WORKS
+    assert str(tmp_path / "runs") in lines[0]
+    assert not any((tmp_path / "runs").iterdir())
+
+
+def test_a_case_that_cannot_be_measured_or_is_off_its_prediction_fails(monkeypatch):
+    def measured(*arguments, **options):
+        yield answer
+
+    monkeypatch.setattr("ninlab.measurement.measure_in_process", measured)
+    case = {"network": "lenet", "batch_size": 2, "precision": "fp32", "allocator": "cpu"}
+    answer = Failed("RuntimeError: the driver is too old")
+    with pytest.raises(Exception, match="driver is too old"):
+        selfcheck._measured(CPU, **case)
+    subject = replace(CPU, predicted_peaks=lambda *_: {"tensor_peak_bytes": 2**20})
+    answer = A_MEASURED
+    assert "(+0.00% predicted)" in selfcheck._measured(subject, **case)
+    answer = replace(A_MEASURED, tensor_peak_bytes=2**21)
+    with pytest.raises(Exception, match=r"took 2\.00 MiB, but 1\.00 MiB were predicted"):
+        selfcheck._measured(subject, **case)
+
+
+# ---------------------------------------------------------------- losses of a graph
+
+
+@given(st.floats(0, 10), st.sampled_from(Precision))
+def test_a_graph_may_differ_from_eager_steps_by_what_these_differ_from_themselves(noise, precision):
+    assert allowed(noise, precision) >= noise
+    assert allowed(0.0, Precision.BF16) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("again", "graph", "precision", "holds"),
+    [
+        (2.0, 2.0, "bf16", True),
+        (2.0, 2.0001, "bf16", False),  # eager steps repeat to the bit, and the graph does not
+        (2.01, 2.02, "bf16", True),
+        (2.0, 2.0001, "tf32", True),
+        (2.0, 2.1, "tf32", False),
+        (2.0, float("nan"), "tf32", False),
+        (float("nan"), 2.0, "tf32", False),
+    ],
+)
+def test_losses_of_a_graph_are_held_against_two_eager_trials(
+    again, graph, precision, holds, monkeypatch
+):
+    eager = iter([torch.tensor([2.5, 2.0]), torch.tensor([2.5, again])])
+
+    def losses(subject, network, recipe, *, steps, use_graph):
+        return torch.tensor([2.5, graph]) if use_graph else next(eager)
+
+    monkeypatch.setattr(selfcheck, "_losses", losses)
+    recipe = Recipe(0.05, 1, precision=precision)
+    if holds:
+        selfcheck._captured(CPU, "nin_28", recipe, steps=2)
+    else:
+        with pytest.raises(Exception, match="differ by"):
+            selfcheck._captured(CPU, "nin_28", recipe, steps=2)
+
+
+def test_eager_steps_that_do_not_repeat_are_found(monkeypatch):
+    losses = iter([torch.tensor([2.5]), torch.tensor([2.5001])])
+    monkeypatch.setattr(selfcheck, "_losses", lambda *_, **__: next(losses))
+    with pytest.raises(Exception, match=r"differ by 1\.0e-04"):
+        selfcheck._repeated(CPU, "nin_28", Recipe(0.05, 1), steps=1)
+
+
+# ---------------------------------------------------------------- exit codes
+
+
+CODES = (SOMETHING_FAILS, NOTHING_WORKS, GRAPHS_FAIL, ANOTHER_GPU)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.sampled_from(CODES)), min_size=1, max_size=6))
+def test_the_exit_code_is_the_worst_that_a_failure_means(endings):
+    made = [
+        Result(Check(f"check{number}", fine, "Do this.", means), ok, 0.1, "so")
+        for number, (ok, means) in enumerate(endings)
+    ]
+    failed = {result.check.means for result in made if not result.ok}
+    code, words = verdict(made)
+    assert code in (failed or {ALL_WORKS})
+    assert (code == ALL_WORKS) == (not failed)
+    assert (code == NOTHING_WORKS) == (NOTHING_WORKS in failed)
+    assert (code == GRAPHS_FAIL) == (GRAPHS_FAIL in failed and NOTHING_WORKS not in failed)
+    assert (code == SOMETHING_FAILS) == (failed == {SOMETHING_FAILS})
+    for result in made:
+        assert (result.check.name in words) == (not result.ok)
+
+
+@pytest.mark.parametrize("means", CODES)
+def test_the_command_ends_with_the_exit_code_of_its_verdict(means, ended, monkeypatch):
+    instead(monkeypatch, Check("one", fine, "Do this."), Check("two", broken, "Do that.", means))
+    code, lines = ended()
+    assert code == means
+    made = [
+        Result(Check("one", fine, ""), True, 0.1, ""),
+        Result(Check("two", fine, "", means), False, 0.1, ""),
+    ]
+    assert lines[-1] == verdict(made)[1]
+
+
+def test_decisive_checks_are_made_alone_where_they_are_asked_for(ended, monkeypatch):
+    instead(monkeypatch, Check("one", fine, "Do this.", decisive=True),
+            Check("two", broken, "Do that."))  # fmt: skip
+    assert ended()[0] == SOMETHING_FAILS
+    code, lines = ended("--decisive")
+    assert code == ALL_WORKS
+    assert len(lines) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--device", "cdua"), "unknown device 'cdua'; write cpu"),
+        (("--only", "import"), "did you mean"),
+        (("--only", "images", "--decisive"), "give one of them"),
+        (("--threads", "0"), "--threads"),
+        (("--runs", "nowhere"), "'nowhere' is no folder"),
+        (("--report", "nowhere/below/a/file/"), "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence_before_any_check(arguments, said, capsys, tmp_path, monkeypatch):
+    (tmp_path / "nowhere").write_text("a file, in whose place no folder can be made")
+    monkeypatch.chdir(tmp_path)
+    assert main(["selfcheck", "--device", "cpu", *arguments]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    (line,) = written.err.splitlines()
+    assert said in line
+
+
+# ---------------------------------------------------------------- the report
+
+
+def test_the_report_on_the_disk_is_whole_after_each_line(ended, tmp_path, monkeypatch):
+    path = tmp_path / "selfcheck.json"
+    seen = []
+
+    def look(subject: Subject) -> str:
+        seen.append(json.loads(path.read_text()))
+        return f"report {len(seen)}"
+
+    def look_and_break(subject: Subject) -> str:
+        look(subject)
+        raise NinlabError("this cannot be")
+
+    instead(monkeypatch, Check("one", look, "Do this."), Check("two", look_and_break, "Do that."),
+            Check("three", look, "Do this too."))  # fmt: skip
+    code, lines = ended("--report", str(path))
+    last = json.loads(path.read_text())
+    assert code == SOMETHING_FAILS
+    assert [[row["name"] for row in report["checks"]] for report in [*seen, last]] == [
+        [], ["one"], ["one", "two"], ["one", "two", "three"],
+    ]  # fmt: skip
+    assert [report["verdict"] for report in seen] == [None, None, None]  # cut short there
+    assert last["verdict"] == lines[-1]
+    assert last["device"] == environment.describe_device(torch.device("cpu")).name
+    assert [row["ok"] for row in last["checks"]] == [True, False, True]
+    assert [row["advice"] for row in last["checks"]] == [None, "Do that.", None]
+    assert "this cannot be" in last["checks"][1]["answer"]
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["selfcheck.json"]
+
+
+def test_a_report_that_can_be_written_no_longer_stops_no_check(ended, tmp_path, monkeypatch):
+    folder = tmp_path / "reports"
+
+    def move_away(subject: Subject) -> str:
+        folder.rename(tmp_path / "moved")
+        folder.write_text("in the way")
+        return "moved"
+
+    instead(monkeypatch, Check("one", move_away, "Do this."), Check("two", fine, "Do that."))
+    code, lines = ended("--report", str(folder / "selfcheck.json"))
+    assert code == ALL_WORKS
+    assert len(lines) == 3
+
+
+# ---------------------------------------------------------------- records of another GPU
+
+
+def test_a_gpu_whose_like_has_made_none_of_the_full_scale_runs_is_a_stranger():
+    more = replace(OF_H100, seed=1)
+    assert stranger_to([OF_H100, more, A_RECORD], H200) == (
+        "runs/ holds 2 runs of NVIDIA H100; those of this NVIDIA H200 would not join them"
+    )
+    assert "1 run of NVIDIA H100;" in stranger_to([OF_H100], H200)
+
+
+def test_nobody_is_a_stranger_among_records_of_its_own_of_cpus_or_at_the_compact_scale():
+    assert stranger_to([], H200) is None
+    assert stranger_to([OF_H100], A_RECORD.device) is None  # a CPU is nobody's stranger
+    assert stranger_to([OF_H100, replace(OF_H100, device=H200)], H200) is None
+    assert stranger_to([replace(OF_H100, device=A_RECORD.device)], H200) is None
+    assert stranger_to([replace(OF_H100, input_shape=(1, 28, 28))], H200) is None
+
+
+def test_records_of_another_gpu_have_an_exit_code_of_their_own(ended, tmp_path, monkeypatch):
+    arguments = ("--only", "records of this device")
+    records.write(tmp_path / "runs", OF_H100)
+    assert ended(*arguments)[0] == ALL_WORKS
+    monkeypatch.setattr(environment, "describe_device", lambda device: H200)
+    code, lines = ended(*arguments)
+    assert code == ANOTHER_GPU
+    assert "those of this NVIDIA H200 would not join them" in lines[0]
+    records.write(tmp_path / "runs", replace(OF_H100, device=H200))
+    assert ended(*arguments)[0] == ALL_WORKS
+
+
+def test_a_broken_record_is_no_sign_of_another_gpu(ended, tmp_path):
+    broken = tmp_path / "runs/collapse/nin_28-seed0-cpu.json"
+    broken.parent.mkdir()
+    broken.write_text("{")
+    code, lines = ended("--only", "records of this device")
+    assert code == ALL_WORKS
+    assert "not compared" in lines[0]
+    assert str(broken) in lines[0]
+
+
+# ---------------------------------------------------------------- in a process of its own
+
+
+@pytest.mark.slow
+def test_all_that_recording_needs_works_on_a_cpu(tmp_path):
+    report = tmp_path / "selfcheck.json"
+    run = subprocess.run(
+        [sys.executable, "-m", "ninlab", "selfcheck", "--device", "cpu", "--allow-dirty",
+         "--report", str(report)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert run.returncode == ALL_WORKS, run.stdout + run.stderr
+    *lines, words = run.stdout.splitlines()
+    assert len(lines) == len(checks(on_gpu=False))
+    assert all(line.startswith("ok ") for line in lines)
+    assert json.loads(report.read_text())["verdict"] == words
+
+
+@pytest.mark.slow
+def test_the_command_begins_before_torch_is_imported():
+    code = (
+        "import sys; from ninlab.__main__ import main; main(['selfcheck', '--device', 'none']); "
+        "assert 'torch' not in sys.modules, 'torch was imported'"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
