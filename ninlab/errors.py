@@ -2,7 +2,7 @@
 
 Every error that a reader can cause is a `NinlabError`: one sentence that names
 the value, the rule and the nearest valid choice. The command line prints it on
-stderr and exits with code 2.
+stderr and exits with code 2, or with the error's own.
 
 Imports nothing from ninlab.
 """
@@ -13,6 +13,8 @@ from difflib import get_close_matches
 
 class NinlabError(ValueError):
     """A value that ninlab cannot work with; the message is one full sentence."""
+
+    exit_code = 2  # of the command line
 
 
 class ShapeError(NinlabError):

@@ -21,6 +21,9 @@ TRAINING_SPLIT_IMAGES = 60_000
 HELD_OUT_IMAGES = 5_000
 """Of those, how many are set apart where a recipe is judged on held-out images."""
 
+TEST_SPLIT_IMAGES = 10_000
+"""Images of Fashion-MNIST that may only be evaluated."""
+
 
 class Optimizer(StrEnum):
     """What turns gradients into steps."""
@@ -116,9 +119,20 @@ class Recipe:
         return TRAINING_SPLIT_IMAGES - (HELD_OUT_IMAGES if held_out else 0)
 
     @property
+    def evaluation_images(self) -> int:
+        """How many images are evaluated after each epoch."""
+        held_out = self.evaluation_set is EvaluationSet.HELD_OUT
+        return HELD_OUT_IMAGES if held_out else TEST_SPLIT_IMAGES
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Optimizer steps of one epoch; its ragged last batch is dropped."""
+        return self.images // self.batch_size
+
+    @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run; the ragged last batch of an epoch is dropped."""
-        return self.epochs * (self.images // self.batch_size)
+        """Optimizer steps of the whole run."""
+        return self.epochs * self.steps_an_epoch
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of that step (from 0) of a run of that many steps.

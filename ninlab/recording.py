@@ -2,21 +2,27 @@
 
 Any number of recorders may share one runs folder: each claims a run before it starts it, so
 none is made twice, and a recorder that is killed loses the run in hand and nothing else. What
-is recorded is never made again, so the next start resumes.
+is recorded is never made again, so the next start resumes. A run that fails is tried once more
+without a CUDA graph and then noted as failed; the rest goes on. A run that hangs ends the process,
+and the next start notes it and goes on behind it.
 
 Three ways to spread the work: this process alone, several processes on this machine, or a Ray
 cluster. All three end in `make_run`.
 
-Imports from ninlab: environment, experiments, records, training, errors. ray is imported
-only where it is asked for.
+Imports from ninlab: environment, experiments, failures, records, training, errors. ray is
+imported only where it is asked for.
 """
 
 from __future__ import annotations
 
+import faulthandler
+import gc
 import hashlib
 import multiprocessing
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,14 +30,25 @@ from typing import Any, Protocol
 
 import torch
 
-from ninlab import records
-from ninlab.environment import describe_device
+from ninlab import failures, records
+from ninlab.environment import describe_device, describe_software
 from ninlab.errors import NinlabError
 from ninlab.experiments import Plan, PlannedRun, ready_recipe
-from ninlab.records import Provenance, RunRecord
-from ninlab.training import StepCallback, train, weights_bytes
+from ninlab.failures import Cause, FailureRecord
+from ninlab.recipes import Recipe
+from ninlab.records import Provenance
+from ninlab.training import TrainingRun, train, weights_bytes
 
 _POLL_SECONDS = 1.0
+PATIENCE = 4.0
+"""A run on a GPU has hung when it takes so many times its estimate, and a minute at least."""
+_LEAST_PATIENCE_SECONDS = 60.0
+
+
+class DeviceLostError(NinlabError):
+    """The process cannot use its device any more; a new one may."""
+
+    exit_code = 5
 
 
 class Status(StrEnum):
@@ -39,24 +56,35 @@ class Status(StrEnum):
 
     RECORDED = "recorded"  # made and written, just now
     PRESENT = "present"  # recorded before
+    FAILED = "failed"  # it came to nothing at this commit, now or before
     CLAIMED = "claimed"  # another recorder is making it
     WAITING = "waiting"  # its learning rate's sweep is not recorded yet
-    NO_TIME = "no_time"  # it would not end within the budget
+    NO_TIME = "no_time"  # it would not end before the deadline
 
 
 @dataclass(frozen=True)
 class Site:
-    """Where runs are made and kept. Small and picklable: it travels to workers."""
+    """Where runs are made and kept. Small and picklable: it travels to workers.
+
+    eager takes steps without a CUDA graph. patience is how many times its estimate a run may take
+    before it counts as hung; None waits for ever, as a CPU does that is merely slow.
+    """
 
     folder: Path
     device: str  # as torch names it
     provenance: Provenance
     threads: int | None = None  # of a CPU run; None leaves torch's own choice
+    eager: bool = False
+    patience: float | None = None
 
     @property
     def device_slug(self) -> str:
         """What names the device in the ids of its records."""
         return describe_device(torch.device(self.device)).slug
+
+    def has_failed(self, run: PlannedRun) -> bool:
+        """Whether the run came to nothing at this commit."""
+        return failures.has_failed(self.folder, run.id(self.device_slug), self.provenance.commit)
 
 
 @dataclass
@@ -80,6 +108,9 @@ class Watcher(Protocol):
     def step_taken(self, step: int) -> None:
         """The run in hand has taken that many steps."""
 
+    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
+        """The run raised that error, and is tried again or given up."""
+
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The recorder is done with a run, for now or for good."""
 
@@ -91,6 +122,9 @@ class _Silent:
         pass
 
     def step_taken(self, step: int) -> None:
+        pass
+
+    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         pass
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
@@ -112,82 +146,210 @@ def check_tree(provenance: Provenance, allow_dirty: bool) -> None:
     )
 
 
-def make_run(run: PlannedRun, site: Site, on_step: StepCallback | None = None) -> Status:
-    """What became of the run: made and written, unless it is present, claimed or waiting.
+# ---------------------------------------------------------------- one run
 
-    Raises DataError and RecordError; the run is then not recorded and can be made again.
+
+def make_run(
+    run: PlannedRun,
+    site: Site,
+    watcher: Watcher | None = None,
+    expected_seconds: float | None = None,
+) -> Status:
+    """What became of the run: made and written, unless it is present, failed, claimed or waiting.
+
+    Where the site has patience, a run that takes that many times the expected seconds ends the
+    process; the next call for the same run finds that out. Raises DataError and RecordError, with
+    which the run is not recorded and can be made again, and DeviceLostError.
     """
-    slug = site.device_slug
-    identifier = run.id(slug)
+    watcher = watcher or _Silent()
+    identifier = run.id(site.device_slug)
     path = records.record_path(site.folder, identifier)
     if path.exists():
         return Status.PRESENT
+    if site.has_failed(run):
+        return Status.FAILED
     with records.claim(site.folder, identifier) as mine:
         if not mine:
             return Status.CLAIMED
         if path.exists():  # written by another between the look and the claim
             return Status.PRESENT
-        recipe = ready_recipe(run, _recorded(run.rate_sources(slug), site.folder), slug)
+        where = _where_it_hung(site.folder, identifier)
+        if where is not None:
+            _note(site, identifier, Cause.HUNG, where, tried_eagerly=site.eager)
+            _hang_file(site.folder, identifier).unlink()
+            watcher.run_stumbled(run, where)
+            return Status.FAILED
+        recipe = ready(run, site)
         if recipe is None:
             return Status.WAITING
-        if site.threads is not None:
-            torch.set_num_threads(site.threads)
-        provenance = replace(site.provenance, utc=records.utc_now())
-        result = train(
-            run.variant.network, recipe, seed=run.seed, device=site.device, on_step=on_step
-        )
-        digest = None
-        if run.keeps_weights:
-            weights = weights_bytes(result.network)
-            digest = hashlib.sha256(weights).hexdigest()
-            records.write_bytes(records.weights_path(site.folder, identifier), weights)
-        records.write(
-            site.folder,
-            result.record(
-                experiment=run.experiment,
-                name=run.variant.name,
-                provenance=provenance,
-                learning_rate_from=run.rate_sources(slug),
-                weights_sha256=digest,
-            ),
-        )
+        seconds = site.patience and expected_seconds and site.patience * expected_seconds
+        with _ends_when_it_hangs(_hang_file(site.folder, identifier), seconds):
+            return _made(run, recipe, site, watcher)
+
+
+def ready(run: PlannedRun, site: Site) -> Recipe | None:
+    """The run's recipe, or None while runs that choose its learning rate may still be made."""
+    slug = site.device_slug
+    sources = run.rate_sources(slug)
+    paths = {source: records.record_path(site.folder, source) for source in sources}
+    recorded = {source: records.read(path) for source, path in paths.items() if path.exists()}
+    failed = {s for s in sources if failures.has_failed(site.folder, s, site.provenance.commit)}
+    return ready_recipe(run, recorded, slug, failed)
+
+
+def _made(run: PlannedRun, recipe: Recipe, site: Site, watcher: Watcher) -> Status:
+    """The run made and recorded, or noted as failed."""
+    identifier = run.id(site.device_slug)
+    if site.threads is not None:
+        torch.set_num_threads(site.threads)
+    provenance = replace(site.provenance, utc=records.utc_now())
+    lost_its_graph = records.claim_note(site.folder, identifier, "graph-lost-the-device")
+    eager_only = site.eager or lost_its_graph.exists()
+    for eager in (True,) if eager_only else (False, True):
+        try:
+            result = train(
+                run.variant.network, recipe, seed=run.seed, device=site.device,
+                use_graph=not eager, on_step=watcher.step_taken,
+            )  # fmt: skip
+            break
+        except NinlabError:
+            raise
+        except Exception as error:  # one failing run never ends the rest
+            sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+            cause = Cause.RAISED
+            if isinstance(error, torch.OutOfMemoryError | MemoryError):
+                cause = Cause.OUT_OF_MEMORY
+        watcher.run_stumbled(run, sentence)
+        gc.collect()  # the error held the frames of the run, and they its tensors
+        if _is_lost(site.device):
+            if eager:
+                _note(site, identifier, Cause.DEVICE_LOST, sentence, tried_eagerly=True)
+            else:
+                lost_its_graph.touch()  # the next start tries it without one
+            raise DeviceLostError(f"the device {site.device} is lost since {run.title}: {sentence}")
+    else:
+        _note(site, identifier, cause, sentence, tried_eagerly=True)
+        return Status.FAILED
+    _write(run, result, site, provenance)
+    lost_its_graph.unlink(missing_ok=True)
     return Status.RECORDED
 
 
-def _recorded(identifiers: Sequence[str], folder: Path) -> dict[str, RunRecord]:
-    paths = {i: records.record_path(folder, i) for i in identifiers}
-    return {i: records.read(path) for i, path in paths.items() if path.exists()}
+def _write(run: PlannedRun, result: TrainingRun, site: Site, provenance: Provenance) -> None:
+    """Keep the run's weights, if its plan says so, and then its record."""
+    slug = site.device_slug
+    digest = None
+    if run.keeps_weights:
+        weights = weights_bytes(result.network)
+        digest = hashlib.sha256(weights).hexdigest()
+        records.write_bytes(records.weights_path(site.folder, run.id(slug)), weights)
+    records.write(
+        site.folder,
+        result.record(
+            experiment=run.experiment,
+            name=run.variant.name,
+            provenance=provenance,
+            learning_rate_from=run.rate_sources(slug),
+            weights_sha256=digest,
+        ),
+    )
+
+
+def _note(site: Site, identifier: str, cause: Cause, sentence: str, *, tried_eagerly: bool) -> None:
+    """Write down that the run came to nothing."""
+    failure = FailureRecord(
+        run=identifier,
+        cause=cause,
+        sentence=sentence,
+        tried_eagerly=tried_eagerly,
+        provenance=replace(site.provenance, utc=records.utc_now()),
+        device=describe_device(torch.device(site.device)),
+        software=describe_software(),
+    )
+    records.write_json_once(records.record_path(site.folder, failure.id), failure.to_json())
+
+
+def _is_lost(device: str) -> bool:
+    """Whether a GPU answers no more, be it for this process only; a CPU always answers."""
+    if torch.device(device).type != "cuda":
+        return False
+    try:
+        torch.cuda.empty_cache()
+        torch.ones(2, device=device).sum().item()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _hang_file(folder: Path, identifier: str) -> Path:
+    """Where the stack is written of the process that makes this run, should it hang."""
+    return records.claim_note(folder, identifier, "hung")
+
+
+@contextmanager
+def _ends_when_it_hangs(stack: Path, seconds: float | None) -> Iterator[None]:
+    """End the process, its stack written to that file, if the block takes longer than that.
+
+    The watch is faulthandler's: it needs no Python, so that it wakes whatever the process is in.
+    """
+    if not seconds:
+        yield
+        return
+    with stack.open("w") as file:
+        faulthandler.dump_traceback_later(
+            max(seconds, _LEAST_PATIENCE_SECONDS), exit=True, file=file
+        )
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
+            stack.unlink(missing_ok=True)
+
+
+def _where_it_hung(folder: Path, identifier: str) -> str | None:
+    """In words where a process hung that made this run before, None if none did."""
+    try:
+        stack = _hang_file(folder, identifier).read_text()
+    except FileNotFoundError:
+        return None
+    timeout = re.search(r"Timeout \(([\d:.]+)\)", stack)
+    if timeout is None:  # the process was killed by others
+        return None
+    frame = re.search(r'File "[^"]*(ninlab/[^"]+)", line (\d+) in (\w+)', stack)
+    place = f", in {frame[3]} ({frame[1]}, line {frame[2]})" if frame else ""
+    return f"it had not ended after {timeout[1]}{place}"
 
 
 # ---------------------------------------------------------------- in this process
 
 
 def record(
-    plan: Plan, site: Site, *, budget_seconds: float | None = None, watcher: Watcher | None = None
+    plan: Plan, site: Site, *, deadline: float | None = None, watcher: Watcher | None = None
 ) -> Tally:
     """Make every run of the plan that is not recorded, in order, in this process.
 
-    A run is not started when its estimate, corrected by what earlier runs took, goes beyond the
-    budget; a shorter one after it may still fit. While other recorders hold the sweep that a run
-    waits for, this one waits too.
+    deadline is a time of day in seconds since 1970. A run is not started when its estimate,
+    corrected by what earlier runs took, goes beyond it; a shorter one after it may still fit. While
+    other recorders hold the sweep that a run waits for, this one waits too. Raises DeviceLostError
+    when the device is lost, what was recorded before being safe.
     """
     watcher = watcher or _Silent()
-    clock = _Clock(budget_seconds)
+    clock = Clock(plan, site, deadline)
     tally = Tally()
     slug = site.device_slug
     while True:
         for run in plan.runs:
             before = tally.statuses.get(run.id(slug))
-            if before in (Status.RECORDED, Status.PRESENT):
+            if before in (Status.RECORDED, Status.PRESENT, Status.FAILED):
                 continue
-            if not records.record_path(site.folder, run.id(slug)).exists() and not clock.fits(run):
+            path = records.record_path(site.folder, run.id(slug))
+            if not path.exists() and not site.has_failed(run) and not clock.fits(run):
                 status = Status.NO_TIME
             else:
                 watcher.run_started(run, run.variant.recipe.steps)
-                started = time.monotonic()
-                status = make_run(run, site, watcher.step_taken)
+                status = make_run(run, site, watcher, clock.expected(run))
                 if status is Status.RECORDED:
-                    clock.took(run, time.monotonic() - started)
+                    clock.learn(path)
             tally.statuses[run.id(slug)] = status
             watcher.run_ended(run, status)
         tally.seconds = clock.elapsed
@@ -196,42 +358,55 @@ def record(
             return tally
 
 
-def _others_make(plan: Plan, blocked: Sequence[str], site: Site, clock: _Clock) -> bool:
+def _others_make(plan: Plan, blocked: Sequence[str], site: Site, clock: Clock) -> bool:
     """Whether the blocked runs may still become ready, after a pause: others are at work."""
     slug = site.device_slug
-    sources = {s for run in plan.runs if run.id(slug) in blocked for s in run.rate_sources(slug)}
-    missing = {s for s in sources if not records.record_path(site.folder, s).exists()}
-    if not missing:
+    waiting = [run for run in plan.runs if run.id(slug) in blocked]
+    if any(ready(run, site) is not None for run in waiting):
         return True
+    sources = {source for run in waiting for source in run.rate_sources(slug)}
+    missing = {s for s in sources if not records.record_path(site.folder, s).exists()}
     if not missing & set(records.claim_holders(site.folder)) or clock.left <= 0:
         return False
     time.sleep(_POLL_SECONDS)
     return True
 
 
-class _Clock:
-    """How much of the budget is left, and whether a run fits into it."""
+class Clock:
+    """How much time is left, and whether a run fits into it.
 
-    def __init__(self, budget_seconds: float | None) -> None:
-        self._start = time.monotonic()
-        self._budget = float("inf") if budget_seconds is None else budget_seconds
-        self._estimated = self._measured = 0.0
+    Estimates are corrected by the plan's runs that this device has made, before and since.
+    """
+
+    def __init__(self, plan: Plan, site: Site, deadline: float | None) -> None:
+        self._start = time.time()
+        self._deadline = float("inf") if deadline is None else deadline
+        slug = site.device_slug
+        paths = (records.record_path(site.folder, run.id(slug)) for run in plan.runs)
+        made = (records.read(path) for path in paths if path.exists())
+        self._estimates = plan.estimates(made, slug)
 
     @property
     def elapsed(self) -> float:
-        return time.monotonic() - self._start
+        """Seconds since the recording began."""
+        return time.time() - self._start
 
     @property
     def left(self) -> float:
-        return self._budget - self.elapsed
+        """Seconds to the deadline; infinite without one."""
+        return self._deadline - time.time()
+
+    def expected(self, run: PlannedRun) -> float:
+        """Seconds that the run should take."""
+        return self._estimates.seconds(run.variant.network, run.variant.recipe)
 
     def fits(self, run: PlannedRun) -> bool:
-        correction = self._measured / self._estimated if self._estimated else 1.0
-        return run.estimated_seconds * correction <= self.left
+        """Whether the run should end before the deadline."""
+        return self.expected(run) <= self.left
 
-    def took(self, run: PlannedRun, seconds: float) -> None:
-        self._estimated += run.estimated_seconds
-        self._measured += seconds
+    def learn(self, path: Path) -> None:
+        """Correct what is expected by the record of a run that was just made."""
+        self._estimates.add(records.read(path))
 
 
 # ---------------------------------------------------------------- several processes
@@ -242,7 +417,7 @@ def record_with_workers(
     site: Site,
     *,
     workers: int,
-    budget_seconds: float | None = None,
+    deadline: float | None = None,
     watcher: Watcher | None = None,
 ) -> Tally:
     """Make the plan's runs with that many recorders on this machine, one process each.
@@ -252,7 +427,7 @@ def record_with_workers(
     if workers < 1:
         raise NinlabError(f"{workers} workers cannot record; take at least 1")
     if workers == 1:
-        return record(plan, site, budget_seconds=budget_seconds, watcher=watcher)
+        return record(plan, site, deadline=deadline, watcher=watcher)
     watcher = watcher or _Silent()
     started = time.monotonic()
     slug = site.device_slug
@@ -261,7 +436,7 @@ def record_with_workers(
     }
     context = multiprocessing.get_context("spawn")  # a forked CUDA context does not work
     processes = [
-        context.Process(target=record, args=(plan, site), kwargs={"budget_seconds": budget_seconds})
+        context.Process(target=record, args=(plan, site), kwargs={"deadline": deadline})
         for _ in range(workers)
     ]
     for process in processes:
@@ -284,7 +459,8 @@ def record_with_workers(
     if any(process.exitcode for process in processes):
         raise NinlabError("a worker stopped with an error, printed above; start again to resume")
     for run in plan.runs:
-        tally.statuses.setdefault(run.id(slug), Status.NO_TIME)
+        left = Status.FAILED if site.has_failed(run) else Status.NO_TIME
+        tally.statuses.setdefault(run.id(slug), left)
     return tally
 
 
@@ -295,7 +471,7 @@ def record_with_ray(
     plan: Plan,
     site: Site,
     *,
-    budget_seconds: float | None = None,
+    deadline: float | None = None,
     watcher: Watcher | None = None,
     gpus_per_run: float = 0.0,
 ) -> Tally:
@@ -327,31 +503,30 @@ def record_with_ray(
                 f"GPUs, too few for one run of 1 CPU and {gpus_per_run:g} GPUs"
             )
         task = ray.remote(num_cpus=1, num_gpus=gpus_per_run, max_retries=0)(make_run)
-        return _dispatch(plan, site, _Clock(budget_seconds), watcher, slots, ray, task)
+        return _dispatch(plan, site, Clock(plan, site, deadline), watcher, slots, ray, task)
     finally:
         if not joined:
             ray.shutdown()
 
 
 def _dispatch(
-    plan: Plan, site: Site, clock: _Clock, watcher: Watcher, slots: int, ray: Any, task: Any
+    plan: Plan, site: Site, clock: Clock, watcher: Watcher, slots: int, ray: Any, task: Any
 ) -> Tally:
     """Keep every slot busy with the first run that is ready, until none is left or fits."""
     slug = site.device_slug
     tally = Tally({run.id(slug): Status.NO_TIME for run in plan.runs})
     queue = list(plan.runs)
-    flying: dict[Any, tuple[PlannedRun, float]] = {}
+    flying: dict[Any, PlannedRun] = {}
     while True:
         for run in list(queue):
             if len(flying) == slots:
                 break
-            sources = _recorded(run.rate_sources(slug), site.folder)
-            if ready_recipe(run, sources, slug) is None:
+            if ready(run, site) is None:
                 tally.statuses[run.id(slug)] = Status.WAITING
             elif clock.fits(run):
                 queue.remove(run)
                 watcher.run_started(run, run.variant.recipe.steps)
-                flying[task.remote(run, site)] = (run, time.monotonic())
+                flying[task.remote(run, site, None, clock.expected(run))] = run
             else:
                 tally.statuses[run.id(slug)] = Status.NO_TIME
         if not flying:
@@ -359,9 +534,9 @@ def _dispatch(
             return tally
         done, _ = ray.wait(list(flying), num_returns=1)
         for reference in done:
-            run, started = flying.pop(reference)
+            run = flying.pop(reference)
             status = ray.get(reference)
             if status is Status.RECORDED:
-                clock.took(run, time.monotonic() - started)
+                clock.learn(records.record_path(site.folder, run.id(slug)))
             tally.statuses[run.id(slug)] = status
             watcher.run_ended(run, status)

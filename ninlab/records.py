@@ -521,7 +521,7 @@ def claim(folder: Path, identifier: str) -> Iterator[bool]:
     two processes lock two files of one name. Raises RecordError when the folder cannot be
     written or the file system has no locks.
     """
-    path = folder / _CLAIMS_FOLDER / (identifier.replace("/", "--") + ".lock")
+    path = claim_note(folder, identifier, "lock")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+")  # noqa: SIM115  closed below, whether or not it could be locked
@@ -541,6 +541,11 @@ def claim(folder: Path, identifier: str) -> Iterator[bool]:
             yield True
         finally:
             file.truncate(0)
+
+
+def claim_note(folder: Path, identifier: str, kind: str) -> Path:
+    """Where whoever makes that run may leave a file of that kind, which is no record."""
+    return folder / _CLAIMS_FOLDER / f"{identifier.replace('/', '--')}.{kind}"
 
 
 def claim_holders(folder: Path) -> dict[str, str]:

@@ -147,11 +147,13 @@ def train(
     seed: int,
     device: torch.device | str = "cpu",
     split: tuple[LabeledImages, LabeledImages] | None = None,
+    use_graph: bool = True,
     on_step: StepCallback | None = None,
 ) -> TrainingRun:
     """One whole run of the recipe on Fashion-MNIST, resized to the network's input.
 
-    split gives (training, evaluation) images in place of the ones that the recipe names.
+    split gives (training, evaluation) images in place of the ones that the recipe names. Without
+    use_graph a GPU takes its steps one kernel at a time, as a CPU does.
     The seed decides initialization, order, dropout and augmentation. A run whose loss stops
     being finite ends after that epoch with the outcome diverged.
     Raises DataError when images and network do not fit, or when one batch is more than all images.
@@ -167,7 +169,7 @@ def train(
     training, evaluation = (_fitted(part.to(device), network) for part in (training, evaluation))
     module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last)
     with arithmetic(recipe.precision, benchmark=True):
-        engine = Engine(module, training, recipe, seed=seed)
+        engine = Engine(module, training, recipe, seed=seed, use_graph=use_graph)
         epochs: list[EpochResult] = []
         losses: list[float] = []
         confusion = torch.zeros(0)

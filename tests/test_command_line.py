@@ -222,7 +222,10 @@ def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folde
     assert main(["runs", "--missing", "full", "--runs", str(folder)]) == 0
     written = capsys.readouterr()
     assert written.out.splitlines() == [run.id(gpu.slug) for run in left]
-    seconds = format_seconds(sum(run.estimated_seconds for run in left))
+    estimates = plan.estimates(records.load(folder), gpu.slug)
+    seconds = format_seconds(
+        sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in left)
+    )
     assert written.err == (
         f"{len(left)} of {len(plan.runs)} are missing on nvidia-h100: {seconds}\n"
     )

@@ -61,8 +61,16 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch"},
     ),
-    "experiments": ({"architectures", "formulas", "recipes", "records"}, set()),
-    "recording": ({"data", "environment", "experiments", "records", "training"}, {"ray", "torch"}),
+    "estimates": (
+        {"architectures", "devices", "formulas", "recipes", "records", "roofline"},
+        set(),
+    ),
+    "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
+    "failures": ({"records"}, set()),
+    "recording": (
+        {"environment", "experiments", "failures", "recipes", "records", "training"},
+        {"ray", "torch"},
+    ),
     "selfcheck": (
         {
             *("architectures", "data", "environment", "measurement", "networks", "recipes"),

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
@@ -21,7 +22,8 @@ from hypothesis import strategies as st
 from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
-from ninlab.experiments import Experiment, Plan, StepCost, Variant
+from ninlab.estimates import LinearCost
+from ninlab.experiments import Experiment, Plan, Variant
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.recording import Site, Status
 from ninlab.records import Provenance
@@ -45,10 +47,11 @@ PLAN = Plan(
         Experiment(experiments.SWEEP, "Which rate?", "03_training", SWEEP),
         Experiment(
             "own_rate", "And then?", "03_training",
-            (Variant("nin_28", "nin_28", SHORT, 1, rate_from=tuple(v.name for v in SWEEP)),),
+            (Variant("nin_28", "nin_28", SHORT, 1,
+                     rate_from=tuple(f"{experiments.SWEEP}/{v.name}" for v in SWEEP)),),
         ),
     ),
-    StepCost(seconds_per_layer=1e-4, seconds_per_parameter=7e-9, seconds_per_mac=3e-11),
+    LinearCost(seconds_per_layer=1e-4, seconds_per_parameter=7e-9, seconds_per_mac=3e-11),
 )  # fmt: skip
 IDS = [run.id("cpu") for run in PLAN.runs]
 NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
@@ -99,7 +102,7 @@ def finished(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_plan(monkeypatch) -> None:
     """Lets the command line know PLAN."""
-    monkeypatch.setattr(experiments, "PLANS", {"tiny": PLAN})
+    monkeypatch.setattr(experiments.plans, "PLANS", {"tiny": PLAN})
 
 
 # ---------------------------------------------------------------- what is recorded
@@ -136,7 +139,7 @@ def test_a_chosen_rate_names_the_runs_that_chose_it(finished):
 
 
 def test_a_budget_that_is_spent_starts_nothing(tmp_path):
-    assert recording.record(PLAN, site(tmp_path), budget_seconds=0).ids(Status.NO_TIME) == IDS
+    assert recording.record(PLAN, site(tmp_path), deadline=time.time()).ids(Status.NO_TIME) == IDS
     assert files(tmp_path) == set()
 
 
@@ -144,41 +147,46 @@ def test_a_run_too_long_for_the_budget_is_left_and_a_shorter_one_after_it_is_mad
     years = replace(SHORT, epochs=10**6)
     variants = (Variant("long", "nin_28", years, 1), Variant("short", "nin_28_no_1x1", SHORT, 1))
     plan = replace(PLAN, experiments=(Experiment("two", "Both?", "03_training", variants),))
-    tally = recording.record(plan, site(tmp_path), budget_seconds=1000)
+    tally = recording.record(plan, site(tmp_path), deadline=time.time() + 1000)
     assert tally.statuses == {
         "two/long-seed0-cpu": Status.NO_TIME,
         "two/short-seed0-cpu": Status.RECORDED,
     }
 
 
-hours = st.integers(1, 50).map(lambda count: 3600 * count)  # beside which a test takes no time
-
-
-@given(earlier=st.lists(st.tuples(hours, hours), max_size=5), estimate=hours)
-def test_an_estimate_is_corrected_by_what_the_runs_before_it_took(earlier, estimate):
+@given(factor=st.floats(0.01, 100))
+def test_an_estimate_is_corrected_by_what_the_runs_before_it_took(finished, factor):
     run = PLAN.runs[0]
-    correction = 1.0
-    if earlier:
-        correction = sum(took for _, took in earlier) / sum(estimated for estimated, _ in earlier)
-    for share, fits in ((1.01, True), (0.99, False)):
-        clock = recording._Clock(share * correction * estimate)
-        for estimated, took in earlier:
-            clock.took(replace(run, estimated_seconds=estimated), took)
-        assert clock.fits(replace(run, estimated_seconds=estimate)) is fits
+    clock = recording.Clock(PLAN, site(finished.parent / "nothing"), 0.0)
+    made = records.read(records.record_path(finished, IDS[0]))
+    guess = PLAN.cost.seconds(made.network, made.recipe, len(made.epochs))
+    assert clock.expected(run) == pytest.approx(guess)
+    clock._estimates.add(replace(made, wall_seconds=factor * guess))
+    assert clock.expected(run) == pytest.approx(factor * guess)
 
 
-def test_a_budget_shrinks_by_the_time_that_passes(monkeypatch):
-    run, now = replace(PLAN.runs[0], estimated_seconds=30), [1000.0]
-    monkeypatch.setattr(recording, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    clock, unlimited = recording._Clock(50), recording._Clock(None)
-    assert (clock.elapsed, clock.left, clock.fits(run)) == (0, 50, True)
-    now[0] += 25
-    assert (clock.elapsed, clock.left, clock.fits(run)) == (25, 25, False)
+def test_what_a_device_recorded_before_corrects_the_estimates_of_the_next_start(finished):
+    clock = recording.Clock(PLAN, site(finished), None)
+    made = records.read(records.record_path(finished, IDS[0]))
+    assert clock.expected(PLAN.runs[0]) == pytest.approx(made.wall_seconds)
+
+
+def test_a_deadline_is_a_time_of_day_and_comes_nearer(tmp_path, monkeypatch):
+    run, now = PLAN.runs[0], [1000.0]
+    monkeypatch.setattr(recording, "time", SimpleNamespace(time=lambda: now[0]))
+    seconds = recording.Clock(PLAN, site(tmp_path), None).expected(run)
+    clock = recording.Clock(PLAN, site(tmp_path), 1000.0 + 1.5 * seconds)
+    unlimited = recording.Clock(PLAN, site(tmp_path), None)
+    assert clock.left == pytest.approx(1.5 * seconds)
+    assert clock.fits(run)
+    now[0] += seconds
+    assert clock.elapsed == pytest.approx(seconds)
+    assert not clock.fits(run)
     assert unlimited.fits(run)
 
 
 def test_a_run_waits_for_its_sweep_and_not_for_ever(tmp_path):
-    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.step_cost)
+    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.cost)
     tally = recording.record(own_rate, site(tmp_path))
     assert tally.ids(Status.WAITING) == ["own_rate/nin_28-seed0-cpu"]
 
@@ -213,6 +221,9 @@ class Killer:
         if self.runs == 3:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def run_stumbled(self, run, sentence):
+        pass
+
     def run_ended(self, run, status):
         pass
 
@@ -238,7 +249,7 @@ def dies_in_mid_write(folder: Path) -> None:
 def has_no_room_for_weights(folder: Path) -> None:
     # 8000 bytes hold a record, but not the weights that belong to the second
     resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-    experiments.PLANS = {"tiny": PLAN}
+    experiments.plans.PLANS = {"tiny": PLAN}
     sys.exit(main(["record", "--plan", "tiny", "--runs", str(folder), "--allow-dirty"]))
 
 
@@ -307,7 +318,7 @@ def test_two_workers_record_the_whole_plan(tmp_path, finished):
 
 @pytest.mark.slow
 def test_workers_keep_to_the_budget(tmp_path):
-    tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2, budget_seconds=0)
+    tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2, deadline=time.time())
     assert tally.ids(Status.NO_TIME) == IDS
     assert files(tmp_path) == set()
 
@@ -318,7 +329,7 @@ def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
         path = records.record_path(tmp_path, f"{experiments.SWEEP}/{variant.name}-seed0-cpu")
         path.parent.mkdir(exist_ok=True)
         path.write_text("{")
-    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.step_cost)
+    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.cost)
     with pytest.raises(NinlabError, match="a worker stopped with an error"):
         recording.record_with_workers(own_rate, site(tmp_path), workers=2)
 

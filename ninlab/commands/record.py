@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.table import Table
 
 from ninlab import experiments, records
-from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
+from ninlab.commands.progress import AfterEach, Bars, Lines, Watchers, progress_bars
+from ninlab.commands.shared import (
+    RunsFolder,
+    deadline_of,
+    existing_folder,
+    typed_command,
+    wide_console,
+)
 from ninlab.errors import RecordError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
 from ninlab.units import format_seconds
 
 if TYPE_CHECKING:
-    from ninlab.recording import Status, Tally
+    from ninlab.recording import Site, Tally, Watcher
 
 SINGLE_RUNS = "single"
 """The experiment under which ``train`` files its runs."""
@@ -66,6 +63,9 @@ def train(
     seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    eager: Annotated[
+        bool, typer.Option("--eager", help="Take steps without a CUDA graph.")
+    ] = False,
     name: Annotated[
         str | None, typer.Option(help="Name of the record; by default the network's.")
     ] = None,
@@ -113,13 +113,14 @@ def train(
         if not mine or path.exists():
             what = "exists" if mine else "is being made by another process"
             raise RecordError(f"{path} {what}; choose another --name or --seed")
-        with _progress() as progress:
+        with progress_bars() as progress:
             task = progress.add_task(f"{built.title}, seed {seed}", total=recipe.steps)
             run = training.train(
                 built,
                 recipe,
                 seed=seed,
                 device=where,
+                use_graph=not eager,
                 on_step=lambda step: progress.update(task, completed=step),
             )
         record = run.record(
@@ -142,7 +143,12 @@ def train(
 def record(
     plan: Annotated[str, typer.Option(help="Which plan: compact or full.")] = "compact",
     budget_seconds: Annotated[
-        float | None, typer.Option(help="Start no run that would end later.")
+        float | None,
+        typer.Option(help="Start no run that would end more seconds after this command began."),
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="Start no run that would end after that time, in seconds since 1970."),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--experiment", help="Only this experiment; repeatable.")
@@ -154,18 +160,41 @@ def record(
     gpus_per_run: Annotated[float, typer.Option(help="Share of a GPU a run gets from Ray.")] = 0.0,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
     threads: Annotated[int, typer.Option(help="CPU threads of a run.")] = 1,
+    eager: Annotated[
+        bool, typer.Option("--eager", help="Take steps without a CUDA graph.")
+    ] = False,
+    patience: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            help="A run that takes so many times its estimate has hung and ends the process; the "
+            "next start goes on behind it. [4 on a GPU, without end on a CPU]",
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Folder into which all that is new is handed over after every run."),
+    ] = None,
     folder: RunsFolder = None,
     dry_run: Annotated[
-        bool, typer.Option(help="Print the runs, their order and estimated seconds.")
+        bool,
+        typer.Option(
+            help="Print the runs, their order and estimated seconds, and what fits the budget."
+        ),
     ] = False,
     allow_dirty: Annotated[
         bool, typer.Option(help="Record although the code differs from its commit.")
     ] = False,
 ) -> None:
-    """Make the runs of a plan that are not recorded yet, the most wanted first."""
+    """Make the runs of a plan that are not recorded yet, the most wanted first.
+
+    A run that fails is tried once more without a CUDA graph, then noted as failed, and the rest
+    goes on. A lost device ends the command with exit code 5.
+    """
     chosen = chosen_plan(plan, only)
+    where = existing_folder(folder)
     if dry_run:
-        _print_plan(chosen)
+        _print_plan(chosen, where, budget_seconds)
         return
     from ninlab import data, recording
     from ninlab.environment import parse_device
@@ -173,71 +202,68 @@ def record(
     provenance = records.provenance(typed_command())
     recording.check_tree(provenance, allow_dirty)
     data.fashion_mnist()  # a wrong data file is said before anything starts
-    site = recording.Site(existing_folder(folder), str(parse_device(device)), provenance, threads)
-    with _progress() as progress:
-        watcher = _Bars(progress, len(chosen.runs))
+    on = parse_device(device)
+    if patience is None and on.type == "cuda":
+        patience = recording.PATIENCE
+    site = recording.Site(where, str(on), provenance, threads, eager, patience)
+    ends = deadline_of(deadline, budget_seconds)
+    with progress_bars() as progress:
+        seen: list[Watcher] = [
+            Bars(progress, len(chosen.runs))
+            if progress.console.is_terminal
+            else Lines(where, site.device_slug)
+        ]
+        if results is not None:
+            seen.append(AfterEach(_handing_over(where, results)))
+        watcher = Watchers(*seen)
         if executor is Executor.RAY:
             tally = recording.record_with_ray(
-                chosen, site, budget_seconds=budget_seconds, watcher=watcher,
-                gpus_per_run=gpus_per_run,
-            )  # fmt: skip
+                chosen, site, deadline=ends, watcher=watcher, gpus_per_run=gpus_per_run
+            )
         else:
             tally = recording.record_with_workers(
-                chosen, site, workers=workers, budget_seconds=budget_seconds, watcher=watcher
+                chosen, site, workers=workers, deadline=ends, watcher=watcher
             )
-    _print_tally(tally, site.folder)
+    _print_tally(tally, site)
+
+
+def _handing_over(folder: Path, results: Path) -> Callable[[], None]:
+    """What hands over all that is new in the folder, once now and then whenever it is called."""
+    from ninlab.handover import hand_over
+
+    hand_over(folder, results)  # a folder that cannot be written is found out before the runs
+    return partial(hand_over, folder, results)
 
 
 def chosen_plan(name: str, only: Sequence[str] | None) -> experiments.Plan:
     """The plan, or those of its experiments. Raises UnknownNameError for either name."""
     plan = experiments.plan(name)
-    if not only:
-        return plan
-    return replace(plan, experiments=tuple(plan.experiment(name) for name in only))
+    return plan.only(only) if only else plan
 
 
-class _Bars:
-    """One bar for the plan, one for the run in hand."""
-
-    def __init__(self, progress: Progress, runs: int) -> None:
-        self._progress = progress
-        self._plan = progress.add_task("plan", total=runs)
-        self._run: TaskID | None = None
-        self._done: set[str] = set()
-
-    def run_started(self, run: experiments.PlannedRun, steps: int) -> None:
-        if self._run is not None:
-            self._progress.remove_task(self._run)
-        title = f"{run.experiment}/{run.variant.name} seed {run.seed}"
-        self._run = self._progress.add_task(title, total=steps)
-
-    def step_taken(self, step: int) -> None:
-        if self._run is not None:
-            self._progress.update(self._run, completed=step)
-
-    def run_ended(self, run: experiments.PlannedRun, status: Status) -> None:
-        if status in ("recorded", "present"):
-            self._done.add(run.id(""))
-            self._progress.update(self._plan, completed=len(self._done))
-
-
-def _print_plan(plan: experiments.Plan) -> None:
-    table = Table(title=f"plan {plan.name}: {plan.description}")
-    for column in ("#", "experiment", "run", "seed", "learning rate"):
+def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | None) -> None:
+    """Every run with its estimate, what is recorded, and what the budget leaves complete."""
+    found = records.load(folder)
+    slug = plan.device_of(found) or "cpu"
+    recorded = {run.id for run in found}
+    estimates = plan.estimates(found, slug)
+    ahead = plan.fitting(recorded, slug, estimates, budget_seconds)
+    table = Table(title=f"plan {plan.name}: {plan.description}; estimated for {slug}")
+    for column in ("#", "stage", "experiment", "run", "seed", "learning rate"):
         table.add_column(column, overflow="fold")
-    table.add_column("estimated", justify="right")
-    table.add_column("from start", justify="right")
+    for column in ("estimated", "from now", "state"):
+        table.add_column(column, justify="right")
     total = 0.0
     for number, run in enumerate(plan.runs, start=1):
-        total += run.estimated_seconds
-        rate = (
-            "best of its sweep"
-            if run.variant.rate_from
-            else f"{run.variant.recipe.learning_rate:g}"
-        )
+        seconds = estimates.seconds(run.variant.network, run.variant.recipe)
+        there = run.id(slug) in recorded
+        total += seconds if run in ahead else 0.0
+        rate = f"{run.variant.recipe.learning_rate:g}"
         table.add_row(
-            str(number), run.experiment, run.variant.name, str(run.seed), rate,
-            format_seconds(run.estimated_seconds), format_seconds(total),
+            str(number), run.stage, run.experiment, run.variant.name, str(run.seed),
+            f"{run.variant.rate_rule} of its sweep" if run.variant.rate_from else rate,
+            format_seconds(seconds), format_seconds(total) if run in ahead else "",
+            "recorded" if there else "fits" if run in ahead else "no time",
         )  # fmt: skip
     console = wide_console()
     console.print(table)
@@ -245,26 +271,36 @@ def _print_plan(plan: experiments.Plan) -> None:
         console.print(
             f"{experiment.name} ({experiment.chapter}): {experiment.question}", soft_wrap=True
         )
+    missing = plan.missing(recorded, slug)
+    left = sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
+    console.print(
+        f"{len(missing)} of {len(plan.runs)} runs are missing on {slug}: {format_seconds(left)}",
+        soft_wrap=True,
+    )
+    if budget_seconds is not None:
+        after = {run.id(slug) for run in ahead} | recorded
+        complete = [one.name for one in plan.experiments if plan.only([one.name]).missing(
+            after, slug) == []]  # fmt: skip
+        console.print(
+            f"within {format_seconds(budget_seconds)}: {len(ahead)} runs, "
+            f"{format_seconds(total)}; complete then: {', '.join(complete) or 'nothing'}",
+            soft_wrap=True,
+        )
 
 
-def _print_tally(tally: Tally, folder: Path) -> None:
+def _print_tally(tally: Tally, site: Site) -> None:
+    from ninlab import failures
     from ninlab.recording import Status
 
     counts = {status: len(tally.ids(status)) for status in Status}
     typer.echo(
         f"{counts[Status.RECORDED]} runs recorded in {format_seconds(tally.seconds)}, "
-        f"{counts[Status.PRESENT]} were there, {counts[Status.NO_TIME]} left for want of time, "
+        f"{counts[Status.PRESENT]} were there, {counts[Status.FAILED]} failed, "
+        f"{counts[Status.NO_TIME]} left for want of time, "
         f"{counts[Status.CLAIMED]} in other hands, {counts[Status.WAITING]} waiting for a sweep "
-        f"(folder {folder})"
+        f"(folder {site.folder})"
     )
-
-
-def _progress() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )
+    failed = set(tally.ids(Status.FAILED))
+    for failure in failures.load(site.folder) if failed else ():
+        if failure.run in failed and failure.provenance.commit == site.provenance.commit:
+            typer.echo(f"failed: {failure.run}: {failure.sentence}")

@@ -96,7 +96,10 @@ def _write_missing(plan: Plan, found: Sequence[RunRecord], device: str | None) -
     for planned in missing:
         typer.echo(planned.id(slug))
     if missing:
-        left = format_seconds(sum(planned.estimated_seconds for planned in missing))
+        estimates = plan.estimates(found, slug)
+        left = format_seconds(
+            sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
+        )
         typer.echo(f"{len(missing)} of {len(plan.runs)} are missing on {slug}: {left}", err=True)
 
 

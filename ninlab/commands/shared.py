@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,26 @@ from rich.console import Console
 
 from ninlab import records
 from ninlab.errors import NinlabError
+
+_begun = time.time()
+
+
+def begin() -> None:
+    """A command begins now: what it may take counts from here, its imports included."""
+    global _begun
+    _begun = time.time()
+
+
+def deadline_of(deadline: float | None, budget_seconds: float | None) -> float | None:
+    """Until when a command may work, in seconds since 1970; None without a limit.
+
+    That is the earlier of the deadline and so many seconds after the command began.
+    """
+    given = [deadline] if deadline is not None else []
+    if budget_seconds is not None:
+        given.append(_begun + budget_seconds)
+    return min(given, default=None)
+
 
 NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
 

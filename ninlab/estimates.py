@@ -1,0 +1,141 @@
+"""How long will a training run take, before it is made and from what has been made?
+
+Two guesses know nothing of any run: a straight line in what a network consists of, for the small
+networks of a CPU, and the operators of a step at shares of a data sheet's rates, for a GPU.
+`Estimates` corrects either by the runs that one device has made: a network's own runs where there
+are some, those of its family otherwise.
+
+Imports from ninlab: architectures, devices, formulas, recipes, records, roofline; no torch.
+Known limits: an estimate decides which run still fits into the time left, and nothing that the
+book says rests on it. Choosing kernels for shapes that are new to a process takes 2 to 6 s of an
+H100; that is not in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from statistics import median
+from typing import Protocol
+
+from ninlab import formulas
+from ninlab.architectures import architecture
+from ninlab.devices import device
+from ninlab.recipes import Optimizer, Recipe
+from ninlab.records import RunRecord
+from ninlab.roofline import training_operators
+
+
+class Cost(Protocol):
+    """What a run takes in seconds, guessed without any run."""
+
+    def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
+        """Seconds of a run of the recipe on that network that stops after so many epochs."""
+
+
+@dataclass(frozen=True)
+class LinearCost:
+    """A straight line in layers, parameters and MACs.
+
+    Seconds are of a step, with the step's part of start and evaluation. Good to a factor of 1.5 on
+    the machine that it was fitted to.
+    """
+
+    seconds_per_layer: float
+    seconds_per_parameter: float
+    seconds_per_mac: float  # and image
+
+    def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
+        """Seconds of a run of the recipe on that network that stops after so many epochs."""
+        layers = architecture(network)
+        step = (
+            self.seconds_per_layer * sum(1 for _ in layers.named_leaves())
+            + self.seconds_per_parameter * formulas.parameters(layers)
+            + self.seconds_per_mac * recipe.batch_size * formulas.macs(layers)
+        )
+        return epochs * recipe.steps_an_epoch * step
+
+
+@dataclass(frozen=True)
+class RooflineCost:
+    """The operators of a step at the same shares of the data sheet's rates for every network.
+
+    Round numbers, not fitted: on an H100 the steps of twelve of the book's networks took 1.0 to
+    1.8 times as long, those of many layers without much arithmetic the most. An evaluated image
+    takes a third of a trained one.
+    """
+
+    device_name: str  # in `ninlab.devices`
+    share_of_peak: float = 0.4
+    share_of_bandwidth: float = 0.6
+    seconds_per_call: float = 4e-6
+    start_seconds: float = 1.0  # to make the network, the graph and the record
+
+    def step_seconds(self, network: str, recipe: Recipe) -> float:
+        """Seconds of one training step."""
+        return _step_seconds(
+            self, network, recipe.batch_size, optimizer_name(recipe), str(recipe.precision)
+        )
+
+    def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
+        """Seconds of a run of the recipe on that network that stops after so many epochs."""
+        evaluated_steps = recipe.evaluation_images / recipe.batch_size / 3
+        steps = recipe.steps_an_epoch + evaluated_steps
+        return self.start_seconds + epochs * steps * self.step_seconds(network, recipe)
+
+
+@lru_cache(maxsize=1024)
+def _step_seconds(
+    cost: RooflineCost, network: str, batch_size: int, optimizer: str, precision: str
+) -> float:
+    on = device(cost.device_name)
+    operators = training_operators(architecture(network), batch_size, optimizer, precision)
+    return (
+        sum(one.flops for one in operators) / (cost.share_of_peak * on.peak(precision))
+        + sum(one.bytes for one in operators) / (cost.share_of_bandwidth * on.bandwidth())
+        + sum(one.calls for one in operators) * cost.seconds_per_call
+    )
+
+
+def optimizer_name(recipe: Recipe) -> str:
+    """The recipe's optimizer as `roofline` and `resources` name it: sgd, momentum or adam."""
+    if recipe.optimizer is Optimizer.SGD and recipe.momentum:
+        return "momentum"
+    return str(recipe.optimizer)
+
+
+def family(network: str) -> str:
+    """What networks share that take similar times: ``nin``, ``alexnet``, ``vgg``, ``googlenet``."""
+    return network.partition("_")[0].rstrip("0123456789")
+
+
+class Estimates:
+    """Seconds of runs on one device: a guess, corrected by the runs that the device has made.
+
+    The correction is measured over guessed seconds, the median over the runs of the same network;
+    of its family, where it has none; of all, where that has none either.
+    """
+
+    def __init__(self, cost: Cost, made: Iterable[RunRecord] = ()) -> None:
+        self._cost = cost
+        self._factors: dict[str, list[float]] = {}  # of a network
+        for run in made:
+            self.add(run)
+
+    def add(self, run: RunRecord) -> None:
+        """Learn from a run that was made."""
+        guessed = self._cost.seconds(run.network, run.recipe, len(run.epochs))
+        self._factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
+
+    def seconds(self, network: str, recipe: Recipe) -> float:
+        """Seconds of a whole run of the recipe on that network."""
+        return self._correction(network) * self._cost.seconds(network, recipe, recipe.epochs)
+
+    def _correction(self, network: str) -> float:
+        own = self._factors.get(network)
+        if own:
+            return median(own)
+        of_networks = {name: median(factors) for name, factors in self._factors.items()}
+        kin = [of for name, of in of_networks.items() if family(name) == family(network)]
+        return median(kin or of_networks.values() or (1.0,))

@@ -1,0 +1,124 @@
+"""Which recorded runs answer an experiment, in which rows?
+
+Imports from ninlab: architectures, records, `planning` and `plans`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from ninlab.architectures import architecture
+from ninlab.experiments.planning import Experiment, Plan
+from ninlab.experiments.plans import plan
+from ninlab.records import RunRecord
+
+
+def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Variant name to its recorded runs, by seed: the experiment's own and those beside it.
+
+    Variants come in the experiment's order, those of compare_with first; a variant without a
+    record is left out. All runs are of one device, for a second one repeats seeds and adds none:
+    of the one with the most of the experiment's own variants, then the most runs.
+    """
+    borrowed = [tuple(path.split("/")) for path in experiment.compare_with]
+    wanted = [*borrowed, *((experiment.name, variant.name) for variant in experiment.variants)]
+    by_device: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        if (run.experiment, run.name) in wanted:
+            by_device.setdefault(run.device.slug, []).append(run)
+    if not by_device:
+        return {}
+
+    def own_variants_and_runs(slug: str) -> tuple[int, int]:
+        own = {run.name for run in by_device[slug] if run.experiment == experiment.name}
+        return len(own), len(by_device[slug])
+
+    chosen = by_device[max(sorted(by_device), key=own_variants_and_runs)]
+    by_row = {
+        row: sorted(found, key=lambda run: run.seed)
+        for row, found in groupby(
+            sorted(chosen, key=lambda run: (run.experiment, run.name)),
+            key=lambda run: (run.experiment, run.name),
+        )
+    }
+    return {row[1]: by_row[row] for row in wanted if row in by_row}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The runs that are recorded for one experiment at one scale, by variant name."""
+
+    plan: Plan
+    experiment: Experiment
+    runs: Mapping[str, list[RunRecord]]
+
+    @property
+    def titled(self) -> dict[str, list[RunRecord]]:
+        """The same runs by the title of their network, with the rate where two rows share one."""
+        titles = {name: architecture(runs[0].network).title for name, runs in self.runs.items()}
+        shared = {title for title, count in Counter(titles.values()).items() if count > 1}
+        return {
+            f"{title}, rate {runs[0].recipe.learning_rate:g}" if title in shared else title: runs
+            for title, (name, runs) in zip(titles.values(), self.runs.items(), strict=True)
+        }
+
+
+def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
+    """What is recorded for the experiment of that name at one scale, be it nothing.
+
+    No other scale takes its place because there is more of it: what a page shows beside its
+    sentences is of the scale that these speak of. Raises UnknownNameError for an experiment or a
+    scale.
+    """
+    asked = plan(scale)
+    experiment = asked.experiment(name)
+    return Answer(asked, experiment, runs_of(experiment, runs))
+
+
+def comparison(
+    names: Sequence[str], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
+) -> dict[str, list[RunRecord]]:
+    """The runs of some experiments at one scale, by labels for readers.
+
+    labels gives, in the order of the rows, a label for what a variant's name adds to that of
+    the network compared with: "" for that network, "_no_1x1" for ``nin_28_no_1x1``. A network
+    that was also trained at its own best rate has a second row, which names the rate; where
+    that is the common rate those runs repeat the others, and there is one row.
+
+    A variant without a run has no row. All rows are of one device: of the one with the most rows,
+    then the most runs, among those with a run of the first label's variant, with which the others
+    are compared. Empty without such a device. Raises UnknownNameError for an experiment or a scale.
+    """
+    asked = [plan(scale).experiment(name) for name in names]
+    by_device: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        by_device.setdefault(run.device.slug, []).append(run)
+    return max(
+        (_rows(asked, labels, by_device[slug], scale) for slug in sorted(by_device)),
+        key=lambda rows: (len(rows), sum(map(len, rows.values()))),
+        default={},
+    )
+
+
+def _rows(
+    asked: Sequence[Experiment], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
+) -> dict[str, list[RunRecord]]:
+    """The rows of a comparison that one device has recorded; none without the first label's."""
+    found = {name: group for one in asked for name, group in runs_of(one, runs).items()}
+    wanted = [
+        *(path.partition("/")[2] for one in asked for path in one.compare_with),
+        *(variant.name for one in asked for variant in one.variants),
+    ]
+    own = answer("own_rate", runs, scale).runs
+    rows = {}
+    for added, label in labels.items():
+        if (group := found.get(wanted[0] + added)) is None:
+            continue
+        rows[label] = group
+        at_own = own.get(wanted[0] + added, group)
+        if at_own[0].recipe != group[0].recipe:
+            rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}"] = at_own
+    return rows if next(iter(labels.values()), None) in rows else {}

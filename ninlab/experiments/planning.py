@@ -1,0 +1,228 @@
+"""What is an experiment, and in which order are a plan's runs made?
+
+Imports from ninlab: estimates, recipes, records, errors and `rates`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from ninlab.errors import UnknownNameError
+from ninlab.estimates import Cost, Estimates
+from ninlab.experiments.rates import RateRule
+from ninlab.recipes import Recipe
+from ninlab.records import RunRecord, run_id
+
+REST = "rest"
+"""The stage of the runs that no stage of a plan names."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of an experiment: a network, a recipe and how often to try.
+
+    name makes the runs' file names. Where rate_from names other rows ("experiment/variant"), the
+    recipe's learning rate gives way to the one that rate_rule chooses among their runs of seed 0.
+    Weights are kept of the first kept_seeds seeds, for what chapters look into.
+    """
+
+    name: str
+    network: str
+    recipe: Recipe
+    seeds: int
+    rate_from: tuple[str, ...] = ()
+    rate_rule: RateRule = RateRule.BEST
+    kept_seeds: int = 0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A question, the chapter that asks it, and the runs that answer it.
+
+    compare_with names variants of other experiments ("experiment/variant") that belong into the
+    same table; they are not trained twice.
+    """
+
+    name: str
+    question: str
+    chapter: str
+    variants: tuple[Variant, ...]
+    compare_with: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> dict[str, Variant]:
+        """Its own variants by "experiment/variant"."""
+        return {f"{self.name}/{variant.name}": variant for variant in self.variants}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Runs that come before those of later stages, and why.
+
+    seeds says of how many seeds each row is recorded when the stage is over: of a row by
+    "experiment/variant", of all rows of an experiment by its name. The runs are made by seed, then
+    in the order of seeds.
+    """
+
+    name: str
+    purpose: str
+    seeds: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class PlannedRun:
+    """One run of a plan: a variant with a seed, and the stage in which it is made."""
+
+    experiment: str
+    variant: Variant
+    seed: int
+    stage: str = REST
+
+    def id(self, device_slug: str) -> str:
+        """The id of its record, once it is made on that device."""
+        return run_id(self.experiment, self.variant.name, self.seed, device_slug)
+
+    @property
+    def title(self) -> str:
+        """How a line of a log names it: ``head/nin_28_linear_head seed 0``."""
+        return f"{self.experiment}/{self.variant.name} seed {self.seed}"
+
+    @property
+    def keeps_weights(self) -> bool:
+        """Whether its weights are kept beside its record."""
+        return self.seed < self.variant.kept_seeds
+
+    def rate_sources(self, device_slug: str) -> tuple[str, ...]:
+        """Ids of the records by which its learning rate is chosen; empty when it is given."""
+        rows = (path.split("/") for path in self.variant.rate_from)
+        return tuple(run_id(experiment, name, 0, device_slug) for experiment, name in rows)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Experiments at one scale, and their runs in the order in which to make them.
+
+    What no stage names comes last. Without any stage seed 0 of everything comes before seed 1 of
+    anything, so that a plan cut short still answers every question once.
+    """
+
+    name: str
+    description: str
+    experiments: tuple[Experiment, ...]
+    cost: Cost
+    stages: tuple[Stage, ...] = ()
+
+    @cached_property
+    def rows(self) -> dict[str, Variant]:
+        """Every variant by "experiment/variant"."""
+        return {path: row for one in self.experiments for path, row in one.rows.items()}
+
+    @cached_property
+    def runs(self) -> tuple[PlannedRun, ...]:
+        """Every run: by stage, then by seed, then in the order of the stage.
+
+        Raises UnknownNameError where a stage names what is not there.
+        """
+        everything = Stage(REST, "", {path: row.seeds for path, row in self.rows.items()})
+        planned: dict[tuple[str, int], PlannedRun] = {}
+        for stage in (*self.stages, everything):
+            for run in self._of_stage(stage):
+                planned.setdefault((f"{run.experiment}/{run.variant.name}", run.seed), run)
+        return tuple(planned.values())
+
+    def _of_stage(self, stage: Stage) -> Iterator[PlannedRun]:
+        """The runs of which the stage speaks, those of earlier stages among them."""
+        seeds = {
+            path: count
+            for name, count in stage.seeds.items()
+            for path in ([name] if "/" in name else self.experiment(name).rows)
+        }
+        for seed in range(max(seeds.values(), default=0)):
+            for path, count in seeds.items():
+                if path not in self.rows:
+                    raise UnknownNameError("row", path, self.rows)
+                if seed < count:
+                    experiment = path.partition("/")[0]
+                    yield PlannedRun(experiment, self.rows[path], seed, stage.name)
+
+    def estimates(self, made: Iterable[RunRecord] = (), device_slug: str = "") -> Estimates:
+        """How long its runs take on a device, corrected by those that it has made."""
+        return Estimates(self.cost, (run for run in made if run.device.slug == device_slug))
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment of that name. Raises UnknownNameError."""
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        raise UnknownNameError("experiment", name, [e.name for e in self.experiments])
+
+    def only(self, names: Iterable[str]) -> Plan:
+        """The same plan with those experiments alone. Raises UnknownNameError."""
+        chosen = tuple(self.experiment(name) for name in names)
+        stages = tuple(
+            replace(stage, seeds={
+                path: count for path, count in stage.seeds.items()
+                if path.partition("/")[0] in {one.name for one in chosen}
+            })
+            for stage in self.stages
+        )  # fmt: skip
+        return replace(self, experiments=chosen, stages=stages)
+
+    def missing(self, recorded: Iterable[str], device_slug: str) -> list[PlannedRun]:
+        """The runs that have no record among these ids, in the plan's order."""
+        recorded = set(recorded)
+        return [run for run in self.runs if run.id(device_slug) not in recorded]
+
+    def fitting(
+        self,
+        recorded: Collection[str],
+        device_slug: str,
+        estimates: Estimates,
+        budget_seconds: float | None,
+    ) -> list[PlannedRun]:
+        """The missing runs that a recorder would make within the budget, in their order.
+
+        One that does not fit is passed over, and a shorter one after it may still fit. A run
+        waits for those by which its rate is chosen, and is left out where they do not fit.
+        """
+        left = float("inf") if budget_seconds is None else budget_seconds
+        made = set(recorded)
+        fitting = []
+        for run in self.missing(recorded, device_slug):
+            seconds = estimates.seconds(run.variant.network, run.variant.recipe)
+            if seconds <= left and made.issuperset(run.rate_sources(device_slug)):
+                left -= seconds
+                made.add(run.id(device_slug))
+                fitting.append(run)
+        return fitting
+
+    def device_of(self, runs: Iterable[RunRecord]) -> str | None:
+        """The slug of the device that made the most of the plan's runs, None if none made any."""
+        planned = {(run.experiment, run.variant.name, run.seed) for run in self.runs}
+        made = Counter(
+            run.device.slug for run in runs if (run.experiment, run.name, run.seed) in planned
+        )
+        return max(sorted(made), key=made.__getitem__, default=None)
+
+
+def ready_recipe(
+    run: PlannedRun,
+    recorded: Mapping[str, RunRecord],
+    device_slug: str,
+    failed: Container[str] = (),
+) -> Recipe | None:
+    """The run's recipe with its rate chosen, or None while its sweep is not recorded.
+
+    A run of the sweep that failed will have no record, and is not waited for; where all did, the
+    recipe's own rate stands.
+    """
+    sources = run.rate_sources(device_slug)
+    if any(source not in recorded and source not in failed for source in sources):
+        return None
+    sweep = [recorded[source] for source in sources if source in recorded]
+    if not sweep:
+        return run.variant.recipe
+    return replace(run.variant.recipe, learning_rate=run.variant.rate_rule.rate(sweep))

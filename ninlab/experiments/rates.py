@@ -1,0 +1,72 @@
+"""At which learning rate is a network trained, when other runs decide it?
+
+No rule here looks at a test image. Both were written down before the runs that they judge.
+
+Imports from ninlab: errors, recipes, records, relapses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+from ninlab.errors import NinlabError
+from ninlab.recipes import EvaluationSet
+from ninlab.records import Outcome, RunRecord
+from ninlab.relapses import relapse
+
+
+class RateRule(StrEnum):
+    """How a learning rate is chosen among runs that differ in it."""
+
+    BEST = "best"
+    SAFE = "safe"
+
+    def rate(self, sweep: Sequence[RunRecord]) -> float:
+        """The rate that the rule chooses; see `best_rate` and `safe_rate`."""
+        return best_rate(sweep) if self is RateRule.BEST else safe_rate(sweep)
+
+
+def best_rate(sweep: Sequence[RunRecord]) -> float:
+    """The learning rate with the highest held-out accuracy after the last epoch.
+
+    The first run's network is judged. Its runs that did not finish are passed over, and so are
+    rates at which another network of the sweep did not finish or relapsed; of equals the smaller
+    rate wins. When nothing is left it is the network's smallest rate, so that the failure is
+    recorded at its best. Raises NinlabError when a run was measured on test images.
+    """
+    seen = [run.id for run in sweep if run.recipe.evaluation_set is EvaluationSet.TEST]
+    if seen:
+        raise NinlabError(f"{seen[0]} was measured on test images; choose rates on held-out ones")
+    judged = [run for run in sweep if run.network == sweep[0].network]
+    harmful = {
+        run.recipe.learning_rate
+        for run in sweep
+        if run.network != sweep[0].network and not _held(run)
+    }
+    left = [
+        run
+        for run in judged
+        if run.outcome is Outcome.FINISHED and run.recipe.learning_rate not in harmful
+    ]
+    if not left:
+        return min(run.recipe.learning_rate for run in judged)
+    best = max(left, key=lambda run: (run.last.test_accuracy, -run.recipe.learning_rate))
+    return best.recipe.learning_rate
+
+
+def safe_rate(sweep: Sequence[RunRecord]) -> float:
+    """The highest learning rate up to which every run finished without a relapse.
+
+    The smallest rate where even that one did not hold. Only training losses decide, so that runs
+    that were measured on test images may be among them.
+    """
+    rates = sorted({run.recipe.learning_rate for run in sweep})
+    broken = {run.recipe.learning_rate for run in sweep if not _held(run)}
+    safe = [rate for rate in rates if not any(b <= rate for b in broken)]
+    return safe[-1] if safe else rates[0]
+
+
+def _held(run: RunRecord) -> bool:
+    """Whether the run learned something and kept it."""
+    return run.outcome is Outcome.FINISHED and relapse(run) is None

@@ -1,0 +1,98 @@
+"""Which planned runs came to nothing, and why?
+
+A run that raises, hangs or loses the device leaves no training record. What it leaves is one file
+``failures/<experiment>--<name>-seed<k>-<device>-<commit>.json``: a recorder that finds it passes
+the run over, and a new commit tries it again. Like every record it is written once and kept.
+
+Imports from ninlab: records and errors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from ninlab import records
+from ninlab.errors import RecordError
+from ninlab.records import Device, Provenance, Software
+
+KIND = "failure"
+"""The ``kind`` of these records."""
+
+FOLDER = "failures"
+SCHEMA_VERSION = 1
+_COMMIT_LETTERS = 12
+
+
+class Cause(StrEnum):
+    """In which way a run came to nothing."""
+
+    OUT_OF_MEMORY = "out_of_memory"
+    RAISED = "raised"  # any other error
+    HUNG = "hung"  # it did not end within a multiple of its estimate
+    DEVICE_LOST = "device_lost"  # the process could not use the device any more
+
+
+@dataclass(frozen=True)
+class FailureRecord:
+    """One run that came to nothing. `to_json` and `from_json` are the schema.
+
+    sentence is what a person reads first: the error's own words, or where a hung run stood.
+    tried_eagerly says whether it was also tried without a CUDA graph.
+    """
+
+    run: str  # the id that its record would have
+    cause: Cause
+    sentence: str
+    tried_eagerly: bool
+    provenance: Provenance
+    device: Device
+    software: Software
+    kind: str = KIND
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        if self.kind != KIND or self.schema_version != SCHEMA_VERSION:
+            raise RecordError(
+                f"kind {self.kind!r} of schema version {self.schema_version} is no failed run of "
+                f"version {SCHEMA_VERSION}; read it with the ninlab that wrote it"
+            )
+
+    @property
+    def id(self) -> str:
+        """Where the record lies below the runs folder, without ``.json``."""
+        return failure_id(self.run, self.provenance.commit)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> FailureRecord:
+        """The record of a JSON object. Raises RecordError when it does not fit the schema."""
+        return records.from_fields(
+            cls,
+            content,
+            cause=Cause,
+            provenance=records.whole(Provenance),
+            device=records.whole(Device),
+            software=records.whole(Software),
+        )
+
+
+def failure_id(run: str, commit: str | None) -> str:
+    """``failures/<run>-<commit>``, the run's id in one part."""
+    return f"{FOLDER}/{run.replace('/', '--')}-{(commit or 'unknown')[:_COMMIT_LETTERS]}"
+
+
+def load(folder: Path) -> list[FailureRecord]:
+    """Every failed run of a runs folder, sorted by id. Raises RecordError for an invalid one."""
+    return records.load_kind(KIND, FailureRecord.from_json, (folder / FOLDER).glob("*.json"))
+
+
+def has_failed(folder: Path, run: str, commit: str | None) -> bool:
+    """Whether that run came to nothing at that commit."""
+    return records.record_path(folder, failure_id(run, commit)).exists()
