@@ -21,6 +21,7 @@ COMMANDS = {
     "record": "ninlab.commands.record",
     "runs": "ninlab.commands.runs",
     "measure": "ninlab.commands.measure",
+    "collect": "ninlab.commands.collect",
     "selfcheck": "ninlab.commands.selfcheck",
 }
 """Module of each command; the function there is called like the command."""

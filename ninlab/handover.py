@@ -26,7 +26,7 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -198,6 +198,7 @@ def _name_below_runs(archive: Path, member: tarfile.TarInfo) -> str:
 
 def main(arguments: list[str]) -> int:
     """Hand over or take up, as a shell asks for it: 0 done, 2 with one sentence on stderr."""
+    step: Callable[[Path, Path], object]
     match arguments:
         case [folder, results]:
             step = hand_over

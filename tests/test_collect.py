@@ -1,0 +1,225 @@
+"""Records come home checked, all of them or none, and what is there is never overwritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ninlab import records
+from ninlab.__main__ import main
+from ninlab.architectures import ARCHITECTURES
+from ninlab.failures import Cause, FailureRecord
+from ninlab.handover import ARCHIVE, hand_over, weights_name
+from ninlab.records import Device, RunRecord
+from tests.test_records import A_RECORD
+
+GPU = Device("nvidia-h100", "NVIDIA H100", 2**36, driver="580")
+RUN = replace(A_RECORD, network_digest=ARCHITECTURES["nin_28"].digest)
+ON_GPU = replace(RUN, device=GPU)
+
+
+@pytest.fixture
+def away(tmp_path) -> Path:
+    """A runs folder on another machine."""
+    return made(tmp_path / "away")
+
+
+@pytest.fixture
+def home(tmp_path) -> Path:
+    return made(tmp_path / "home")
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    return tmp_path / "results"
+
+
+def made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    paths = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def with_weights(run: RunRecord, folder: Path, weights: bytes) -> RunRecord:
+    """The run's record in the folder, with its weights beside it."""
+    run = replace(run, weights_sha256=hashlib.sha256(weights).hexdigest())
+    records.write(folder, run)
+    records.write_bytes(records.weights_path(folder, run.id), weights)
+    return run
+
+
+def collected(home: Path, *arguments: object) -> int:
+    return main(["collect", *map(str, arguments), "--runs", str(home)])
+
+
+def test_records_come_home_to_the_byte_with_their_weights_and_probes(away, home, results, capsys):
+    with_weights(ON_GPU, away, b"weights")
+    failure = FailureRecord(
+        run="head/b-seed0-nvidia-h100", cause=Cause.HUNG, sentence="it stood in step 7",
+        tried_eagerly=True, provenance=RUN.provenance, device=GPU, software=RUN.software,
+    )  # fmt: skip
+    records.write_json_once(records.record_path(away, failure.id), failure.to_json())
+    records.write_bytes(away / "probes" / "events" / "a.json.gz", b"trace")
+    records.write_bytes(away / "probes" / "device.json", b"{}")
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert files(home) == files(away)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].startswith("new records: 2, there before: 0")
+    assert "training: 1 of NVIDIA H100" in printed
+    assert f"  {ON_GPU.id}: finished, test accuracy 0.6000" in printed
+    assert "failure: 1 of NVIDIA H100" in printed
+    assert f"  {failure.id}: hung, it stood in step 7" in printed
+    assert "2 probes: probes/device.json, probes/events/a.json.gz" in printed
+
+
+def test_what_is_there_already_is_passed_over(away, home, results, capsys):
+    records.write(away, RUN)
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    records.write(away, replace(RUN, seed=1))
+    hand_over(away, results)
+    capsys.readouterr()
+    assert collected(home, results) == 0
+    assert "new records: 1, there before: 1" in capsys.readouterr().out
+    assert files(home) == files(away)
+
+
+def test_two_calls_on_one_machine_come_home_together(away, home, results, tmp_path):
+    records.write(away, RUN)
+    records.write_bytes(away / "probes" / "strangers.jsonl", b"one\n")
+    hand_over(away, results)
+    records.write(away, replace(RUN, seed=1))
+    (away / "probes" / "strangers.jsonl").write_bytes(b"one\ntwo\n")
+    hand_over(away, tmp_path / "second")
+    assert collected(home, tmp_path / "second", results) == 0
+    assert files(home) == files(away)
+
+
+def test_another_record_of_the_same_id_is_refused_and_nothing_is_laid_in(
+    away, home, results, capsys
+):
+    records.write(home, RUN)
+    before = files(home)
+    records.write(away, replace(RUN, wall_seconds=6.0))
+    records.write(away, replace(RUN, seed=1))
+    hand_over(away, results)
+    assert collected(home, results) == 2
+    assert f"collapse/{RUN.id.split('/')[1]}.json is there and is another" in (
+        capsys.readouterr().err
+    )
+    assert files(home) == before
+    assert collected(home, results, "--skip", RUN.id) == 0
+    assert set(files(home)) - set(before) == {f"{replace(RUN, seed=1).id}.json"}
+
+
+def test_two_folders_that_disagree_about_a_record_are_refused(away, home, results, tmp_path):
+    records.write(away, RUN)
+    hand_over(away, results)
+    other = made(tmp_path / "other")
+    records.write(other, replace(RUN, wall_seconds=6.0))
+    hand_over(other, tmp_path / "second")
+    assert collected(home, results, tmp_path / "second") == 2
+    assert files(home) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"outcome": "grand"}, "'grand' is not a valid Outcome"),
+        ({"kind": "training2"}, "of kind 'training2', which nothing here reads"),
+        ({"network_digest": "0" * 12}, "nin_28 is not the network of this checkout"),
+        ({"weights_sha256": "0" * 64}, "keeps weights, but"),
+        ({"corrects": "head/b-seed0-cpu"}, "corrects 'head/b-seed0-cpu', which is no record"),
+        ({"seed": 5}, "the record's id is"),
+    ],
+)
+def test_a_record_that_is_not_valid_is_named_and_nothing_is_laid_in(
+    away, home, results, capsys, change, complaint
+):
+    records.write(away, replace(RUN, seed=1))
+    path = records.record_path(away, RUN.id)
+    path.write_text(json.dumps(RUN.to_json() | change))
+    hand_over(away, results)
+    assert collected(home, results) == 2
+    printed = capsys.readouterr()
+    assert complaint in printed.out
+    assert RUN.id in printed.out
+    assert "1 of the 2 new records are not valid" in printed.err
+    assert files(home) == {}
+
+
+def test_weights_that_are_not_those_of_the_record_are_refused(away, home, results, capsys):
+    run = with_weights(RUN, away, b"weights")
+    hand_over(away, results)
+    (results / weights_name(run.id)).write_bytes(b"others!")
+    assert collected(home, results) == 2
+    assert "does not hold the weights" in capsys.readouterr().out
+    assert files(home) == {}
+
+
+def test_a_correction_of_a_record_at_home_is_taken_in(away, home, results):
+    with_weights(RUN, home, b"weights")
+    records.write(away, replace(RUN, name="nin_28_again", corrects=RUN.id))
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert list(records.problems(home)) == []
+
+
+def test_a_probe_never_overwrites_another_but_a_longer_one_replaces_its_beginning(
+    away, home, results, capsys
+):
+    for folder, names in ((home, (b"{}", b"one\n")), (away, (b"[]", b"one\ntwo\n"))):
+        records.write_bytes(folder / "probes" / "device.json", names[0])
+        records.write_bytes(folder / "probes" / "strangers.jsonl", names[1])
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert files(home)["probes/device.json"] == b"{}"
+    assert files(home)["probes/strangers.jsonl"] == b"one\ntwo\n"
+    assert "not laid over another file of that name: probes/device.json" in capsys.readouterr().out
+
+
+def test_what_is_neither_record_nor_probe_is_left_out_and_said(away, home, results, capsys):
+    records.write_bytes(away / "collapse" / "notes.txt", b"mind the gap")
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert files(home) == {}
+    assert "collapse/notes.txt" in capsys.readouterr().out
+
+
+def test_runs_of_another_gpu_come_home_with_a_warning(away, home, results, capsys):
+    records.write(home, RUN)
+    records.write(home, ON_GPU)
+    records.write(away, replace(ON_GPU, device=replace(GPU, slug="nvidia-h200"), seed=1))
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert "the runs of nvidia-h200 never join those of nvidia-h100" in capsys.readouterr().out
+    again = made(home.parent / "again")
+    records.write(again, RUN)
+    assert collected(again, results) == 0
+    assert "never join" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("archive", [None, b"torn"])
+def test_a_torn_or_missing_archive_is_one_sentence_and_code_2(home, results, capsys, archive):
+    if archive is not None:
+        records.write_bytes(results / ARCHIVE, archive)
+    assert collected(home, results) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1  # noqa: PT018
+    assert str(results / ARCHIVE) in said
+
+
+def test_a_record_to_leave_out_that_did_not_come_is_named(away, home, results, capsys):
+    records.write(away, RUN)
+    hand_over(away, results)
+    assert collected(home, results, "--skip", "collapse/nin_28-seed0-gpu") == 2
+    assert f"did you mean '{RUN.id}'?" in capsys.readouterr().err
