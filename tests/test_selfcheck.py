@@ -334,6 +334,17 @@ def test_the_report_on_the_disk_is_whole_after_each_line(ended, tmp_path, monkey
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["selfcheck.json"]
 
 
+def test_the_report_of_a_device_that_is_lost_names_it_all_the_same(ended, tmp_path, monkeypatch):
+    def lose(subject: Subject) -> str:
+        monkeypatch.setattr(environment, "describe_device", broken)
+        return subject.about().name
+
+    monkeypatch.setattr(environment, "describe_device", lambda device: H200)
+    instead(monkeypatch, Check("one", fine, "Do this."), Check("two", lose, "Do that."))
+    assert ended("--report", str(tmp_path / "selfcheck.json"))[0] == SOMETHING_FAILS
+    assert json.loads((tmp_path / "selfcheck.json").read_text())["device"] == H200.name
+
+
 def test_a_report_that_can_be_written_no_longer_stops_no_check(ended, tmp_path, monkeypatch):
     folder = tmp_path / "reports"
 

@@ -57,16 +57,26 @@ def selfcheck(
     )
     todo = checking.chosen(checking.checks(subject.on_gpu), only or (), decisive=decisive)
     made: list[checking.Result] = []
+    name: str | None = None
     if report is not None:
-        _write(report, None, made, None)  # a file that cannot be written is said before the work
+        _write(report, name, made, None)  # a file that cannot be written is said before the work
     for result in checking.results(todo, subject):
         made.append(result)
         typer.echo(result.lines)
-        _rewrite(report, subject, made, None)
+        name = name or _device_name(subject)  # a device that is lost later keeps its name
+        _rewrite(report, name, made, None)
     code, words = checking.verdict(made)
-    _rewrite(report, subject, made, words)
+    _rewrite(report, name, made, words)
     typer.echo(words)
     return code
+
+
+def _device_name(subject: checking.Subject) -> str | None:
+    """What the device is called, None where it does not answer: then a check has said so."""
+    try:
+        return subject.about().name
+    except Exception:
+        return None
 
 
 def _predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> Mapping[str, int]:
@@ -77,20 +87,13 @@ def _predicted_peaks(case: Case, allocator: Allocator, device: Device | None) ->
 
 
 def _rewrite(
-    report: Path | None,
-    subject: checking.Subject,
-    made: Sequence[checking.Result],
-    words: str | None,
+    report: Path | None, device: str | None, made: Sequence[checking.Result], words: str | None
 ) -> None:
     """Writes the report, if one is wanted; a disk that has filled up does not end the checks."""
     if report is None:
         return
     try:
-        name = subject.about().name
-    except Exception:  # no device, or no torch: a check has said so
-        name = None
-    try:
-        _write(report, name, made, words)
+        _write(report, device, made, words)
     except RecordError as error:
         print(f"error: {error}", file=sys.stderr)
 
