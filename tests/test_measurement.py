@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from dataclasses import asdict, replace
+from types import ModuleType
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from ninlab import measurement, records
 from ninlab.__main__ import main
 from ninlab.architectures import architecture
+from ninlab.commands.measure import _save_properties as save_properties
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
@@ -25,6 +27,7 @@ from ninlab.measurement import (
     Measured,
     MemoryRecord,
     Outcome,
+    describe_in_process,
     gpu,
     load_records,
     measure,
@@ -502,6 +505,68 @@ def test_a_failing_case_is_said_and_recorded_nowhere_and_those_after_it_are(
     assert "1 measured, 0 were there already" in " ".join(printed.out.split())
 
 
+def test_a_case_that_cannot_be_predicted_is_recorded_without_a_prediction(
+    answered, monkeypatch, tmp_path, capsys
+):
+    def fail(*_):
+        raise RuntimeError("no such table")
+
+    monkeypatch.setattr("ninlab.commands.measure.predicted_peaks", fail)
+    answered(Measured(Outcome.FINISHED, 5, 4))
+    assert measure_lenet(tmp_path, batch_sizes=[2]) == 0
+    (made,) = load_records(tmp_path)
+    assert made.predicted == {}
+    assert "is not predicted: RuntimeError: no such table" in capsys.readouterr().err
+
+
+def test_everything_new_is_handed_over_before_the_first_case_and_after_each(
+    answered, monkeypatch, tmp_path
+):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
+    handed_over = []
+    stand_in = ModuleType("ninlab.handover")
+    stand_in.hand_over = lambda folder, to: handed_over.append((len(load_records(folder)), to))
+    monkeypatch.setitem(sys.modules, "ninlab.handover", stand_in)
+    answered(Measured(Outcome.FINISHED, 5, 4), Failed("it broke"), Measured(Outcome.FINISHED, 5, 4))
+    arguments = {"batch_sizes": (2, 3, 4)}
+    assert measure_lenet(runs, "--results", str(results), **arguments) == 1
+    assert handed_over == [(0, results), (1, results), (1, results), (2, results)]
+
+
+def test_cases_behind_the_deadline_are_counted_as_left(stand_in, tmp_path, capsys):
+    said = stand_in()
+    assert measure_lenet(tmp_path, "--deadline", "0") == 0
+    assert said() == []
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "0 measured, 0 were there already" in printed
+    assert "2 cases left for want of time" in printed
+    assert measure_lenet(tmp_path, "--deadline", "1e12") == 0
+    assert "left" not in capsys.readouterr().out
+
+
+def test_a_description_that_cudnn_refuses_is_said_and_is_no_error(monkeypatch, tmp_path, capsys):
+    def refuse(_):
+        raise NinlabError("cuDNN answered with status 1")
+
+    monkeypatch.setattr(measurement, "describe_in_process", refuse)
+    file = tmp_path / "probes" / "device.json"
+    save_properties(file, torch.device("cuda"))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("device.json: cuDNN answered with status 1")
+    assert not file.exists()
+    monkeypatch.setattr(measurement, "describe_in_process", lambda _: {"deviceVer": 900})
+    save_properties(file, torch.device("cuda"))
+    assert json.loads(file.read_text()) == {"deviceVer": 900}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="cuDNN describes the GPU that is here")
+def test_a_device_that_is_not_there_is_not_described():
+    with pytest.raises(NinlabError):
+        describe_in_process(torch.device("cuda"))
+
+
 def test_a_dry_run_lists_the_cases_and_writes_nothing(tmp_path, capsys):
     arguments = ["measure", "lenet", "--device", "cpu", "--mode", "sgd", "--dry-run"]
     assert main([*arguments, "--runs", str(tmp_path)]) == 0
@@ -518,6 +583,10 @@ def test_a_dry_run_lists_the_cases_and_writes_nothing(tmp_path, capsys):
         (["lenet", "--precision", "fp16"], "known: fp32, tf32, bf16"),
         (["lenet", "--device", "cpu", "--allocator", "default"], "not the CPU's; known there: cpu"),
         (["lenet", "--runs", "/no/such/folder"], "is no folder"),
+        (
+            ["lenet", "--device", "cpu", "--properties", "device.json", "--allow-dirty"],
+            "--properties needs a GPU",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_exit_code_2(arguments, said, capsys):

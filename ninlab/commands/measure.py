@@ -72,10 +72,17 @@ def measure(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     folder: RunsFolder = None,
     events: Annotated[
-        Path | None, typer.Option(help="Folder for one allocator trace a case, on a GPU.")
+        Path | None, typer.Option(help="Folder for two allocator traces a case, on a GPU.")
     ] = None,
     properties: Annotated[
         Path | None, typer.Option(help="File for cuDNN's own description of the GPU.")
+    ] = None,
+    deadline: Annotated[
+        float | None,
+        typer.Option(help="Moment after which no case is begun, in seconds since 1970."),
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder that everything new is brought to after each case.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Print the cases and their estimated seconds.")
@@ -112,47 +119,87 @@ def measure(
         return
     provenance = records.provenance(typed_command())
     check_tree(provenance, allow_dirty)
-    if properties is not None:
-        if not on_gpu:
-            raise NinlabError("--properties needs a GPU: cuDNN describes no CPU")
-        text = json.dumps(measurement.cudnn_device_properties(where), indent=1)
-        properties.write_text(f"{text}\n", encoding="utf-8")
+    if properties is not None and not on_gpu:
+        raise NinlabError("--properties needs a GPU: cuDNN describes no CPU")
     if events is not None:
         events.mkdir(parents=True, exist_ok=True)
     console = wide_console()
+    _hand_over(target, results)  # before any work, so that a folder that cannot be written is said
     made: list[MemoryRecord] = []
-    failed = 0
-    answers = _measured(
-        todo, settings, where, timed_steps=timed_steps, threads=threads, events=events
-    )
-    for number, (row, measured) in enumerate(answers, 1):
-        so_far = f"{number}/{len(todo)} {row.path.stem}"
-        if isinstance(measured, Failed):
-            failed += 1
-            typer.echo(f"{so_far} failed: {measured.sentence}", err=True)
-            continue
-        record = MemoryRecord(
-            case=row.case,
-            network_digest=architecture(row.case.network).digest,
-            allocator=row.allocator,
-            measured=measured,
-            predicted=predicted_peaks(row.case, row.allocator, about if on_gpu else None)
-            | _predicted_seconds(row.case, about),
-            provenance=provenance,
-            device=about,
-            software=software,
-        )
-        records.write_json_once(row.path, record.to_json())
-        made.append(record)
-        typer.echo(so_far, err=True)
+    answered = 0
+    for row, measured in _measured(
+        todo,
+        settings,
+        where,
+        timed_steps=timed_steps,
+        threads=threads,
+        events=events,
+        deadline=deadline,
+    ):
+        answered += 1
+        outcome = f"failed: {measured.sentence}" if isinstance(measured, Failed) else ""
+        typer.echo(f"{answered}/{len(todo)} {row.path.stem} {outcome}".rstrip(), err=True)
+        if not isinstance(measured, Failed):
+            record = MemoryRecord(
+                case=row.case,
+                network_digest=architecture(row.case.network).digest,
+                allocator=row.allocator,
+                measured=measured,
+                predicted=_predicted(row, about),
+                provenance=provenance,
+                device=about,
+                software=software,
+            )
+            records.write_json_once(row.path, record.to_json())
+            made.append(record)
+        if properties is not None and answered == 1:
+            _save_properties(properties, where)
+        _hand_over(target, results)
+    if properties is not None and answered == 0:
+        _save_properties(properties, where)
+        _hand_over(target, results)
     if made:
         console.print(_table(made))
         _print_agreement(console, made)
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
     _print_time_models(console, target, about)
-    if failed:
+    if answered < len(todo):
+        console.print(f"{len(todo) - answered} cases left for want of time")
+    if failed := answered - len(made):
         typer.echo(f"{failed} of {len(todo)} cases failed; nothing is recorded for them", err=True)
         raise typer.Exit(FAILED)
+
+
+def _hand_over(folder: Path, results: Path | None) -> None:
+    if results is not None:
+        from ninlab.handover import hand_over
+
+        hand_over(folder, results)
+
+
+def _save_properties(file: Path, device: torch.device) -> None:
+    """Keeps cuDNN's description of the device; where that fails, says why and lets work go on."""
+    try:
+        text = json.dumps(measurement.describe_in_process(device), indent=1)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"{text}\n", encoding="utf-8")
+    except (NinlabError, OSError, ValueError) as error:
+        reason = Failed.of(error).sentence
+        typer.echo(f"no description of the device is in {file}: {reason}", err=True)
+
+
+def _predicted(row: Row, about: Device) -> dict[str, float]:
+    """What was predicted of a case; nothing, and a line on stderr, where predicting it fails.
+
+    What a device said in borrowed time is worth keeping without its prediction.
+    """
+    try:
+        on_gpu = row.allocator is not Allocator.CPU
+        peaks = predicted_peaks(row.case, row.allocator, about if on_gpu else None)
+        return {**peaks, **_predicted_seconds(row.case, about)}
+    except Exception as error:
+        typer.echo(f"{row.path.stem} is not predicted: {Failed.of(error).sentence}", err=True)
+        return {}
 
 
 def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> dict[str, int]:
@@ -236,7 +283,9 @@ def _measured(
     timed_steps: int,
     threads: int,
     events: Path | None,
+    deadline: float | None,
 ) -> Iterator[tuple[Row, Measured | Failed]]:
+    """Each case with its answer; the last ones are missing where the deadline came before them."""
     for setting in settings:
         mine = [row for row in rows if row.allocator is setting]
         traces = None if events is None else events / setting
@@ -249,9 +298,9 @@ def _measured(
             timed_steps=timed_steps,
             threads=threads,
             events_folder=traces,
+            deadline=deadline,
         )
-        if mine:
-            yield from zip(mine, results, strict=True)
+        yield from zip(mine, results, strict=False)
 
 
 def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:

@@ -59,7 +59,12 @@ from ninlab.measurement.gpu import (
     tensor_peak,
 )
 from ninlab.measurement.memory_records import KIND, MemoryRecord, load_records, record_id
-from ninlab.measurement.processes import DEFAULT_TIMED_STEPS, measure, measure_in_process
+from ninlab.measurement.processes import (
+    DEFAULT_TIMED_STEPS,
+    describe_in_process,
+    measure,
+    measure_in_process,
+)
 from ninlab.measurement.steps import WARM_STEPS, Step, probe_rate
 
 __all__ = [
@@ -84,6 +89,7 @@ __all__ = [
     "TraceFromStart",
     "bytes_off",
     "cudnn_device_properties",
+    "describe_in_process",
     "errors_in_words",
     "from_start_path",
     "load_records",

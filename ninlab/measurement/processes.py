@@ -34,6 +34,7 @@ from ninlab.measurement.steps import NetworkFactory
 
 DEFAULT_TIMED_STEPS = 20
 
+_DESCRIBING_SECONDS = 60
 _COMMAND = [sys.executable, "-m", "ninlab.measurement"]
 
 
@@ -159,6 +160,32 @@ class _Process:
         self._errors.seek(0)
         self.last_words = (self._errors.read().strip().splitlines() or [self.last_words])[-1]
         self._errors.close()
+
+
+def describe_in_process(device: torch.device) -> dict[str, Any]:
+    """What `cudnn_device_properties` says, asked in a process of its own.
+
+    A library that crashes ends that process only, and what it keeps on the device is gone with
+    it, so that the overhead of no later case grows. Raises NinlabError with its last words.
+    """
+    program = (
+        "import json, sys, torch\n"
+        "from ninlab.measurement import cudnn_device_properties\n"
+        "torch.zeros(1, device=sys.argv[1])\n"  # cuDNN has been asked with CUDA at work only
+        "print(json.dumps(cudnn_device_properties(torch.device(sys.argv[1]))))\n"
+    )
+    command = [sys.executable, "-c", program, str(device)]
+    try:
+        answer = subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=_DESCRIBING_SECONDS
+        ).stdout
+    except subprocess.TimeoutExpired:
+        raise NinlabError(f"cuDNN gave no answer within {_DESCRIBING_SECONDS} s") from None
+    except subprocess.CalledProcessError as failure:
+        words = failure.stderr.strip().splitlines() or [f"it ended with {failure.returncode}"]
+        raise NinlabError(words[-1].removeprefix("ninlab.errors.NinlabError: ")) from None
+    properties: dict[str, Any] = json.loads(answer)
+    return properties
 
 
 def _environment(allocator: Allocator) -> dict[str, str]:
