@@ -1,0 +1,307 @@
+"""One run that fails, hangs or loses the device costs the others nothing, and is written down."""
+
+import importlib
+import os
+import random
+import shutil
+import signal
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ninlab import data, experiments, failures, handover, recording, records, training
+from ninlab.__main__ import main
+from ninlab.errors import RecordError
+from ninlab.experiments import Experiment, Variant
+from ninlab.failures import Cause, FailureRecord
+from ninlab.recording import DeviceLostError, Status
+from ninlab.records import Provenance
+from tests.test_recording import PLAN, SHORT, printed, site, start
+
+VICTIM = "nin_28_no_1x1"
+NAMES = ("nin_28", VICTIM, "nin_28_linear_head")
+THREE = replace(
+    PLAN,
+    experiments=(
+        Experiment(
+            "one_by_one", "How many?", "05_how_many_1x1",
+            tuple(Variant(name, name, SHORT, 1) for name in NAMES),
+        ),
+    ),
+)  # fmt: skip
+IDS = [run.id("cpu") for run in THREE.runs]
+LOST = IDS[1]
+CLEAN = Provenance("2026-01-01T00:00:00Z", "a test", "c" * 40, True)
+REAL = training.train
+
+
+class Stumbles:
+    """A watcher that keeps the sentences it was told."""
+
+    def __init__(self) -> None:
+        self.sentences: list[str] = []
+
+    def run_started(self, run, steps):
+        pass
+
+    def step_taken(self, step):
+        pass
+
+    def run_stumbled(self, run, sentence):
+        self.sentences.append(sentence)
+
+    def run_ended(self, run, status):
+        pass
+
+
+def committed(folder: Path, **changes: object) -> recording.Site:
+    return replace(site(folder), provenance=CLEAN, **changes)
+
+
+def failing(monkeypatch, error: Exception, *, with_a_graph_only: bool = False) -> list[bool]:
+    """Let the victim raise; the list grows by whether each of its tries used a graph."""
+    tries: list[bool] = []
+
+    def train(network, recipe, **options):
+        if network == VICTIM:
+            tries.append(options["use_graph"])
+            if options["use_graph"] or not with_a_graph_only:
+                raise error
+        return REAL(network, recipe, **options)
+
+    monkeypatch.setattr(recording, "train", train)
+    return tries
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB"),
+         Cause.OUT_OF_MEMORY),
+        (MemoryError("no more"), Cause.OUT_OF_MEMORY),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), Cause.RAISED),
+    ],
+)  # fmt: skip
+def test_a_run_that_raises_is_noted_with_its_sentence_and_the_rest_is_made(
+    error, cause, tmp_path, monkeypatch
+):
+    tries, watcher = failing(monkeypatch, error), Stumbles()
+    tally = recording.record(THREE, committed(tmp_path), watcher=watcher)
+    assert tally.ids(Status.FAILED) == [LOST]
+    assert tally.ids(Status.RECORDED) == [IDS[0], IDS[2]]
+    assert tries == [True, False]  # once more without a graph
+    (failure,) = failures.load(tmp_path)
+    assert (failure.run, failure.cause, failure.tried_eagerly) == (LOST, cause, True)
+    assert failure.sentence == f"{type(error).__name__}: {' '.join(str(error).split())}"
+    assert watcher.sentences == 2 * [failure.sentence]
+    assert not list(records.problems(tmp_path, {failures.KIND: FailureRecord.from_json}))
+
+
+def test_a_run_that_failed_is_passed_over_until_the_code_changes(tmp_path, monkeypatch):
+    tries = failing(monkeypatch, RuntimeError("always"))
+    recording.record(THREE, committed(tmp_path))
+    assert recording.record(THREE, committed(tmp_path)).ids(Status.FAILED) == [LOST]
+    assert len(tries) == 2
+    monkeypatch.setattr(recording, "train", REAL)
+    mended = replace(committed(tmp_path), provenance=replace(CLEAN, commit="d" * 40))
+    assert recording.record(THREE, mended).ids(Status.RECORDED) == [LOST]
+    assert len(failures.load(tmp_path)) == 1  # what failed once stays written down
+
+
+def test_a_capture_that_raises_is_made_up_for_by_eager_steps(tmp_path, monkeypatch):
+    tries = failing(monkeypatch, RuntimeError("operation not permitted"), with_a_graph_only=True)
+    watcher = Stumbles()
+    tally = recording.record(THREE, committed(tmp_path), watcher=watcher)
+    assert tally.ids(Status.RECORDED) == IDS
+    assert tries == [True, False]
+    assert watcher.sentences == ["RuntimeError: operation not permitted"]
+    assert failures.load(tmp_path) == []
+
+
+def test_whoever_asks_for_eager_steps_gets_no_graph(tmp_path, monkeypatch):
+    tries = failing(monkeypatch, RuntimeError("never raised"), with_a_graph_only=True)
+    recording.record(THREE, committed(tmp_path, eager=True))
+    assert tries == [False]
+
+
+def test_a_mistake_of_the_caller_is_no_failed_run(tmp_path, monkeypatch):
+    failing(monkeypatch, RecordError("the disk is full"))
+    with pytest.raises(RecordError, match="the disk is full"):
+        recording.record(THREE, committed(tmp_path))
+    assert failures.load(tmp_path) == []
+
+
+def test_a_device_lost_to_a_graph_ends_the_process_and_the_next_start_goes_without(
+    tmp_path, monkeypatch
+):
+    tries = failing(monkeypatch, RuntimeError("unspecified launch failure"), with_a_graph_only=True)
+    monkeypatch.setattr(recording, "_is_lost", lambda device: True)
+    with pytest.raises(DeviceLostError, match=f"is lost since one_by_one/{VICTIM} seed 0: Runtime"):
+        recording.record(THREE, committed(tmp_path))
+    assert [run.id for run in records.load(tmp_path)] == IDS[:1]
+    assert recording.record(THREE, committed(tmp_path)).ids(Status.RECORDED) == IDS[1:]
+    assert tries == [True, False]
+
+
+def test_a_device_lost_without_a_graph_is_the_runs_fault_and_it_is_passed_over(
+    tmp_path, monkeypatch
+):
+    failing(monkeypatch, RuntimeError("unspecified launch failure"))
+    monkeypatch.setattr(recording, "_is_lost", lambda device: True)
+    for _ in range(2):  # with a graph, then without
+        with pytest.raises(DeviceLostError):
+            recording.record(THREE, committed(tmp_path))
+    tally = recording.record(THREE, committed(tmp_path))
+    assert (tally.ids(Status.FAILED), tally.ids(Status.RECORDED)) == ([LOST], [IDS[2]])
+    assert [failure.cause for failure in failures.load(tmp_path)] == [Cause.DEVICE_LOST]
+
+
+def test_a_lost_device_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(experiments.plans, "PLANS", {"three": THREE})
+    failing(monkeypatch, RuntimeError("unspecified launch failure"))
+    monkeypatch.setattr(recording, "_is_lost", lambda device: True)
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
+    arguments = ["record", "--plan", "three", "--runs", str(runs), "--results", str(results)]
+    assert main([*arguments, "--allow-dirty", "--device", "cpu"]) == DeviceLostError.exit_code == 5
+    assert "the device cpu is lost since" in capsys.readouterr().err
+    assert set(handover.contents(results / handover.ARCHIVE)) == {f"{IDS[0]}.json"}
+
+
+def test_a_plan_goes_on_though_a_run_of_its_sweep_failed(tmp_path, monkeypatch):
+    swept = PLAN.experiment(experiments.SWEEP).variants
+
+    def train(network, recipe, **options):
+        if recipe == swept[0].recipe:
+            raise RuntimeError("always")
+        return REAL(network, recipe, **options)
+
+    monkeypatch.setattr(recording, "train", train)
+    recording.record(PLAN, committed(tmp_path))
+    run = records.read(records.record_path(tmp_path, "own_rate/nin_28-seed0-cpu"))
+    assert run.recipe.learning_rate == swept[1].recipe.learning_rate
+
+
+# ---------------------------------------------------------------- processes that die
+
+
+def hangs_in_the_second_run(folder: Path) -> None:
+    recording._LEAST_PATIENCE_SECONDS = 4.0  # the first run makes torch load its kernels
+
+    def train(network, recipe, **options):
+        if network == VICTIM:
+            time.sleep(1000)
+        return REAL(network, recipe, **options)
+
+    recording.train = train
+    recording.record(THREE, committed(folder, patience=4.0))
+
+
+def dies_in_the_second_run(folder: Path) -> None:
+    def train(network, recipe, **options):
+        if network == VICTIM:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return REAL(network, recipe, **options)
+
+    recording.train = train
+    recording.record(THREE, committed(folder, patience=4.0))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """An empty folder for records, with room beside it."""
+    path = tmp_path / "runs"
+    path.mkdir()
+    return path
+
+
+@pytest.mark.slow
+def test_a_run_that_hangs_ends_the_process_and_the_next_start_goes_on_behind_it(folder):
+    process = start(hangs_in_the_second_run, folder)
+    process.join()
+    assert process.exitcode == 1, printed(folder, "stderr", process.pid).read_text()
+    watcher = Stumbles()
+    tally = recording.record(THREE, committed(folder), watcher=watcher)
+    assert tally.ids(Status.PRESENT) == IDS[:1]
+    assert tally.ids(Status.FAILED) == [LOST]
+    assert tally.ids(Status.RECORDED) == IDS[2:]
+    (failure,) = failures.load(folder)
+    assert (failure.run, failure.cause) == (LOST, Cause.HUNG)
+    assert failure.sentence.startswith("it had not ended after 0:00:04")
+    assert ", in _made (ninlab/recording.py, line " in failure.sentence
+    assert watcher.sentences == [failure.sentence]
+    assert not list((folder / ".claims").glob("*.hung"))
+
+
+@pytest.mark.slow
+def test_a_run_that_was_killed_from_outside_did_not_hang(folder):
+    process = start(dies_in_the_second_run, folder)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    tally = recording.record(THREE, committed(folder))
+    assert tally.ids(Status.RECORDED) == IDS[1:]
+    assert failures.load(folder) == []
+
+
+KILLS = 20
+MANY = replace(
+    PLAN,
+    experiments=(
+        Experiment(
+            "one_by_one", "How many?", "05_how_many_1x1",
+            tuple(Variant(f"row{i}", "nin_28", SHORT, 1, kept_seeds=i % 2) for i in range(500)),
+        ),
+    ),
+)  # fmt: skip
+
+
+def records_and_is_killed_again_and_again(folder: Path) -> None:
+    """The command, on so few images that a run takes a few hundredths of a second."""
+    importlib.import_module("torch._dynamo")  # a second that every optimizer's birth would take
+    few = tuple(images.take(slice(200)) for images in data.fashion_mnist())
+    data.fashion_mnist = lambda: few
+    experiments.plans.PLANS = {"many": MANY}
+    arguments = ["record", "--plan", "many", "--device", "cpu", "--allow-dirty"]
+    arguments += ["--runs", str(folder), "--results", str(folder.parent / "results")]
+    moment = random.Random(24)
+    for attempt in range(KILLS):
+        child = os.fork()
+        if child == 0:
+            main(arguments)
+            os._exit(0)
+        time.sleep(moment.uniform(0.05, 0.5))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        for name in ("runs", "results"):
+            left, kept = folder.parent / name, folder.parent / f"{name}-{attempt}"
+            shutil.copytree(left, kept) if left.exists() else kept.mkdir()
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_at_most_the_run_in_hand_is_lost(folder):
+    process = start(records_and_is_killed_again_and_again, folder)
+    process.join()
+    assert process.exitcode == 0, printed(folder, "stderr", process.pid).read_text()
+    handed_over = [0]
+    for attempt in range(KILLS):
+        results = folder.parent / f"results-{attempt}"
+        archive = results / handover.ARCHIVE
+        brought = handover.contents(archive) if archive.exists() else {}
+        out = {name.removesuffix(".json") for name in brought}
+        made = {run.id for run in records.load(folder.parent / f"runs-{attempt}")}
+        assert out <= made
+        assert len(made - out) <= 1, attempt  # written, and not yet handed over
+        home = folder.parent / f"home-{attempt}"
+        for name, content in brought.items():
+            records.write_bytes(home / name, content)
+        for identifier in out:
+            weights = results / handover.weights_name(identifier)
+            if weights.exists():
+                records.write_bytes(records.weights_path(home, identifier), weights.read_bytes())
+        assert not list(records.problems(home)), attempt
+        handed_over.append(len(out))
+    assert handed_over == sorted(handed_over)
+    assert len(set(handed_over)) > KILLS / 2  # most of the kills hit a recorder at work
