@@ -116,7 +116,9 @@ def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
     """float32 products on TF32 units inside the block when the precision is "tf32", else not.
 
     benchmark lets cuDNN choose its kernels by trial; without it, by its heuristics, whose
-    workspaces can be predicted. torch's settings are put back afterwards.
+    workspaces can be predicted. Between trials the allocator keeps what it has, where torch lets
+    it: giving it back after each convolution is what makes trials slow. torch's settings are put
+    back afterwards.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]
@@ -124,9 +126,19 @@ def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
     for backend in backends:
         backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cudnn.benchmark = benchmark
+    empties = getattr(torch._C, "_cuda_get_conv_benchmark_empty_cache", lambda: True)()
+    _empty_cache_between_trials(not benchmark and empties)
     try:
         yield
     finally:
+        _empty_cache_between_trials(empties)
         for backend, value in zip(backends, before, strict=True):
             backend.fp32_precision = value
         torch.backends.cudnn.benchmark = benchmark_before
+
+
+def _empty_cache_between_trials(empties: bool) -> None:
+    """Whether the allocator gives back what is free after each convolution's trials."""
+    set_it = getattr(torch._C, "_cudnn_set_conv_benchmark_empty_cache", None)  # a private name
+    if set_it is not None:
+        set_it(empties)

@@ -177,7 +177,8 @@ def train(
             start = time.perf_counter()
             epoch_losses, train_accuracy = engine.epoch(on_step)
             trained = time.perf_counter()
-            result = evaluate(module, evaluation, recipe.precision, engine.normalize)
+            with arithmetic(recipe.precision, benchmark=False):  # trials cost more than they save
+                result = evaluate(module, evaluation, recipe.precision, engine.normalize)
             confusion = result.confusion
             losses += epoch_losses
             epochs.append(

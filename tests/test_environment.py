@@ -94,3 +94,15 @@ def test_arithmetic_is_put_back_behind_an_error_too():
     with pytest.raises(ZeroDivisionError), arithmetic("tf32", benchmark=not before[2]):
         raise ZeroDivisionError
     assert settings() == before
+
+
+def test_trials_of_kernels_keep_the_cache_and_nothing_else_is_changed():
+    empties = torch._C._cuda_get_conv_benchmark_empty_cache
+    before = empties()
+    with arithmetic("bf16", benchmark=False):
+        assert empties() == before
+    with arithmetic("bf16", benchmark=True):
+        assert not empties()
+        with arithmetic("bf16", benchmark=False):
+            assert not empties()
+    assert empties() == before

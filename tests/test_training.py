@@ -102,6 +102,24 @@ def test_a_run_reports_every_step_and_its_last_epoch(split):
     assert records.RunRecord.from_json(record.to_json()) == record
 
 
+def test_kernels_are_tried_out_for_training_steps_only(split, monkeypatch):
+    chosen_by_trial = {"step": set(), "evaluation": set()}
+    real_step, real_evaluate = training.Engine._train_step, training.evaluate
+
+    def step(engine):
+        chosen_by_trial["step"].add(torch.backends.cudnn.benchmark)
+        real_step(engine)
+
+    def evaluation(*arguments):
+        chosen_by_trial["evaluation"].add(torch.backends.cudnn.benchmark)
+        return real_evaluate(*arguments)
+
+    monkeypatch.setattr(training.Engine, "_train_step", step)
+    monkeypatch.setattr(training, "evaluate", evaluation)
+    training.train("nin_28", Recipe(0.05, 1, batch_size=64), seed=0, split=split)
+    assert chosen_by_trial == {"step": {True}, "evaluation": {False}}
+
+
 def test_bf16_arithmetic_stays_near_fp32(split):
     runs = [
         train("nin_28", replace(SMALL, precision=precision), seed=0, split=split)
