@@ -13,6 +13,7 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from ninlab import measurement, records
 from ninlab.allocator import CachingAllocator
@@ -159,8 +160,8 @@ def measure(
         _save_properties(properties, where)
         _hand_over(target, results)
     if made:
-        console.print(_table(made))
-        _print_agreement(console, made)
+        console.print(comparison_table(made))
+        print_agreement(console, made)
     console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
     _print_time_models(console, target, about)
     if answered < len(todo):
@@ -202,21 +203,32 @@ def _predicted(row: Row, about: Device) -> dict[str, float]:
         return {}
 
 
-def predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> dict[str, int]:
+def predicted_peaks(
+    case: Case,
+    allocator: Allocator,
+    device: Device | None,
+    *,
+    network: nn.Module | None = None,
+    torch_version: str | None = None,
+) -> dict[str, int]:
     """The calculator's peaks for that case by name, those that it knows.
 
     Scratch and the allocator's peaks are among them where a workspace table is of that
-    device and of the installed torch.
+    device and of that torch, by default the installed one. network is the module that was
+    measured, by default the book's of the case's name.
     """
     training = case.mode != "inference"
     described = None if device is None else of_cuda_name(device.name)
-    tabled = described is not None and has_table(described.name, torch.__version__)
+    version = torch_version or torch.__version__
+    tabled = described is not None and has_table(described.name, version)
     cost = profile(
-        case.network,
+        case.network if network is None else network,
+        case.input_shape,
         batch_size=case.batch_size,
         optimizer=case.mode if training else "sgd",
         precision=case.precision,
         device=described.name if described is not None and tabled else None,
+        torch_version=".".join(version.split(".")[:2]),
     )
     report = cost.training if training else cost.inference
     if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:
@@ -334,7 +346,8 @@ def _print_plan(
     console.print(f"{len(todo)} of {len(rows)} cases to measure, at least {format_seconds(total)}")
 
 
-def _table(made: Sequence[MemoryRecord]) -> Table:
+def comparison_table(made: Sequence[MemoryRecord]) -> Table:
+    """The measured peaks and step time of each record, with the errors of the predictions."""
     table = Table(title="measured, and how far the prediction is from it")
     for column in ("network", "batch", "precision", "mode", "allocator"):
         table.add_column(column)
@@ -356,7 +369,7 @@ def _table(made: Sequence[MemoryRecord]) -> Table:
     return table
 
 
-def _print_agreement(console: Console, made: Sequence[MemoryRecord]) -> None:
+def print_agreement(console: Console, made: Sequence[MemoryRecord]) -> None:
     """For each peak, how many predictions are within `TOLERANCE`, and the worst of them."""
     for peak in PEAKS:
         errors = measurement.relative_errors(made, peak)
