@@ -1,20 +1,55 @@
-"""What is packed for a GPU machine without a network runs there from the kit alone."""
+"""What is packed for a GPU machine without a network records there, whatever happens, and the
+runbook of CONTRIBUTING.md brings its records home.
+"""
 
 from __future__ import annotations
 
 import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 import tarfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from ninlab import handover, records
+from ninlab.architectures import ARCHITECTURES
+from ninlab.experiments import plan
 from tests.book import ROOT
+from tests.test_records import A_RECORD
 
-A_RECORD = "runs/single/nin_28-seed7-cpu.json"
+MOST_BYTES = 56 * 2**20
+"""Of the kit and the tracked files together: what is sent to a GPU machine at once."""
+
+MACHINES_PACKAGES = (
+    *("torch", "torchvision", "pandas", "typer", "rich", "scipy", "safetensors", "triton"),
+    *("pytest", "hypothesis"),
+)
+"""Beyond the kit's, the packages that the runbook asks the GPU machine to have."""
+
+UNCOMMITTED = replace(
+    A_RECORD, experiment="single", seed=7, network_digest=ARCHITECTURES["nin_28"].digest
+)
 
 pytestmark = pytest.mark.slow
+
+
+def section() -> str:
+    """CONTRIBUTING's section on measured runs."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    return text.partition("## Measured runs\n")[2].partition("\n## ")[0]
+
+
+def runbook() -> list[list[str]]:
+    """The commands that the section gives first, word by word."""
+    block = section().split("```")[1]
+    return [shlex.split(line, comments=True) for line in block.strip().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -22,44 +57,331 @@ def clone(tmp_path_factory) -> Path:
     """A clean checkout of the committed project, beside it one record that is not committed."""
     folder = tmp_path_factory.mktemp("clone") / "ninlab"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
-    record = folder / A_RECORD
-    record.parent.mkdir(exist_ok=True)
-    record.write_text("{}\n")
+    records.write(folder / "runs", UNCOMMITTED)
+    records.write_bytes(records.weights_path(folder / "runs", UNCOMMITTED.id), b"weights")
     return folder
 
 
 @pytest.fixture(scope="module")
-def kit(clone, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("kit")
-    tool = [sys.executable, "tools/gpu_kit.py", str(folder)]
-    subprocess.run(tool, cwd=clone, check=True, env=os.environ | {"PYTHONPATH": str(clone)})
-    return folder
+def kit(clone) -> Path:
+    """Packed by the runbook's first command, into which make installs nothing here."""
+    outside = {name: text for name, text in os.environ.items() if name != "MAKEFLAGS"}
+    installed = ["-o", ".venv/.book", f"BIN={Path(sys.executable).parent}"]
+    subprocess.run(
+        [*runbook()[0], *installed], cwd=clone, check=True, env=outside | {"PYTHONPATH": str(clone)}
+    )
+    return clone / "dist" / "gpu"
 
 
-@pytest.mark.parametrize("arguments", [[], ["results", "60"], ["results", "60", "chek"]])
+def environment(**changes: object) -> dict[str, str]:
+    """Of a call on a machine whose ninlab and images are those of the kit."""
+    kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
+    changes = {"DEVICE": "cpu", "PYTHON": sys.executable, "NINLAB_DATA": "/nowhere"} | changes
+    return kept | {name: str(value) for name, value in changes.items()}
+
+
+# ---------------------------------------------------------------- what is in it
+
+
+def test_kit_and_tracked_files_are_small_enough_to_be_sent_together(clone, kit):
+    names = subprocess.check_output(["git", "ls-files", "-z"], cwd=clone, text=True)
+    tracked = [clone / name for name in names.split("\0") if name]
+    packed = [path for path in kit.rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in [*tracked, *packed])
+    assert size < MOST_BYTES, "commit fewer kept weights: they are what grows"
+
+
+def test_names_in_a_kit_survive_every_way_of_copying(kit):
+    for path in kit.rglob("*"):
+        assert re.fullmatch(r"[A-Za-z0-9._+-]+", path.name), path
+
+
+def test_a_kit_holds_the_new_records_without_weights(kit):
+    with tarfile.open(kit / handover.ARCHIVE) as archive:
+        assert archive.getnames() == [f"runs/{UNCOMMITTED.id}.json"]
+
+
+def test_what_records_needs_no_package_but_the_machines_and_the_kits(clone, kit):
+    program = f"""
+import importlib.abc, os, re, sys
+from importlib import metadata
+
+def plain(name):
+    return re.sub("[-_.]+", "-", name).lower()
+
+there, todo = set(), {list(MACHINES_PACKAGES)!r}
+while todo:
+    name = plain(todo.pop())
+    if name not in there:
+        there.add(name)
+        try:
+            needs = metadata.requires(name) or []
+        except metadata.PackageNotFoundError:  # of another platform
+            continue
+        todo += [re.match("[\\w.-]+", need)[0] for need in needs if "extra ==" not in need]
+modules = metadata.packages_distributions()
+allowed = {{module for module, owners in modules.items() if there & set(map(plain, owners))}}
+allowed |= {{"ninlab", *os.listdir({str(kit / "site")!r})}}
+
+class Bare(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        top = name.partition(".")[0]
+        if top in modules and top not in allowed:
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, Bare())
+from ninlab import resources, selfcheck
+from ninlab.commands import collect, measure, record
+import fvcore
+assert fvcore.__file__.startswith({str(kit)!r}), fvcore.__file__
+try:
+    import plotly
+except ModuleNotFoundError:
+    pass
+else:
+    raise AssertionError("the bare machine is not bare")
+"""
+    path = os.pathsep.join([str(clone), str(kit / "site")])
+    command = [sys.executable, "-c", program]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+
+
+# ---------------------------------------------------------------- the driver, without torch
+
+STAND_IN = """#!/usr/bin/env bash
+case "$*" in
+    *ninlab.handover*) exec "$REAL" "$@" ;;
+    *selfcheck*) exit "$SMOKE" ;;
+    *"ninlab record"*)
+        echo "$*" >>"$CALLS"
+        read -ra steps <<<"$STEPS"
+        step=${steps[$(wc -l <"$CALLS") - 1]}
+        mkdir -p runs/rehearsal
+        case $step in *+) echo '{}' >"runs/rehearsal/$(date +%N).json" ;; esac
+        case $step in *s*) exec sleep 30 ;; esac
+        exit "${step%+}" ;;
+esac
+"""
+"""An interpreter whose recorder ends with these codes, after a new record where a + follows."""
+
+
+class Call:
+    """A call of on_gpu.sh with the stand-in, and what came of it."""
+
+    def __init__(self, kit: Path, folder: Path, work: Path) -> None:
+        self._kit, self._folder, self._work = kit, folder, work
+        self.results = folder / "results"
+        folder.joinpath("python").write_text(STAND_IN)
+        folder.joinpath("python").chmod(0o755)
+
+    def begin(self, *arguments: str, **changes: object) -> subprocess.Popen[bytes]:
+        stand_in = {"PYTHON": self._folder / "python", "REAL": sys.executable, "SMOKE": 0}
+        places = {"CALLS": self._folder / "calls", "WORK": self._work}
+        return subprocess.Popen(
+            ["bash", str(self._kit / "on_gpu.sh"), str(self.results), *arguments],
+            env=environment(**(stand_in | places | changes)),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def ends_with(self, *arguments: str, **changes: object) -> int:
+        return self.begin(*arguments, **changes).wait()
+
+    @property
+    def log(self) -> str:
+        return (self.results / "log.txt").read_text()
+
+    @property
+    def made(self) -> list[Path]:
+        """The records that the stand-in made, also in calls before this one."""
+        return sorted((self._work / "ninlab" / "runs" / "rehearsal").glob("*.json"))
+
+    @property
+    def starts(self) -> list[str]:
+        """The recorder's command lines."""
+        calls = self._folder / "calls"
+        return calls.read_text().splitlines() if calls.exists() else []
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """Where all calls with the stand-in keep the checkout."""
+    return tmp_path_factory.mktemp("machine") / "work"
+
+
+@pytest.fixture
+def call(kit, tmp_path, work) -> Call:
+    return Call(kit, tmp_path, work)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["results", "60"], ["results", "60", "smok"], ["results", "1m", "smoke"],
+                  ["results", "60", "smoke:fast"]]
+)  # fmt: skip
 def test_a_part_that_does_not_exist_is_answered_with_those_that_do(kit, tmp_path, arguments):
     script = ["bash", str(kit / "on_gpu.sh"), *arguments]
     ended = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True)
     assert ended.returncode == 2
-    assert ended.stderr.startswith("usage: bash on_gpu.sh RESULTS SECONDS PART...")
-    assert "  check  " in ended.stderr
+    assert ended.stderr.startswith("usage: bash on_gpu.sh RESULTS SECONDS PART[:SECONDS]...")
+    assert "  smoke  " in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_kit_measures_in_its_own_clean_clone_and_hands_over_every_new_record(kit, tmp_path):
-    script = ["bash", str(kit / "on_gpu.sh"), str(tmp_path / "results"), "32", "record"]
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / "records.tar.gz.07").write_text("of a call before this one")
-    environment = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
-    subprocess.run(
-        script, cwd=tmp_path, check=True,
-        env=environment | {"PYTHON": sys.executable, "DEVICE": "cpu", "NINLAB_DATA": "/nowhere"},
-    )  # fmt: skip
-    log = (tmp_path / "results" / "log.txt").read_text()
-    assert "differs from commit" not in log, log
-    assert "-m ninlab record --plan full --device cpu" in log, log
-    parts = sorted((tmp_path / "results").glob("records.tar.gz.*"))
-    whole = tmp_path / "records.tar.gz"
-    whole.write_bytes(b"".join(part.read_bytes() for part in parts))
-    with tarfile.open(whole) as archive:
-        assert A_RECORD in archive.getnames()
+@pytest.mark.parametrize(
+    ("steps", "code", "starts", "said"),
+    [
+        ("0 0", 0, 1, "record ended with 0"),
+        ("1+ 139 0", 0, 3, "record ended with 139 after 0 new records; it goes on behind that run"),
+        ("1 134 0", 1, 2, "record ended with 134 after"),
+        ("1+ 1+ 1+ 1+ 1+ 0", 1, 5, "record ended with 1 after"),
+        ("2 0", 1, 1, "record ended with 2"),
+        ("5 5 0", 5, 2, "stopped: the device is lost"),
+        ("5 5+ 0", 0, 3, "record ended with 0"),
+    ],
+)
+def test_a_recorder_that_ends_is_started_again_while_that_leads_somewhere(
+    call, steps, code, starts, said
+):
+    assert call.ends_with("600", "record", STEPS=steps) == code
+    assert len(call.starts) == starts
+    assert said in call.log
+
+
+@pytest.mark.parametrize(
+    ("smoke", "any_gpu", "code", "starts", "eager"),
+    [
+        (3, "", 3, 0, False),
+        (4, "", 0, 1, True),
+        (6, "", 6, 0, False),
+        (6, "1", 0, 1, False),
+        (1, "", 1, 1, False),
+        (124, "", 0, 1, False),
+    ],
+)
+def test_the_smoke_decides_whether_and_how_to_record(call, smoke, any_gpu, code, starts, eager):
+    ended = call.ends_with("600", "smoke", "record", STEPS="0", SMOKE=smoke, ANY_GPU=any_gpu)
+    assert ended == code
+    assert [start.endswith(" --eager") for start in call.starts] == [eager] * starts
+
+
+def test_a_part_ends_at_its_cap_and_what_it_made_is_handed_over(call):
+    assert call.ends_with("600", "record:5", "record", STEPS="s+ 0") == 0
+    assert "== record cut at its cap of 5 s" in call.log
+    deadlines = [int(start.partition("--deadline ")[2].split()[0]) for start in call.starts]
+    assert deadlines[0] < time.time() < deadlines[1]  # the recorder knows of the cap, too
+    assert handover.contents(call.results / handover.ARCHIVE)
+
+
+def test_a_call_that_is_asked_to_end_hands_over(call):
+    process = call.begin("600", "record", STEPS="s+")
+    made = len(call.made)
+    while not call.made[made:]:
+        assert process.poll() is None, call.log
+        time.sleep(0.05)
+    process.terminate()
+    assert process.wait() == 143
+    assert "== ended with 143" in call.log
+    archive = handover.contents(call.results / handover.ARCHIVE)
+    assert {f"rehearsal/{path.name}" for path in call.made} <= archive.keys()
+
+
+def test_a_torn_checkout_does_not_stand_in_the_way_of_the_next_call(kit, tmp_path):
+    work = tmp_path / "work"
+    torn = tmp_path / "work.7.part"
+    torn.mkdir()
+    call = Call(kit, tmp_path, work)
+    assert call.ends_with("600", "record", STEPS="0") == 0
+    assert not torn.exists()
+    status = ["git", "-C", str(work / "ninlab"), "status", "--porcelain", "--", ".", ":!runs"]
+    assert subprocess.check_output(status) == b""
+    head = subprocess.check_output(["git", "-C", str(work / "ninlab"), "rev-parse", "HEAD"])
+    assert head.decode() == (kit / "commit").read_text()
+    assert not list(work.rglob("*.safetensors"))
+
+
+def test_a_checkout_of_another_commit_is_not_recorded_in(call, work, kit, tmp_path):
+    other = tmp_path / "other"
+    git = ["git", "-C", str(other / "ninlab"), "-c", "user.name=n", "-c", "user.email=n@localhost"]
+    subprocess.run(["git", "init", "--quiet", str(other / "ninlab")], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "another"], check=True)
+    assert call.ends_with("600", "record", STEPS="0", WORK=other) == 2
+    assert "holds another commit than the kit" in call.log
+    assert call.starts == []
+
+
+# ---------------------------------------------------------------- the rehearsal
+
+
+def kill_session(leader: int) -> None:
+    """SIGKILL to every process of the session: what a machine that is taken away does."""
+    left = True
+    while left:
+        left = False
+        for process in session(leader):
+            left = True
+            os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
+
+
+def session(leader: int) -> Iterator[int]:
+    """The processes of that session that are not dead yet."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, _, its_session = stat.read_text().rpartition(") ")[2].split()[:4]
+        except OSError:
+            continue
+        if int(its_session) == leader and state != "Z":
+            yield int(stat.parent.name)
+
+
+def recorded(results: Path) -> set[str]:
+    """The rehearsal's runs in the archive, whole by the law of handing over."""
+    archive = results / handover.ARCHIVE
+    found = handover.contents(archive) if archive.exists() else {}
+    return {name for name in found if name.startswith("rehearsal/")}
+
+
+def test_the_runbook_brings_home_what_a_killed_call_and_the_next_one_recorded(kit, clone, tmp_path):
+    pack, first, second, collect, missing = runbook()
+    assert pack[:1] == ["make"]
+    assert [words[-1] for words in (collect, missing)] == ["RESULTS", "full"]
+    machine = environment(HOME=tmp_path)
+    results = [tmp_path / "first", tmp_path / "second"]
+
+    def on(folder: Path, words: list[str]) -> list[str]:
+        return [str(folder) if word == "RESULTS" else word for word in words]
+
+    lost = subprocess.Popen(on(results[0], first), cwd=clone, env=machine, start_new_session=True)
+    while not recorded(results[0]):
+        assert lost.poll() is None, (results[0] / "log.txt").read_text()
+        time.sleep(0.02)
+    kill_session(lost.pid)
+    assert lost.wait() == -signal.SIGKILL
+    before = recorded(results[0])
+
+    subprocess.run(on(results[1], second), cwd=clone, env=machine, check=True)
+    log = (results[1] / "log.txt").read_text()
+    assert "differs from commit" not in log
+    there = re.search(r"(\d+) were there", log)
+    assert there
+    assert int(there[1]) >= len(before) > 0  # one may have been written and not handed over
+    assert "== smoke ended with 0" in log
+
+    home = [sys.executable, *collect[1:-1], *map(str, results)]
+    printed = subprocess.check_output(home, cwd=clone, text=True)
+    expected = {run.id("cpu") for run in plan("rehearsal").runs}
+    assert {run.id for run in records.load(clone / "runs", "rehearsal")} == expected
+    for identifier in expected:
+        assert identifier in printed
+    assert list(records.problems(clone / "runs")) == []
+
+
+def test_the_runbooks_table_quotes_what_the_programs_say():
+    programs = [ROOT / "tools" / "on_gpu.sh", *(ROOT / "ninlab").rglob("*.py")]
+    said = " ".join(" ".join(path.read_text().replace('"\n', "").split()) for path in programs)
+    said = said.replace('" f"', "").replace('" "', "")
+    rows = re.findall(r"^\| `([^`]+)`", section(), re.MULTILINE)
+    assert len(rows) > 5
+    for sentence in rows:
+        assert sentence in said, sentence

@@ -1,60 +1,100 @@
 """What does a GPU machine without a network need to record the book's runs?
 
-Packs it into one folder: the commit as a git bundle, so that records can name their code; the
-records that are not committed yet; the Python packages that an image with torch lacks; the
-images; git itself, where apt can fetch it; and on_gpu.sh, which runs there::
+Packs it into one folder: the commit as a repository of one commit, so that records can name their
+code; the records that are not committed yet; the Python packages that an image with torch lacks;
+the images; git itself; and on_gpu.sh, which runs there::
 
     make kit                                        # this tool, into dist/gpu
-    bash dist/gpu/on_gpu.sh RESULTS 570 check memory record
-    cat RESULTS/records.tar.gz.* | tar xz           # in the repository, then commit
+    bash dist/gpu/on_gpu.sh RESULTS 570 smoke record
+    python -m ninlab collect RESULTS                # in the repository, then commit
 
-Known limit: the packages are copied from this environment, which works for pure Python only.
+Kept weights are not packed, for they are most of the repository and nothing that runs there reads
+them: it is a partial clone with a sparse checkout, which git calls clean.
+
+Known limits: packages are copied from this environment, which works for pure Python only, and so
+is git, which needs a C library there that is not older than the one here.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from ninlab import data
+from ninlab import data, handover
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("fvcore", "iopath", "termcolor", "yacs")
+PACKAGES = ("fvcore", "iopath", "portalocker", "PyYAML", "tabulate", "termcolor", "tqdm", "yacs")
 """fvcore, and what it needs beyond the packages that come with torch, torchvision and pandas."""
-GIT = ("git", "libpcre2-8-0")
-"""Debian's packages of git and of the one library that a bare image may lack."""
+WITH_A_COMPILED_PART = ("PyYAML",)
+"""Packages that work without their compiled part, only slower."""
+WITHOUT_WEIGHTS = "/*\n!*.safetensors\n"
+"""Which files of the commit are packed, as git's sparse checkouts write it."""
 
 
 def pack(kit: Path) -> None:
-    """Fill the folder, or bring it up to date with the commit and the records."""
-    kit.mkdir(parents=True, exist_ok=True)
+    """Fill the folder anew. Raises SystemExit when it holds other things than a kit."""
+    if kit.exists():
+        if any(kit.iterdir()) and not (kit / "on_gpu.sh").exists():
+            raise SystemExit(f"{kit} holds other files; name a new folder or that of an older kit")
+        shutil.rmtree(kit)
+    kit.mkdir(parents=True)
     shutil.copy2(ROOT / "tools" / "on_gpu.sh", kit)
-    git("bundle", "create", "--quiet", str(kit.resolve() / "ninlab.bundle"), "HEAD")
-    with tarfile.open(kit / "records.tar.gz", "w:gz") as archive:
-        for path in git("ls-files", "-z", "--others", "--exclude-standard", "runs").split("\0"):
-            if path:
-                archive.add(ROOT / path, path)
+    pack_commit(kit)
+    pack_new_records(kit / handover.ARCHIVE)
     for package in PACKAGES:
         copy_package(package, kit / "site")
     copy_images(kit / "images")
-    fetch_git(kit / "git")
+    pack_git(kit / "git.tar.gz")
 
 
-def git(*arguments: str) -> str:
-    """What git answers in the repository."""
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+def run(*command: str, feed: str = "") -> str:
+    """What the command prints. Raises CalledProcessError when it fails."""
+    ended = subprocess.run(command, check=True, input=feed, stdout=subprocess.PIPE, text=True)
+    return ended.stdout
+
+
+def pack_commit(kit: Path) -> None:
+    """Write the commit's id, and a repository that holds this one commit, as .git in a tar."""
+    (kit / "commit").write_text(run("git", "-C", str(ROOT), "rev-parse", "HEAD"))
+    clone = ("git", "clone", "--quiet", "--depth=1", "--template=")
+    with tempfile.TemporaryDirectory() as scratch:
+        whole, light = Path(scratch, "whole"), Path(scratch, "light")
+        run(*clone, "--bare", ROOT.as_uri(), str(whole))
+        hash_object = ("git", "-C", str(whole), "hash-object", "-w", "--stdin")
+        pattern = run(*hash_object, feed=WITHOUT_WEIGHTS).strip()
+        run(
+            *clone,
+            *("--no-checkout", f"--filter=sparse:oid={pattern}"),
+            "--upload-pack=git -c uploadpack.allowFilter=true upload-pack",
+            *(whole.as_uri(), str(light)),
+        )
+        sparse = ("git", "-C", str(light), "sparse-checkout", "set", "--no-cone")
+        run(*sparse, *WITHOUT_WEIGHTS.split())
+        with tarfile.open(kit / "repository.tar", "w") as archive:
+            archive.add(light / ".git", ".git")
+
+
+def pack_new_records(target: Path) -> None:
+    """Pack the records that are not committed yet, without weights, as hand_over does."""
+    with tarfile.open(target, "w:gz") as archive:
+        for name in handover.new_files(ROOT / "runs"):
+            if not name.endswith(handover.WEIGHTS):
+                archive.add(ROOT / "runs" / name, f"{handover.TOP}/{name}")
 
 
 def copy_package(name: str, site: Path) -> None:
     """Copy an installed package's modules and metadata. Raises SystemExit for a compiled one."""
     for file in metadata.files(name) or ():
         if file.suffix in (".so", ".pyd"):
+            if name in WITH_A_COMPILED_PART:
+                continue
             raise SystemExit(f"{name} is not pure Python; install it on the GPU machine")
         if ".." not in file.parts and "__pycache__" not in file.parts:
             target = site / file
@@ -64,20 +104,28 @@ def copy_package(name: str, site: Path) -> None:
 
 def copy_images(folder: Path) -> None:
     """Copy the four files of Fashion-MNIST, compressed or not."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir()
     source = data.find() or data.download()
     for name in data.FILES:
         for path in source.glob(f"{name}*"):
             shutil.copyfile(path, folder / path.name)
 
 
-def fetch_git(folder: Path) -> None:
-    """Download git as Debian packages; say so where that is not possible."""
-    folder.mkdir(exist_ok=True)
+def pack_git(target: Path) -> None:
+    """Pack git and the libraries that a bare image may lack; say so where that is not possible.
+
+    One program is enough: it has built in all that recording asks of it.
+    """
+    program = shutil.which("git")
+    assert program is not None  # it has just packed the commit
     try:
-        subprocess.run(["apt-get", "download", "-qq", *GIT], cwd=folder, check=True)
+        libraries = re.findall(r"=> (\S*/lib(?:pcre|z)\S*)", run("ldd", program))
     except (OSError, subprocess.CalledProcessError):
         print("git could not be packed; the GPU machine has to have it", file=sys.stderr)
+        return
+    with tarfile.open(target, "w:gz", dereference=True) as archive:
+        for path in map(Path, (program, *libraries)):
+            archive.add(path, path.name)
 
 
 def main() -> None:
@@ -87,9 +135,11 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist" / "gpu")
     kit = parser.parse_args().folder
+    if run("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":(exclude)runs"):
+        print("the working tree differs from its commit; the kit has the commit", file=sys.stderr)
     pack(kit)
     size = sum(path.stat().st_size for path in kit.rglob("*") if path.is_file())
-    print(f"{kit}: {size / 1e6:.0f} MB")
+    print(f"{kit}: {size / 2**20:.1f} MiB")
 
 
 if __name__ == "__main__":

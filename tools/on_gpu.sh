@@ -1,112 +1,281 @@
 #!/usr/bin/env bash
+# shellcheck disable=SC2329  # parts are called by the names that the reader gives
+started=$(date +%s)
 # Measures on a GPU machine without a network what the book wants measured there. Lies in a kit that
-# tools/gpu_kit.py packed.
+# tools/gpu_kit.py packed. CONTRIBUTING.md, "Measured runs", says how to use it.
 #
-# usage: bash on_gpu.sh RESULTS SECONDS PART...
+# usage: bash on_gpu.sh RESULTS SECONDS PART[:SECONDS]...
 #
-# Takes the parts in order and stops within SECONDS. What is recorded by then is in RESULTS, with a
-# log: `cat RESULTS/records.tar.gz.* | tar xz` in the repository brings it home; commit it, or pack
-# the kit again and go on with another call. Parts:
+# Takes the parts in order, each for the seconds after its colon at most, and ends within SECONDS.
+# After every run and every part all that is new is in RESULTS: records.tar.gz, kept weights, and
+# log.txt, to which each call appends. A second call goes on where the one before it ended. Parts:
 #
-#   check       does a captured step do what a called one does? (tests/gpu, first half)
-#   profile     seconds a step, shares of the data sheet's rates, the operators that take longest
+#   smoke       what decides whether and how to record, in seconds; give it first
+#   record      the full plan, in its order
 #   memory      peaks and step times beside the prediction, the most wanted cases first
 #   more        the same for the other batch sizes, optimizers and the other allocator
-#   laws        are the predictions within their tolerances? (tests/gpu, second half)
+#   strangers   the same for networks of torchvision
+#   profile     seconds a step, shares of the data sheet's rates, the operators that take longest
+#   selfcheck   every path that only a GPU takes
+#   tests       tests/gpu: is a captured step a called one, do predictions hold?
 #   loader      the training loop beside one with a DataLoader
-#   record      the full plan, in its order, for all the time that is left
 #
-# PYTHON is the interpreter with torch, DEVICE may name another device: cpu rehearses everything.
+# PYTHON is the interpreter with torch. DEVICE=cpu rehearses every part in a small form. PLAN is
+# what record makes. WORK is the folder of the checkout. ANY_GPU=1 records although the kit holds
+# records of another GPU, which the new ones never join.
+#
+# Exit codes: 0 done, or cut at a cap; 1 a part failed and the rest went on; 2 bad usage or a kit
+# that cannot be unpacked; 3 nothing can be recorded; 5 the device is lost; 6 another GPU's records.
 set -uo pipefail
 
 usage() { sed -n 's/^# usage: /usage: /p; s/^#   /  /p' "$0" >&2; exit 2; }
 
-[ $# -ge 3 ] || usage
+[ $# -ge 3 ] && [[ $2 =~ ^[0-9]+$ ]] || usage
 for part in "${@:3}"; do
-    case $part in check | profile | memory | more | laws | loader | record) ;; *) usage ;; esac
+    [[ $part =~ ^(smoke|record|memory|more|strangers|profile|selfcheck|tests|loader)(:[0-9]+)?$ ]] ||
+        usage
 done
 kit=$(cd "$(dirname "$0")" && pwd)
-results=$(mkdir -p "$1" && cd "$1" && pwd)
-limit=$2
+results=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
+deadline=$((started + $2))
 shift 2
 python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
-work=$(mktemp -d)
+commit=$(cat "$kit/commit") || exit 2
+work=${WORK:-${HOME:-/tmp}/ninlab-${commit:0:12}}
+eager=()  # becomes --eager when the smoke finds that graphs fail
+ended=0   # the exit code
+child=''  # the process that is waited for
 
-left() { echo $((limit - SECONDS)); }
+# ---------------------------------------------------------------- time
 
-within() {  # within CAP COMMAND...: the command, for CAP seconds at most and not beyond the limit
-    local cap=$(($1 < $(left) - 15 ? $1 : $(left) - 15))
-    shift
-    echo "== $* ($cap s)"
-    [ "$cap" -gt 0 ] && timeout --kill-after=5 "$cap" "$@" 2>&1
+now() { date +%s; }
+
+within() {  # within COMMAND...: its exit code; 124 or 137 when the part's time is over before it
+    local seconds=$((ends - $(now)))
+    [ "$seconds" -gt 0 ] || return 124
+    echo "== $*"
+    timeout --kill-after=4 "$seconds" "$@" </dev/null &
+    child=$!
+    wait "$child"
+    local code=$?
+    child=''
+    # A process that others killed has the same code as one that was cut.
+    if [ "$code" = 137 ] && [ "$(now)" -lt "$ends" ]; then code=9; fi
+    return "$code"
 }
 
-keep() {  # what the parts recorded, in parts of 15 MB
-    git ls-files -z --others --exclude-standard runs | tar -czf - --null -T - |
-        split -b 15M -d - "$results/records.tar.gz."
-    rm -rf "$work"
-}
+was_cut() { [ "$1" = 124 ] || [ "$1" = 137 ]; }
+
+# ---------------------------------------------------------------- the checkout
 
 unpack() {
     export PYTHONPATH=$work/ninlab:$kit/site NINLAB_DATA=$kit/images
-    export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=4
-    if ! command -v git >/dev/null; then
-        for package in "$kit"/git/*.deb; do dpkg -x "$package" "$work/git"; done
-        local root=$work/git/usr
-        export PATH=$root/bin:$PATH GIT_EXEC_PATH=$root/lib/git-core GIT_TEMPLATE_DIR=$work
-        export LD_LIBRARY_PATH=$root/lib/x86_64-linux-gnu:${LD_LIBRARY_PATH:-}
-    fi
+    export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
     command -v addr2line >/dev/null || export TORCH_SYMBOLIZE_MODE=dladdr
-    git -c advice.detachedHead=false clone --quiet "$kit/ninlab.bundle" "$work/ninlab" || exit 1
-    cd "$work/ninlab" || exit 1
-    tar -xzf "$kit/records.tar.gz"
+    if [ ! -d "$work" ]; then  # under another name first: a torn one would be in the way
+        rm -rf "$work".*.part
+        local torn=$work.$$.part
+        mkdir -p "$torn/ninlab" "$torn/git/templates" || return 1
+        [ ! -e "$kit/git.tar.gz" ] || tar -xzf "$kit/git.tar.gz" -C "$torn/git" --no-same-owner
+        tar -xf "$kit/repository.tar" -C "$torn/ninlab" --no-same-owner || return 1
+        use_git "$torn/git"
+        git -C "$torn/ninlab" checkout --quiet HEAD || return 1
+        mv -T "$torn" "$work" || return 1
+    fi
+    use_git "$work/git"
+    cd "$work/ninlab" || return 1
+    if [ "$(git rev-parse HEAD)" != "$commit" ]; then
+        echo "$work holds another commit than the kit; remove it or name another WORK"
+        return 1
+    fi
     mkdir -p runs/probes
-    rm -f "$results"/records.tar.gz.*  # of a call before this one
-    trap keep EXIT
+    # What came before this machine: unrecorded work would be done again.
+    "$python" -m ninlab.handover --take-up runs "$kit"
+    "$python" -m ninlab.handover --take-up runs "$results"
+    return 0
 }
 
-tests() {  # without the project's options, whose plugins are not there
-    within "$1" "$python" -m pytest -c /dev/null --rootdir=. -p no:cacheprovider -W ignore -q \
-        "${@:2}"
+use_git() {  # use_git FOLDER: the kit's git, unpacked there, where the machine has none
+    if [ -z "${own_git:-}" ]; then
+        command -v git >/dev/null && return
+        own_git=yes
+    fi
+    # A wrapper, because no other program should meet the kit's libraries.
+    mkdir -p "$1/bin"
+    printf '#!/bin/sh\nexec env LD_LIBRARY_PATH="%s" "%s/git" "$@"\n' "$1" "$1" >"$1/bin/git"
+    chmod +x "$1/bin/git"
+    export PATH=$1/bin:$PATH GIT_EXEC_PATH=$1 GIT_TEMPLATE_DIR=$1/templates
+    hash -r
 }
+
+hand_over() {
+    [ ! -d "$work/ninlab/runs" ] || "$python" -m ninlab.handover "$work/ninlab/runs" "$results"
+}
+
+# ---------------------------------------------------------------- parts
+
 measure() {
-    within "$1" "$python" -m ninlab measure --device "$device" nin alexnet vgg11_quarter vgg11 \
-        googlenet lenet "${@:2}"
+    within "$python" -m ninlab measure --device "$device" --deadline "$((ends - 3))" \
+        --results "$results" --events runs/probes/events "$@"
+}
+tests() {  # without the project's options, whose plugins are not there
+    within "$python" -m pytest -c /dev/null --rootdir=. -p no:cacheprovider -W ignore -q tests/gpu
+}
+check() { within "$python" -m ninlab selfcheck --device "$device" "$@"; }
+
+smoke() {
+    check --decisive --report "$results/selfcheck.json"
+    local code=$?
+    case $code in
+        3) stop 3 'nothing can be recorded here: see the lines above' ;;
+        4) eager=(--eager) && echo '== graphs fail here: runs are recorded without them' ;;
+        6) [ "${ANY_GPU:-}" = 1 ] ||
+            stop 6 "the kit holds another GPU's records; ANY_GPU=1 records all the same" ;;
+        *) return "$code" ;;
+    esac
+}
+selfcheck() { check --report "$results/selfcheck-whole.json"; }
+
+records_there() { find runs -name '*.json' | wc -l; }
+
+record() {  # started again behind a run that ended the process, while that leads somewhere
+    local code before new starts=0 barren=0 lost=no
+    while true; do
+        before=$(records_there)
+        starts=$((starts + 1))
+        within "$python" -m ninlab record --plan "$plan" --device "$device" --threads "$threads" \
+            --deadline "$((ends - 3))" --results "$results" ${eager[@]+"${eager[@]}"}
+        code=$?
+        hand_over
+        new=$(($(records_there) - before))
+        case $code in 0 | 2 | 124 | 137) return "$code" ;; esac
+        if [ "$new" -gt 0 ]; then barren=0; else barren=$((barren + 1)); fi
+        if [ "$code" = 5 ]; then
+            [ "$lost" = no ] || [ "$new" -gt 0 ] || stop 5 'the device is lost'
+            lost=yes
+        fi
+        if [ "$starts" = 5 ] || [ "$barren" = 2 ]; then return "$code"; fi
+        [ "$((ends - $(now)))" -gt 20 ] || return "$code"
+        echo "== record ended with $code after $new new records; it goes on behind that run"
+    done
 }
 
-check() { tests 200 -x tests/gpu/test_graph.py; }
-profile() {
-    within 150 "$python" benchmarks/training_step.py --device "$device" \
-        --output runs/probes/training_step.json
-}
-memory() {
-    measure 240 --batch-size 128 --precision bf16 --precision tf32 --mode sgd --mode inference \
-        --properties runs/probes/cudnn_device.json
-}
-more() {
-    measure 150 --batch-size 16 --precision tf32 --mode sgd --mode inference --allocator default
-    measure 100 --batch-size 128 --precision tf32 --mode adam --mode momentum --allocator default
-    measure 100 --batch-size 1 --precision tf32 --mode sgd --allocator default
-}
-laws() { tests 240 tests/gpu/test_memory.py; }
-loader() {
-    within 60 "$python" benchmarks/input_pipeline.py --device "$device" --workers 0 \
-        --seconds-a-turn 0.3 --turns 3 nin_28@28
-    within 100 "$python" benchmarks/input_pipeline.py --device "$device" --workers 0 4 \
-        --seconds-a-turn 0.5 --turns 3 nin@224
-}
-record() {
-    within "$(left)" "$python" -m ninlab record --plan full --device "$device" \
-        --budget-seconds $(($(left) - 30))
+strangers() {
+    within "$python" benchmarks/strangers.py --device "$device" --deadline "$((ends - 3))" \
+        --events runs/probes/strangers runs/probes/strangers.jsonl
 }
 
-unpack
-{
-    git log -1 --format='%H %s'
-    command -v nvidia-smi >/dev/null &&
-        nvidia-smi --query-gpu=name,driver_version,power.limit,memory.total --format=csv,noheader
-    for part in "$@"; do "$part"; done
-    "$python" -m ninlab runs --validate | tail -3
-    echo "== $SECONDS s"
-} 2>&1 | tee "$results/log.txt"
+if [ "$device" = cpu ]; then  # small forms: what is rehearsed is the way, not the figures
+    plan=${PLAN:-rehearsal} threads=1
+    memory() { measure nin_28 --batch-size 8 --precision fp32 --mode sgd; }
+    more() { measure nin_28 --batch-size 1 --precision fp32 --mode adam --mode momentum; }
+    profile() {
+        within "$python" benchmarks/training_step.py --device cpu nin_28 --batch-size 64 --steps 4 \
+            --output runs/probes/training_step.json
+    }
+    loader() {
+        within "$python" benchmarks/input_pipeline.py --device cpu --workers 0 \
+            --seconds-a-turn 0.3 --turns 1 nin_28@28
+    }
+else
+    plan=${PLAN:-full} threads=4
+    networks=(nin alexnet vgg11_quarter vgg11 googlenet lenet)
+    memory() {
+        measure "${networks[@]}" --batch-size 128 --precision bf16 --precision tf32 --mode sgd \
+            --mode inference --properties runs/probes/cudnn_device.json
+    }
+    more() {
+        local code=0
+        measure "${networks[@]}" --batch-size 16 --precision tf32 --mode sgd --mode inference \
+            --allocator default || code=$?
+        measure "${networks[@]}" --batch-size 128 --precision tf32 --mode adam --mode momentum \
+            --allocator default || code=$?
+        measure "${networks[@]}" --batch-size 1 --precision tf32 --mode sgd \
+            --allocator default || code=$?
+        return "$code"
+    }
+    profile() {
+        within "$python" benchmarks/training_step.py --device "$device" \
+            --output runs/probes/training_step.json
+    }
+    loader() {
+        local code=0
+        within "$python" benchmarks/input_pipeline.py --device "$device" --workers 0 \
+            --seconds-a-turn 0.3 --turns 3 nin_28@28 || code=$?
+        within "$python" benchmarks/input_pipeline.py --device "$device" --workers 0 4 \
+            --seconds-a-turn 0.5 --turns 3 nin@224 || code=$?
+        return "$code"
+    }
+fi
+
+cap_of() {  # seconds that a part takes at most when the call names none
+    case $1 in
+        smoke) echo 90 ;;
+        profile) echo 150 ;;
+        selfcheck | strangers | loader) echo 180 ;;
+        memory) echo 240 ;;
+        more) echo 350 ;;
+        tests) echo 440 ;;
+        *) echo 1000000 ;;
+    esac
+}
+
+# ---------------------------------------------------------------- the call
+
+stop() {  # stop CODE SENTENCE: end everything
+    echo "== stopped: $2"
+    exit "$1"
+}
+
+interrupted() {
+    [ -z "$child" ] || kill "$child" 2>/dev/null
+    exit "$1"
+}
+
+leave() {  # leave CODE: whatever ends the call, what is new is handed over and the log is complete
+    hand_over
+    echo "== ended with $1, $((deadline - $(now))) s left"
+    exec >&- 2>&-
+    for _ in {1..20}; do  # a process that was left behind may hold the log open
+        kill -0 "$log" 2>/dev/null || break
+        sleep 0.1
+    done
+    exit "$1"
+}
+
+take() {  # take PART[:SECONDS]
+    local part=${1%%:*} cap code last=$((deadline - 8)) began
+    began=$(now)
+    cap=$(cap_of "$part")
+    [ "$part" = "$1" ] || cap=${1#*:}
+    ends=$((began + cap < last ? began + cap : last))
+    if [ "$((ends - began))" -lt 5 ]; then
+        echo "== no time for $part"
+        return
+    fi
+    "$part"
+    code=$?
+    if was_cut "$code"; then
+        echo "== $part cut at its cap of $((ends - began)) s"
+    else
+        echo "== $part ended with $code after $(($(now) - began)) s"
+        [ "$code" = 0 ] || ended=1
+    fi
+    hand_over
+    echo "== $((deadline - $(now))) s left"
+}
+
+exec > >(tee -ia "$results/log.txt") 2>&1
+log=$!
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
+trap 'leave "$?"' EXIT
+echo "== on_gpu.sh $*, $((deadline - started)) s, $(date -u +%Y-%m-%dT%H:%M:%SZ)"
+unpack || stop 2 'the kit could not be unpacked: see the lines above'
+git log -1 --format='%H %s'
+if command -v nvidia-smi >/dev/null; then
+    nvidia-smi --query-gpu=name,driver_version,power.limit,memory.total --format=csv,noheader
+fi
+for part in "$@"; do take "$part"; done
+exit "$ended"
