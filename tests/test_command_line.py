@@ -277,3 +277,27 @@ def test_an_option_without_bearing_on_the_question_is_refused(arguments, said, f
     assert main(["runs", *arguments, "--runs", str(folder)]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, capsys):
+    def runs(experiment, name, *accuracies):
+        for seed, accuracy in enumerate(accuracies):
+            last = replace(A_RECORD.last, test_accuracy=accuracy)
+            records.write(tmp_path, replace(
+                A_RECORD, experiment=experiment, name=name, network=name, seed=seed, epochs=(last,)
+            ))  # fmt: skip
+
+    runs("collapse", "nin_28", 0.900, 0.901, 0.899)
+    runs("window", "nin_28_3x3", 0.930, 0.931)
+    runs("head", "nin_28_linear_head", 0.9)
+    assert main(["runs", "--decide", "compact", "--runs", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    rows = {
+        cells[1]: cells[-2] for line in printed.splitlines() if len(cells := line.split("│")) > 3
+    }
+    assert {row.strip(): shown.strip() for row, shown in rows.items()} == {
+        "window/nin_28_3x3": "gain",
+        "head/nin_28_linear_head": "open",
+    }
+    assert main(["runs", "--decide", "compact", "--missing", "full"]) == 2
+    assert main(["runs", "--decide", "compcat"]) == 2

@@ -47,6 +47,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "relapses": ({"records"}, set()),
     "handover": ({"records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
+    "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "formulas", "records"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
     "training": (

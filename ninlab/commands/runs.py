@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ninlab import comparisons, peers, records
+from ninlab import comparisons, decisions, failures, peers, records
 from ninlab.commands.record import chosen_plan
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
@@ -30,8 +30,8 @@ def runs(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Only this device, by its name in file names. [with --missing: the one that made "
-            "the most runs of the plan]"
+            help="Only this device, by its name in file names. [with --missing and --decide: the "
+            "one that made the most runs of the plan]"
         ),
     ] = None,
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
@@ -43,22 +43,36 @@ def runs(
     missing: Annotated[
         str | None, typer.Option(help="List the runs of this plan that are not there instead.")
     ] = None,
+    decide: Annotated[
+        str | None,
+        typer.Option(
+            help="Say what the designs of this plan show against their reference instead."
+        ),
+    ] = None,
     folder: RunsFolder = None,
 ) -> None:
-    """List, export or check the training runs, or say which runs of a plan are missing."""
+    """List, export or check the training runs, or say what of a plan is missing or decided."""
     where = existing_folder(folder)
     if validate:
         chosen = {"--experiment": experiment, "--network": network, "--device": device}
         shown = {"--outcome": outcome, "--summary": summary, "--missing": missing}
+        shown["--decide"] = decide
         _refuse("--validate checks every file", chosen | shown | _format(output))
         _validate(where)
         return
     found = records.load(where)
     if missing is not None:
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
+        shown["--decide"] = decide
         _refuse("--missing lists runs that have no record", shown | _format(output))
         plan = chosen_plan(missing, [experiment] if experiment else None)
         _write_missing(plan, found, device)
+        return
+    if decide is not None:
+        shown = {"--network": network, "--outcome": outcome, "--summary": summary}
+        _refuse("--decide compares all designs of a plan", shown | _format(output))
+        plan = chosen_plan(decide, [experiment] if experiment else None)
+        _write_decisions(plan, records.current(found), device)
         return
     _require_known("experiment", experiment, {run.experiment for run in found})
     _require_known("network", network, {run.network for run in found})
@@ -103,6 +117,30 @@ def _write_missing(plan: Plan, found: Sequence[RunRecord], device: str | None) -
         typer.echo(f"{len(missing)} of {len(plan.runs)} are missing on {slug}: {left}", err=True)
 
 
+def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
+    """A table of every row that is compared with one reference: interval and what it shows."""
+    slug = device or plan.device_of(found) or "cpu"
+    groups: dict[str, list[RunRecord]] = {}
+    for run in found:
+        if run.device.slug == slug:
+            groups.setdefault(f"{run.experiment}/{run.name}", []).append(run)
+    table = Table(title=f"plan {plan.name} on {slug}; intervals of one reference hold together")
+    for column in ("design", "reference"):
+        table.add_column(column, overflow="fold")
+    for column in ("of runs", "failed", "relapsed", "points", "shown"):
+        table.add_column(column, justify="right")
+    for reference, rows in plan.comparisons.items():
+        designs = {row: groups[row] for row in rows if row in groups}
+        decided = decisions.decide(groups.get(reference, []), designs)
+        for row, decision in decided.items():
+            table.add_row(
+                row, reference, f"{decision.runs} against {decision.reference_runs}",
+                comparisons.failures(designs[row]) or "0", str(relapsed(designs[row])),
+                str(decision.difference or ""), decision.verdict,
+            )  # fmt: skip
+    _print_table(table)
+
+
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:
     if name is not None and known and name not in known:
         raise UnknownNameError(kind, name, sorted(known))
@@ -116,6 +154,7 @@ def _validate(folder: Path) -> None:
     from_json: dict[str, records.FromJson[Any]] = {
         measurement.KIND: measurement.MemoryRecord.from_json,
         peers.KIND: peers.Comparison.from_json,
+        failures.KIND: failures.FailureRecord.from_json,
     }
     found = list(records.problems(folder, from_json))
     if not found:

@@ -159,6 +159,18 @@ class Plan:
                 return experiment
         raise UnknownNameError("experiment", name, [e.name for e in self.experiments])
 
+    @property
+    def comparisons(self) -> dict[str, list[str]]:
+        """The rows that are compared with one and the same row, by that row: "experiment/variant".
+
+        A row of an experiment that is compared with several others is left out.
+        """
+        found: dict[str, list[str]] = {}
+        for experiment in self.experiments:
+            if len(experiment.compare_with) == 1:
+                found.setdefault(experiment.compare_with[0], []).extend(experiment.rows)
+        return found
+
     def only(self, names: Iterable[str]) -> Plan:
         """The same plan with those experiments alone. Raises UnknownNameError."""
         chosen = tuple(self.experiment(name) for name in names)

@@ -346,9 +346,9 @@ IMPROVED_DESIGNS = {
 
 _COSTLY = "vgg11"
 REFERENCE_SEEDS = 7
-"""Of the row that seven others are compared with: for a comparison of one control with k rows the
-seeds are best spent with the square root of k times as many on the control (Dunnett1955), and each
-of the others has two or three."""
+"""Of the row that seven others are compared with, which have two or three each: comparing k rows
+with one control, seeds are best spent with the square root of k times as many on the control
+(Dunnett, doi 10.1080/01621459.1955.10501294). `ninlab.decisions` says what they then show."""
 
 
 def _named(network: str, design: str) -> str:
