@@ -1,8 +1,8 @@
 """The command line: ``python -m ninlab COMMAND``.
 
-What a reader did wrong is one sentence on stderr and exit code 2, never a
-traceback. Only the module of the command that was asked for is imported, so that
-listing the networks does not wait for torch.
+What a reader did wrong is one sentence on stderr and exit code 2, never a traceback; an
+error with an exit code of its own says so where it is defined. Only the module of the
+command that was asked for is imported, so that listing the networks does not wait for torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 
 import typer
 
+from ninlab.commands import shared
 from ninlab.errors import NinlabError
 
 COMMANDS = {
@@ -26,7 +27,7 @@ COMMANDS = {
 }
 """Module of each command; the function there is called like the command."""
 
-BAD_INPUT = 2
+BAD_INPUT = NinlabError.exit_code
 PYDANTICS_WORDS = "Value error, "  # with which typer's own sentence may begin
 
 
@@ -54,6 +55,7 @@ def command_line(first_argument: str | None) -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit code of the command line: 0 done, 2 bad input (one sentence on stderr)."""
+    shared.begin()
     arguments = sys.argv[1:] if arguments is None else arguments
     app = command_line(arguments[0] if arguments else None)
     try:
@@ -62,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         )
     except NinlabError as error:
         print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return BAD_INPUT
+        return error.exit_code
     except typer.Abort:
         return 130
     except Exception as error:
