@@ -7,7 +7,8 @@ The first command measures torchvision's networks, untrained, with the step of
 ``ninlab measure``, and appends a JSON line a case to FILE: the case, what was measured, the
 versions, the commit and the device. Cases that FILE holds are passed over, so that a start
 after a break goes on; --deadline is a moment in seconds since 1970 after which no case is
-begun. --events takes the two allocator traces of each case. The exit code is 1 when a case
+begun. --events takes the two allocator traces of each case. --results hands over what is new in
+the runs folder after each line, which FILE should lie in. The exit code is 1 when a case
 failed, and 2 with one sentence on stderr for what a reader did wrong. On a CPU, which is for
 trying it out, two cases are measured.
 
@@ -25,7 +26,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from typing import Any
 import torch
 import torchvision
 
-from ninlab import records
+from ninlab import handover, records
 from ninlab.commands.measure import comparison_table, predicted_peaks, print_agreement
 from ninlab.commands.shared import wide_console
 from ninlab.environment import describe_device, describe_software, parse_device, slug
@@ -91,9 +92,17 @@ def cases_for(device: torch.device) -> list[Case]:
 
 
 def measure(
-    file: Path, device: torch.device, *, deadline: float | None = None, events: Path | None = None
+    file: Path,
+    device: torch.device,
+    *,
+    deadline: float | None = None,
+    events: Path | None = None,
+    after_each: Callable[[], object] = lambda: None,
 ) -> int:
-    """Appends what FILE lacks; gives the number of cases that failed, each named on stderr."""
+    """Appends what FILE lacks; gives the number of cases that failed, each named on stderr.
+
+    after_each is called when a line was added.
+    """
     lines = read_lines(file) if file.exists() else []
     present = [case_of(line) for line in lines]
     todo = [case for case in cases_for(device) if case not in present]
@@ -129,6 +138,7 @@ def measure(
             failed += 1
         else:
             append(file, {"case": asdict(case), "measured": asdict(answer), **versions, **about})
+            after_each()
         started = time.monotonic()
     print(f"{answered - failed} measured, {len(present)} were there already: {file}")
     if answered < len(todo):
@@ -231,6 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--deadline", type=float, help="in seconds since 1970")
     parser.add_argument("--events", type=Path, help="folder for the traces, on a GPU")
+    parser.add_argument("--results", type=Path, help="folder into which new lines are handed over")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.join:
@@ -240,7 +251,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise NinlabError(f"cases go into one FILE, not {len(chosen.files)}; name one")
         (file,) = chosen.files
         device = parse_device(chosen.device)
-        failed = measure(file, device, deadline=chosen.deadline, events=chosen.events)
+        handing_over = {}
+        if chosen.results is not None:
+            folder = records.runs_folder()
+            handing_over["after_each"] = lambda: handover.hand_over(folder, chosen.results)
+        failed = measure(
+            file, device, deadline=chosen.deadline, events=chosen.events, **handing_over
+        )
     except (NinlabError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

@@ -1,8 +1,8 @@
 """Which planned runs came to nothing, and why?
 
-A run that raises, hangs or loses the device leaves no training record. What it leaves is one file
-``failures/<experiment>--<name>-seed<k>-<device>-<commit>.json``: a recorder that finds it passes
-the run over, and a new commit tries it again. Like every record it is written once and kept.
+A run that raises, hangs, crashes or loses the device leaves no training record. What it leaves is
+one file ``failures/<experiment>--<name>-seed<k>-<device>-<commit>.json``: a recorder that finds it
+passes the run over, and a new commit tries it again. Like every record it is written once and kept.
 
 Imports from ninlab: records and errors.
 """
@@ -33,6 +33,7 @@ class Cause(StrEnum):
     OUT_OF_MEMORY = "out_of_memory"
     RAISED = "raised"  # any other error
     HUNG = "hung"  # it did not end within a multiple of its estimate
+    CRASHED = "crashed"  # it ended its process, as a segmentation fault does
     DEVICE_LOST = "device_lost"  # the process could not use the device any more
 
 

@@ -3,8 +3,8 @@
 Any number of recorders may share one runs folder: each claims a run before it starts it, so
 none is made twice, and a recorder that is killed loses the run in hand and nothing else. What
 is recorded is never made again, so the next start resumes. A run that fails is tried once more
-without a CUDA graph and then noted as failed; the rest goes on. A run that hangs ends the process,
-and the next start notes it and goes on behind it.
+without a CUDA graph and then noted as failed; the rest goes on. A run that hangs or
+crashes ends the process, and the next start notes it and goes on behind it.
 
 Three ways to spread the work: this process alone, several processes on this machine, or a Ray
 cluster. All three end in `make_run`.
@@ -20,6 +20,7 @@ import gc
 import hashlib
 import multiprocessing
 import re
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -158,8 +159,9 @@ def make_run(
     """What became of the run: made and written, unless it is present, failed, claimed or waiting.
 
     Where the site has patience, a run that takes that many times the expected seconds ends the
-    process; the next call for the same run finds that out. Raises DataError and RecordError, with
-    which the run is not recorded and can be made again, and DeviceLostError.
+    process; the next call for the same run finds that out, and a crash of the process, too. Raises
+    DataError and RecordError, with which the run is not recorded and can be made again, and
+    DeviceLostError.
     """
     watcher = watcher or _Silent()
     identifier = run.id(site.device_slug)
@@ -173,17 +175,18 @@ def make_run(
             return Status.CLAIMED
         if path.exists():  # written by another between the look and the claim
             return Status.PRESENT
-        where = _where_it_hung(site.folder, identifier)
-        if where is not None:
-            _note(site, identifier, Cause.HUNG, where, tried_eagerly=site.eager)
-            _hang_file(site.folder, identifier).unlink()
-            watcher.run_stumbled(run, where)
+        ended = _how_it_ended(site.folder, identifier)
+        if ended is not None:
+            cause, sentence = ended
+            _note(site, identifier, cause, sentence, tried_eagerly=site.eager)
+            _stack_file(site.folder, identifier).unlink()
+            watcher.run_stumbled(run, sentence)
             return Status.FAILED
         recipe = ready(run, site)
         if recipe is None:
             return Status.WAITING
         seconds = site.patience and expected_seconds and site.patience * expected_seconds
-        with _ends_when_it_hangs(_hang_file(site.folder, identifier), seconds):
+        with _watched(_stack_file(site.folder, identifier), seconds):
             return _made(run, recipe, site, watcher)
 
 
@@ -281,21 +284,24 @@ def _is_lost(device: str) -> bool:
     return False
 
 
-def _hang_file(folder: Path, identifier: str) -> Path:
-    """Where the stack is written of the process that makes this run, should it hang."""
-    return records.claim_note(folder, identifier, "hung")
+def _stack_file(folder: Path, identifier: str) -> Path:
+    """Where the stack is written of the process that makes this run, should it hang or crash."""
+    return records.claim_note(folder, identifier, "stack")
 
 
 @contextmanager
-def _ends_when_it_hangs(stack: Path, seconds: float | None) -> Iterator[None]:
+def _watched(stack: Path, seconds: float | None) -> Iterator[None]:
     """End the process, its stack written to that file, if the block takes longer than that.
 
-    The watch is faulthandler's: it needs no Python, so that it wakes whatever the process is in.
+    The stack of a crash is written there, too. Both watches are faulthandler's: they need no
+    Python, so that they wake whatever the process is in.
     """
     if not seconds:
         yield
         return
+    watched_before = faulthandler.is_enabled()
     with stack.open("w") as file:
+        faulthandler.enable(file)
         faulthandler.dump_traceback_later(
             max(seconds, _LEAST_PATIENCE_SECONDS), exit=True, file=file
         )
@@ -303,21 +309,25 @@ def _ends_when_it_hangs(stack: Path, seconds: float | None) -> Iterator[None]:
             yield
         finally:
             faulthandler.cancel_dump_traceback_later()
+            faulthandler.disable()
+            if watched_before and sys.__stderr__ is not None:
+                faulthandler.enable(sys.__stderr__)
             stack.unlink(missing_ok=True)
 
 
-def _where_it_hung(folder: Path, identifier: str) -> str | None:
-    """In words where a process hung that made this run before, None if none did."""
+def _how_it_ended(folder: Path, identifier: str) -> tuple[Cause, str] | None:
+    """How a process ended that hung or crashed in this run, and where; None if none did."""
     try:
-        stack = _hang_file(folder, identifier).read_text()
+        stack = _stack_file(folder, identifier).read_text()
     except FileNotFoundError:
-        return None
-    timeout = re.search(r"Timeout \(([\d:.]+)\)", stack)
-    if timeout is None:  # the process was killed by others
         return None
     frame = re.search(r'File "[^"]*(ninlab/[^"]+)", line (\d+) in (\w+)', stack)
     place = f", in {frame[3]} ({frame[1]}, line {frame[2]})" if frame else ""
-    return f"it had not ended after {timeout[1]}{place}"
+    if timeout := re.search(r"Timeout \(([\d:.]+)\)", stack):
+        return Cause.HUNG, f"it had not ended after {timeout[1]}{place}"
+    if crash := re.search(r"Fatal Python error: (.+)", stack):
+        return Cause.CRASHED, f"its process crashed: {crash[1]}{place}"
+    return None  # the process was killed by others
 
 
 # ---------------------------------------------------------------- in this process

@@ -1,8 +1,10 @@
 """One run that fails, hangs or loses the device costs the others nothing, and is written down."""
 
+import ctypes
 import importlib
 import os
 import random
+import resource
 import shutil
 import signal
 import time
@@ -159,6 +161,12 @@ def test_a_device_lost_without_a_graph_is_the_runs_fault_and_it_is_passed_over(
     assert [failure.cause for failure in failures.load(tmp_path)] == [Cause.DEVICE_LOST]
 
 
+@pytest.fixture
+def tiny_plan(monkeypatch) -> None:
+    """Lets the command line know PLAN."""
+    monkeypatch.setattr(experiments.plans, "PLANS", {"tiny": PLAN})
+
+
 def test_a_lost_device_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments.plans, "PLANS", {"three": THREE})
     failing(monkeypatch, RuntimeError("unspecified launch failure"))
@@ -169,6 +177,19 @@ def test_a_lost_device_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys
     assert main([*arguments, "--allow-dirty", "--device", "cpu"]) == DeviceLostError.exit_code == 5
     assert "the device cpu is lost since" in capsys.readouterr().err
     assert set(handover.contents(results / handover.ARCHIVE)) == {f"{IDS[0]}.json"}
+
+
+@pytest.mark.usefixtures("tiny_plan")
+def test_a_new_machine_takes_up_what_the_one_before_has_handed_over(tmp_path, capsys):
+    results = tmp_path / "results"
+    for machine in ("first", "second"):
+        (tmp_path / machine).mkdir()
+        arguments = ["record", "--plan", "tiny", "--device", "cpu", "--allow-dirty"]
+        arguments += ["--runs", str(tmp_path / machine), "--results", str(results)]
+        assert main(arguments) == 0
+    first, second = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert first.startswith("5 runs recorded in ")
+    assert second.startswith("0 runs recorded in ")
 
 
 def test_a_plan_goes_on_though_a_run_of_its_sweep_failed(tmp_path, monkeypatch):
@@ -194,6 +215,18 @@ def hangs_in_the_second_run(folder: Path) -> None:
     def train(network, recipe, **options):
         if network == VICTIM:
             time.sleep(1000)
+        return REAL(network, recipe, **options)
+
+    recording.train = train
+    recording.record(THREE, committed(folder, patience=4.0))
+
+
+def crashes_in_the_second_run(folder: Path) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    def train(network, recipe, **options):
+        if network == VICTIM:
+            ctypes.string_at(0)
         return REAL(network, recipe, **options)
 
     recording.train = train
@@ -233,7 +266,21 @@ def test_a_run_that_hangs_ends_the_process_and_the_next_start_goes_on_behind_it(
     assert failure.sentence.startswith("it had not ended after 0:00:04")
     assert ", in _made (ninlab/recording.py, line " in failure.sentence
     assert watcher.sentences == [failure.sentence]
-    assert not list((folder / ".claims").glob("*.hung"))
+    assert not list((folder / ".claims").glob("*.stack"))
+
+
+@pytest.mark.slow
+def test_a_run_that_crashes_its_process_is_passed_over_by_the_next_start(folder):
+    process = start(crashes_in_the_second_run, folder)
+    process.join()
+    assert process.exitcode == -signal.SIGSEGV
+    tally = recording.record(THREE, committed(folder))
+    assert (tally.ids(Status.FAILED), tally.ids(Status.RECORDED)) == ([LOST], IDS[2:])
+    (failure,) = failures.load(folder)
+    assert failure.cause is Cause.CRASHED
+    assert failure.sentence.startswith(
+        "its process crashed: Segmentation fault, in _made (ninlab/recording.py, line "
+    )
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from ninlab import handover
 from ninlab.measurement import Failed, Measured, Outcome
 
 FINISHED = Measured(Outcome.FINISHED, 5 * 2**20, 4 * 2**20)
@@ -65,6 +66,25 @@ def test_a_broken_factory_is_said_and_the_network_behind_it_is_measured_and_join
     joined = " ".join(capsys.readouterr().out.split())
     # On the CPU too: without dropout, its tensors are those of a GPU.
     assert "tensor: 1 of 1 predictions within 1%, the worst +0.00%" in joined
+
+
+def test_each_line_is_handed_over_when_it_is_there(strangers, answered, tmp_path, monkeypatch):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    file = runs / "probes" / "strangers.jsonl"
+    monkeypatch.setattr(strangers.records, "runs_folder", lambda: runs)
+    lines = []
+
+    def answer():
+        archive = results / handover.ARCHIVE
+        lines.append(handover.contents(archive) if archive.exists() else {})
+        return FINISHED
+
+    answered(answer)
+    assert strangers.main([str(file), "--device", "cpu", "--results", str(results)]) == 0
+    assert [len(of.get("probes/strangers.jsonl", b"").splitlines()) for of in lines] == [0, 1]
+    assert handover.contents(results / handover.ARCHIVE) == {
+        "probes/strangers.jsonl": file.read_bytes()
+    }
 
 
 def test_a_second_run_measures_only_what_the_file_lacks(strangers, answered, tmp_path, capsys):

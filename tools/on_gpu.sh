@@ -163,7 +163,7 @@ record() {  # started again behind a run that ended the process, while that lead
 
 strangers() {
     within "$python" benchmarks/strangers.py --device "$device" --deadline "$((ends - 3))" \
-        --events runs/probes/strangers runs/probes/strangers.jsonl
+        --results "$results" --events runs/probes/strangers runs/probes/strangers.jsonl
 }
 
 if [ "$device" = cpu ]; then  # small forms: what is rehearsed is the way, not the figures

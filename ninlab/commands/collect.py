@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ninlab import handover, peers, records
+from ninlab import failures, handover, records
+from ninlab.commands import validation
 from ninlab.commands.shared import RunsFolder, existing_folder
 from ninlab.errors import RecordError, UnknownNameError
 
@@ -151,9 +152,7 @@ def _new(found: Mapping[str, bytes], home: Path) -> dict[str, bytes]:
 
 def _problems(new: Mapping[str, bytes], weights: Mapping[str, Path], home: Path) -> Iterator[str]:
     """One sentence for every record that `runs --validate` would not pass at home."""
-    from ninlab.architectures import ARCHITECTURES
-
-    readers = _readers()
+    readers = validation.readers()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, handover.TOP)
         for identifier, data in new.items():
@@ -170,19 +169,8 @@ def _problems(new: Mapping[str, bytes], weights: Mapping[str, Path], home: Path)
                 continue
             name = content.get("network") or content.get("case", {}).get("network")
             digest = content.get("network_digest")
-            if digest and (name not in ARCHITECTURES or ARCHITECTURES[name].digest != digest):
-                yield f"{identifier}: {name} is not the network of this checkout"
-
-
-def _readers() -> dict[str, records.FromJson[Any]]:
-    """How records are read that are no training runs."""
-    from ninlab import failures, measurement  # measurement waits for torch
-
-    return {
-        measurement.KIND: measurement.MemoryRecord.from_json,
-        peers.KIND: peers.Comparison.from_json,
-        failures.KIND: failures.FailureRecord.from_json,
-    }
+            if digest and (changed := validation.changed_network(identifier, name, digest)):
+                yield changed
 
 
 def _readable(new: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -272,5 +260,5 @@ def _origin(content: Mapping[str, Any]) -> str:
 
 _ENDS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
     records.TRAINING: _end_of_run,
-    "failure": _end_of_failure,
+    failures.KIND: _end_of_failure,
 }

@@ -168,12 +168,15 @@ def record(
         typer.Option(
             min=1,
             help="A run that takes so many times its estimate has hung and ends the process; the "
-            "next start goes on behind it. [4 on a GPU, without end on a CPU]",
+            "next start goes on behind it. [4 on a GPU, no end on a CPU]",
         ),
     ] = None,
     results: Annotated[
         Path | None,
-        typer.Option(help="Folder into which all that is new is handed over after every run."),
+        typer.Option(
+            help="Folder into which all that is new is handed over after every run, and from which "
+            "an earlier machine's runs are taken up first."
+        ),
     ] = None,
     folder: RunsFolder = None,
     dry_run: Annotated[
@@ -228,9 +231,13 @@ def record(
 
 
 def _handing_over(folder: Path, results: Path) -> Callable[[], None]:
-    """What hands over all that is new in the folder, once now and then whenever it is called."""
-    from ninlab.handover import hand_over
+    """What hands over all that is new in the folder, once now and then whenever it is called.
 
+    What an earlier machine has handed over is taken up first: it is not made again.
+    """
+    from ninlab.handover import hand_over, take_up
+
+    take_up(folder, results)
     hand_over(folder, results)  # a folder that cannot be written is found out before the runs
     return partial(hand_over, folder, results)
 

@@ -9,12 +9,13 @@ from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from ninlab import comparisons, decisions, failures, peers, records
+from ninlab import comparisons, decisions, records
+from ninlab.commands import validation
 from ninlab.commands.record import chosen_plan
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
@@ -149,13 +150,8 @@ def _require_known(kind: str, name: str | None, known: set[str]) -> None:
 def _validate(folder: Path) -> None:
     """Say how many records are valid, or print every problem. Raises RecordError for one."""
     from ninlab import measurement  # the only part of this command that waits for torch
-    from ninlab.architectures import ARCHITECTURES
 
-    from_json: dict[str, records.FromJson[Any]] = {
-        measurement.KIND: measurement.MemoryRecord.from_json,
-        peers.KIND: peers.Comparison.from_json,
-        failures.KIND: failures.FailureRecord.from_json,
-    }
+    from_json = validation.readers()
     found = list(records.problems(folder, from_json))
     if not found:
         digests = [(run.id, run.network, run.network_digest) for run in records.load(folder)]
@@ -163,10 +159,7 @@ def _validate(folder: Path) -> None:
             (step.id, step.case.network, step.network_digest)
             for step in measurement.load_records(folder)
         ]
-        for identifier, name, digest in digests:
-            network = ARCHITECTURES.get(name)
-            if network is None or network.digest != digest:
-                found.append(f"{identifier}: {name} is not the network it was; record a correction")
+        found = [problem for named in digests if (problem := validation.changed_network(*named))]
     for problem in found:
         typer.echo(problem)
     if found:
