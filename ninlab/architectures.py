@@ -12,7 +12,7 @@ Imports from ninlab: units and errors only.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -648,11 +648,17 @@ NIN_JULIA_28 = register(
 )
 
 
-def _design_variants(base: Architecture, stem: Stem, normalized: Collection[str]) -> None:
+NORMALIZED_DESIGNS = (
+    *("no_1x1", "one_1x1", "three_1x1", "3x3", "linear_head", "fully_connected", "gradual"),
+    "8_blocks",
+)
+"""The designs that there are with batch normalization, too, for a recipe that all of them bear."""
+
+
+def _design_variants(base: Architecture, stem: Stem) -> None:
     """Register one changed design decision at a time, starting from the repaired network.
 
-    Starting from the textbook's would mix every effect with the lottery of a bad start. Designs
-    that are normalized are registered with batch normalization, too.
+    Starting from the textbook's would mix every effect with the lottery of a bad start.
     """
     last_width = stem.blocks[-1][0]
     variants: tuple[tuple[str, str, dict[str, Any]], ...] = (
@@ -677,7 +683,7 @@ def _design_variants(base: Architecture, stem: Stem, normalized: Collection[str]
         *(
             (f"{suffix}_batch_norm", f"{what}, batch normalization", knobs | {"batch_norm": True})
             for suffix, what, knobs in variants
-            if suffix in normalized
+            if suffix in NORMALIZED_DESIGNS
         ),
     )
     for suffix, what, knobs in variants:
@@ -720,13 +726,11 @@ def _repairs(textbook: Architecture, stem: Stem) -> None:
         )
 
 
-_NORMALIZED = ("no_1x1", "one_1x1")
-_MORE_NORMALIZED = ("three_1x1", "3x3", "linear_head", "fully_connected", "gradual", "8_blocks")
-for _base, _textbook, _stem, _normalized in (
-    (NIN_FIXED, NIN, TEXTBOOK_STEM, (*_NORMALIZED, *_MORE_NORMALIZED)),
-    (NIN_28, NIN_28_TEXTBOOK, SMALL_STEM, _NORMALIZED),
+for _base, _textbook, _stem in (
+    (NIN_FIXED, NIN, TEXTBOOK_STEM),
+    (NIN_28, NIN_28_TEXTBOOK, SMALL_STEM),
 ):
-    _design_variants(_base, _stem, _normalized)
+    _design_variants(_base, _stem)
     _repairs(_textbook, _stem)
 
 LENET = register(

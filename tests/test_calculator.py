@@ -2,7 +2,7 @@
 
 import json
 import re
-from base64 import b64decode
+from base64 import b85decode
 from dataclasses import replace
 from html.parser import HTMLParser
 from zlib import decompress
@@ -380,7 +380,7 @@ class Elements(HTMLParser):
 
 def packed(html: str) -> dict:
     text = re.search(r'<script type="text/plain">(.*?)</script>', html, re.S)[1]
-    return json.loads(decompress(b64decode(text)))
+    return json.loads(decompress(b85decode(text.replace(",", "<").replace(".", "&"))))
 
 
 def test_the_whole_object_is_below_its_weight():
@@ -392,6 +392,17 @@ def test_the_object_carries_every_network_and_device():
     assert [network["name"] for network in data["networks"]] == list(ARCHITECTURES)
     assert [device["name"] for device in data["devices"]] == list(DEVICES)
     assert data == json.loads(json.dumps(knowledge()))
+
+
+def test_what_the_object_carries_means_nothing_to_a_page():
+    html = Calculator()._repr_html_()
+    text = re.search(r'<script type="text/plain">(.*?)</script>', html, re.S)[1]
+    assert not set(text) & set("<&\"'\n")
+
+
+def test_no_comment_of_a_script_is_carried():
+    script = re.search(r"<script>(.*?)</script>", Calculator()._repr_html_(), re.S)[1]
+    assert not re.search(r"/\*|\*/|<!--|(^|\s)//", script)
 
 
 def test_the_object_asks_for_nothing_else():

@@ -22,7 +22,8 @@ allocator's rounding; browsers since 2023 (they must be able to inflate what was
 from __future__ import annotations
 
 import json
-from base64 import b64encode
+import re
+from base64 import b85encode
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from html import escape
@@ -56,6 +57,8 @@ __all__ = ["Calculator"]
 _STATIC = Path(__file__).parents[1] / "static" / "calculator"
 _SCRIPTS = ("elements", "quantities", "counting", "curve", "snippets", "fields", "calculator")
 _DEFAULT_TABLE = ("nin", "alexnet", "vgg11")
+_COMMENT = re.compile(r"/\*.*?\*/|<!--.*?-->|(?<=\s)// [^\n]*", re.DOTALL)
+_PLAIN = str.maketrans("<&", ",.")
 
 
 @dataclass(frozen=True)
@@ -140,9 +143,9 @@ class Calculator:
 
 
 def _file(name: str) -> str:
-    """The text of a file without its indentation, which no page has to carry."""
-    lines = (_STATIC / name).read_text(encoding="utf-8").splitlines()
-    return "\n".join(line.lstrip() for line in lines) + "\n"
+    """The text of a file without what no page has to carry: its indentation and its comments."""
+    text = _COMMENT.sub("", (_STATIC / name).read_text(encoding="utf-8"))
+    return "\n".join(filter(None, map(str.strip, text.splitlines()))) + "\n"
 
 
 def _script() -> str:
@@ -153,9 +156,13 @@ def _script() -> str:
 
 @lru_cache(maxsize=1)
 def _packed() -> str:
-    """All that the page's script knows, as text; the same for every calculator."""
+    """All that the page's script knows, as text; the same for every calculator.
+
+    In base 85, which is a sixteenth shorter than base 64, with no letter that has a meaning in a
+    page: a comma stands for < and a point for &.
+    """
     text = json.dumps(knowledge(), separators=(",", ":"))
-    return b64encode(compress(text.encode(), level=9)).decode()
+    return b85encode(compress(text.encode(), level=9)).decode().translate(_PLAIN)
 
 
 def knowledge() -> dict[str, Any]:

@@ -297,9 +297,24 @@ function swatch(category) {
   return element("i", { class: "swatch", "data-category": category });
 }
 
+/* The letters of base 85 as RFC 1924 orders them, a comma for < and a point for &. */
+const LETTERS =
+  "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=>?@^_`{|}~";
+
+/** The bytes of a text in base 85: four of five letters. */
+function decoded(text) {
+  const missing = (5 - (text.length % 5)) % 5;
+  const digits = Array.from(text + "~".repeat(missing), (letter) => LETTERS.indexOf(letter));
+  const bytes = new DataView(new ArrayBuffer((digits.length / 5) * 4));
+  for (let at = 0; at < digits.length; at += 5) {
+    const number = digits.slice(at, at + 5).reduce((sum, digit) => 85 * sum + digit, 0);
+    bytes.setUint32((at / 5) * 4, number);
+  }
+  return bytes.buffer.slice(0, bytes.byteLength - missing);
+}
+
 async function unpacked(text) {
-  const bytes = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  const stream = new Blob([decoded(text)]).stream().pipeThrough(new DecompressionStream("deflate"));
   return new Response(stream).json();
 }
 
