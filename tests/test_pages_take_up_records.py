@@ -31,7 +31,7 @@ import pytest
 from IPython.display import Markdown
 from safetensors.torch import save
 
-from ninlab import formulas, peers, records, timing
+from ninlab import failures, formulas, peers, records, timing
 from ninlab.architectures import architecture
 from ninlab.devices import device
 from ninlab.experiments import PLANS, PlannedRun, ready_recipe
@@ -394,6 +394,28 @@ def provenances(shown: dict[str, Any]) -> dict[str, str]:
 
 def traces(figure: go.Figure, mode: str) -> list[Any]:
     return [trace for trace in figure.data if getattr(trace, "mode", None) == mode]
+
+
+def test_the_page_of_the_records_names_the_runs_that_came_to_nothing(runs: Path) -> None:
+    assert "No run came to nothing." in shown_by("records")["others"].data
+    failure = failures.FailureRecord(
+        run=f"family/nin_fixed_8_blocks-seed0-{GPU.slug}",
+        cause=failures.Cause.OUT_OF_MEMORY,
+        sentence="OutOfMemoryError: no room for <2 GiB>",
+        tried_eagerly=True,
+        provenance=Provenance("2026-12-24T12:00:00Z", "a test", "c" * 40, True),
+        device=GPU,
+        software=SOFTWARE,
+    )
+    records.write_json_once(records.record_path(runs, failure.id), failure.to_json())
+    told = shown_by("records")["others"].data
+    assert f"../runs/{failure.id}.json" in told
+    assert failure.run in told
+    assert "out of memory" in told
+    assert "no room for &lt;2 GiB&gt;" in told
+    tools = told.partition("Comparisons with other tools")[2]
+    assert "failures/" not in tools
+    assert "benchmarks/" in tools
 
 
 def test_the_memory_chapter_takes_up_a_gpus_peaks_and_the_other_tools(runs: Path) -> None:
