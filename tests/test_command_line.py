@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
+from ninlab.commands.record import warn_of_another_gpu
 from ninlab.commands.runs import Variant
 from ninlab.experiments import PLANS
 from ninlab.records import Outcome
@@ -301,3 +302,16 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, cap
     }
     assert main(["runs", "--decide", "compact", "--missing", "full"]) == 2
     assert main(["runs", "--decide", "compcat"]) == 2
+
+
+def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):
+    h100 = replace(A_RECORD.device, slug="nvidia-h100", name="NVIDIA H100")
+    of_h100 = replace(A_RECORD, device=h100, input_shape=(1, 224, 224))
+    records.write(tmp_path, of_h100)
+    warn_of_another_gpu(tmp_path, h100)
+    warn_of_another_gpu(tmp_path, A_RECORD.device)
+    assert capsys.readouterr().err == ""
+    warn_of_another_gpu(tmp_path, replace(h100, slug="nvidia-h200", name="NVIDIA H200"))
+    assert capsys.readouterr().err == (
+        "runs/ holds 1 run of NVIDIA H100; those of this NVIDIA H200 would not join them\n"
+    )

@@ -2,7 +2,6 @@
 
 import math
 import statistics
-from collections import Counter
 from dataclasses import replace
 from itertools import combinations, groupby, pairwise
 

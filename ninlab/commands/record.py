@@ -200,7 +200,7 @@ def record(
         _print_plan(chosen, where, budget_seconds)
         return
     from ninlab import data, recording
-    from ninlab.environment import parse_device
+    from ninlab.environment import describe_device, parse_device
 
     provenance = records.provenance(typed_command())
     recording.check_tree(provenance, allow_dirty)
@@ -209,6 +209,7 @@ def record(
     if patience is None and on.type == "cuda":
         patience = recording.PATIENCE
     site = recording.Site(where, str(on), provenance, threads, eager, patience)
+    warn_of_another_gpu(where, describe_device(on))
     ends = deadline_of(deadline, budget_seconds)
     with progress_bars() as progress:
         seen: list[Watcher] = [
@@ -228,6 +229,17 @@ def record(
                 chosen, site, workers=workers, deadline=ends, watcher=watcher
             )
     _print_tally(tally, site)
+
+
+def warn_of_another_gpu(folder: Path, device: records.Device) -> None:
+    """Say on stderr, before any work, that the folder's runs are of another GPU than this one."""
+    from ninlab.selfcheck import stranger_to
+
+    if device.slug == "cpu":
+        return
+    stranger = stranger_to(records.load(folder), device)
+    if stranger is not None:
+        typer.echo(stranger, err=True)
 
 
 def _handing_over(folder: Path, results: Path) -> Callable[[], None]:
