@@ -14,14 +14,14 @@ H100; that is not in it.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
 from typing import Protocol
 
 from ninlab import formulas
 from ninlab.architectures import architecture
-from ninlab.devices import device
+from ninlab.devices import device, of_cuda_name
 from ninlab.recipes import Optimizer, Recipe
 from ninlab.records import RunRecord
 from ninlab.roofline import training_operators
@@ -29,6 +29,9 @@ from ninlab.roofline import training_operators
 
 class Cost(Protocol):
     """What a run takes in seconds, guessed without any run."""
+
+    def on(self, device_name: str) -> Cost:
+        """The same guess for the device that its driver calls so, as far as it is known."""
 
     def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
         """Seconds of a run of the recipe on that network that stops after so many epochs."""
@@ -45,6 +48,10 @@ class LinearCost:
     seconds_per_layer: float
     seconds_per_parameter: float
     seconds_per_mac: float  # and image
+
+    def on(self, device_name: str) -> LinearCost:
+        """The same: nothing is known of other machines."""
+        return self
 
     def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
         """Seconds of a run of the recipe on that network that stops after so many epochs."""
@@ -72,6 +79,11 @@ class RooflineCost:
     seconds_per_call: float = 4e-6
     start_seconds: float = 1.0  # to make the network, the graph and the record
 
+    def on(self, device_name: str) -> RooflineCost:
+        """The same shares of that device's rates, where `ninlab.devices` knows them."""
+        known = of_cuda_name(device_name)
+        return self if known is None else replace(self, device_name=known.name)
+
     def step_seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of one training step."""
         return _step_seconds(
@@ -90,9 +102,11 @@ def _step_seconds(
     cost: RooflineCost, network: str, batch_size: int, optimizer: str, precision: str
 ) -> float:
     on = device(cost.device_name)
+    # A device computes what it has no units for, too, and no faster than anything else.
+    peak = on.flops_per_second.get(precision, min(on.flops_per_second.values()))
     operators = training_operators(architecture(network), batch_size, optimizer, precision)
     return (
-        sum(one.flops for one in operators) / (cost.share_of_peak * on.peak(precision))
+        sum(one.flops for one in operators) / (cost.share_of_peak * peak)
         + sum(one.bytes for one in operators) / (cost.share_of_bandwidth * on.bandwidth())
         + sum(one.calls for one in operators) * cost.seconds_per_call
     )
@@ -127,6 +141,11 @@ class Estimates:
         """Learn from a run that was made."""
         guessed = self._cost.seconds(run.network, run.recipe, len(run.epochs))
         self._factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
+
+    @property
+    def corrected(self) -> bool:
+        """Whether the device has made any run: until then an estimate is only a guess."""
+        return bool(self._factors)
 
     def seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of a whole run of the recipe on that network."""

@@ -68,7 +68,8 @@ class Site:
     """Where runs are made and kept. Small and picklable: it travels to workers.
 
     eager takes steps without a CUDA graph. patience is how many times its estimate a run may take
-    before it counts as hung; None waits for ever, as a CPU does that is merely slow.
+    before it counts as hung, once a run of the device has corrected the estimates; None waits for
+    ever, as for a CPU that is merely slow.
     """
 
     folder: Path
@@ -154,14 +155,13 @@ def make_run(
     run: PlannedRun,
     site: Site,
     watcher: Watcher | None = None,
-    expected_seconds: float | None = None,
+    hangs_after: float | None = None,
 ) -> Status:
     """What became of the run: made and written, unless it is present, failed, claimed or waiting.
 
-    Where the site has patience, a run that takes that many times the expected seconds ends the
-    process; the next call for the same run finds that out, and a crash of the process, too. Raises
-    DataError and RecordError, with which the run is not recorded and can be made again, and
-    DeviceLostError.
+    A run that takes longer than hangs_after, in seconds, ends the process; the next call for the
+    same run finds that out, and a crash of the process, too. Raises DataError and RecordError, with
+    which the run is not recorded and can be made again, and DeviceLostError.
     """
     watcher = watcher or _Silent()
     identifier = run.id(site.device_slug)
@@ -185,8 +185,7 @@ def make_run(
         recipe = ready(run, site)
         if recipe is None:
             return Status.WAITING
-        seconds = site.patience and expected_seconds and site.patience * expected_seconds
-        with _watched(_stack_file(site.folder, identifier), seconds):
+        with _watched(_stack_file(site.folder, identifier), hangs_after):
             return _made(run, recipe, site, watcher)
 
 
@@ -291,20 +290,16 @@ def _stack_file(folder: Path, identifier: str) -> Path:
 
 @contextmanager
 def _watched(stack: Path, seconds: float | None) -> Iterator[None]:
-    """End the process, its stack written to that file, if the block takes longer than that.
+    """Write the stack to that file if the process crashes in the block, or is in it for so long.
 
-    The stack of a crash is written there, too. Both watches are faulthandler's: they need no
-    Python, so that they wake whatever the process is in.
+    The latter ends the process. Both watches are faulthandler's: they need no Python, so that they
+    wake whatever the process is in.
     """
-    if not seconds:
-        yield
-        return
     watched_before = faulthandler.is_enabled()
     with stack.open("w") as file:
         faulthandler.enable(file)
-        faulthandler.dump_traceback_later(
-            max(seconds, _LEAST_PATIENCE_SECONDS), exit=True, file=file
-        )
+        if seconds is not None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
             yield
         finally:
@@ -357,7 +352,7 @@ def record(
                 status = Status.NO_TIME
             else:
                 watcher.run_started(run, run.variant.recipe.steps)
-                status = make_run(run, site, watcher, clock.expected(run))
+                status = make_run(run, site, watcher, clock.hangs_after(run, site.patience))
                 if status is Status.RECORDED:
                     clock.learn(path)
             tally.statuses[run.id(slug)] = status
@@ -391,10 +386,10 @@ class Clock:
     def __init__(self, plan: Plan, site: Site, deadline: float | None) -> None:
         self._start = time.time()
         self._deadline = float("inf") if deadline is None else deadline
-        slug = site.device_slug
-        paths = (records.record_path(site.folder, run.id(slug)) for run in plan.runs)
+        device = describe_device(torch.device(site.device))
+        paths = (records.record_path(site.folder, run.id(device.slug)) for run in plan.runs)
         made = (records.read(path) for path in paths if path.exists())
-        self._estimates = plan.estimates(made, slug)
+        self._estimates = plan.estimates(made, device.slug, device.name)
 
     @property
     def elapsed(self) -> float:
@@ -409,6 +404,12 @@ class Clock:
     def expected(self, run: PlannedRun) -> float:
         """Seconds that the run should take."""
         return self._estimates.seconds(run.variant.network, run.variant.recipe)
+
+    def hangs_after(self, run: PlannedRun, patience: float | None) -> float | None:
+        """Seconds after which the run has hung; None where no run of the device tells."""
+        if patience is None or not self._estimates.corrected:
+            return None
+        return max(patience * self.expected(run), _LEAST_PATIENCE_SECONDS)
 
     def fits(self, run: PlannedRun) -> bool:
         """Whether the run should end before the deadline."""
@@ -536,7 +537,7 @@ def _dispatch(
             elif clock.fits(run):
                 queue.remove(run)
                 watcher.run_started(run, run.variant.recipe.steps)
-                flying[task.remote(run, site, None, clock.expected(run))] = run
+                flying[task.remote(run, site, None, clock.hangs_after(run, site.patience))] = run
             else:
                 tally.statuses[run.id(slug)] = Status.NO_TIME
         if not flying:

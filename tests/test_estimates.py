@@ -68,6 +68,15 @@ def test_no_step_is_guessed_to_be_faster_than_its_bound(network, precision):
     assert COST.step_seconds(network, recipe) > bound.seconds
 
 
+def test_a_known_gpu_is_guessed_by_its_own_rates_and_an_unknown_one_by_the_plans():
+    def seconds(name):
+        return COST.on(name).seconds("nin", PLAIN, 10)
+
+    assert seconds("NVIDIA H100 80GB HBM3") == seconds("some GPU") == COST.seconds("nin", PLAIN, 10)
+    assert seconds("NVIDIA A100-SXM4-40GB") > 1.5 * seconds("NVIDIA H100 80GB HBM3")
+    assert seconds("Tesla T4") > 10 * seconds("NVIDIA H100 80GB HBM3")  # without bfloat16 units
+
+
 @pytest.mark.parametrize("cost", [COST, PLANS["compact"].cost], ids=["roofline", "linear"])
 def test_more_epochs_more_images_and_more_layers_take_longer(cost):
     seconds = cost.seconds("nin_fixed", PLAIN, 10)

@@ -171,6 +171,16 @@ def test_what_a_device_recorded_before_corrects_the_estimates_of_the_next_start(
     assert clock.expected(PLAN.runs[0]) == pytest.approx(made.wall_seconds)
 
 
+def test_a_run_hangs_by_what_the_device_has_taken_and_never_by_a_guess(tmp_path, finished):
+    """A guess may be an hour short on a GPU that nobody knows."""
+    run = PLAN.runs[0]
+    assert recording.Clock(PLAN, site(tmp_path), None).hangs_after(run, 4.0) is None
+    clock = recording.Clock(PLAN, site(finished), None)
+    assert clock.hangs_after(run, None) is None
+    assert clock.hangs_after(run, 4.0) == 60  # the least
+    assert clock.hangs_after(run, 1000.0) == pytest.approx(1000 * clock.expected(run))
+
+
 def test_a_deadline_is_a_time_of_day_and_comes_nearer(tmp_path, monkeypatch):
     run, now = PLAN.runs[0], [1000.0]
     monkeypatch.setattr(recording, "time", SimpleNamespace(time=lambda: now[0]))

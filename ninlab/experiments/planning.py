@@ -148,9 +148,15 @@ class Plan:
                     experiment = path.partition("/")[0]
                     yield PlannedRun(experiment, self.rows[path], seed, stage.name)
 
-    def estimates(self, made: Iterable[RunRecord] = (), device_slug: str = "") -> Estimates:
-        """How long its runs take on a device, corrected by those that it has made."""
-        return Estimates(self.cost, (run for run in made if run.device.slug == device_slug))
+    def estimates(
+        self, made: Iterable[RunRecord] = (), device_slug: str = "", device_name: str = ""
+    ) -> Estimates:
+        """How long its runs take on a device, corrected by those that it has made.
+
+        device_name is what its driver calls it; a known name makes the guess better.
+        """
+        own = (run for run in made if run.device.slug == device_slug)
+        return Estimates(self.cost.on(device_name), own)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name. Raises UnknownNameError."""
