@@ -594,11 +594,13 @@ def utc_now() -> str:
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
-    """What git answers, or None where git or the repository is missing."""
+    """What git answers, or None where git or the repository is missing.
+
+    Without optional locks: one that a killed recorder leaves behind stops every later git command.
+    """
+    git = ["git", "--no-optional-locks", "-C", str(folder)]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
-        )
+        answer = subprocess.run([*git, *arguments], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()

@@ -585,6 +585,15 @@ def test_a_tree_is_clean_until_something_but_runs_differs(checkout):
     assert provenance_of(checkout) == (commit, False)
 
 
+def test_asking_for_the_commit_writes_nothing_that_a_killed_recorder_could_leave(checkout):
+    """A lock of git's that is left behind stops every later command."""
+    index = checkout / ".git" / "index"
+    os.utime(checkout / "ninlab" / "records.py", (0, 0))  # which a plain status would note there
+    before = index.read_bytes()
+    assert provenance_of(checkout)[1]
+    assert index.read_bytes() == before
+
+
 def test_outside_a_checkout_there_is_no_commit_to_name(tmp_path, checkout):
     (checkout / ".git").rename(tmp_path / "elsewhere")
     assert provenance_of(checkout) == ("None", False)
