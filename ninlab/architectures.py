@@ -652,7 +652,7 @@ NORMALIZED_DESIGNS = (
     *("no_1x1", "one_1x1", "three_1x1", "3x3", "linear_head", "fully_connected", "gradual"),
     "8_blocks",
 )
-"""The designs that there are with batch normalization, too, for a recipe that all of them bear."""
+"""The designs that there are with batch normalization, too, for the better recipe."""
 
 
 def _design_variants(base: Architecture, stem: Stem) -> None:

@@ -4,7 +4,7 @@ A run that raises, hangs, crashes or loses the device leaves no training record.
 one file ``failures/<experiment>--<name>-seed<k>-<device>-<commit>.json``: a recorder that finds it
 passes the run over, and a new commit tries it again. Like every record it is written once and kept.
 
-Imports from ninlab: records and errors.
+Imports from ninlab: records.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ninlab import records
-from ninlab.errors import RecordError
 from ninlab.records import Device, Provenance, Software
 
 KIND = "failure"
@@ -56,11 +55,7 @@ class FailureRecord:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.kind != KIND or self.schema_version != SCHEMA_VERSION:
-            raise RecordError(
-                f"kind {self.kind!r} of schema version {self.schema_version} is no failed run of "
-                f"version {SCHEMA_VERSION}; read it with the ninlab that wrote it"
-            )
+        records.check_schema(self, KIND, SCHEMA_VERSION, "a failed run")
 
     @property
     def id(self) -> str:

@@ -173,11 +173,7 @@ class RunRecord:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.kind != TRAINING or self.schema_version != SCHEMA_VERSION:
-            raise RecordError(
-                f"kind {self.kind!r} of schema version {self.schema_version} is not a training run "
-                f"of version {SCHEMA_VERSION}; read it with the ninlab that wrote it"
-            )
+        check_schema(self, TRAINING, SCHEMA_VERSION, "a training run")
         for what, text in (("experiment", self.experiment), ("name", self.name),
                            ("device slug", self.device.slug)):  # fmt: skip
             check_slug(what, text)
@@ -239,6 +235,23 @@ class RunRecord:
 def finite(value: float) -> float | None:
     """The value to six significant digits, None when it is not finite: JSON has no NaN."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+class _Versioned(Protocol):
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def schema_version(self) -> int: ...
+
+
+def check_schema(record: _Versioned, kind: str, version: int, what: str) -> None:
+    """Raises RecordError unless the record is of that kind and schema version; what names it."""
+    if (record.kind, record.schema_version) != (kind, version):
+        raise RecordError(
+            f"kind {record.kind!r} of schema version {record.schema_version} is not {what} of "
+            f"version {version}; read it with the ninlab that wrote it"
+        )
 
 
 def check_slug(what: str, text: str) -> None:

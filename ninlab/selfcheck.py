@@ -37,7 +37,7 @@ from typing import TYPE_CHECKING, Any
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
+from ninlab.recipes import Optimizer, Precision, Recipe, improved
 from ninlab.records import Device, RunRecord
 from ninlab.units import format_bytes, format_seconds
 
@@ -530,19 +530,10 @@ def _cudnn(subject: Subject) -> str:
 # ---------------------------------------------------------------- the lists
 
 _BF16 = Recipe(0.05, 1, batch_size=128, precision=Precision.BF16)
-_IMPROVED = replace(
-    _BF16,
-    momentum=0.9,
-    nesterov=True,
-    weight_decay=5e-4,
-    schedule=Schedule.ONE_CYCLE,
-    augmentation=Augmentation.FLIP,
-    standardize=True,
-)
 _ADAM = Recipe(0.002, 1, batch_size=128, optimizer=Optimizer.ADAM)
 _GRAPHS = {  # name: network and recipe; together they use all that a recipe can ask for
     "nin_28 in tf32": ("nin_28", replace(_BF16, precision=Precision.TF32)),
-    "nin_28 by the improved recipe": ("nin_28", _IMPROVED),
+    "nin_28 by the improved recipe": ("nin_28", improved(_BF16)),
     "nin_28 by adam": ("nin_28", _ADAM),
     "alexnet_28 in bf16": ("alexnet_28", _BF16),
     "nin_28_batch_norm in bf16": ("nin_28_batch_norm", _BF16),
@@ -669,7 +660,11 @@ def _cpu_checks() -> Iterator[Check]:
         decisive=True,
     )
     for name, network, recipe in (
-        ("nin_28 by the improved recipe", "nin_28", replace(_IMPROVED, precision=Precision.FP32)),
+        (
+            "nin_28 by the improved recipe",
+            "nin_28",
+            improved(replace(_BF16, precision=Precision.FP32)),
+        ),
         ("alexnet_28 by adam", "alexnet_28", _ADAM),
         ("nin_28_batch_norm", "nin_28_batch_norm", replace(_BF16, precision=Precision.FP32)),
     ):

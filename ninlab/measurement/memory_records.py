@@ -10,9 +10,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ninlab.errors import RecordError
 from ninlab.measurement.cases import Allocator, Case, Measured, measured_from_json
-from ninlab.records import Device, Provenance, Software, check_slug, from_fields, load_kind, whole
+from ninlab.records import (
+    Device,
+    Provenance,
+    Software,
+    check_schema,
+    check_slug,
+    from_fields,
+    load_kind,
+    whole,
+)
 
 KIND = "memory"
 """The ``kind`` of these records, and the folder below runs/ in which they lie."""
@@ -41,11 +49,7 @@ class MemoryRecord:
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
-        if self.kind != KIND or self.schema_version != SCHEMA_VERSION:
-            raise RecordError(
-                f"kind {self.kind!r} of schema version {self.schema_version} is no measured step "
-                f"of version {SCHEMA_VERSION}; read it with the ninlab that wrote it"
-            )
+        check_schema(self, KIND, SCHEMA_VERSION, "a measured step")
         check_slug("network", self.case.network)
         check_slug("device slug", self.device.slug)
 
