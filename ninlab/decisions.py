@@ -1,10 +1,10 @@
 """What do several designs show, all at once, against the one that they were made from?
 
-Comparing seven designs with one reference at 95 % each would call a difference that is not there in
-one of five such tables. Dunnett's intervals hold all together. What an interval means was written
-down before the runs that it judges: within a margin of one point either way the two are equal for
-every purpose of this book; where it leaves 0 out, the design gains or loses; otherwise the question
-is open, which is not to say that there is no difference.
+Comparing seven designs with one reference at 95 % each would show a difference that is not there
+more often than once in twenty tables. Dunnett's intervals hold all together. What one means was
+written down before the runs that it judges: within a margin of one point either way the two are
+equal for every purpose of this book; where it leaves 0 out, the design gains or loses; otherwise
+the question is open, which is not to say that there is no difference.
 
 Imports from ninlab: comparisons, records, relapses, errors. Source: C. W. Dunnett, Journal of the
 American Statistical Association 50 (1955), doi 10.1080/01621459.1955.10501294.

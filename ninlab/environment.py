@@ -116,9 +116,9 @@ def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
     """float32 products on TF32 units inside the block when the precision is "tf32", else not.
 
     benchmark lets cuDNN choose its kernels by trial; without it, by its heuristics, whose
-    workspaces can be predicted. Between trials the allocator keeps what it has, where torch lets
-    it: giving it back after each convolution is what makes trials slow. torch's settings are put
-    back afterwards.
+    workspaces can be predicted. Between the trials of two convolutions the allocator keeps what is
+    free, where torch lets it, in place of asking the driver again. torch's settings are put back
+    afterwards.
     """
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     before = [backend.fp32_precision for backend in backends]

@@ -3,7 +3,8 @@
 Two guesses know nothing of any run: a straight line in what a network consists of, for the small
 networks of a CPU, and the operators of a step at shares of a data sheet's rates, for a GPU.
 `Estimates` corrects either by the runs that one device has made: a network's own runs where there
-are some, those of its family otherwise.
+are some, those of its family otherwise. A guess by a device's own data sheet stands for a family
+that it has not met; one for another device is corrected by whatever ran.
 
 Imports from ninlab: architectures, devices, formulas, recipes, records, roofline; no torch.
 Known limits: an estimate decides which run still fits into the time left, and nothing that the
@@ -30,6 +31,10 @@ from ninlab.roofline import training_operators
 class Cost(Protocol):
     """What a run takes in seconds, guessed without any run."""
 
+    @property
+    def is_of_the_device(self) -> bool:
+        """Whether it rests on the rates of the device that it is used for."""
+
     def on(self, device_name: str) -> Cost:
         """The same guess for the device that its driver calls so, as far as it is known."""
 
@@ -48,6 +53,11 @@ class LinearCost:
     seconds_per_layer: float
     seconds_per_parameter: float
     seconds_per_mac: float  # and image
+
+    @property
+    def is_of_the_device(self) -> bool:
+        """False: it is fitted to one machine, and used for any."""
+        return False
 
     def on(self, device_name: str) -> LinearCost:
         """The same: nothing is known of other machines."""
@@ -68,9 +78,8 @@ class LinearCost:
 class RooflineCost:
     """The operators of a step at the same shares of the data sheet's rates for every network.
 
-    Round numbers, not fitted: on an H100 the steps of twelve of the book's networks took 1.0 to
-    1.8 times as long, those of many layers without much arithmetic the most. An evaluated image
-    takes a third of a trained one.
+    Round numbers, not fitted: an H100's first runs took 1.0 to 1.8 times as long, which the tests
+    hold against the records. An evaluated image takes a third of a trained one.
     """
 
     device_name: str  # in `ninlab.devices`
@@ -78,11 +87,16 @@ class RooflineCost:
     share_of_bandwidth: float = 0.6
     seconds_per_call: float = 4e-6
     start_seconds: float = 1.0  # to make the network, the graph and the record
+    is_of_the_device: bool = False
 
     def on(self, device_name: str) -> RooflineCost:
         """The same shares of that device's rates, where `ninlab.devices` knows them."""
         known = of_cuda_name(device_name)
-        return self if known is None else replace(self, device_name=known.name)
+        return (
+            self
+            if known is None
+            else (replace(self, device_name=known.name, is_of_the_device=True))
+        )
 
     def step_seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of one training step."""
@@ -128,7 +142,8 @@ class Estimates:
     """Seconds of runs on one device: a guess, corrected by the runs that the device has made.
 
     The correction is measured over guessed seconds, the median over the runs of the same network;
-    of its family, where it has none; of all, where that has none either.
+    of its family, where it has none. A family without any is corrected by all runs, unless the
+    guess is of the device itself.
     """
 
     def __init__(self, cost: Cost, made: Iterable[RunRecord] = ()) -> None:
@@ -141,6 +156,11 @@ class Estimates:
         """Learn from a run that was made."""
         guessed = self._cost.seconds(run.network, run.recipe, len(run.epochs))
         self._factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
+
+    @property
+    def of_the_device(self) -> bool:
+        """Whether they rest on anything that is known of the device."""
+        return self.corrected or self._cost.is_of_the_device
 
     @property
     def corrected(self) -> bool:
@@ -157,4 +177,5 @@ class Estimates:
             return median(own)
         of_networks = {name: median(factors) for name, factors in self._factors.items()}
         kin = [of for name, of in of_networks.items() if family(name) == family(network)]
-        return median(kin or of_networks.values() or (1.0,))
+        others = () if self._cost.is_of_the_device else of_networks.values()
+        return median(kin or others or (1.0,))

@@ -1,8 +1,8 @@
 """Which planned runs came to nothing, and why?
 
 A run that raises, hangs, crashes or loses the device leaves no training record. What it leaves is
-one file ``failures/<experiment>--<name>-seed<k>-<device>-<commit>.json``: a recorder that finds it
-passes the run over, and a new commit tries it again. Like every record it is written once and kept.
+one file ``failures/<experiment>--<name>-seed<k>-<device>-<code>.json``: a recorder of the same code
+passes the run over, and changed code tries it again. Like every record it is written once and kept.
 
 Imports from ninlab: records.
 """
@@ -23,7 +23,7 @@ KIND = "failure"
 
 FOLDER = "failures"
 SCHEMA_VERSION = 1
-_COMMIT_LETTERS = 12
+_CODE_LETTERS = 12
 
 
 class Cause(StrEnum):
@@ -48,6 +48,7 @@ class FailureRecord:
     cause: Cause
     sentence: str
     tried_eagerly: bool
+    code: str | None  # `records.code_id` of what ran
     provenance: Provenance
     device: Device
     software: Software
@@ -60,7 +61,7 @@ class FailureRecord:
     @property
     def id(self) -> str:
         """Where the record lies below the runs folder, without ``.json``."""
-        return failure_id(self.run, self.provenance.commit)
+        return failure_id(self.run, self.code)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -79,9 +80,9 @@ class FailureRecord:
         )
 
 
-def failure_id(run: str, commit: str | None) -> str:
-    """``failures/<run>-<commit>``, the run's id in one part."""
-    return f"{FOLDER}/{run.replace('/', '--')}-{(commit or 'unknown')[:_COMMIT_LETTERS]}"
+def failure_id(run: str, code: str | None) -> str:
+    """``failures/<run>-<code>``, the run's id in one part."""
+    return f"{FOLDER}/{run.replace('/', '--')}-{(code or 'unknown')[:_CODE_LETTERS]}"
 
 
 def load(folder: Path) -> list[FailureRecord]:
@@ -89,6 +90,6 @@ def load(folder: Path) -> list[FailureRecord]:
     return records.load_kind(KIND, FailureRecord.from_json, (folder / FOLDER).glob("*.json"))
 
 
-def has_failed(folder: Path, run: str, commit: str | None) -> bool:
-    """Whether that run came to nothing at that commit."""
-    return records.record_path(folder, failure_id(run, commit)).exists()
+def has_failed(folder: Path, run: str, code: str) -> bool:
+    """Whether that run came to nothing by that code."""
+    return records.record_path(folder, failure_id(run, code)).exists()

@@ -26,24 +26,27 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import torch
 
 from ninlab import failures, records
 from ninlab.environment import describe_device, describe_software
 from ninlab.errors import NinlabError
-from ninlab.experiments import Plan, PlannedRun, ready_recipe
+from ninlab.experiments import Plan, PlannedRun, Ready, ready
 from ninlab.failures import Cause, FailureRecord
-from ninlab.recipes import Recipe
-from ninlab.records import Provenance
+from ninlab.records import Device, Provenance
 from ninlab.training import TrainingRun, train, weights_bytes
 
 _POLL_SECONDS = 1.0
 PATIENCE = 4.0
 """A run on a GPU has hung when it takes so many times its estimate, and a minute at least."""
 _LEAST_PATIENCE_SECONDS = 60.0
+_GUESSED = 2.5
+"""How much more patience a run has before any run of the device has corrected the estimates."""
+_EAGER_TRY = "a try without a graph\n"
 
 
 class DeviceLostError(NinlabError):
@@ -57,7 +60,7 @@ class Status(StrEnum):
 
     RECORDED = "recorded"  # made and written, just now
     PRESENT = "present"  # recorded before
-    FAILED = "failed"  # it came to nothing at this commit, now or before
+    FAILED = "failed"  # it came to nothing by this code, now or before
     CLAIMED = "claimed"  # another recorder is making it
     WAITING = "waiting"  # its learning rate's sweep is not recorded yet
     NO_TIME = "no_time"  # it would not end before the deadline
@@ -78,15 +81,24 @@ class Site:
     threads: int | None = None  # of a CPU run; None leaves torch's own choice
     eager: bool = False
     patience: float | None = None
+    code: str | None = None  # `records.code_id` where it is that of a clean tree
+
+    @cached_property
+    def about(self) -> Device:
+        """What a record says of the device."""
+        return describe_device(torch.device(self.device))
 
     @property
     def device_slug(self) -> str:
         """What names the device in the ids of its records."""
-        return describe_device(torch.device(self.device)).slug
+        return self.about.slug
 
-    def has_failed(self, run: PlannedRun) -> bool:
-        """Whether the run came to nothing at this commit."""
-        return failures.has_failed(self.folder, run.id(self.device_slug), self.provenance.commit)
+    def has_failed(self, identifier: str) -> bool:
+        """Whether the run of that id came to nothing by this very code.
+
+        Changed code may do better, and where nothing names it nobody knows whether it changed.
+        """
+        return self.code is not None and failures.has_failed(self.folder, identifier, self.code)
 
 
 @dataclass
@@ -168,52 +180,53 @@ def make_run(
     path = records.record_path(site.folder, identifier)
     if path.exists():
         return Status.PRESENT
-    if site.has_failed(run):
+    if site.has_failed(identifier):
         return Status.FAILED
     with records.claim(site.folder, identifier) as mine:
         if not mine:
             return Status.CLAIMED
         if path.exists():  # written by another between the look and the claim
             return Status.PRESENT
-        ended = _how_it_ended(site.folder, identifier)
-        if ended is not None:
-            cause, sentence = ended
-            _note(site, identifier, cause, sentence, tried_eagerly=site.eager)
-            _stack_file(site.folder, identifier).unlink()
+        sentence = take_note(identifier, site)
+        if sentence is not None:
             watcher.run_stumbled(run, sentence)
             return Status.FAILED
-        recipe = ready(run, site)
-        if recipe is None:
+        known = ready_here(run, site)
+        if known is None:
             return Status.WAITING
-        with _watched(_stack_file(site.folder, identifier), hangs_after):
-            return _made(run, recipe, site, watcher)
+        with _watched(_stack_file(site.folder, identifier), hangs_after) as stack:
+            return _made(run, known, site, watcher, stack)
 
 
-def ready(run: PlannedRun, site: Site) -> Recipe | None:
+def ready_here(run: PlannedRun, site: Site) -> Ready | None:
     """The run's recipe, or None while runs that choose its learning rate may still be made."""
     slug = site.device_slug
     sources = run.rate_sources(slug)
-    paths = {source: records.record_path(site.folder, source) for source in sources}
-    recorded = {source: records.read(path) for source, path in paths.items() if path.exists()}
-    failed = {s for s in sources if failures.has_failed(site.folder, s, site.provenance.commit)}
-    return ready_recipe(run, recorded, slug, failed)
+    if not sources:
+        return ready(run, {}, slug)
+    siblings = [replace(run, seed=seed).id(slug) for seed in range(run.variant.seeds)]
+    paths = {one: records.record_path(site.folder, one) for one in (*sources, *siblings)}
+    recorded = {one: records.read(path) for one, path in paths.items() if path.exists()}
+    return ready(run, recorded, slug, {source for source in sources if site.has_failed(source)})
 
 
-def _made(run: PlannedRun, recipe: Recipe, site: Site, watcher: Watcher) -> Status:
+def _made(run: PlannedRun, known: Ready, site: Site, watcher: Watcher, stack: IO[str]) -> Status:
     """The run made and recorded, or noted as failed."""
     identifier = run.id(site.device_slug)
     if site.threads is not None:
         torch.set_num_threads(site.threads)
     provenance = replace(site.provenance, utc=records.utc_now())
     lost_its_graph = records.claim_note(site.folder, identifier, "graph-lost-the-device")
-    eager_only = site.eager or lost_its_graph.exists()
-    for eager in (True,) if eager_only else (False, True):
+    only_eager = site.eager or lost_its_graph.exists() or not _has_graphs(site.device)
+    for eager in (True,) if only_eager else (False, True):
+        stack.write(_EAGER_TRY if eager else "a try with a graph\n")
+        stack.flush()
         try:
             result = train(
-                run.variant.network, recipe, seed=run.seed, device=site.device,
+                run.variant.network, known.recipe, seed=run.seed, device=site.device,
                 use_graph=not eager, on_step=watcher.step_taken,
             )  # fmt: skip
-            break
+            _write(run, result, known, site, provenance)
         except NinlabError:
             raise
         except Exception as error:  # one failing run never ends the rest
@@ -221,6 +234,9 @@ def _made(run: PlannedRun, recipe: Recipe, site: Site, watcher: Watcher) -> Stat
             cause = Cause.RAISED
             if isinstance(error, torch.OutOfMemoryError | MemoryError):
                 cause = Cause.OUT_OF_MEMORY
+        else:
+            lost_its_graph.unlink(missing_ok=True)
+            return Status.RECORDED
         watcher.run_stumbled(run, sentence)
         gc.collect()  # the error held the frames of the run, and they its tensors
         if _is_lost(site.device):
@@ -229,15 +245,13 @@ def _made(run: PlannedRun, recipe: Recipe, site: Site, watcher: Watcher) -> Stat
             else:
                 lost_its_graph.touch()  # the next start tries it without one
             raise DeviceLostError(f"the device {site.device} is lost since {run.title}: {sentence}")
-    else:
-        _note(site, identifier, cause, sentence, tried_eagerly=True)
-        return Status.FAILED
-    _write(run, result, site, provenance)
-    lost_its_graph.unlink(missing_ok=True)
-    return Status.RECORDED
+    _note(site, identifier, cause, sentence, tried_eagerly=True)
+    return Status.FAILED
 
 
-def _write(run: PlannedRun, result: TrainingRun, site: Site, provenance: Provenance) -> None:
+def _write(
+    run: PlannedRun, result: TrainingRun, known: Ready, site: Site, provenance: Provenance
+) -> None:
     """Keep the run's weights, if its plan says so, and then its record."""
     slug = site.device_slug
     digest = None
@@ -251,7 +265,7 @@ def _write(run: PlannedRun, result: TrainingRun, site: Site, provenance: Provena
             experiment=run.experiment,
             name=run.variant.name,
             provenance=provenance,
-            learning_rate_from=run.rate_sources(slug),
+            learning_rate_from=known.chosen_by,
             weights_sha256=digest,
         ),
     )
@@ -264,11 +278,19 @@ def _note(site: Site, identifier: str, cause: Cause, sentence: str, *, tried_eag
         cause=cause,
         sentence=sentence,
         tried_eagerly=tried_eagerly,
+        code=site.code,
         provenance=replace(site.provenance, utc=records.utc_now()),
-        device=describe_device(torch.device(site.device)),
+        device=site.about,
         software=describe_software(),
     )
-    records.write_json_once(records.record_path(site.folder, failure.id), failure.to_json())
+    path = records.record_path(site.folder, failure.id)
+    if not path.exists():  # without code to tell them apart, the first failure stays
+        records.write_json_once(path, failure.to_json())
+
+
+def _has_graphs(device: str) -> bool:
+    """Whether a step may be captured there, so that eager steps are another way to take it."""
+    return torch.device(device).type == "cuda"
 
 
 def _is_lost(device: str) -> bool:
@@ -278,6 +300,8 @@ def _is_lost(device: str) -> bool:
     try:
         torch.cuda.empty_cache()
         torch.ones(2, device=device).sum().item()
+    except torch.OutOfMemoryError:
+        return False  # it is there, and full
     except RuntimeError:
         return True
     return False
@@ -289,7 +313,7 @@ def _stack_file(folder: Path, identifier: str) -> Path:
 
 
 @contextmanager
-def _watched(stack: Path, seconds: float | None) -> Iterator[None]:
+def _watched(stack: Path, seconds: float | None) -> Iterator[IO[str]]:
     """Write the stack to that file if the process crashes in the block, or is in it for so long.
 
     The latter ends the process. Both watches are faulthandler's: they need no Python, so that they
@@ -301,7 +325,7 @@ def _watched(stack: Path, seconds: float | None) -> Iterator[None]:
         if seconds is not None:
             faulthandler.dump_traceback_later(seconds, exit=True, file=file)
         try:
-            yield
+            yield file
         finally:
             faulthandler.cancel_dump_traceback_later()
             faulthandler.disable()
@@ -310,19 +334,34 @@ def _watched(stack: Path, seconds: float | None) -> Iterator[None]:
             stack.unlink(missing_ok=True)
 
 
-def _how_it_ended(folder: Path, identifier: str) -> tuple[Cause, str] | None:
-    """How a process ended that hung or crashed in this run, and where; None if none did."""
+def take_note(identifier: str, site: Site) -> str | None:
+    """Write down that a process hung or crashed in this run, and say where; None if none did.
+
+    To be called by who has claimed the run.
+    """
+    path = _stack_file(site.folder, identifier)
     try:
-        stack = _stack_file(folder, identifier).read_text()
+        stack = path.read_text()
     except FileNotFoundError:
         return None
+    ended = _how_it_ended(stack)
+    if ended is None:  # the process was killed by others
+        return None
+    cause, sentence = ended
+    _note(site, identifier, cause, sentence, tried_eagerly=_EAGER_TRY in stack)
+    path.unlink()
+    return sentence
+
+
+def _how_it_ended(stack: str) -> tuple[Cause, str] | None:
+    """How the process ended that left this stack, and where; None if it only stopped."""
     frame = re.search(r'File "[^"]*(ninlab/[^"]+)", line (\d+) in (\w+)', stack)
     place = f", in {frame[3]} ({frame[1]}, line {frame[2]})" if frame else ""
     if timeout := re.search(r"Timeout \(([\d:.]+)\)", stack):
         return Cause.HUNG, f"it had not ended after {timeout[1]}{place}"
     if crash := re.search(r"Fatal Python error: (.+)", stack):
         return Cause.CRASHED, f"its process crashed: {crash[1]}{place}"
-    return None  # the process was killed by others
+    return None
 
 
 # ---------------------------------------------------------------- in this process
@@ -348,7 +387,7 @@ def record(
             if before in (Status.RECORDED, Status.PRESENT, Status.FAILED):
                 continue
             path = records.record_path(site.folder, run.id(slug))
-            if not path.exists() and not site.has_failed(run) and not clock.fits(run):
+            if not path.exists() and not site.has_failed(run.id(slug)) and not clock.fits(run):
                 status = Status.NO_TIME
             else:
                 watcher.run_started(run, run.variant.recipe.steps)
@@ -367,7 +406,7 @@ def _others_make(plan: Plan, blocked: Sequence[str], site: Site, clock: Clock) -
     """Whether the blocked runs may still become ready, after a pause: others are at work."""
     slug = site.device_slug
     waiting = [run for run in plan.runs if run.id(slug) in blocked]
-    if any(ready(run, site) is not None for run in waiting):
+    if any(ready_here(run, site) is not None for run in waiting):
         return True
     sources = {source for run in waiting for source in run.rate_sources(slug)}
     missing = {s for s in sources if not records.record_path(site.folder, s).exists()}
@@ -380,16 +419,13 @@ def _others_make(plan: Plan, blocked: Sequence[str], site: Site, clock: Clock) -
 class Clock:
     """How much time is left, and whether a run fits into it.
 
-    Estimates are corrected by the plan's runs that this device has made, before and since.
+    Estimates are corrected by all runs that this device has made, before and since.
     """
 
     def __init__(self, plan: Plan, site: Site, deadline: float | None) -> None:
         self._start = time.time()
         self._deadline = float("inf") if deadline is None else deadline
-        device = describe_device(torch.device(site.device))
-        paths = (records.record_path(site.folder, run.id(device.slug)) for run in plan.runs)
-        made = (records.read(path) for path in paths if path.exists())
-        self._estimates = plan.estimates(made, device.slug, device.name)
+        self._estimates = plan.estimates(records.load(site.folder), site.about)
 
     @property
     def elapsed(self) -> float:
@@ -406,9 +442,15 @@ class Clock:
         return self._estimates.seconds(run.variant.network, run.variant.recipe)
 
     def hangs_after(self, run: PlannedRun, patience: float | None) -> float | None:
-        """Seconds after which the run has hung; None where no run of the device tells."""
-        if patience is None or not self._estimates.corrected:
+        """Seconds after which the run has hung, for somebody of that patience.
+
+        A guess by the device's own data sheet is given more of it. None where no run of the device
+        and no data sheet tells how long a run may take.
+        """
+        if patience is None or not self._estimates.of_the_device:
             return None
+        if not self._estimates.corrected:
+            return max(_GUESSED * patience * self.expected(run), 3 * _LEAST_PATIENCE_SECONDS)
         return max(patience * self.expected(run), _LEAST_PATIENCE_SECONDS)
 
     def fits(self, run: PlannedRun) -> bool:
@@ -446,10 +488,7 @@ def record_with_workers(
         r.id(slug) for r in plan.runs if records.record_path(site.folder, r.id(slug)).exists()
     }
     context = multiprocessing.get_context("spawn")  # a forked CUDA context does not work
-    processes = [
-        context.Process(target=record, args=(plan, site), kwargs={"deadline": deadline})
-        for _ in range(workers)
-    ]
+    processes = [context.Process(target=_work, args=(plan, site, deadline)) for _ in range(workers)]
     for process in processes:
         process.start()
     tally = Tally()
@@ -457,22 +496,36 @@ def record_with_workers(
         running = any(process.is_alive() for process in processes)
         for run in plan.runs:
             identifier = run.id(slug)
-            if identifier not in tally.statuses and (
-                records.record_path(site.folder, identifier).exists()
-            ):
+            if identifier in tally.statuses:
+                continue
+            if records.record_path(site.folder, identifier).exists():
                 known = identifier in before
                 tally.statuses[identifier] = Status.PRESENT if known else Status.RECORDED
-                watcher.run_ended(run, tally.statuses[identifier])
+            elif site.has_failed(identifier):
+                tally.statuses[identifier] = Status.FAILED
+            else:
+                continue
+            watcher.run_ended(run, tally.statuses[identifier])
         if not running:
             break
         time.sleep(_POLL_SECONDS)
     tally.seconds = time.monotonic() - started
+    if any(process.exitcode == DeviceLostError.exit_code for process in processes):
+        raise DeviceLostError("a worker lost the device, as printed above; start again to resume")
     if any(process.exitcode for process in processes):
         raise NinlabError("a worker stopped with an error, printed above; start again to resume")
     for run in plan.runs:
-        left = Status.FAILED if site.has_failed(run) else Status.NO_TIME
-        tally.statuses.setdefault(run.id(slug), left)
+        tally.statuses.setdefault(run.id(slug), Status.NO_TIME)
     return tally
+
+
+def _work(plan: Plan, site: Site, deadline: float | None) -> None:
+    """What a worker does; an error is printed, and its exit code is the error's."""
+    try:
+        record(plan, site, deadline=deadline)
+    except NinlabError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
 
 
 # ---------------------------------------------------------------- a Ray cluster
@@ -532,7 +585,7 @@ def _dispatch(
         for run in list(queue):
             if len(flying) == slots:
                 break
-            if ready(run, site) is None:
+            if ready_here(run, site) is None:
                 tally.statuses[run.id(slug)] = Status.WAITING
             elif clock.fits(run):
                 queue.remove(run)
@@ -546,7 +599,17 @@ def _dispatch(
         done, _ = ray.wait(list(flying), num_returns=1)
         for reference in done:
             run = flying.pop(reference)
-            status = ray.get(reference)
+            try:
+                status = ray.get(reference)
+            except ray.exceptions.WorkerCrashedError:
+                with records.claim(site.folder, run.id(slug)) as mine:
+                    sentence = take_note(run.id(slug), site) if mine else None
+                if sentence is None:
+                    raise NinlabError(
+                        f"the worker of {run.title} was killed; start again to resume"
+                    ) from None
+                watcher.run_stumbled(run, sentence)
+                status = Status.FAILED
             if status is Status.RECORDED:
                 clock.learn(records.record_path(site.folder, run.id(slug)))
             tally.statuses[run.id(slug)] = status

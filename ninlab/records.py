@@ -601,6 +601,15 @@ def provenance(command: str) -> Provenance:
     return Provenance(utc_now(), command, commit, changes == "")
 
 
+def code_id() -> str | None:
+    """What names the package's code as committed, whatever else a commit holds: git's tree id.
+
+    None outside a git checkout.
+    """
+    package = Path(__file__).resolve().parent
+    return _git(package, "rev-parse", "HEAD:./")
+
+
 def utc_now() -> str:
     """This moment as records write it: ``2026-01-31T12:00:00Z``."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

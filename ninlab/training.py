@@ -177,7 +177,7 @@ def train(
             start = time.perf_counter()
             epoch_losses, train_accuracy = engine.epoch(on_step)
             trained = time.perf_counter()
-            with arithmetic(recipe.precision, benchmark=False):  # trials cost more than they save
+            with arithmetic(recipe.precision, benchmark=False):  # too few batches to pay for trials
                 result = evaluate(module, evaluation, recipe.precision, engine.normalize)
             confusion = result.confusion
             losses += epoch_losses

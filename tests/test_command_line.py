@@ -223,7 +223,7 @@ def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folde
     assert main(["runs", "--missing", "full", "--runs", str(folder)]) == 0
     written = capsys.readouterr()
     assert written.out.splitlines() == [run.id(gpu.slug) for run in left]
-    estimates = plan.estimates(records.load(folder), gpu.slug)
+    estimates = plan.estimates(records.load(folder), gpu)
     seconds = format_seconds(
         sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in left)
     )
@@ -293,13 +293,19 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, cap
     runs("head", "nin_28_linear_head", 0.9)
     assert main(["runs", "--decide", "compact", "--runs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    rows = {
-        cells[1]: cells[-2] for line in printed.splitlines() if len(cells := line.split("│")) > 3
+    rows = {}
+    for line in printed.splitlines():
+        cells = [cell.strip() for cell in line.split("│")]
+        if len(cells) > 3:
+            rows[cells[1]] = cells[2:4] + cells[-2:-1]
+    assert rows == {
+        "collapse/nin_28 (reference)": ["3", "3", ""],
+        "window/nin_28_3x3": ["2", "2", "gain"],
+        "head/nin_28_linear_head": ["1", "1", "open"],
     }
-    assert {row.strip(): shown.strip() for row, shown in rows.items()} == {
-        "window/nin_28_3x3": "gain",
-        "head/nin_28_linear_head": "open",
-    }
+    assert "collapse/nin_28: 0 of 3 (0% to 71%) never predict a class" in printed
+    assert main(["runs", "--decide", "full", "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("nothing of the plan full is recorded on cpu")
     assert main(["runs", "--decide", "compact", "--missing", "full"]) == 2
     assert main(["runs", "--decide", "compcat"]) == 2
 

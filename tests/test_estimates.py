@@ -1,4 +1,4 @@
-"""Estimates are right to a fifth where a network's family has been trained, and follow the runs."""
+"""Estimates are right to a fourth where a family has been trained, and follow the runs."""
 
 import statistics
 from dataclasses import replace
@@ -21,18 +21,25 @@ PLAIN = Recipe(0.05, 10, precision=Precision.BF16)
 COST = RooflineCost("h100")
 
 
-def whole_runs_of_the_h100():
+def first_runs_of_the_h100():
+    """Those of the full plan's first stage that went to their end; they stay what they are."""
+    first = {run.id(H100) for run in PLANS["full"].runs if run.stage == "first"}
     return [
-        run
-        for run in records.load()
-        if run.device.slug == H100 and len(run.epochs) == run.recipe.epochs
+        run for run in records.load() if run.id in first and len(run.epochs) == run.recipe.epochs
     ]
+
+
+def test_the_guess_is_short_by_up_to_eight_tenths_and_never_long():
+    runs = first_runs_of_the_h100()
+    assert len(runs) == 18
+    for run in runs:
+        ratio = run.wall_seconds / COST.seconds(run.network, run.recipe, run.recipe.epochs)
+        assert 1.0 < ratio < 1.8, run.id
 
 
 def test_a_network_that_was_never_trained_is_estimated_to_a_fourth_by_its_family():
     """Each network of the H100's first runs, from the runs of the others alone."""
-    runs = whole_runs_of_the_h100()
-    assert len({run.network for run in runs}) >= 17
+    runs = first_runs_of_the_h100()
     for run in runs:
         others = [other for other in runs if other.network != run.network]
         estimate = Estimates(COST, others).seconds(run.network, run.recipe)
@@ -40,11 +47,24 @@ def test_a_network_that_was_never_trained_is_estimated_to_a_fourth_by_its_family
 
 
 def test_a_network_that_was_trained_is_estimated_by_its_own_runs():
-    runs = whole_runs_of_the_h100()
+    runs = first_runs_of_the_h100()
     for run in runs:
-        own = [other.wall_seconds for other in runs if other.network == run.network]
+        own = [other for other in runs if other.network == run.network]
+        ratios = [
+            other.wall_seconds / COST.seconds(other.network, other.recipe, other.recipe.epochs)
+            for other in own
+        ]
+        guess = COST.seconds(run.network, run.recipe, run.recipe.epochs)
         estimate = Estimates(COST, runs).seconds(run.network, run.recipe)
-        assert estimate == pytest.approx(statistics.median(own))
+        assert estimate == pytest.approx(statistics.median(ratios) * guess)
+
+
+def test_vgg11_is_guessed_by_the_data_sheet_while_only_nin_has_been_trained():
+    """Outside oracle: 28.719 ms a step of 128, as the H100 took in its first minute."""
+    estimates = PLANS["full"].estimates(
+        first_runs_of_the_h100(), first_runs_of_the_h100()[0].device
+    )
+    assert estimates.seconds("vgg11", PLAIN) / (PLAIN.steps * 0.028719) == pytest.approx(1, abs=0.1)
 
 
 def test_the_compact_guess_is_that_of_the_machine_to_which_it_was_fitted():
@@ -119,7 +139,7 @@ def test_the_correction_is_the_networks_own_else_its_familys_else_everyones():
 
     assert correction("nin_28") == pytest.approx(2.0)
     assert correction("nin_28_3x3") == pytest.approx(3.0)
-    assert correction("vgg11_28") == pytest.approx(4.0)
+    assert correction("vgg11_28") == pytest.approx(4.0)  # this guess is of another machine
     assert Estimates(cost).seconds("vgg11_28", PLAIN) == cost.seconds("vgg11_28", PLAIN, 10)
 
 

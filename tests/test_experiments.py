@@ -9,17 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import experiments, records
+from ninlab import experiments, failures, records
 from ninlab.architectures import ARCHITECTURES, BatchNorm
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import (
     PLANS,
     REST,
     PlannedRun,
+    Ready,
     Stage,
     best_rate,
     plans,
-    ready_recipe,
+    ready,
     safe_rate,
 )
 from ninlab.recipes import EvaluationSet, Precision
@@ -41,6 +42,9 @@ def swept(rate: float, accuracy: float, outcome: Outcome = Outcome.FINISHED):
     )
 
 
+JUDGED = A_RECORD.network
+
+
 def row(run: PlannedRun) -> tuple[str, str]:
     return run.experiment, run.variant.name
 
@@ -53,9 +57,7 @@ def test_no_two_runs_of_any_plan_share_an_id():
 @EACH_PLAN
 def test_within_a_stage_seed_0_of_everything_comes_before_any_other_seed(plan):
     stages = [(stage, list(runs)) for stage, runs in groupby(plan.runs, lambda run: run.stage)]
-    assert [stage for stage, _ in stages] == [*(one.name for one in plan.stages), REST][
-        -len(stages) :
-    ]
+    assert [stage for stage, _ in stages] == [*(one.name for one in plan.stages), REST]
     for _, runs in stages:
         seeds = [run.seed for run in runs]
         assert seeds == sorted(seeds)
@@ -77,6 +79,23 @@ def test_a_stage_ends_with_the_seeds_that_it_names(plan):
             for path in [name] if "/" in name else plan.experiment(name).rows:
                 assert made[path] >= set(range(seeds)), stage.name
                 assert seeds <= plan.rows[path].seeds
+
+
+def test_no_stage_of_the_full_plan_is_longer_than_a_gpu_is_lent():
+    plan = PLANS["full"]
+    estimates = plan.estimates(records.load(), plan.made_on(records.load()))
+    for stage in plan.stages:
+        of_stage = [run.variant for run in plan.runs if run.stage == stage.name]
+        assert sum(estimates.seconds(row.network, row.recipe) for row in of_stage) < 15 * 60
+
+
+@EACH_PLAN
+def test_every_row_that_chooses_a_rate_is_trained_once_at_a_rate_of_its_own(plan):
+    for row_ in plan.rows.values():
+        sweep = [plan.rows[path] for path in row_.rate_from]
+        assert len({(one.network, one.recipe.learning_rate) for one in sweep}) == len(sweep)
+        judge = row_.rate_judge or row_.network
+        assert not sweep or any(one.network == judge for one in sweep)
 
 
 def test_a_stage_that_names_what_is_not_there_is_refused():
@@ -217,6 +236,7 @@ def test_the_full_plan_keeps_the_weights_of_one_run():
 
 def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
     found = {run.id: run for run in records.load()}
+    failed = {failure.run for failure in failures.load(records.runs_folder())}
     made = [
         (planned, found[planned.id(device)], device)
         for device in {run.device.slug for run in found.values()}
@@ -226,9 +246,16 @@ def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
     ]
     assert made
     for planned, run, device in made:
-        assert run.network == planned.variant.network
-        assert run.recipe == ready_recipe(planned, found, device)
-        assert run.learning_rate_from == planned.rate_sources(device)
+        asked = planned.variant
+        assert run.network == asked.network
+        sources = set(planned.rate_sources(device))
+        assert sources - set(run.learning_rate_from) <= failed
+        sweep = [found[identifier] for identifier in run.learning_rate_from]
+        rate = asked.recipe.learning_rate
+        if sweep:
+            rate = asked.rate_rule.rate(sweep, asked.rate_judge or asked.network)
+        assert run.recipe == replace(asked.recipe, learning_rate=rate)
+        assert set(run.learning_rate_from) <= sources
         assert (run.weights_sha256 is not None) == planned.keeps_weights
 
 
@@ -287,30 +314,35 @@ def test_without_a_budget_all_that_is_missing_fits(plan):
 
 @given(st.lists(st.tuples(st.floats(1e-3, 1), st.integers(0, 100)), min_size=1, max_size=6))
 def test_the_best_rate_is_the_smallest_of_the_most_accurate(points):
-    chosen = best_rate([swept(rate, accuracy / 100) for rate, accuracy in points])
+    chosen = best_rate([swept(rate, accuracy / 100) for rate, accuracy in points], JUDGED)
     top = max(accuracy for _, accuracy in points)
     assert chosen == min(rate for rate, accuracy in points if accuracy == top)
 
 
 def test_a_run_that_did_not_finish_is_never_the_best():
     sweep = [swept(0.1, 0.5), swept(0.2, 0.9, Outcome.STUCK), swept(0.4, 0.9, Outcome.DIVERGED)]
-    assert best_rate(sweep) == 0.1
-    assert best_rate(sweep[1:]) == 0.2  # nothing finished: the smallest
+    assert best_rate(sweep, JUDGED) == 0.1
+    assert best_rate(sweep[1:], JUDGED) == 0.2  # nothing finished: the smallest
 
 
 def test_a_rate_is_not_chosen_on_the_test_set():
     with pytest.raises(NinlabError, match="measured on test images"):
-        best_rate([swept(0.1, 0.5), A_RECORD])
+        best_rate([swept(0.1, 0.5), A_RECORD], JUDGED)
 
 
-def test_a_rate_that_harms_another_network_is_not_the_best():
-    kin = replace(swept(0.2, 0.9, Outcome.DIVERGED), network="nin_28_no_1x1")
-    sweep = [swept(0.1, 0.5), swept(0.2, 0.9)]
-    assert best_rate(sweep) == 0.2
-    assert best_rate([*sweep, kin]) == 0.1
-    assert best_rate([*sweep, replace(kin, outcome=Outcome.FINISHED)]) == 0.2
-    assert best_rate([*sweep, fallen_back(replace(kin, outcome=Outcome.FINISHED))]) == 0.1
-    assert best_rate([sweep[1], kin]) == 0.2  # nothing is left: the smallest
+def test_a_rate_from_which_on_another_network_is_harmed_is_not_the_best():
+    sweep = [swept(0.1, 0.5), swept(0.2, 0.8), swept(0.4, 0.9)]
+
+    def chosen(rate, outcome=Outcome.FINISHED):
+        return replace(swept(rate, 0.9, outcome), network="nin_28_no_1x1")
+
+    assert best_rate(sweep, JUDGED) == 0.4
+    assert best_rate([*sweep, chosen(0.2)], JUDGED) == 0.4
+    assert best_rate([chosen(0.2, Outcome.DIVERGED), *sweep], JUDGED) == 0.1  # 0.4 is above it
+    assert best_rate([*sweep, fallen_back(chosen(0.4))], JUDGED) == 0.2
+    assert best_rate([sweep[1], chosen(0.1, Outcome.STUCK)], JUDGED) == 0.2  # nothing is left
+    with pytest.raises(NinlabError, match="no run of nin_28_3x3 is in the sweep"):
+        best_rate(sweep, "nin_28_3x3")
 
 
 def fallen_back(run: RunRecord) -> RunRecord:
@@ -339,11 +371,29 @@ def test_a_rate_at_which_a_run_did_not_finish_is_not_safe(outcome):
 def test_a_run_whose_sweep_failed_is_ready_with_what_is_left_of_it():
     run = next(run for run in PLANS["compact"].runs if run.variant.rate_from)
     first, second, *rest = run.rate_sources("cpu")
-    found = {second: swept(0.05, 0.5)}
-    assert ready_recipe(run, found, "cpu", failed={first}) is None
-    recipe = ready_recipe(run, found, "cpu", failed={first, *rest})
-    assert recipe.learning_rate == 0.05
-    assert ready_recipe(run, {}, "cpu", {first, second, *rest}) == run.variant.recipe
+    found = {second: replace(swept(0.05, 0.5), network=run.variant.network)}
+    assert ready(run, found, "cpu", failed={first}) is None
+    chosen = ready(run, found, "cpu", failed={first, *rest})
+    assert chosen.recipe.learning_rate == 0.05
+    assert chosen.chosen_by == (found[second].id,)
+    assert ready(run, {}, "cpu", {first, second, *rest}) == Ready(run.variant.recipe)
+
+
+def test_the_rate_of_a_rows_first_run_stands_though_its_sweep_has_grown():
+    run = next(run for run in PLANS["compact"].runs if run.variant.rate_from and run.seed == 1)
+    sources = run.rate_sources("cpu")
+    found = {
+        source: replace(swept(rate, accuracy), network=run.variant.network)
+        for source, rate, accuracy in zip(
+            sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
+        )
+    }
+    assert ready(run, found, "cpu").recipe.learning_rate == 0.2
+    earlier = replace(swept(0.1, 0.9), learning_rate_from=sources[:1])
+    with_sibling = found | {replace(run, seed=0).id("cpu"): earlier}
+    assert ready(run, with_sibling, "cpu") == Ready(
+        replace(run.variant.recipe, learning_rate=0.1), sources[:1]
+    )
 
 
 def test_a_run_is_ready_when_its_sweep_is_whole():
@@ -351,13 +401,13 @@ def test_a_run_is_ready_when_its_sweep_is_whole():
     run = next(run for run in plan.runs if run.variant.rate_from)
     sources = run.rate_sources("cpu")
     sweep = {
-        source: swept(rate, accuracy)
+        source: replace(swept(rate, accuracy), network=run.variant.network)
         for source, rate, accuracy in zip(
             sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
         )
     }
-    assert ready_recipe(run, dict(list(sweep.items())[:-1]), "cpu") is None
-    assert ready_recipe(run, sweep, "cpu") == replace(run.variant.recipe, learning_rate=0.2)
+    assert ready(run, dict(list(sweep.items())[:-1]), "cpu") is None
+    assert ready(run, sweep, "cpu").recipe == replace(run.variant.recipe, learning_rate=0.2)
 
 
 # ---------------------------------------------------------------- looking things up

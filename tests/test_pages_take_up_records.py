@@ -34,7 +34,7 @@ from safetensors.torch import save
 from ninlab import failures, formulas, peers, records, timing
 from ninlab.architectures import architecture
 from ninlab.devices import device
-from ninlab.experiments import PLANS, PlannedRun, ready_recipe
+from ninlab.experiments import PLANS, PlannedRun, ready
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
     Allocator,
@@ -160,9 +160,9 @@ def all_trained(plan: str) -> tuple[RunRecord, ...]:
     """A record of every run of a plan, in the plan's order."""
     made: dict[str, RunRecord] = {}
     for run in PLANS[plan].runs:
-        recipe = ready_recipe(run, made, GPU.slug)
-        assert recipe is not None, "the plan makes a sweep before the runs that need it"
-        made[run.id(GPU.slug)] = trained(run, recipe)
+        known = ready(run, made, GPU.slug)
+        assert known is not None, "the plan makes a sweep before the runs that need it"
+        made[run.id(GPU.slug)] = trained(run, known.recipe)
     return tuple(made.values())
 
 
@@ -403,6 +403,7 @@ def test_the_page_of_the_records_names_the_runs_that_came_to_nothing(runs: Path)
         cause=failures.Cause.OUT_OF_MEMORY,
         sentence="OutOfMemoryError: no room for <2 GiB>",
         tried_eagerly=True,
+        code="d" * 40,
         provenance=Provenance("2026-12-24T12:00:00Z", "a test", "c" * 40, True),
         device=GPU,
         software=SOFTWARE,

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
-from ninlab.estimates import LinearCost
+from ninlab.estimates import Estimates, LinearCost, RooflineCost
 from ninlab.experiments import Experiment, Plan, Variant
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.recording import Site, Status
@@ -133,7 +133,7 @@ def test_only_the_weights_that_chapters_need_are_kept(finished):
 def test_a_chosen_rate_names_the_runs_that_chose_it(finished):
     sweep = [run for run in records.load(finished) if run.experiment == experiments.SWEEP]
     run = records.read(records.record_path(finished, "own_rate/nin_28-seed0-cpu"))
-    assert run.recipe.learning_rate == experiments.best_rate(sweep)
+    assert run.recipe.learning_rate == experiments.best_rate(sweep, run.network)
     assert set(run.learning_rate_from) == {of_sweep.id for of_sweep in sweep}
     assert run.data_set.evaluation_images == 10000
 
@@ -171,14 +171,18 @@ def test_what_a_device_recorded_before_corrects_the_estimates_of_the_next_start(
     assert clock.expected(PLAN.runs[0]) == pytest.approx(made.wall_seconds)
 
 
-def test_a_run_hangs_by_what_the_device_has_taken_and_never_by_a_guess(tmp_path, finished):
-    """A guess may be an hour short on a GPU that nobody knows."""
+def test_a_run_hangs_by_what_is_known_of_the_device(tmp_path, finished):
+    """A guess for another machine may be an hour short on a GPU that nobody knows."""
     run = PLAN.runs[0]
     assert recording.Clock(PLAN, site(tmp_path), None).hangs_after(run, 4.0) is None
     clock = recording.Clock(PLAN, site(finished), None)
     assert clock.hangs_after(run, None) is None
     assert clock.hangs_after(run, 4.0) == 60  # the least
     assert clock.hangs_after(run, 1000.0) == pytest.approx(1000 * clock.expected(run))
+    known = recording.Clock(PLAN, site(tmp_path), None)
+    known._estimates = Estimates(RooflineCost("h100").on("NVIDIA H100"))
+    assert known.hangs_after(run, 4.0) == 180
+    assert known.hangs_after(run, 1000.0) == pytest.approx(2500 * known.expected(run))
 
 
 def test_a_deadline_is_a_time_of_day_and_comes_nearer(tmp_path, monkeypatch):

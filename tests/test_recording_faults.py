@@ -16,11 +16,10 @@ import torch
 
 from ninlab import data, experiments, failures, handover, recording, records, training
 from ninlab.__main__ import main
-from ninlab.errors import RecordError
+from ninlab.errors import NinlabError, RecordError
 from ninlab.experiments import Experiment, Variant
 from ninlab.failures import Cause, FailureRecord
 from ninlab.recording import DeviceLostError, Status
-from ninlab.records import Provenance
 from tests.test_recording import PLAN, SHORT, printed, site, start
 
 VICTIM = "nin_28_no_1x1"
@@ -36,7 +35,7 @@ THREE = replace(
 )  # fmt: skip
 IDS = [run.id("cpu") for run in THREE.runs]
 LOST = IDS[1]
-CLEAN = Provenance("2026-01-01T00:00:00Z", "a test", "c" * 40, True)
+CODE = "c" * 40
 REAL = training.train
 
 
@@ -60,11 +59,15 @@ class Stumbles:
 
 
 def committed(folder: Path, **changes: object) -> recording.Site:
-    return replace(site(folder), provenance=CLEAN, **changes)
+    return replace(site(folder), **{"code": CODE} | changes)
 
 
 def failing(monkeypatch, error: Exception, *, with_a_graph_only: bool = False) -> list[bool]:
-    """Let the victim raise; the list grows by whether each of its tries used a graph."""
+    """Let the victim raise; the list grows by whether each of its tries used a graph.
+
+    The device is taken to have graphs.
+    """
+    monkeypatch.setattr(recording, "_has_graphs", lambda device: True)
     tries: list[bool] = []
 
     def train(network, recipe, **options):
@@ -108,7 +111,7 @@ def test_a_run_that_failed_is_passed_over_until_the_code_changes(tmp_path, monke
     assert recording.record(THREE, committed(tmp_path)).ids(Status.FAILED) == [LOST]
     assert len(tries) == 2
     monkeypatch.setattr(recording, "train", REAL)
-    mended = replace(committed(tmp_path), provenance=replace(CLEAN, commit="d" * 40))
+    mended = committed(tmp_path, code="d" * 40)
     assert recording.record(THREE, mended).ids(Status.RECORDED) == [LOST]
     assert len(failures.load(tmp_path)) == 1  # what failed once stays written down
 
@@ -121,6 +124,42 @@ def test_a_capture_that_raises_is_made_up_for_by_eager_steps(tmp_path, monkeypat
     assert tries == [True, False]
     assert watcher.sentences == ["RuntimeError: operation not permitted"]
     assert failures.load(tmp_path) == []
+
+
+def test_where_there_are_no_graphs_a_run_is_tried_once(tmp_path, monkeypatch):
+    tries = []
+
+    def train(network, recipe, **options):
+        tries.append(options["use_graph"])
+        raise RuntimeError("always")
+
+    monkeypatch.setattr(recording, "train", train)
+    recording.record(THREE, committed(tmp_path))
+    assert tries == [False] * 3
+
+
+def test_code_that_nothing_names_is_tried_again_every_time(tmp_path, monkeypatch):
+    tries = failing(monkeypatch, RuntimeError("always"))
+    for _ in range(2):
+        tally = recording.record(THREE, committed(tmp_path, code=None))
+        assert tally.ids(Status.FAILED) == [LOST]
+    assert len(tries) == 4
+    assert len(failures.load(tmp_path)) == 1
+
+
+def test_a_full_gpu_is_not_a_lost_one(monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def broken(*_, **__):
+        raise RuntimeError("CUDA error: unspecified launch failure")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch, "ones", full)
+    assert not recording._is_lost("cuda")
+    monkeypatch.setattr(torch, "ones", broken)
+    assert recording._is_lost("cuda")
+    assert not recording._is_lost("cpu")
 
 
 def test_whoever_asks_for_eager_steps_gets_no_graph(tmp_path, monkeypatch):
@@ -146,6 +185,7 @@ def test_a_device_lost_to_a_graph_ends_the_process_and_the_next_start_goes_witho
     assert [run.id for run in records.load(tmp_path)] == IDS[:1]
     assert recording.record(THREE, committed(tmp_path)).ids(Status.RECORDED) == IDS[1:]
     assert tries == [True, False]
+    assert not list((tmp_path / ".claims").glob("*.graph-lost-the-device"))
 
 
 def test_a_device_lost_without_a_graph_is_the_runs_fault_and_it_is_passed_over(
@@ -204,6 +244,7 @@ def test_a_plan_goes_on_though_a_run_of_its_sweep_failed(tmp_path, monkeypatch):
     recording.record(PLAN, committed(tmp_path))
     run = records.read(records.record_path(tmp_path, "own_rate/nin_28-seed0-cpu"))
     assert run.recipe.learning_rate == swept[1].recipe.learning_rate
+    assert run.learning_rate_from == (f"{experiments.SWEEP}/{swept[1].name}-seed0-cpu",)
 
 
 # ---------------------------------------------------------------- processes that die
@@ -352,3 +393,64 @@ def test_killed_at_any_moment_at_most_the_run_in_hand_is_lost(folder):
         handed_over.append(len(out))
     assert handed_over == sorted(handed_over)
     assert len(set(handed_over)) > KILLS / 2  # most of the kills hit a recorder at work
+
+
+def loses_the_device(folder: Path) -> None:
+    def train(network, recipe, **options):
+        raise RuntimeError("unspecified launch failure")
+
+    recording.train = train
+    recording._is_lost = lambda device: True
+    recording._work(THREE, committed(folder), None)
+
+
+@pytest.mark.slow
+def test_a_workers_exit_code_says_that_the_device_is_lost(folder):
+    process = start(loses_the_device, folder)
+    process.join()
+    assert process.exitcode == DeviceLostError.exit_code
+    assert printed(folder, "stderr", process.pid).read_text().startswith("error: the device cpu is")
+
+
+class CrashingRay:
+    """As much of ray as a recording asks for; the worker of the victim crashes."""
+
+    class exceptions:
+        class WorkerCrashedError(Exception):
+            pass
+
+    def __init__(self, site: recording.Site, stack: str) -> None:
+        self.site, self.stack = site, stack
+
+    def remote(self, run, *arguments):
+        return run
+
+    def wait(self, references, num_returns):
+        return references[:num_returns], references[num_returns:]
+
+    def get(self, run):
+        if run.variant.name == VICTIM:
+            path = recording._stack_file(self.site.folder, run.id("cpu"))
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(self.stack)
+            raise self.exceptions.WorkerCrashedError
+        return recording.make_run(run, self.site)
+
+
+def dispatched(site: recording.Site, stack: str) -> recording.Tally:
+    ray = CrashingRay(site, stack)
+    clock = recording.Clock(THREE, site, None)
+    return recording._dispatch(THREE, site, clock, Stumbles(), 2, ray, ray)
+
+
+def test_a_worker_of_ray_that_hangs_costs_the_others_nothing(tmp_path):
+    tally = dispatched(committed(tmp_path), "a try without a graph\nTimeout (0:04:00)!\n")
+    assert (tally.ids(Status.FAILED), tally.ids(Status.RECORDED)) == ([LOST], [IDS[0], IDS[2]])
+    (failure,) = failures.load(tmp_path)
+    assert (failure.cause, failure.tried_eagerly) == (Cause.HUNG, True)
+
+
+def test_a_worker_of_ray_that_was_killed_is_said(tmp_path):
+    with pytest.raises(NinlabError, match=f"the worker of one_by_one/{VICTIM} seed 0 was killed"):
+        dispatched(committed(tmp_path), "a try with a graph\n")
+    assert failures.load(tmp_path) == []

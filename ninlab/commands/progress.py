@@ -5,6 +5,7 @@ Each class is a `ninlab.recording.Watcher`.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.progress import (
 )
 
 from ninlab import records
+from ninlab.errors import RecordError
 from ninlab.experiments import PlannedRun
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class Lines:
 
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         """A line that says why."""
-        self._print(run, f"FAILED: {sentence}")
+        self._print(run, f"stumbled: {sentence}")
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """A line with how the run went, or that it failed before."""
@@ -131,18 +133,22 @@ class Lines:
                 f"{made.images_per_second:,.0f} images/s, {made.execution}",
             )
         elif status == "failed":
-            self._print(run, "failed at this commit; passed over")
+            self._print(run, "failed: not tried again by this code")
 
     def _print(self, run: PlannedRun, what: str) -> None:
         seconds = time.monotonic() - self._began
         print(f"{seconds:6.1f} s  {run.title}: {what}", flush=True)
 
 
-class AfterEach:
-    """Does something after each run that was made or failed, such as handing over its record."""
+class HandsOver:
+    """Hands over what is new after each run that was made or failed.
 
-    def __init__(self, work: Callable[[], object]) -> None:
-        self._work = work
+    A folder of results that cannot be written for a moment, as on a mounted drive, is said and
+    tried again after the next run.
+    """
+
+    def __init__(self, hand_over: Callable[[], object]) -> None:
+        self._hand_over = hand_over
 
     def run_started(self, run: PlannedRun, steps: int) -> None:
         """Nothing to do yet."""
@@ -156,4 +162,11 @@ class AfterEach:
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The time has come, unless nothing is new."""
         if status in ("recorded", "failed"):
-            self._work()
+            self.now()
+
+    def now(self) -> None:
+        """Hand over whatever is new."""
+        try:
+            self._hand_over()
+        except RecordError as error:
+            print(f"not handed over yet: {error}", file=sys.stderr, flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import partial
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from ninlab import experiments, records
-from ninlab.commands.progress import AfterEach, Bars, Lines, Watchers, progress_bars
+from ninlab import experiments, failures, records
+from ninlab.commands.progress import Bars, HandsOver, Lines, Watchers, progress_bars
 from ninlab.commands.shared import (
     RunsFolder,
     deadline_of,
@@ -22,6 +23,7 @@ from ninlab.commands.shared import (
 )
 from ninlab.errors import RecordError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
+from ninlab.records import Device, RunRecord
 from ninlab.units import format_seconds
 
 if TYPE_CHECKING:
@@ -196,11 +198,12 @@ def record(
     """
     chosen = chosen_plan(plan, only)
     where = existing_folder(folder)
+    ends = deadline_of(deadline, budget_seconds)
     if dry_run:
-        _print_plan(chosen, where, budget_seconds)
+        _print_plan(chosen, where, None if ends is None else max(ends - time.time(), 0.0))
         return
     from ninlab import data, recording
-    from ninlab.environment import describe_device, parse_device
+    from ninlab.environment import parse_device
 
     provenance = records.provenance(typed_command())
     recording.check_tree(provenance, allow_dirty)
@@ -208,30 +211,37 @@ def record(
     on = parse_device(device)
     if patience is None and on.type == "cuda":
         patience = recording.PATIENCE
-    site = recording.Site(where, str(on), provenance, threads, eager, patience)
-    warn_of_another_gpu(where, describe_device(on))
-    ends = deadline_of(deadline, budget_seconds)
+    if patience is not None:  # estimates are those of a run that has the device for itself
+        patience *= workers / (gpus_per_run or 1.0)
+    code = records.code_id() if provenance.clean_tree else None
+    site = recording.Site(where, str(on), provenance, threads, eager, patience, code)
+    warn_of_another_gpu(where, site.about)
+    handing_over = None if results is None else HandsOver(_handing_over(where, results))
     with progress_bars() as progress:
         seen: list[Watcher] = [
             Bars(progress, len(chosen.runs))
             if progress.console.is_terminal
             else Lines(where, site.device_slug)
         ]
-        if results is not None:
-            seen.append(AfterEach(_handing_over(where, results)))
+        if handing_over is not None:
+            seen.append(handing_over)
         watcher = Watchers(*seen)
-        if executor is Executor.RAY:
-            tally = recording.record_with_ray(
-                chosen, site, deadline=ends, watcher=watcher, gpus_per_run=gpus_per_run
-            )
-        else:
-            tally = recording.record_with_workers(
-                chosen, site, workers=workers, deadline=ends, watcher=watcher
-            )
+        try:
+            if executor is Executor.RAY:
+                tally = recording.record_with_ray(
+                    chosen, site, deadline=ends, watcher=watcher, gpus_per_run=gpus_per_run
+                )
+            else:
+                tally = recording.record_with_workers(
+                    chosen, site, workers=workers, deadline=ends, watcher=watcher
+                )
+        finally:
+            if handing_over is not None:
+                handing_over.now()  # the note on a lost device comes after the last run
     _print_tally(tally, site)
 
 
-def warn_of_another_gpu(folder: Path, device: records.Device) -> None:
+def warn_of_another_gpu(folder: Path, device: Device) -> None:
     """Say on stderr, before any work, that the folder's runs are of another GPU than this one."""
     from ninlab.selfcheck import stranger_to
 
@@ -263,11 +273,15 @@ def chosen_plan(name: str, only: Sequence[str] | None) -> experiments.Plan:
 def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | None) -> None:
     """Every run with its estimate, what is recorded, and what the budget leaves complete."""
     found = records.load(folder)
-    slug = plan.device_of(found) or "cpu"
+    device = device_of_plan(plan, found)
+    slug = device.slug if device is not None else "cpu"
+    code = records.code_id()
     recorded = {run.id for run in found}
-    estimates = plan.estimates(found, slug)
-    ahead = plan.fitting(recorded, slug, estimates, budget_seconds)
-    table = Table(title=f"plan {plan.name}: {plan.description}; estimated for {slug}")
+    failed = {one.run for one in failures.load(folder) if code is not None and one.code == code}
+    estimates = plan.estimates(found, device)
+    ahead = plan.fitting(recorded, slug, estimates, budget_seconds, failed)
+    on = device.name if device is not None else "a device of which no run is recorded"
+    table = Table(title=f"plan {plan.name}: {plan.description}; estimated for {on}")
     for column in ("#", "stage", "experiment", "run", "seed", "learning rate"):
         table.add_column(column, overflow="fold")
     for column in ("estimated", "from now", "state"):
@@ -275,14 +289,19 @@ def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | No
     total = 0.0
     for number, run in enumerate(plan.runs, start=1):
         seconds = estimates.seconds(run.variant.network, run.variant.recipe)
-        there = run.id(slug) in recorded
-        total += seconds if run in ahead else 0.0
+        fits = run in ahead
+        total += seconds if fits else 0.0
+        state = (
+            "recorded" if run.id(slug) in recorded
+            else "fits" if fits
+            else "failed" if run.id(slug) in failed
+            else "no time"
+        )  # fmt: skip
         rate = f"{run.variant.recipe.learning_rate:g}"
         table.add_row(
             str(number), run.stage, run.experiment, run.variant.name, str(run.seed),
             f"{run.variant.rate_rule} of its sweep" if run.variant.rate_from else rate,
-            format_seconds(seconds), format_seconds(total) if run in ahead else "",
-            "recorded" if there else "fits" if run in ahead else "no time",
+            format_seconds(seconds), format_seconds(total) if fits else "", state,
         )  # fmt: skip
     console = wide_console()
     console.print(table)
@@ -293,13 +312,14 @@ def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | No
     missing = plan.missing(recorded, slug)
     left = sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
     console.print(
-        f"{len(missing)} of {len(plan.runs)} runs are missing on {slug}: {format_seconds(left)}",
+        f"{len(missing)} of {len(plan.runs)} runs are missing on {on}: {format_seconds(left)}",
         soft_wrap=True,
     )
     if budget_seconds is not None:
-        after = {run.id(slug) for run in ahead} | recorded
-        complete = [one.name for one in plan.experiments if plan.only([one.name]).missing(
-            after, slug) == []]  # fmt: skip
+        after = recorded | {run.id(slug) for run in ahead}
+        complete = [
+            one.name for one in plan.experiments if not plan.only([one.name]).missing(after, slug)
+        ]
         console.print(
             f"within {format_seconds(budget_seconds)}: {len(ahead)} runs, "
             f"{format_seconds(total)}; complete then: {', '.join(complete) or 'nothing'}",
@@ -307,8 +327,12 @@ def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | No
         )
 
 
+def device_of_plan(plan: experiments.Plan, found: Sequence[RunRecord]) -> Device | None:
+    """The device that made the most of the whole plan of that name, be it asked for a part."""
+    return experiments.plan(plan.name).made_on(found)
+
+
 def _print_tally(tally: Tally, site: Site) -> None:
-    from ninlab import failures
     from ninlab.recording import Status
 
     counts = {status: len(tally.ids(status)) for status in Status}
@@ -321,5 +345,6 @@ def _print_tally(tally: Tally, site: Site) -> None:
     )
     failed = set(tally.ids(Status.FAILED))
     for failure in failures.load(site.folder) if failed else ():
-        if failure.run in failed and failure.provenance.commit == site.provenance.commit:
-            typer.echo(f"failed: {failure.run}: {failure.sentence}")
+        if failure.run in failed and failure.code == site.code:
+            path = records.record_path(site.folder, failure.id)
+            typer.echo(f"failed: {failure.run}: {failure.sentence} (remove {path} to try it again)")

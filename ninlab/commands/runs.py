@@ -16,11 +16,11 @@ from rich.table import Table
 
 from ninlab import comparisons, decisions, records
 from ninlab.commands import validation
-from ninlab.commands.record import chosen_plan
+from ninlab.commands.record import chosen_plan, device_of_plan
 from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.experiments import Plan
-from ninlab.records import RunRecord
+from ninlab.records import Device, RunRecord
 from ninlab.relapses import relapsed
 from ninlab.units import format_seconds
 
@@ -106,40 +106,69 @@ def _refuse(what: str, options: Mapping[str, object]) -> None:
 
 def _write_missing(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
     """One id a line; how long they should take goes to standard error, beside what is read on."""
-    slug = device or plan.device_of(found) or "cpu"
+    on = _device(plan, found, device)
+    slug = device or (on.slug if on is not None else "cpu")
     missing = plan.missing((run.id for run in found), slug)
     for planned in missing:
         typer.echo(planned.id(slug))
     if missing:
-        estimates = plan.estimates(found, slug)
+        estimates = plan.estimates(found, on)
         left = format_seconds(
             sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
         )
         typer.echo(f"{len(missing)} of {len(plan.runs)} are missing on {slug}: {left}", err=True)
 
 
+def _device(plan: Plan, found: Sequence[RunRecord], slug: str | None) -> Device | None:
+    """The device of that slug, or the one that made most of the plan; None without a run."""
+    if slug is None:
+        return device_of_plan(plan, found)
+    return next((run.device for run in found if run.device.slug == slug), None)
+
+
 def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
-    """A table of every row that is compared with one reference: interval and what it shows."""
-    slug = device or plan.device_of(found) or "cpu"
+    """A table of every comparison of the plan: intervals, and what they show.
+
+    Below it, in how many of the runs of the collapse a class was never predicted.
+    """
+    on = _device(plan, found, device)
+    slug = device or (on.slug if on is not None else "cpu")
     groups: dict[str, list[RunRecord]] = {}
     for run in found:
         if run.device.slug == slug:
             groups.setdefault(f"{run.experiment}/{run.name}", []).append(run)
-    table = Table(title=f"plan {plan.name} on {slug}; intervals of one reference hold together")
-    for column in ("design", "reference"):
-        table.add_column(column, overflow="fold")
-    for column in ("of runs", "failed", "relapsed", "points", "shown"):
+    table = Table(title=f"plan {plan.name} on {slug}; the intervals of a comparison hold together")
+    table.add_column("design", overflow="fold")
+    for column in ("runs", "in the mean", "failed", "relapsed", "points", "shown"):
         table.add_column(column, justify="right")
-    for reference, rows in plan.comparisons.items():
+    for reference, rows in plan.comparisons:
         designs = {row: groups[row] for row in rows if row in groups}
-        decided = decisions.decide(groups.get(reference, []), designs)
+        own = groups.get(reference, [])
+        if not own or not designs:
+            continue
+        decided = decisions.decide(own, designs)
+        held = next(iter(decided.values())).reference_runs
+        table.add_section()
+        table.add_row(f"{reference} (reference)", *_counts(own, held), "", "")
         for row, decision in decided.items():
             table.add_row(
-                row, reference, f"{decision.runs} against {decision.reference_runs}",
-                comparisons.failures(designs[row]) or "0", str(relapsed(designs[row])),
+                row, *_counts(designs[row], decision.runs),
                 str(decision.difference or ""), decision.verdict,
             )  # fmt: skip
-    _print_table(table)
+    if not table.row_count:
+        typer.echo(f"nothing of the plan {plan.name} is recorded on {slug} that could be compared")
+        return
+    wide_console().print(table)
+    for row, runs in groups.items():
+        if row.startswith("collapse/") and row in plan.rows:
+            lost = comparisons.share(run.never_predicted > 0 for run in runs)
+            typer.echo(f"{row}: {lost} never predict a class")
+
+
+def _counts(runs: Sequence[RunRecord], held: int) -> tuple[str, ...]:
+    """Runs, those in the mean, and those that failed or relapsed."""
+    failed = comparisons.failures(runs) or "0"
+    return str(len(runs)), str(held), failed, str(relapsed(runs))
 
 
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:

@@ -16,9 +16,10 @@ from ninlab.experiments.planning import (
     Experiment,
     Plan,
     PlannedRun,
+    Ready,
     Stage,
     Variant,
-    ready_recipe,
+    ready,
 )
 from ninlab.experiments.plans import PEAK_SWEEP, PLANS, REHEARSAL, SWEEP, plan
 from ninlab.experiments.rates import RateRule, best_rate, safe_rate
@@ -34,6 +35,7 @@ __all__ = [
     "Plan",
     "PlannedRun",
     "RateRule",
+    "Ready",
     "Stage",
     "Variant",
     "accuracy_roof",
@@ -42,7 +44,7 @@ __all__ = [
     "comparison",
     "loss_floor",
     "plan",
-    "ready_recipe",
+    "ready",
     "runs_of",
     "safe_rate",
 ]

@@ -14,7 +14,7 @@ from ninlab.errors import UnknownNameError
 from ninlab.estimates import Cost, Estimates
 from ninlab.experiments.rates import RateRule
 from ninlab.recipes import Recipe
-from ninlab.records import RunRecord, run_id
+from ninlab.records import Device, RunRecord, run_id
 
 REST = "rest"
 """The stage of the runs that no stage of a plan names."""
@@ -25,8 +25,9 @@ class Variant:
     """One row of an experiment: a network, a recipe and how often to try.
 
     name makes the runs' file names. Where rate_from names other rows ("experiment/variant"), the
-    recipe's learning rate gives way to the one that rate_rule chooses among their runs of seed 0.
-    Weights are kept of the first kept_seeds seeds, for what chapters look into.
+    recipe's learning rate gives way to the one that rate_rule chooses among their runs of seed 0,
+    by the accuracy of the network rate_judge, by default its own. Weights are kept of the first
+    kept_seeds seeds, for what chapters look into.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Variant:
     seeds: int
     rate_from: tuple[str, ...] = ()
     rate_rule: RateRule = RateRule.BEST
+    rate_judge: str = ""
     kept_seeds: int = 0
 
 
@@ -148,15 +150,15 @@ class Plan:
                     experiment = path.partition("/")[0]
                     yield PlannedRun(experiment, self.rows[path], seed, stage.name)
 
-    def estimates(
-        self, made: Iterable[RunRecord] = (), device_slug: str = "", device_name: str = ""
-    ) -> Estimates:
-        """How long its runs take on a device, corrected by those that it has made.
+    def estimates(self, made: Iterable[RunRecord] = (), device: Device | None = None) -> Estimates:
+        """How long its runs take on a device, corrected by the runs that it has made.
 
-        device_name is what its driver calls it; a known name makes the guess better.
+        Runs of other devices are passed over. Without a device it is the plan's own guess.
         """
-        own = (run for run in made if run.device.slug == device_slug)
-        return Estimates(self.cost.on(device_name), own)
+        if device is None:
+            return Estimates(self.cost)
+        own = (run for run in made if run.device.slug == device.slug)
+        return Estimates(self.cost.on(device.name), own)
 
     def experiment(self, name: str) -> Experiment:
         """The experiment of that name. Raises UnknownNameError."""
@@ -166,16 +168,25 @@ class Plan:
         raise UnknownNameError("experiment", name, [e.name for e in self.experiments])
 
     @property
-    def comparisons(self) -> dict[str, list[str]]:
-        """The rows that are compared with one and the same row, by that row: "experiment/variant".
+    def comparisons(self) -> list[tuple[str, list[str]]]:
+        """Each row with which others are compared, and all of these: "experiment/variant".
 
-        A row of an experiment that is compared with several others is left out.
+        Experiments that are compared with one and the same row, under its recipe, are one
+        comparison. One that is compared with no other is compared with its own first row. What has
+        one seed only is left out.
         """
-        found: dict[str, list[str]] = {}
+        found: dict[tuple[str, str], list[str]] = {}
         for experiment in self.experiments:
-            if len(experiment.compare_with) == 1:
-                found.setdefault(experiment.compare_with[0], []).extend(experiment.rows)
-        return found
+            first, *rest = experiment.rows
+            beside = experiment.compare_with
+            reference = beside[0] if len(beside) == 1 else first
+            shares = beside and all(
+                row.recipe == self.rows[reference].recipe for row in experiment.variants
+            )
+            rows = [first, *rest] if reference != first else rest
+            if len(beside) < 2 and any(self.rows[row].seeds > 1 for row in (reference, *rows)):
+                found.setdefault((reference, "" if shares else experiment.name), []).extend(rows)
+        return [(reference, rows) for (reference, _), rows in found.items() if rows]
 
     def only(self, names: Iterable[str]) -> Plan:
         """The same plan with those experiments alone. Raises UnknownNameError."""
@@ -200,16 +211,18 @@ class Plan:
         device_slug: str,
         estimates: Estimates,
         budget_seconds: float | None,
+        failed: Collection[str] = (),
     ) -> list[PlannedRun]:
         """The missing runs that a recorder would make within the budget, in their order.
 
         One that does not fit is passed over, and a shorter one after it may still fit. A run
-        waits for those by which its rate is chosen, and is left out where they do not fit.
+        waits for those by which its rate is chosen, and is left out where they do not fit. What
+        failed is neither made nor waited for.
         """
         left = float("inf") if budget_seconds is None else budget_seconds
-        made = set(recorded)
+        made = {*recorded, *failed}
         fitting = []
-        for run in self.missing(recorded, device_slug):
+        for run in self.missing(made, device_slug):
             seconds = estimates.seconds(run.variant.network, run.variant.recipe)
             if seconds <= left and made.issuperset(run.rate_sources(device_slug)):
                 left -= seconds
@@ -219,28 +232,53 @@ class Plan:
 
     def device_of(self, runs: Iterable[RunRecord]) -> str | None:
         """The slug of the device that made the most of the plan's runs, None if none made any."""
+        device = self.made_on(runs)
+        return None if device is None else device.slug
+
+    def made_on(self, runs: Iterable[RunRecord]) -> Device | None:
+        """The device that made the most of the plan's runs, None if none made any."""
+        runs = list(runs)
         planned = {(run.experiment, run.variant.name, run.seed) for run in self.runs}
         made = Counter(
             run.device.slug for run in runs if (run.experiment, run.name, run.seed) in planned
         )
-        return max(sorted(made), key=made.__getitem__, default=None)
+        slug = max(sorted(made), key=made.__getitem__, default=None)
+        return next((run.device for run in runs if run.device.slug == slug), None)
 
 
-def ready_recipe(
+@dataclass(frozen=True)
+class Ready:
+    """A recipe that can be carried out, and the ids of the runs that chose its rate."""
+
+    recipe: Recipe
+    chosen_by: tuple[str, ...] = ()
+
+
+def ready(
     run: PlannedRun,
     recorded: Mapping[str, RunRecord],
     device_slug: str,
     failed: Container[str] = (),
-) -> Recipe | None:
+) -> Ready | None:
     """The run's recipe with its rate chosen, or None while its sweep is not recorded.
 
-    A run of the sweep that failed will have no record, and is not waited for; where all did, the
-    recipe's own rate stands.
+    recorded are runs by their ids, failed the ids of those that came to nothing, which are not
+    waited for. Where another seed of the row is recorded, its rate stands, however the sweep has
+    grown since. The recipe's own rate stands where all that could judge it came to nothing.
     """
-    sources = run.rate_sources(device_slug)
+    recipe, sources = run.variant.recipe, run.rate_sources(device_slug)
+    if not sources:
+        return Ready(recipe)
+    for seed in range(run.variant.seeds):
+        sibling = recorded.get(replace(run, seed=seed).id(device_slug))
+        if sibling is not None:
+            rate = sibling.recipe.learning_rate
+            return Ready(replace(recipe, learning_rate=rate), sibling.learning_rate_from)
     if any(source not in recorded and source not in failed for source in sources):
         return None
     sweep = [recorded[source] for source in sources if source in recorded]
-    if not sweep:
-        return run.variant.recipe
-    return replace(run.variant.recipe, learning_rate=run.variant.rate_rule.rate(sweep))
+    judge = run.variant.rate_judge or run.variant.network
+    if not any(one.network == judge for one in sweep):
+        return Ready(recipe)
+    rate = run.variant.rate_rule.rate(sweep, judge)
+    return Ready(replace(recipe, learning_rate=rate), tuple(one.id for one in sweep))

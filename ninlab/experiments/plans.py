@@ -3,21 +3,22 @@
 The plans as data: two scales of the same questions, ``full`` (the textbook's images at 224x224, for
 a GPU) and ``compact`` (28x28, for one CPU core), and a ``rehearsal`` that answers nothing.
 
-The full plan is made in stages of about eight minutes, because an H100 can be had for a quarter of
-an hour now and then. What its first stage showed shaped the others: seven of its 19 runs relapsed,
-five of them after the third epoch. So rates are judged by the training loss of five epochs, and the
-exercises are asked again under a recipe that should hold: batch normalization, and a rate that ends
-at 0. Runs of one seed have nothing in common (over the compact rows the endings correlate by less
-than 0.1), so seeds are never paired.
+The full plan is made in stages, none longer than a quarter of an hour of an H100, which is how long
+one can be had now and then. What its first stage showed shaped the others: seven of its 19 runs
+relapsed, five of them after the third epoch. So rates are judged by the training loss of five
+epochs, and the exercises are asked again under a recipe that should hold: batch normalization, and
+a rate that ends at 0. Runs of one seed have nothing in common (over the compact rows the endings
+correlate by less than 0.1), so seeds are never paired.
 
 Imports from ninlab: recipes, errors, estimates, `planning` and `rates`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 from ninlab import recipes
 from ninlab.errors import UnknownNameError
@@ -204,10 +205,10 @@ def own_rate(
     )
 
 
-def improved(scale: Scale, seeds: int, rate_from: tuple[str, ...] = ()) -> Experiment:
-    """NiN and AlexNet under the better recipe; of NiN that many seeds."""
+def improved(scale: Scale, *, seeds: int, rival_seeds: int, **choice: Any) -> Experiment:
+    """NiN and AlexNet under the better recipe; choice says how NiN's rate is chosen, if it is."""
     alexnet = next(iter(scale.rivals))
-    row = partial(scale.variant, seeds=scale.own_rate_seeds)
+    row = partial(scale.variant, seeds=rival_seeds)
     return Experiment(
         "improved",
         "How far do batch normalization, momentum, a schedule and mirroring carry?",
@@ -217,7 +218,7 @@ def improved(scale: Scale, seeds: int, rate_from: tuple[str, ...] = ()) -> Exper
                 f"{scale.fixed}_batch_norm",
                 recipe=scale.improved(0.05),
                 seeds=seeds,
-                rate_from=rate_from,
+                **choice,
             ),
             row(alexnet, recipe=scale.improved(0.02)),
             row(f"{alexnet}_batch_norm", recipe=scale.improved(0.05)),
@@ -282,7 +283,7 @@ def compact_experiments(scale: Scale) -> tuple[Experiment, ...]:
             },
             "How do the networks compare when each trains at its own best rate?",
         ),
-        improved(scale, scale.own_rate_seeds),
+        improved(scale, seeds=scale.own_rate_seeds, rival_seeds=scale.own_rate_seeds),
         one_by_one_batch_norm(scale, scale.own_rate_seeds),
     )
 
@@ -326,7 +327,8 @@ PEAKS = {
     "three_1x1_": (0.1,),
 }
 """Peaks of the one-cycle schedule at which designs with batch normalization are tried. The design
-that all others are compared with decides by its accuracy; the others rule out what harms them."""
+that all others are compared with decides by its accuracy; the others rule out from which rate on
+they are harmed, as far as they were tried."""
 
 IMPROVED_DESIGNS = {
     "one_by_one": ("no_1x1", "three_1x1"),
@@ -350,72 +352,88 @@ def _named(network: str, design: str) -> str:
 
 def full_experiments(scale: Scale) -> tuple[Experiment, ...]:
     """Every experiment of the textbook's networks."""
-    fixed = scale.fixed
     tried = [
-        (_named(fixed, design), rate) for rate, designs in LOWER_RATES.items() for design in designs
-    ]
-    first_stage = {
-        _named(fixed, design): f"{name}/{_named(fixed, design)}"
-        for name, designs in ({"collapse": ("",)} | DESIGNS).items()
+        (_named(scale.fixed, design), rate)
+        for rate, designs in LOWER_RATES.items()
         for design in designs
+    ]
+    peaks = _peak_sweep(scale)
+    chosen = {
+        "rate_from": tuple(peaks.rows),
+        "rate_judge": f"{scale.fixed}_batch_norm",  # with which all designs are compared
     }
-    peaks = tuple(
-        scale.variant(
-            f"{fixed}_{design}batch_norm",
-            name=f"{fixed}_{design}batch_norm_lr{peak:g}",
-            seeds=1,
-            recipe=scale.swept(scale.improved(peak)),
-        )
-        for design, of_design in PEAKS.items()
-        for peak in of_design
-    )
-    peak_rows = tuple(f"{PEAK_SWEEP}/{variant.name}" for variant in peaks)
     return (
         collapse(scale),
         *exercises(scale),
         rate_sweep(scale, tried),
-        Experiment(
-            PEAK_SWEEP,
-            "Up to which rate may the better recipe climb, judged on held-out training images?",
-            "03_training",
-            peaks,
-        ),
+        peaks,
         _precision(scale, Precision.TF32),
-        improved(scale, REFERENCE_SEEDS, peak_rows),
-        *(
-            Experiment(
-                f"{name}_improved",
-                f"{EXERCISES[name][0].removesuffix('?')}, under the better recipe?",
-                EXERCISES[name][1],
-                tuple(
-                    scale.variant(
-                        f"{fixed}_{design}_batch_norm",
-                        seeds=3,
-                        recipe=scale.improved(0.05),
-                        rate_from=peak_rows,
-                    )
-                    for design in designs
-                ),
-                (f"improved/{fixed}_batch_norm",),
-            )
-            for name, designs in IMPROVED_DESIGNS.items()
-        ),
+        improved(scale, seeds=REFERENCE_SEEDS, rival_seeds=3, **chosen),
+        *_improved_exercises(scale, chosen),
         own_rate(
             scale,
             RateRule.SAFE,
-            {
-                network: [
-                    first_stage[network],
-                    *(f"{SWEEP}/{name}_lr{rate:g}" for name, rate in tried if name == network),
-                ]
-                for design in ("", "no_1x1", "three_1x1", "3x3", "linear_head")
-                for network in [_named(fixed, design)]
-            },
+            _where_tried(scale, tried, ("", "no_1x1", "three_1x1", "3x3", "linear_head")),
             "How do the networks compare when each trains at the highest rate that it bears?",
         ),
         baselines(scale, {_COSTLY: 1}),
         one_by_one_batch_norm(scale, 1),
     )
+
+
+def _peak_sweep(scale: Scale) -> Experiment:
+    """The designs with batch normalization at their peaks."""
+    return Experiment(
+        PEAK_SWEEP,
+        "Up to which rate may the better recipe climb, judged on held-out training images?",
+        "03_training",
+        tuple(
+            scale.variant(
+                f"{scale.fixed}_{design}batch_norm",
+                name=f"{scale.fixed}_{design}batch_norm_lr{peak:g}",
+                seeds=1,
+                recipe=scale.swept(scale.improved(peak)),
+            )
+            for design, of_design in PEAKS.items()
+            for peak in of_design
+        ),
+    )
+
+
+def _improved_exercises(scale: Scale, chosen: Mapping[str, Any]) -> Iterator[Experiment]:
+    """The exercises under the better recipe; chosen says how their rate is chosen."""
+    for name, designs in IMPROVED_DESIGNS.items():
+        question, chapter = EXERCISES[name]
+        yield Experiment(
+            f"{name}_improved",
+            f"{question.removesuffix('?')}, under the better recipe?",
+            chapter,
+            tuple(
+                scale.variant(
+                    f"{scale.fixed}_{design}_batch_norm",
+                    seeds=3,
+                    recipe=scale.improved(0.05),
+                    **chosen,
+                )
+                for design in designs
+            ),
+            (f"improved/{scale.fixed}_batch_norm",),
+        )
+
+
+def _where_tried(
+    scale: Scale, swept: Sequence[tuple[str, float]], designs: Iterable[str]
+) -> dict[str, list[str]]:
+    """The rows in which each design is trained by plain SGD: its exercise's, and the sweep's."""
+    exercise = {design: name for name, of_name in DESIGNS.items() for design in of_name}
+    return {
+        network: [
+            f"{exercise.get(design, 'collapse')}/{network}",
+            *(f"{SWEEP}/{name}_lr{rate:g}" for name, rate in swept if name == network),
+        ]
+        for design in designs
+        for network in [_named(scale.fixed, design)]
+    }
 
 
 def _precision(scale: Scale, other: Precision) -> Experiment:

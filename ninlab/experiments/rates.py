@@ -7,6 +7,7 @@ Imports from ninlab: errors, recipes, records, relapses.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -22,35 +23,35 @@ class RateRule(StrEnum):
     BEST = "best"
     SAFE = "safe"
 
-    def rate(self, sweep: Sequence[RunRecord]) -> float:
+    def rate(self, sweep: Sequence[RunRecord], judged: str) -> float:
         """The rate that the rule chooses; see `best_rate` and `safe_rate`."""
-        return best_rate(sweep) if self is RateRule.BEST else safe_rate(sweep)
+        return best_rate(sweep, judged) if self is RateRule.BEST else safe_rate(sweep)
 
 
-def best_rate(sweep: Sequence[RunRecord]) -> float:
+def best_rate(sweep: Sequence[RunRecord], judged: str) -> float:
     """The learning rate with the highest held-out accuracy after the last epoch.
 
-    The first run's network is judged. Its runs that did not finish are passed over, and so are
-    rates at which another network of the sweep did not finish or relapsed; of equals the smaller
-    rate wins. When nothing is left it is the network's smallest rate, so that the failure is
-    recorded at its best. Raises NinlabError when a run was measured on test images.
+    That of the judged network, by its name, decides. Its runs that did not finish are passed over,
+    and so is every rate from the lowest on at which another network of the sweep did not finish or
+    relapsed; of equals the smaller rate wins. When nothing is left it is the judged network's
+    smallest rate, so that the failure is recorded at its best. Raises NinlabError when a run was
+    measured on test images, and without a run of the judged network.
     """
     seen = [run.id for run in sweep if run.recipe.evaluation_set is EvaluationSet.TEST]
     if seen:
         raise NinlabError(f"{seen[0]} was measured on test images; choose rates on held-out ones")
-    judged = [run for run in sweep if run.network == sweep[0].network]
-    harmful = {
-        run.recipe.learning_rate
-        for run in sweep
-        if run.network != sweep[0].network and not _held(run)
-    }
+    own = [run for run in sweep if run.network == judged]
+    if not own:
+        raise NinlabError(f"no run of {judged} is in the sweep that its accuracy should decide")
+    harmful = [run.recipe.learning_rate for run in sweep if run not in own and not _held(run)]
     left = [
         run
-        for run in judged
-        if run.outcome is Outcome.FINISHED and run.recipe.learning_rate not in harmful
+        for run in own
+        if run.outcome is Outcome.FINISHED
+        and run.recipe.learning_rate < min(harmful, default=math.inf)
     ]
     if not left:
-        return min(run.recipe.learning_rate for run in judged)
+        return min(run.recipe.learning_rate for run in own)
     best = max(left, key=lambda run: (run.last.test_accuracy, -run.recipe.learning_rate))
     return best.recipe.learning_rate
 
