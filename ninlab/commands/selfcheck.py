@@ -39,8 +39,14 @@ def selfcheck(
     allow_dirty: Annotated[
         bool, typer.Option(help="As for record: the code may differ from its commit.")
     ] = False,
+    any_gpu: Annotated[
+        bool, typer.Option("--any-gpu", help="Records of another GPU are said and are no failure.")
+    ] = False,
 ) -> int:
     """Try once all that recording needs, a line each; nothing that fails stops the rest.
+
+    With --decisive the checks end where another GPU's records are found: no other check matters
+    before it is decided whether to record at all.
 
     Ends with 0 when all is well, 3 when nothing can be recorded, 4 when steps work only without
     a CUDA graph, 6 when another GPU's records are there, 1 when recording works but something
@@ -54,18 +60,21 @@ def selfcheck(
         folder=None if folder is None else existing_folder(folder),
         threads=threads,
         allow_dirty=allow_dirty,
+        any_gpu=any_gpu,
     )
     todo = checking.chosen(checking.checks(subject.on_gpu), only or (), decisive=decisive)
     made: list[checking.Result] = []
     name: str | None = None
     if report is not None:
         _write(report, name, made, None)  # a file that cannot be written is said before the work
-    for result in checking.results(todo, subject):
+    for result in checking.results(todo, subject, until_settled=decisive):
         made.append(result)
         typer.echo(result.lines)
         name = name or _device_name(subject)  # a device that is lost later keeps its name
         _rewrite(report, name, made, None)
     code, words = checking.verdict(made)
+    if left := len(todo) - len(made):
+        words += f"; not made after that: {left}"
     _rewrite(report, name, made, words)
     typer.echo(words)
     return code
