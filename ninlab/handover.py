@@ -4,7 +4,8 @@
 notebook mounts, a batch system copies or a person downloads. The archive is whole at any moment:
 whoever kills the process finds the one before or the new one. Kept weights lie beside it, once
 each, because they are large and never change. What an archive once held stays in it, so that a
-second machine may hand over into the same folder.
+second machine may hand over into the same folder: where both have made a file, the second one's
+is called ``<name>.2``, unless one of them only goes on where the other ends.
 
 `contents` reads an archive, `take_up` lays it into a runs folder that has lost it, so that a
 recorder on a new machine goes on behind the last one; ``python -m ninlab collect`` checks the
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import re
 import socket
@@ -26,7 +28,7 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -40,6 +42,9 @@ TORN_ARCHIVE = "records-torn.tar.gz"
 TOP = "runs"
 """The first folder of every name in an archive, whatever the runs folder is called."""
 
+PROBES = "probes"
+"""The folder of what is no record: traces, profiles, what a device said of itself."""
+
 WEIGHTS = ".safetensors"
 
 
@@ -49,19 +54,21 @@ WEIGHTS = ".safetensors"
 def hand_over(folder: Path, results: Path) -> None:
     """Bring everything new of a runs folder into the folder of results, which is made if need be.
 
-    New is what git neither tracks nor ignores; where git is missing, or ignores the folder or knows
-    nothing of it, every file is. Hidden files never are. Raises RecordError when a folder cannot
-    be read or written; the archive that was there is then untouched.
+    New is what git neither tracks nor ignores, and a probe that differs from the commit; where git
+    is missing, or ignores the folder or knows nothing of it, every file is. Hidden files never
+    are. Raises RecordError when a folder cannot be read or written; the archive that was there is
+    then untouched.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder} is no folder; name the runs folder that records are made in")
+    new: dict[str, bytes] = {}
     light: dict[str, bytes] = {}
     try:
         results.mkdir(parents=True, exist_ok=True)
         _sweep(results)
         for name in new_files(folder):
             if not name.endswith(WEIGHTS):
-                light[name] = (folder / name).read_bytes()
+                new[name] = (folder / name).read_bytes()
                 continue
             beside = results / weights_name(name.removesuffix(WEIGHTS))
             if not beside.is_file() or beside.stat().st_size != (folder / name).stat().st_size:
@@ -69,26 +76,36 @@ def hand_over(folder: Path, results: Path) -> None:
         archive = results / ARCHIVE  # last: the weights that it names lie beside it already
         if archive.exists():
             try:
-                light = contents(archive) | light
+                light = contents(archive)
             except RecordError:
                 archive.replace(results / TORN_ARCHIVE)
     except OSError as error:
         raise RecordError(
             f"the records of {folder} could not be brought to {results}: {error}"
         ) from error
+    for name, data in new.items():
+        target, adds = place(original(name, new), data, light.get)
+        if adds:
+            light[target] = data
     records.write_bytes(archive, _packed(light))
 
 
 def take_up(folder: Path, results: Path) -> int:
     """How many files of the archive in results were laid into the runs folder, which lacked them.
 
-    0 where there is no archive. Nothing that is there is changed. Raises RecordError when the
-    archive cannot be read or the folder cannot be written.
+    0 where there is no archive. A probe that the folder has the beginning of goes on as in the
+    archive; nothing else that is there is changed. Raises RecordError when the archive cannot be
+    read or the folder cannot be written.
     """
     archive = results / ARCHIVE
     if not archive.exists():
         return 0
-    lost = {name: data for name, data in contents(archive).items() if not (folder / name).exists()}
+    lost = {
+        name: data
+        for name, data in contents(archive).items()
+        if not (folder / name).exists()
+        or (is_probe(name) and has_grown((folder / name).read_bytes(), data))
+    }
     for name, data in lost.items():
         records.write_bytes(folder / name, data)
     return len(lost)
@@ -102,11 +119,13 @@ def weights_name(identifier: str) -> str:
 def new_files(folder: Path) -> Iterator[str]:
     """The new files of a runs folder, as `hand_over` means it, by their names below the folder."""
     untracked = _git(folder, "ls-files", "-z", "--others", "--exclude-standard")
+    # Lines are added to probes that are committed; a record is written once.
+    changed = _git(folder, "ls-files", "-z", "--modified", "--", PROBES) or ""
     ignores_the_folder = _git(folder, "check-ignore", "--quiet", ".") is not None
     if untracked is None or ignores_the_folder:
         names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))]
     else:
-        names = untracked.split("\0")
+        names = f"{untracked}{changed}".split("\0")
     for name in names:
         hidden = any(part.startswith(".") for part in name.split("/"))
         if name and not hidden and (folder / name).is_file():
@@ -149,6 +168,42 @@ def _is_running(process: int) -> bool:
     except PermissionError:  # of another user, so it runs
         pass
     return True
+
+
+# ---------------------------------------------------------------- two files of one name
+
+
+def is_probe(name: str) -> bool:
+    """Whether that file below a runs folder is a probe, not a record."""
+    return name.startswith(f"{PROBES}/")
+
+
+def has_grown(before: bytes, now: bytes) -> bool:
+    """Whether something was added to the end of a file, and nothing else was done to it."""
+    return len(now) > len(before) and now.startswith(before)
+
+
+def place(name: str, data: bytes, there: Callable[[str], bytes | None]) -> tuple[str, bool]:
+    """(name, adds): where a file belongs beside those that are there, and if it adds anything.
+
+    That is the first of ``name``, ``name.2``, ``name.3`` ... which is free, or has the same data,
+    or a beginning of it, or more than it: no file is lost. there gives what a name holds, None
+    for nothing.
+    """
+    names = itertools.chain([name], (f"{name}.{number}" for number in itertools.count(2)))
+    while True:
+        target = next(names)
+        before = there(target)
+        if before is None or has_grown(before, data):
+            return target, True
+        if before.startswith(data):
+            return target, False
+
+
+def original(name: str, names: Container[str]) -> str:
+    """The name that `place` found taken when it chose this one; this one itself if it did not."""
+    before = re.sub(r"\.\d+$", "", name)
+    return before if before in names else name
 
 
 # ---------------------------------------------------------------- out of the archive

@@ -12,6 +12,8 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ninlab import handover
 from ninlab.errors import RecordError
@@ -82,6 +84,17 @@ def test_what_a_checkout_tracks_or_ignores_is_not_handed_over(runs, results):
     assert contents(results / ARCHIVE) == {"head/b-seed0-cpu.json": b"new"}
 
 
+def test_a_probe_that_is_committed_is_handed_over_when_it_changes_and_a_record_never(runs, results):
+    lay(runs, {"probes/lines.jsonl": b"one\n", "probes/same.json": b"{}", "probes/gone": b""})
+    git(runs.parent, "init", "--quiet")
+    git(runs.parent, "add", ".")
+    git(runs.parent, "commit", "--quiet", "--message", "what is there before")
+    lay(runs, {"probes/lines.jsonl": b"one\ntwo\n", "collapse/a-seed0-cpu.json": b"edited"})
+    (runs / "probes" / "gone").unlink()
+    hand_over(runs, results)
+    assert contents(results / ARCHIVE) == {"probes/lines.jsonl": b"one\ntwo\n"}
+
+
 def test_a_runs_folder_that_its_checkout_ignores_is_handed_over_whole(runs, results):
     git(runs.parent, "init", "--quiet")
     lay(runs.parent, {".gitignore": f"{runs.name}/\n".encode()})
@@ -112,12 +125,45 @@ def test_an_archive_keeps_what_another_machine_handed_over(runs, results, tmp_pa
     hand_over(runs, results)
     other = tmp_path / "other"
     lay(other, {"head/b-seed0-cpu.json": b"b", "probes/events/trace.json.gz": b"newer"})
-    hand_over(other, results)
-    assert contents(results / ARCHIVE) == {
+    kept = {
         "collapse/a-seed0-cpu.json": b"{}",
         "head/b-seed0-cpu.json": b"b",
-        "probes/events/trace.json.gz": b"newer",
+        "probes/events/trace.json.gz": b"trace",
+        "probes/events/trace.json.gz.2": b"newer",
     }
+    for _ in range(2):
+        hand_over(other, results)
+        assert contents(results / ARCHIVE) == kept
+
+
+def test_lines_in_an_archive_are_never_fewer(runs, results, tmp_path):
+    lines = "probes/lines.jsonl"
+    lay(runs, {lines: b"one\ntwo\n"})
+    hand_over(runs, results)
+    other = tmp_path / "other"
+    for written, kept in (
+        (b"one\n", [b"one\ntwo\n"]),
+        (b"one\ntwo\nthree\n", [b"one\ntwo\nthree\n"]),
+        (b"four\n", [b"one\ntwo\nthree\n", b"four\n"]),
+        (b"four\nfive\n", [b"one\ntwo\nthree\n", b"four\nfive\n"]),
+    ):
+        lay(other, {lines: written})
+        hand_over(other, results)
+        found = contents(results / ARCHIVE)
+        assert [found[name] for name in sorted(found) if name.startswith(lines)] == kept
+
+
+@given(versions=st.lists(st.text("ab", max_size=4).map(str.encode)))
+def test_no_version_of_a_file_is_lost_and_none_is_kept_twice(versions):
+    files: dict[str, bytes] = {}
+    for data in versions:
+        target, adds = handover.place("probes/a.json", data, files.get)
+        if adds:
+            files[target] = data
+    for data in versions:
+        assert any(kept.startswith(data) for kept in files.values())
+        assert not handover.place("probes/a.json", data, files.get)[1]
+    assert {handover.original(name, files) for name in files} <= {"probes/a.json"}
 
 
 def test_an_archive_that_cannot_be_read_is_put_aside_and_not_lost(runs, results):
@@ -253,6 +299,19 @@ def test_a_new_machine_takes_up_what_it_lacks_and_changes_nothing(runs, results,
     assert (fresh / "collapse/a-seed0-cpu.json").read_bytes() == b"its own"
     assert (fresh / "probes/events/trace.json.gz").read_bytes() == b"trace"
     assert take_up(fresh, results) == 0
+
+
+def test_a_new_machine_goes_on_with_a_probe_of_which_it_has_the_beginning(runs, results, tmp_path):
+    written = {"probes/lines.jsonl": b"one\ntwo\n", "probes/a.jsonl": b"one\n"}
+    lay(runs, {**written, "probes/b.jsonl": b"one\n"})
+    hand_over(runs, results)
+    fresh = tmp_path / "fresh"
+    lay(fresh, {"probes/lines.jsonl": b"one\n", "probes/a.jsonl": b"one\ntwo\n"})
+    lay(fresh, {"probes/b.jsonl": b"its own\n"})
+    take_up(fresh, results)
+    assert (fresh / "probes/lines.jsonl").read_bytes() == b"one\ntwo\n"
+    assert (fresh / "probes/a.jsonl").read_bytes() == b"one\ntwo\n"
+    assert (fresh / "probes/b.jsonl").read_bytes() == b"its own\n"
 
 
 def test_nothing_is_taken_up_where_nothing_was_handed_over(runs, results):
