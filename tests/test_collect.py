@@ -56,6 +56,11 @@ def with_weights(run: RunRecord, folder: Path, weights: bytes) -> RunRecord:
     return run
 
 
+def lay_probes(folder: Path, probes: dict[str, bytes]) -> None:
+    for name, data in probes.items():
+        records.write_bytes(folder / "probes" / name, data)
+
+
 def collected(home: Path, *arguments: object) -> int:
     return main(["collect", *map(str, arguments), "--runs", str(home)])
 
@@ -64,7 +69,7 @@ def test_records_come_home_to_the_byte_with_their_weights_and_probes(away, home,
     with_weights(ON_GPU, away, b"weights")
     failure = FailureRecord(
         run="head/b-seed0-nvidia-h100", cause=Cause.HUNG, sentence="it stood in step 7",
-        tried_eagerly=True, provenance=RUN.provenance, device=GPU, software=RUN.software,
+        tried_eagerly=True, code=None, provenance=RUN.provenance, device=GPU, software=RUN.software,
     )  # fmt: skip
     records.write_json_once(records.record_path(away, failure.id), failure.to_json())
     records.write_bytes(away / "probes" / "events" / "a.json.gz", b"trace")
@@ -104,7 +109,7 @@ def test_two_calls_on_one_machine_come_home_together(away, home, results, tmp_pa
     assert files(home) == files(away)
 
 
-def test_another_record_of_the_same_id_is_refused_and_nothing_is_laid_in(
+def test_of_a_record_that_home_has_and_that_was_made_again_that_of_home_stays(
     away, home, results, capsys
 ):
     records.write(home, RUN)
@@ -112,22 +117,66 @@ def test_another_record_of_the_same_id_is_refused_and_nothing_is_laid_in(
     records.write(away, replace(RUN, wall_seconds=6.0))
     records.write(away, replace(RUN, seed=1))
     hand_over(away, results)
-    assert collected(home, results) == 2
-    assert f"collapse/{RUN.id.split('/')[1]}.json is there and is another" in (
-        capsys.readouterr().err
+    for new in (1, 0):
+        assert collected(home, results) == 0
+        printed = capsys.readouterr().out
+        assert f"new records: {new}, there before: {2 - new}" in printed
+        assert f"{RUN.id} was made twice; the first is kept, that of {home}" in printed
+        assert files(home).items() >= before.items()
+        assert set(files(home)) - set(before) == {f"{replace(RUN, seed=1).id}.json"}
+
+
+def test_of_a_record_that_two_machines_made_the_first_comes_home_with_its_weights(
+    away, home, results, tmp_path, capsys
+):
+    first = with_weights(RUN, away, b"weights")
+    hand_over(away, results)
+    other = made(tmp_path / "other")
+    with_weights(replace(RUN, wall_seconds=6.0), other, b"others!")
+    records.write(other, replace(RUN, seed=1))
+    second = tmp_path / "second"
+    hand_over(other, second)
+    assert collected(home, results, second) == 0
+    assert records.read(records.record_path(home, RUN.id)) == first
+    assert list(records.problems(home)) == []
+    assert {run.seed for run in records.load(home)} == {RUN.seed, 1}
+    said = (
+        f"{RUN.id} was made twice; the first is kept, that of {results}, and not that of {second}"
     )
-    assert files(home) == before
-    assert collected(home, results, "--skip", RUN.id) == 0
-    assert set(files(home)) - set(before) == {f"{replace(RUN, seed=1).id}.json"}
+    assert said in capsys.readouterr().out
 
 
-def test_two_folders_that_disagree_about_a_record_are_refused(away, home, results, tmp_path):
+def test_a_record_that_two_machines_handed_into_one_folder_comes_home_once(
+    away, home, results, tmp_path, capsys
+):
     records.write(away, RUN)
     hand_over(away, results)
     other = made(tmp_path / "other")
     records.write(other, replace(RUN, wall_seconds=6.0))
-    hand_over(other, tmp_path / "second")
-    assert collected(home, results, tmp_path / "second") == 2
+    hand_over(other, results)
+    assert collected(home, results) == 0
+    assert files(home) == files(away)
+    assert f"{RUN.id} was made twice" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_record_that_was_made_twice_and_once_is_not_valid_is_refused(
+    away, home, results, tmp_path, capsys, first
+):
+    records.write(away, RUN)
+    hand_over(away, results)
+    other, second = made(tmp_path / "other"), tmp_path / "second"
+    path = records.record_path(other, RUN.id)
+    path.parent.mkdir()
+    path.write_text(json.dumps(RUN.to_json() | {"outcome": "grand"}))
+    hand_over(other, second)
+    folders = [results, second] if first == 0 else [second, results]
+    assert collected(home, *folders) == 2
+    printed = capsys.readouterr()
+    assert "'grand' is not a valid Outcome" in printed.out
+    assert "1 of the 2 new records are not valid" in printed.err
+    assert files(home) == {}
+    assert collected(home, *folders, "--skip", RUN.id) == 0
     assert files(home) == {}
 
 
@@ -174,17 +223,39 @@ def test_a_correction_of_a_record_at_home_is_taken_in(away, home, results):
     assert list(records.problems(home)) == []
 
 
-def test_a_probe_never_overwrites_another_but_a_longer_one_replaces_its_beginning(
-    away, home, results, capsys
-):
-    for folder, names in ((home, (b"{}", b"one\n")), (away, (b"[]", b"one\ntwo\n"))):
-        records.write_bytes(folder / "probes" / "device.json", names[0])
-        records.write_bytes(folder / "probes" / "strangers.jsonl", names[1])
+def test_a_probe_never_overwrites_another_and_lines_are_added_to_lines(away, home, results, capsys):
+    lay_probes(home, {"device.json": b"{}", "a.jsonl": b"one\n", "b.jsonl": b"one\ntwo\n"})
+    lay_probes(
+        away, {"device.json": b"[]", "a.jsonl": b"one\ntwo\n", "b.jsonl": b"three\none\nthree\n"}
+    )
     hand_over(away, results)
-    assert collected(home, results) == 0
-    assert files(home)["probes/device.json"] == b"{}"
-    assert files(home)["probes/strangers.jsonl"] == b"one\ntwo\n"
-    assert "not laid over another file of that name: probes/device.json" in capsys.readouterr().out
+    for _ in range(2):  # what is there already is not laid in again
+        assert collected(home, results) == 0
+        assert files(home / "probes") == {
+            "device.json": b"{}",
+            "device.json.2": b"[]",
+            "a.jsonl": b"one\ntwo\n",
+            "b.jsonl": b"one\ntwo\nthree\n",
+        }
+    said = capsys.readouterr().out
+    assert said.count("that one is now probes/device.json.2") == 1
+
+
+def test_of_two_folders_no_probe_is_lost(away, home, results, tmp_path, capsys):
+    lay_probes(away, {"device.json": b"{}", "lines.jsonl": b"one\ntwo\n", "a.jsonl": b"one\n"})
+    hand_over(away, results)
+    other, second = made(tmp_path / "other"), tmp_path / "second"
+    lay_probes(other, {"device.json": b"[]", "lines.jsonl": b"two\nthree", "a.jsonl": b"two\n"})
+    hand_over(other, second)
+    hand_over(away, second)  # which then holds two versions of each
+    assert collected(home, results, second) == 0
+    assert files(home / "probes") == {
+        "device.json": b"{}",
+        "device.json.2": b"[]",
+        "lines.jsonl": b"one\ntwo\nthree\n",
+        "a.jsonl": b"one\ntwo\n",
+    }
+    assert "that one is now probes/device.json.2" in capsys.readouterr().out
 
 
 def test_what_is_neither_record_nor_probe_is_left_out_and_said(away, home, results, capsys):
@@ -195,13 +266,14 @@ def test_what_is_neither_record_nor_probe_is_left_out_and_said(away, home, resul
     assert "collapse/notes.txt" in capsys.readouterr().out
 
 
-def test_runs_of_another_gpu_come_home_with_a_warning(away, home, results, capsys):
+def test_that_runs_of_another_gpu_come_home_is_said_first(away, home, results, capsys):
     records.write(home, RUN)
     records.write(home, ON_GPU)
     records.write(away, replace(ON_GPU, device=replace(GPU, slug="nvidia-h200"), seed=1))
     hand_over(away, results)
     assert collected(home, results) == 0
-    assert "the runs of nvidia-h200 never join those of nvidia-h100" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert said.startswith("the runs of nvidia-h200 never join those of nvidia-h100 ")
     again = made(home.parent / "again")
     records.write(again, RUN)
     assert collected(again, results) == 0

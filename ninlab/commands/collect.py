@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -18,17 +18,24 @@ from ninlab.commands import validation
 from ninlab.commands.shared import RunsFolder, existing_folder
 from ninlab.errors import RecordError, UnknownNameError
 
-PROBES = "probes"
-"""The folder of what is no record: traces, profiles, what a device said of itself."""
+LINES = ".jsonl"
+"""How files are called to which lines are added, in any order."""
+
+
+class Version(NamedTuple):
+    """A record, and the folder where it was found."""
+
+    data: bytes
+    folder: Path
 
 
 @dataclass(frozen=True)
 class Delivery:
     """What archives hold, by names below the runs folder. Weights lie where they were found."""
 
-    records: Mapping[str, bytes]  # by their ids
+    records: Mapping[str, Sequence[Version]]  # by their ids; more than one where they differ
     probes: Mapping[str, bytes]
-    weights: Mapping[str, Path]  # of those records, by their ids
+    weights: Mapping[str, Path]  # of the first of those records, by their ids
     others: Sequence[str]  # what is neither
 
 
@@ -46,33 +53,39 @@ def collect(
     home = existing_folder(folder)
     came = gathered(results, skip or [])
     new = _new(came.records, home)
-    problems = list(_problems(new, came.weights, home))
+    again = list(_made_again(came.records, home))
+    problems = [*_problems(new, came.weights, home), *_problems_of_others(again, home)]
     for problem in problems:
         typer.echo(problem)
     if problems:
         raise RecordError(
-            f"{len(problems)} of the {len(new)} new records are not valid, see above, and nothing "
-            f"was laid into {home}; leave one out with --skip ID"
+            f"{len(problems)} of the {len(new) + len(again)} new records are not valid, see above, "
+            f"and nothing was laid into {home}; leave one out with --skip ID"
         )
     contents = {identifier: json.loads(data) for identifier, data in new.items()}
     warning = _of_another_gpu(contents, home)
+    if warning:
+        typer.echo(warning)
     for identifier, data in new.items():
-        if identifier in came.weights:
+        if contents[identifier].get("weights_sha256"):
             weights = came.weights[identifier].read_bytes()
             records.write_bytes(records.weights_path(home, identifier), weights)
         records.write_bytes(records.record_path(home, identifier), data)
-    laid, refused = _lay_probes(came.probes, home)
+    laid, renamed = _lay_probes(came.probes, home)
     there = len(came.records) - len(new)
     typer.echo(f"new records: {len(new)}, there before: {there}, in {home}")
     _list(contents)
+    for identifier, version, kept in again:
+        typer.echo(
+            f"{identifier} was made twice; the first is kept, that of {kept}, "
+            f"and not that of {version.folder}"
+        )
     if laid:
         typer.echo(f"{len(laid)} probes: {', '.join(laid)}")
-    for name in refused:
-        typer.echo(f"not laid over another file of that name: {name}")
+    for name, first in renamed.items():
+        typer.echo(f"{first} is another file than one that came; that one is now {name}")
     for name in came.others:
         typer.echo(f"left out, for it is neither a record nor a probe: {name}")
-    if warning:
-        typer.echo(warning)
 
 
 # ---------------------------------------------------------------- what came
@@ -81,45 +94,60 @@ def collect(
 def gathered(results: Sequence[Path], skip: Sequence[str]) -> Delivery:
     """What the archives of these folders hold together, without the records to be skipped.
 
-    Raises RecordError when one is missing or torn, when two hold different records of one id,
-    and UnknownNameError for a record to be skipped that none holds.
+    Raises RecordError when one is missing or torn, and UnknownNameError for a record to be
+    skipped that none holds.
     """
-    found: dict[str, bytes] = {}
-    read: set[str] = set()
+    made: dict[str, list[Version]] = {}
+    probes: dict[str, bytes] = {}
+    others: set[str] = set()
     for folder in results:
-        for name, data in handover.contents(folder / handover.ARCHIVE).items():
-            read.add(name)
-            before = found.get(name)
-            if name in {f"{identifier}.json" for identifier in skip}:
-                continue
-            if before is None or (_is_probe(name) and _has_grown(before, data)):
-                found[name] = data
-            elif not _is_probe(name) and before != data:
-                raise RecordError(
-                    f"{name} of {folder} is another record than that of a folder before it; "
-                    f"collect one folder alone, or leave it out with --skip {name[:-5]}"
-                )
-    made = {
-        name.removesuffix(".json"): data
-        for name, data in found.items()
-        if name.count("/") == 1 and name.endswith(".json") and not _is_probe(name)
-    }
+        archive = handover.contents(folder / handover.ARCHIVE)
+        for name, data in archive.items():
+            first = handover.original(name, archive)
+            if handover.is_probe(name):
+                target, whole = _beside(first, data, probes.get)
+                probes[target] = whole
+            elif first.count("/") == 1 and first.endswith(".json"):
+                versions = made.setdefault(first.removesuffix(".json"), [])
+                if data not in [version.data for version in versions]:
+                    versions.append(Version(data, folder))
+            else:
+                others.add(name)
     for identifier in skip:
-        if f"{identifier}.json" not in read:
+        if identifier not in made:
             raise UnknownNameError("record", identifier, sorted(made))
-    probes = {name: data for name, data in found.items() if _is_probe(name)}
-    known = {f"{identifier}.json" for identifier in made} | set(probes)
+    for identifier in set(skip):
+        del made[identifier]
     weights = {
         identifier: path
-        for identifier, data in made.items()
-        for path in [_weights(results, identifier, data)]
+        for identifier, versions in made.items()
+        for path in [_weights(results, identifier, versions[0].data)]
         if path is not None
     }
-    return Delivery(made, probes, weights, sorted(set(found) - known))
+    return Delivery(made, probes, weights, sorted(others))
 
 
-def _is_probe(name: str) -> bool:
-    return name.startswith(f"{PROBES}/")
+def _beside(name: str, data: bytes, there: Callable[[str], bytes | None]) -> tuple[str, bytes]:
+    """Where a probe belongs beside those that are there, and what that file then holds.
+
+    Files of lines become one; of others, each is kept. name has no number of `handover.place`.
+    """
+    if name.endswith(LINES):
+        return name, merged(there(name) or b"", data)
+    target, adds = handover.place(name, data, there)
+    return target, data if adds else there(target) or b""
+
+
+def merged(before: bytes, now: bytes) -> bytes:
+    """The lines of a file, then those that only the other one has, each once."""
+    if handover.has_grown(before, now):
+        return now
+    known = {b"", *before.split(b"\n")}
+    added = [line for line in dict.fromkeys(now.split(b"\n")) if line not in known]
+    if not added:
+        return before
+    end = b"" if before.endswith(b"\n") else b"\n"
+    return before + end + b"".join(line + b"\n" for line in added)
 
 
 def _weights(results: Sequence[Path], identifier: str, record: bytes) -> Path | None:
@@ -132,19 +160,28 @@ def _weights(results: Sequence[Path], identifier: str, record: bytes) -> Path | 
     return there[0] if there else None
 
 
-def _new(found: Mapping[str, bytes], home: Path) -> dict[str, bytes]:
-    """The records that home lacks. Raises RecordError for one that is another at home."""
-    new = {}
-    for identifier, data in found.items():
+def _new(found: Mapping[str, Sequence[Version]], home: Path) -> dict[str, bytes]:
+    """The records that home lacks."""
+    return {
+        identifier: versions[0].data
+        for identifier, versions in found.items()
+        if not records.record_path(home, identifier).exists()
+    }
+
+
+def _made_again(
+    found: Mapping[str, Sequence[Version]], home: Path
+) -> Iterator[tuple[str, Version, Path]]:
+    """(id, version, kept) of records that are not laid in, for those of the folder kept were first.
+
+    Two machines that did not know of each other make the same run. A record is never overwritten.
+    """
+    for identifier, versions in found.items():
         path = records.record_path(home, identifier)
-        if not path.exists():
-            new[identifier] = data
-        elif path.read_bytes() != data:
-            raise RecordError(
-                f"{path} is there and is another record, and records are never overwritten; "
-                f"nothing was laid into {home}; leave it out with --skip {identifier}"
-            )
-    return new
+        kept = Version(path.read_bytes(), home) if path.exists() else versions[0]
+        for version in versions:
+            if version.data != kept.data:
+                yield identifier, version, kept.folder
 
 
 # ---------------------------------------------------------------- is it sound?
@@ -173,6 +210,20 @@ def _problems(new: Mapping[str, bytes], weights: Mapping[str, Path], home: Path)
                 yield changed
 
 
+def _problems_of_others(again: Sequence[tuple[str, Version, Path]], home: Path) -> Iterator[str]:
+    """One sentence for every record that is not valid among those that were made twice.
+
+    They are not laid in, so weights and the record that one corrects need not be there.
+    """
+    for identifier, version, _ in again:
+        alone = version.data
+        for _, content in _readable({identifier: version.data}):
+            needs = {"weights_sha256": None, "corrects": None}
+            alone = json.dumps({**content, **{k: needs[k] for k in needs if k in content}}).encode()
+        for problem in _problems({identifier: alone}, {}, home):
+            yield f"{problem} (that of {version.folder})"
+
+
 def _readable(new: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The records that are JSON objects, by their ids; the others are problems already."""
     for identifier, data in new.items():
@@ -195,18 +246,18 @@ def _lay_corrected(new: Mapping[str, bytes], folder: Path, home: Path) -> None:
 
 
 def _of_another_gpu(contents: Mapping[str, Mapping[str, Any]], home: Path) -> str | None:
-    """One sentence when runs of one GPU come home to those of another."""
+    """One sentence when runs come home of a GPU that has none there, and others have."""
     here = {run.device.slug for run in records.load(home)} - {"cpu"}
     came = {
         content["device"]["slug"]
         for content in contents.values()
         if content["kind"] == records.TRAINING
     } - {"cpu"}
-    others = here - came
-    if not came or not others:
+    strangers = came - here
+    if not strangers or not here:
         return None
     return (
-        f"the runs of {', '.join(sorted(came))} never join those of {', '.join(sorted(others))} "
+        f"the runs of {', '.join(sorted(strangers))} never join those of {', '.join(sorted(here))} "
         "that are here: figures and tests compare runs of one device"
     )
 
@@ -214,22 +265,23 @@ def _of_another_gpu(contents: Mapping[str, Mapping[str, Any]], home: Path) -> st
 # ---------------------------------------------------------------- laying in and listing
 
 
-def _lay_probes(probes: Mapping[str, bytes], home: Path) -> tuple[list[str], list[str]]:
-    """The probes that were laid in, and those that another file kept out."""
-    laid, kept_out = [], []
-    for name, data in probes.items():
+def _lay_probes(probes: Mapping[str, bytes], home: Path) -> tuple[list[str], dict[str, str]]:
+    """The probes that were laid in, and of those that found their name taken, that name."""
+
+    def there(name: str) -> bytes | None:
         path = home / name
-        if not path.exists() or _has_grown(path.read_bytes(), data):
-            records.write_bytes(path, data)
-            laid.append(name)
-        elif path.read_bytes() != data:
-            kept_out.append(name)
-    return laid, kept_out
+        return path.read_bytes() if path.exists() else None
 
-
-def _has_grown(before: bytes, now: bytes) -> bool:
-    """Whether lines were added to a file, and nothing else was done to it."""
-    return len(now) > len(before) and now.startswith(before)
+    laid, renamed = [], {}
+    for name, data in probes.items():
+        first = handover.original(name, probes)
+        target, whole = _beside(first, data, there)
+        if there(target) != whole:
+            records.write_bytes(home / target, whole)
+            laid.append(target)
+            if target != first:
+                renamed[target] = first
+    return laid, renamed
 
 
 def _list(contents: Mapping[str, Mapping[str, Any]]) -> None:
