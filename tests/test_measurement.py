@@ -2,16 +2,16 @@ import contextlib
 import gzip
 import io
 import json
+import signal
 import sys
 from dataclasses import asdict, replace
-from types import ModuleType
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import measurement, records
+from ninlab import handover, measurement, records
 from ninlab.__main__ import main
 from ninlab.architectures import architecture
 from ninlab.commands.measure import _save_properties as save_properties
@@ -28,6 +28,8 @@ from ninlab.measurement import (
     MemoryRecord,
     Outcome,
     describe_in_process,
+    events_path,
+    from_start_path,
     gpu,
     load_records,
     measure,
@@ -114,6 +116,32 @@ def test_a_failing_case_is_answered_with_its_sentence_and_the_next_one_is_measur
     assert measured.tensor_peak_bytes == predicted_peak(cases[1])
 
 
+@pytest.mark.slow
+def test_a_case_that_crashes_its_process_twice_is_answered_so_and_the_next_one_is_measured(
+    tmp_path, monkeypatch
+):
+    log = tmp_path / "log"
+    (tmp_path / "crashing_factories.py").write_text(
+        "import os, sys\n"
+        "from ninlab.networks import build\n"
+        "def lenet(): return build('lenet', seed=0)\n"
+        "def crashing():\n"
+        f"    open({str(log)!r}, 'a').write('x')\n"
+        "    sys.stderr.write('what(): CUDA error: misaligned address\\nframe #0: c10::Error\\n')\n"
+        "    sys.stderr.write('Compile with debugging.\\n')\n"
+        "    sys.stderr.flush()\n"
+        "    os.abort()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    cases = [Case("crashing", LENET, 2), Case("lenet", LENET, 2)]
+    crashed, measured = measure_in_process(
+        cases, CPU, Allocator.CPU, timed_steps=0, factories="crashing_factories"
+    )
+    assert crashed == Failed("its process crashed: what(): CUDA error: misaligned address")
+    assert log.read_text() == "xx"
+    assert measured.tensor_peak_bytes == predicted_peak(cases[1])
+
+
 def test_a_measuring_process_answers_whatever_a_case_raises(monkeypatch, capsys):
     def measure_or_raise(case, *_):
         print("a library's chatter")
@@ -141,7 +169,7 @@ for line in sys.stdin:
     size = json.loads(line)["batch_size"]
     open({log!r}, "a").write(f"{{size}} ")
     deaths = open({log!r}).read().split().count(str(size))
-    if size == {deadly} and deaths <= {times}:
+    if size in {deadly} and deaths <= {times}:
         sys.exit("lost the device")
     if size == {failing}:
         print(json.dumps({{"failed": "no such kernel"}}), flush=True)
@@ -155,7 +183,7 @@ def stand_in(monkeypatch, tmp_path):
     """Puts a process without torch in the measuring one's place; gives its log, word by word."""
     log = tmp_path / "log"
 
-    def install(deadly=None, times=0, failing=None):
+    def install(deadly=(), times=0, failing=None):
         measured = {**asdict(Measured(Outcome.FINISHED)), "outcome": "finished"}
         names = {"log": str(log), "deadly": deadly, "times": times, "failing": failing}
         program = STAND_IN.format(**names, measured=measured)
@@ -172,18 +200,60 @@ def answers(sizes, **options):
 
 
 def test_a_measuring_process_that_dies_is_replaced_for_the_cases_that_remain(stand_in):
-    said = stand_in(deadly=2, times=1)
+    said = stand_in(deadly=[2], times=1)
     assert [answer.timed_steps for answer in answers([1, 2, 3])] == [1, 2, 3]
     assert said() == ["started", "1", "2", "started", "2", "3"]
 
 
-def test_a_measuring_process_that_dies_twice_at_a_case_is_named_with_its_last_words(stand_in):
-    said = stand_in(deadly=2, times=2)
-    results = answers([1, 2, 3])
-    assert next(results).timed_steps == 1
-    with pytest.raises(NinlabError, match=r"ended at .*batch_size=2.*, twice: lost the device"):
+def test_a_case_at_which_two_processes_die_has_failed_and_those_behind_it_are_measured(stand_in):
+    said = stand_in(deadly=[2], times=2)
+    first, second, third = answers([1, 2, 3])
+    assert (first.timed_steps, third.timed_steps) == (1, 3)
+    assert second == Failed("its process crashed: lost the device")
+    assert said() == ["started", "1", "2", "started", "2", "started", "3"]
+
+
+def test_two_cases_in_a_row_at_which_two_processes_die_are_a_device_that_is_lost(stand_in):
+    stand_in(deadly=[2, 3], times=2)
+    results = answers([1, 2, 3, 4])
+    assert [isinstance(next(results), kind) for kind in (Measured, Failed)] == [True, True]
+    with pytest.raises(NinlabError, match=r"two cases in a row.* lenet-b3-.*: lost the device;"):
         next(results)
-    assert said() == ["started", "1", "2", "started", "2"]
+
+
+def test_two_cases_apart_at_which_two_processes_die_are_two_failed_cases(stand_in):
+    stand_in(deadly=[1, 3, 5], times=2, failing=4)
+    kinds = [isinstance(answer, Measured) for answer in answers([1, 2, 3, 4, 5, 6])]
+    assert kinds == [False, True, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("loading\nRuntimeError: no kernel\nsee the manual\n", "RuntimeError: no kernel"),
+        ("Fatal Python error: Aborted\n\nframe #0: c10::Error()", "Fatal Python error: Aborted"),
+        (
+            "terminate called: 'c10::Error'\n  what():  CUDA error: no\nCompile with debugging",
+            "what():  CUDA error: no",
+        ),
+        ("one\n  two  \n\n", "two"),
+        ("", ""),
+    ],
+)
+def test_last_words_are_those_that_tell_of_an_error(said, told):
+    assert processes._last_words(said) == told
+
+
+@pytest.mark.parametrize(
+    ("program", "ending"),
+    [
+        ("import os; os.kill(os.getpid(), 9)", f"was ended by signal 9: {signal.strsignal(9)}"),
+        ("raise SystemExit(7)", "ended with exit code 7"),
+    ],
+)
+def test_a_process_that_says_nothing_is_known_by_how_it_ended(program, ending, monkeypatch):
+    monkeypatch.setattr(processes, "_COMMAND", [sys.executable, "-c", program])
+    assert list(answers([1])) == [Failed(f"its process crashed: it said nothing and {ending}")]
 
 
 def test_a_process_in_which_a_case_failed_measures_no_other(stand_in):
@@ -266,6 +336,7 @@ class StandInCuda:
         self.history, self.sizes, self.peak = None, {}, 0
         self.current = 7  # what somebody left there
         self.recorded_steps = []
+        self.symbolized = []  # each entry, whenever its functions are named
 
     def note(self, action, address, size):
         if self.history is not None:
@@ -289,6 +360,7 @@ class StandInCuda:
         self.history = None if enabled is None else []
 
     def _snapshot(self, _):
+        self.symbolized += self.history
         return {"device_traces": [list(self.history)]}
 
     def memory_stats(self, _):
@@ -367,6 +439,21 @@ def test_the_trace_from_the_start_says_where_each_step_begins(cuda, tmp_path):
 def test_the_trace_of_a_warm_step_holds_nothing_of_the_steps_before_it(cuda, tmp_path):
     gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
     assert [address for _, address, *_ in read(tmp_path / "case.json.gz")] == [3, 4, 4, 3]
+
+
+def test_each_entry_of_a_trace_is_symbolized_once(cuda, tmp_path):
+    gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
+    assert len(cuda.symbolized) == len({id(entry) for entry in cuda.symbolized}) > 0
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_segment_stands_before_the_block_that_it_was_taken_for(count):
+    block = {"action": "alloc", "addr": 1, "size": 2}
+    segment = {"action": "segment_map", "addr": 8, "size": 9}
+    back = {"action": "segment_unmap", "addr": 8, "size": 9}
+    passed_over = {"action": "free_requested", "addr": 1, "size": 2}
+    entries = [*[passed_over, block] * count, segment, block, back]
+    assert gpu._segments(entries) == [(count, True, 8, 9), (count + 1, False, 8, 9)]
 
 
 def test_asking_for_events_changes_no_measured_byte_and_records_no_timed_step(
@@ -525,13 +612,113 @@ def test_everything_new_is_handed_over_before_the_first_case_and_after_each(
     runs, results = tmp_path / "runs", tmp_path / "results"
     runs.mkdir()
     handed_over = []
-    stand_in = ModuleType("ninlab.handover")
-    stand_in.hand_over = lambda folder, to: handed_over.append((len(load_records(folder)), to))
-    monkeypatch.setitem(sys.modules, "ninlab.handover", stand_in)
+    monkeypatch.setattr(
+        handover,
+        "hand_over",
+        lambda folder, to: handed_over.append((len(load_records(folder)), to)),
+    )
     answered(Measured(Outcome.FINISHED, 5, 4), Failed("it broke"), Measured(Outcome.FINISHED, 5, 4))
     arguments = {"batch_sizes": (2, 3, 4)}
     assert measure_lenet(runs, "--results", str(results), **arguments) == 1
     assert handed_over == [(0, results), (1, results), (1, results), (2, results)]
+
+
+def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
+    answered, tmp_path, capsys
+):
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        answered(Measured(Outcome.FINISHED, 5, 4))
+        assert measure_lenet(tmp_path / name, "--results", str(tmp_path / "results")) == 0
+        printed = " ".join(capsys.readouterr().out.split())
+        assert f"1 measured, {'0' if name == 'one' else '1'} were there already" in printed
+    assert len(load_records(tmp_path / "other")) == 2
+
+
+def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_later(
+    monkeypatch, tmp_path, capsys
+):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
+
+    def answer(cases, *_, **__):
+        for _ in cases:
+            if results.is_dir():
+                results.rename(tmp_path / "moved")
+                results.write_text("in the way")
+            yield Measured(Outcome.FINISHED, 5, 4)
+
+    monkeypatch.setattr(measurement, "measure_in_process", answer)
+    assert measure_lenet(runs, "--results", str(results)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("not handed over: ") for line in lines) == 2
+    assert len(load_records(runs)) == 2
+    assert measure_lenet(runs, "--results", str(results), batch_sizes=[4]) == 2
+    assert len(load_records(runs)) == 2
+
+
+@pytest.fixture
+def on_a_gpu(monkeypatch, tmp_path):
+    """Lets ``measure`` believe that it has a GPU; gives what was asked of it, and its arguments."""
+    asked = []
+    h100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")
+    command = "ninlab.commands.measure"
+    monkeypatch.setattr(f"{command}.parse_device", lambda _: torch.device("cuda"))
+    monkeypatch.setattr(f"{command}.describe_device", lambda _: h100)
+    monkeypatch.setattr(f"{command}._predicted", lambda *_: {})
+    monkeypatch.setattr(measurement, "probe_rate", lambda *_: 10**12)
+
+    def answer(cases, _, setting, *, timed_steps, events_folder, **__):
+        for case in cases:
+            asked.append((case.batch_size, setting, timed_steps))
+            if events_folder is not None:
+                trace = from_start_path(events_path(events_folder, case))
+                trace.parent.mkdir(parents=True, exist_ok=True)
+                trace.write_bytes(b"")
+            outcome = Outcome.OUT_OF_MEMORY if case.batch_size == 9 else Outcome.FINISHED
+            yield Measured(outcome, timed_steps=timed_steps)
+
+    monkeypatch.setattr(measurement, "measure_in_process", answer)
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    return asked, ["--device", "cuda", "--timed-steps", "2"]
+
+
+def test_a_recorded_case_without_its_traces_is_measured_again_for_them_alone(
+    on_a_gpu, tmp_path, capsys
+):
+    asked, options = on_a_gpu
+    runs, events = tmp_path / "runs", tmp_path / "events"
+    default, expandable = Allocator.DEFAULT, Allocator.EXPANDABLE_SEGMENTS
+    assert measure_lenet(runs, *options, "--allocator", "default", batch_sizes=[2, 9]) == 0
+    (kept,) = [record for record in load_records(runs) if record.case.batch_size == 2]
+    asked.clear()
+    capsys.readouterr()
+    options += ["--events", str(events)]
+    assert measure_lenet(runs, *options, "--dry-run", batch_sizes=[2, 9]) == 0
+    assert "3 of 4 cases to measure" in capsys.readouterr().out
+    assert measure_lenet(runs, *options, batch_sizes=[2, 9]) == 0
+    # What is not recorded comes first; what ran out of memory has no traces.
+    assert asked == [(2, expandable, 2), (9, expandable, 2), (2, default, 0)]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "2 measured, 2 were there already, 1 traced again" in printed
+    assert kept in load_records(runs)
+    assert len(load_records(runs)) == 4
+    asked.clear()
+    assert measure_lenet(runs, *options, batch_sizes=[2, 9]) == 0
+    assert asked == []
+
+
+def test_cudnn_is_asked_for_its_description_where_there_is_none(on_a_gpu, tmp_path, monkeypatch):
+    described = []
+    monkeypatch.setattr(
+        measurement, "describe_in_process", lambda device: described.append(device) or {"a": 1}
+    )
+    _, options = on_a_gpu
+    options += ["--properties", str(tmp_path / "probes" / "device.json")]
+    for batch_size in (2, 3):
+        assert measure_lenet(tmp_path / "runs", *options, batch_sizes=[batch_size]) == 0
+    assert len(described) == 1
 
 
 def test_cases_behind_the_deadline_are_counted_as_left(stand_in, tmp_path, capsys):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -15,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ninlab import measurement, records
+from ninlab import handover, measurement, records
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
@@ -73,17 +75,26 @@ def measure(
     threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
     folder: RunsFolder = None,
     events: Annotated[
-        Path | None, typer.Option(help="Folder for two allocator traces a case, on a GPU.")
+        Path | None,
+        typer.Option(
+            help="Folder for two allocator traces a case, on a GPU; recorded cases that lack them "
+            "there are traced, too."
+        ),
     ] = None,
     properties: Annotated[
-        Path | None, typer.Option(help="File for cuDNN's own description of the GPU.")
+        Path | None,
+        typer.Option(help="File for cuDNN's own description of the GPU, unless it is there."),
     ] = None,
     deadline: Annotated[
         float | None,
         typer.Option(help="Moment after which no case is begun, in seconds since 1970."),
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(help="Folder that everything new is brought to after each case.")
+        Path | None,
+        typer.Option(
+            help="Folder into which all that is new is handed over after every case, and from "
+            "which an earlier machine's records are taken up first."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option(help="Print the cases and their estimated seconds.")
@@ -94,8 +105,9 @@ def measure(
 ) -> None:
     """Measure peak bytes and step time of networks, beside the prediction, and record them.
 
-    A case that is recorded already is not measured again. A case that fails is named on stderr,
-    does not end those after it, and makes the exit code 1. On a CPU its step is measured.
+    A case that is recorded already is not measured again, but for the traces that --events lacks
+    of it. A case that fails is named on stderr, does not end those after it, and makes the exit
+    code 1. On a CPU its step is measured.
     """
     where = parse_device(device)
     on_gpu = where.type == "cuda"
@@ -114,9 +126,9 @@ def measure(
         for setting in settings
         for case in cases
     ]
-    todo = [row for row in rows if not row.path.exists()]
     if dry_run:
-        _print_plan(rows, todo, where, timed_steps)
+        new, again = _to_do(rows, target, events if on_gpu else None)
+        _print_plan(rows, new, again, where, timed_steps)
         return
     provenance = records.provenance(typed_command())
     check_tree(provenance, allow_dirty)
@@ -124,23 +136,23 @@ def measure(
         raise NinlabError("--properties needs a GPU: cuDNN describes no CPU")
     if events is not None:
         events.mkdir(parents=True, exist_ok=True)
+    hand_over = handing_over(target, results)
+    new, again = _to_do(rows, target, events if on_gpu else None)
+    to_describe = None if properties is None or properties.exists() else properties
     console = wide_console()
-    _hand_over(target, results)  # before any work, so that a folder that cannot be written is said
     made: list[MemoryRecord] = []
-    answered = 0
-    for row, measured in _measured(
-        todo,
-        settings,
-        where,
-        timed_steps=timed_steps,
-        threads=threads,
-        events=events,
-        deadline=deadline,
-    ):
+    answered = traced = 0
+    take = partial(_measured, device=where, threads=threads, events=events, deadline=deadline)
+    # A record is worth more than a trace, so that those come first.
+    for row, measured in chain(take(new, timed_steps=timed_steps), take(again, timed_steps=0)):
         answered += 1
+        if row in again and measured == Measured(Outcome.OUT_OF_MEMORY):
+            measured = Failed("out of memory this time")
         outcome = f"failed: {measured.sentence}" if isinstance(measured, Failed) else ""
-        typer.echo(f"{answered}/{len(todo)} {row.path.stem} {outcome}".rstrip(), err=True)
-        if not isinstance(measured, Failed):
+        typer.echo(f"{answered}/{len(new + again)} {row.path.stem} {outcome}".rstrip(), err=True)
+        if not isinstance(measured, Failed) and row in again:
+            traced += 1
+        elif not isinstance(measured, Failed):
             record = MemoryRecord(
                 case=row.case,
                 network_digest=architecture(row.case.network).digest,
@@ -153,37 +165,80 @@ def measure(
             )
             records.write_json_once(row.path, record.to_json())
             made.append(record)
-        if properties is not None and answered == 1:
-            _save_properties(properties, where)
-        _hand_over(target, results)
-    if properties is not None and answered == 0:
-        _save_properties(properties, where)
-        _hand_over(target, results)
+        if to_describe is not None and answered == 1:
+            _save_properties(to_describe, where)
+        hand_over()
+    if to_describe is not None and answered == 0:
+        _save_properties(to_describe, where)
+        hand_over()
     if made:
         console.print(comparison_table(made))
         print_agreement(console, made)
-    console.print(f"{len(made)} measured, {len(rows) - len(todo)} were there already: {target}")
+    counts = f"{len(made)} measured, {len(rows) - len(new)} were there already"
+    console.print(f"{counts}, {traced} traced again: {target}" if again else f"{counts}: {target}")
     _print_time_models(console, target, about)
-    if answered < len(todo):
-        console.print(f"{len(todo) - answered} cases left for want of time")
-    if failed := answered - len(made):
-        typer.echo(f"{failed} of {len(todo)} cases failed; nothing is recorded for them", err=True)
+    if left := len(new + again) - answered:
+        console.print(f"{left} cases left for want of time")
+    if failed := answered - len(made) - traced:
+        typer.echo(
+            f"{failed} of {len(new + again)} cases failed; nothing is recorded for them", err=True
+        )
         raise typer.Exit(FAILED)
 
 
-def _hand_over(folder: Path, results: Path | None) -> None:
-    if results is not None:
-        from ninlab.handover import hand_over
+def handing_over(folder: Path, results: Path | None) -> Callable[[], None]:
+    """What brings all that is new to the results: once now, and whenever it is called.
 
-        hand_over(folder, results)
+    What an earlier machine handed over is taken up first. A folder that cannot be read or written
+    is a RecordError now, before any work; later on it is a line on stderr, because the next call,
+    or the next start, brings what that one did not.
+    """
+    if results is None:
+        return lambda: None
+    handover.take_up(folder, results)
+    handover.hand_over(folder, results)
+
+    def again() -> None:
+        try:
+            handover.hand_over(folder, results)
+        except (NinlabError, OSError) as error:
+            typer.echo(f"not handed over: {Failed.of(error).sentence}", err=True)
+
+    return again
+
+
+def _to_do(rows: Sequence[Row], folder: Path, events: Path | None) -> tuple[list[Row], list[Row]]:
+    """The rows that are not recorded, and the recorded ones of which events lacks a trace.
+
+    A recorded case that ran out of memory has none. Raises RecordError for an invalid record.
+    """
+    new = [row for row in rows if not row.path.exists()]
+    if events is None:
+        return new, []
+    finished = {
+        records.record_path(folder, record.id)
+        for record in measurement.load_records(folder)
+        if record.measured.outcome is Outcome.FINISHED
+    }
+    again = [row for row in rows if row.path in finished and not _is_traced(row, events)]
+    return new, again
+
+
+def _is_traced(row: Row, events: Path) -> bool:
+    trace = measurement.events_path(_traces(events, row.allocator), row.case)
+    return measurement.from_start_path(trace).exists()
+
+
+def _traces(events: Path, setting: Allocator) -> Path:
+    """Where traces under that setting lie; its cases have the same names as another's."""
+    return events / setting
 
 
 def _save_properties(file: Path, device: torch.device) -> None:
     """Keeps cuDNN's description of the device; where that fails, says why and lets work go on."""
     try:
         text = json.dumps(measurement.describe_in_process(device), indent=1)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(f"{text}\n", encoding="utf-8")
+        records.write_bytes(file, f"{text}\n".encode())
     except (NinlabError, OSError, ValueError) as error:
         reason = Failed.of(error).sentence
         typer.echo(f"no description of the device is in {file}: {reason}", err=True)
@@ -289,20 +344,17 @@ def _id(case: Case, setting: Allocator, software: Software, device: Device) -> s
 
 def _measured(
     rows: Sequence[Row],
-    settings: Sequence[Allocator],
-    device: torch.device,
     *,
+    device: torch.device,
     timed_steps: int,
     threads: int,
     events: Path | None,
     deadline: float | None,
 ) -> Iterator[tuple[Row, Measured | Failed]]:
     """Each case with its answer; the last ones are missing where the deadline came before them."""
-    for setting in settings:
-        mine = [row for row in rows if row.allocator is setting]
-        traces = None if events is None else events / setting
-        if traces is not None:
-            traces.mkdir(exist_ok=True)
+    for setting, of_one in groupby(rows, key=lambda row: row.allocator):
+        mine = list(of_one)
+        traces = None if events is None else _traces(events, setting)
         results = measurement.measure_in_process(
             [row.case for row in mine],
             device,
@@ -317,12 +369,17 @@ def _measured(
 
 def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
     """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
-    steps = 2 + measurement.WARM_STEPS + timed_steps + 1  # peaks, warm, timed, traced
+    timed = measurement.WARM_STEPS + timed_steps if timed_steps else 0
+    steps = 2 + timed + 1  # peaks, warm and timed, traced
     return steps * sum(operator.flops for operator in operators(case)) / rate
 
 
 def _print_plan(
-    rows: Sequence[Row], todo: Sequence[Row], device: torch.device, timed_steps: int
+    rows: Sequence[Row],
+    new: Sequence[Row],
+    again: Sequence[Row],
+    device: torch.device,
+    timed_steps: int,
 ) -> None:
     rates = {p: measurement.probe_rate(device, p) for p in {row.case.precision for row in rows}}
     table = Table(title="estimated from the arithmetic alone, at the rate of one convolution here")
@@ -332,18 +389,19 @@ def _print_plan(
     total = 0.0
     for row in rows:
         case = row.case
-        if row in todo:
-            seconds = _estimated_seconds(case, timed_steps, rates[case.precision])
+        cost = "recorded"
+        if row in new or row in again:
+            timed = timed_steps if row in new else 0
+            seconds = _estimated_seconds(case, timed, rates[case.precision])
             total += seconds
-            cost = format_seconds(seconds)
-        else:
-            cost = "recorded"
+            cost = format_seconds(seconds) if row in new else f"traces, {format_seconds(seconds)}"
         table.add_row(
             case.network, str(case.batch_size), case.precision, case.mode, row.allocator, cost
         )
     console = wide_console()
     console.print(table)
-    console.print(f"{len(todo)} of {len(rows)} cases to measure, at least {format_seconds(total)}")
+    count = len([*new, *again])
+    console.print(f"{count} of {len(rows)} cases to measure, at least {format_seconds(total)}")
 
 
 def comparison_table(made: Sequence[MemoryRecord]) -> Table:

@@ -55,6 +55,7 @@ from ninlab.measurement.gpu import (
     GpuEvent,
     TraceFromStart,
     cudnn_device_properties,
+    events_path,
     from_start_path,
     tensor_peak,
 )
@@ -91,6 +92,7 @@ __all__ = [
     "cudnn_device_properties",
     "describe_in_process",
     "errors_in_words",
+    "events_path",
     "from_start_path",
     "load_records",
     "measure",

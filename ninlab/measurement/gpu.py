@@ -1,6 +1,6 @@
 """What does a step on a GPU allocate? The caching allocator's peaks, and a trace of it.
 
-Imports from ninlab: environment, errors, `cases` and `steps`.
+Imports from ninlab: environment, errors, records, `cases` and `steps`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from ninlab import records
 from ninlab.environment import arithmetic
 from ninlab.errors import NinlabError
 from ninlab.measurement.cases import Case, Measured, Outcome
@@ -46,6 +47,11 @@ class TraceFromStart:
     segments: Sequence[tuple[int, bool, int, int]]
     """What the allocator took from the device or gave back: the index of the event before which
     it did, whether it took, address, bytes. With expandable segments these are mapped pages."""
+
+
+def events_path(folder: Path, case: Case) -> Path:
+    """The file of the trace of one warm step of that case."""
+    return folder / f"{case.slug}.json.gz"
 
 
 def from_start_path(events: Path) -> Path:
@@ -82,8 +88,8 @@ def measure_on_gpu(
 
 
 def _write(path: Path, content: object) -> None:
-    with gzip.open(path, "wt", encoding="utf-8") as file:
-        json.dump(content, file)
+    """Write the trace whole or not at all: a torn one would pass for one that is there."""
+    records.write_bytes(path, gzip.compress(json.dumps(content).encode()))
 
 
 def _content(trace: TraceFromStart) -> dict[str, Any]:
@@ -109,19 +115,23 @@ def _gpu_step(
     # Before this, the allocator has no statistics and records nothing.
     torch.cuda.init()  # type: ignore[no-untyped-call]
     before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
+    # A history for each stage: torch finds the names of a history's functions, which takes
+    # seconds, whenever it is read, and so finds those of each entry once.
     with _History(device, recorded=from_start) as history:
         step = Step(case, device, build_network)
-        first_begins = len(_of_blocks(history.entries()))
+        built = history.entries()
+    with _History(device, recorded=from_start) as history:
         step()  # makes the optimizer's state, cuDNN's plans and cuBLAS's workspaces
         wait()
-        second_begins = len(_of_blocks(history.entries()))
+        first = history.entries()
+    with _History(device, recorded=from_start) as history:
         torch.cuda.reset_peak_memory_stats(device)
         step()
         wait()
         peaks = torch.cuda.memory_stats(device)
         free, total = torch.cuda.mem_get_info(device)
         overhead = total - free - torch.cuda.memory_reserved(device)
-        entries = history.entries()
+        second = history.entries()
     for _ in range(WARM_STEPS if timed_steps else 0):
         step()
     wait()
@@ -142,8 +152,16 @@ def _gpu_step(
         step_seconds=seconds,
         timed_steps=timed_steps,
     )
-    beginnings = (first_begins, second_begins)
-    return measured, trace, TraceFromStart(before, beginnings, _events(entries), _segments(entries))
+    return measured, trace, _from_start(before, built, first, second)
+
+
+def _from_start(bytes_before: int, *stages: Sequence[Mapping[str, Any]]) -> TraceFromStart:
+    """The trace of the three stages, one behind the other: building, first step, second step."""
+    built, first, _ = (len(_of_blocks(stage)) for stage in stages)
+    entries = [entry for stage in stages for entry in stage]
+    return TraceFromStart(
+        bytes_before, (built, built + first), _events(entries), _segments(entries)
+    )
 
 
 class _History:
@@ -178,9 +196,13 @@ class _History:
         return entries
 
 
+def _is_of_a_block(entry: Mapping[str, Any]) -> bool:
+    """Whether a block was handed out or came back."""
+    return entry["action"] in ("alloc", "free_completed")
+
+
 def _of_blocks(entries: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The entries of blocks that were handed out or came back."""
-    return [entry for entry in entries if entry["action"] in ("alloc", "free_completed")]
+    return [entry for entry in entries if _is_of_a_block(entry)]
 
 
 def _events(entries: Sequence[Mapping[str, Any]]) -> list[GpuEvent]:
@@ -197,16 +219,14 @@ def _events(entries: Sequence[Mapping[str, Any]]) -> list[GpuEvent]:
 
 def _segments(entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool, int, int]]:
     """What was taken from the device or given back, as `TraceFromStart` has it."""
-    return [
-        (
-            len(_of_blocks(entries[:number])),
-            entry["action"] in ("segment_alloc", "segment_map"),
-            entry["addr"],
-            entry["size"],
-        )
-        for number, entry in enumerate(entries)
-        if entry["action"].startswith("segment_")
-    ]
+    segments = []
+    blocks = 0  # entries of blocks so far
+    for entry in entries:
+        if entry["action"].startswith("segment_"):
+            takes = entry["action"] in ("segment_alloc", "segment_map")
+            segments.append((blocks, takes, entry["addr"], entry["size"]))
+        blocks += _is_of_a_block(entry)
+    return segments
 
 
 def _is_tensors(frames: Sequence[Mapping[str, Any]]) -> bool:

@@ -15,6 +15,8 @@ import contextlib
 import importlib
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,12 +31,13 @@ import torch
 from ninlab.errors import NinlabError
 from ninlab.measurement.cases import Allocator, Case, Failed, Measured, measured_from_json
 from ninlab.measurement.cpu import measure_on_cpu
-from ninlab.measurement.gpu import measure_on_gpu
+from ninlab.measurement.gpu import events_path, measure_on_gpu
 from ninlab.measurement.steps import NetworkFactory
 
 DEFAULT_TIMED_STEPS = 20
 
-_DESCRIBING_SECONDS = 60
+_DESCRIBING_SECONDS = 15
+_TELLING = re.compile("Error|Fatal|error:")
 _COMMAND = [sys.executable, "-m", "ninlab.measurement"]
 
 
@@ -78,9 +81,10 @@ def measure_in_process(
     than cases then come. events_folder receives two traces a case on a GPU.
     factories is a module with a function for each network, by its name, such as
     torchvision.models; None stands for the book's own networks.
-    A process that failed in a case is given up, for it may hold memory or a broken device; one
-    that ends without an answer is replaced once, for the case in hand and those behind it. Raises
-    NinlabError with the last words of the second one when that ends at the same case.
+    A process that failed in a case is given up, for it may hold memory or a broken device. One
+    that crashes is replaced, and the case is tried once more; a second crash is its answer, in the
+    words of that process. Raises NinlabError when the next case crashes twice, too: that is the
+    device's doing and no case's.
     """
     settings = {
         "device": str(device),
@@ -91,7 +95,9 @@ def measure_in_process(
     }
     with contextlib.ExitStack() as open_processes:
         process: _Process | None = None
+        crashed_before = False
         for case in cases:
+            answer = None
             for _ in range(2):
                 if deadline is not None and time.time() >= deadline:
                     return
@@ -101,17 +107,23 @@ def measure_in_process(
                     process.end()
                     last_words, process = process.last_words, None
                 if answer is not None:
-                    yield answer
                     break
-            else:
-                raise NinlabError(f"the measuring process ended at {case}, twice: {last_words}")
+            crashed = answer is None
+            if crashed and crashed_before:
+                raise NinlabError(
+                    f"the measuring process crashed at two cases in a row, twice at each; the last "
+                    f"is {case.slug}: {last_words}; see whether the device still works"
+                )
+            yield answer or Failed(f"its process crashed: {last_words}")
+            crashed_before = crashed
 
 
 class _Process:
     """A fresh process that measures; as a context, it ends with the block."""
 
     def __init__(self, settings: Mapping[str, Any], allocator: Allocator) -> None:
-        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115, closed by end()
+        # What a crash leaves may be no text. end() closes the file.
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
         self._process = subprocess.Popen(
             _COMMAND,
             stdin=subprocess.PIPE,
@@ -120,7 +132,7 @@ class _Process:
             env=_environment(allocator),
             text=True,
         )
-        self.last_words = "it said nothing, so it may have been killed"
+        self.last_words = ""
         self._tell(settings)
 
     def __enter__(self) -> _Process:
@@ -156,10 +168,27 @@ class _Process:
             assert pipe is not None
             with contextlib.suppress(BrokenPipeError):
                 pipe.close()
-        self._process.wait()
+        code = self._process.wait()
         self._errors.seek(0)
-        self.last_words = (self._errors.read().strip().splitlines() or [self.last_words])[-1]
+        self.last_words = _last_words(self._errors.read()) or f"it said nothing {_ending(code)}"
         self._errors.close()
+
+
+def _last_words(said: str) -> str:
+    """The last line of stderr that tells of an error, else the last one; empty without any.
+
+    Behind the error come a stack, whose frames are passed over, and advice on debugging.
+    """
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    telling = [line for line in lines if _TELLING.search(line) and not line.startswith("frame #")]
+    return (telling or lines or [""])[-1]
+
+
+def _ending(code: int) -> str:
+    """How a process ended, by its exit code, which is a signal's number where it is negative."""
+    if code >= 0:
+        return f"and ended with exit code {code}"
+    return f"and was ended by signal {-code}: {signal.strsignal(-code)}"
 
 
 def describe_in_process(device: torch.device) -> dict[str, Any]:
@@ -210,7 +239,7 @@ def _answer(content: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str
     folder = settings["events_folder"]
     try:
         case = Case(**{**content, "input_shape": tuple(content["input_shape"])})
-        events = Path(folder) / f"{case.slug}.json.gz" if folder else None
+        events = events_path(Path(folder), case) if folder else None
         with contextlib.redirect_stdout(sys.stderr):  # stdout is for answers only
             measured = measure(
                 case,
