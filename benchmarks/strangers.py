@@ -5,18 +5,21 @@
 
 The first command measures torchvision's networks, untrained, with the step of
 ``ninlab measure``, and appends a JSON line a case to FILE: the case, what was measured, the
-versions, the commit and the device. Cases that FILE holds are passed over, so that a start
-after a break goes on; --deadline is a moment in seconds since 1970 after which no case is
-begun. --events takes the two allocator traces of each case. --results hands over what is new in
-the runs folder after each line, which FILE should lie in. The exit code is 1 when a case
-failed, and 2 with one sentence on stderr for what a reader did wrong. On a CPU, which is for
-trying it out, two cases are measured.
+versions, the commit and the device. Where FILE is a folder, or a name without an ending, that is
+the file strangers-DEVICE.jsonl in it. Cases that FILE holds of this device are passed over, so
+that a start after a break goes on; --deadline is a moment in seconds since 1970 after which no
+case is begun. --events takes the two allocator traces of each case. --results takes up what an
+earlier machine handed over, and hands over what is new in the runs folder after each line, which
+FILE should lie in. The exit code is 1 when a case failed, and 2 with one sentence on stderr for
+what a reader did wrong or when the device seems gone. On a CPU, which is for trying it out, two
+cases are measured.
 
 The second one needs no GPU. It predicts every case of the files, with the workspaces of the
 line's device and torch where a table knows them, and prints how far the peaks are off. --on
 names the device of lines that do not.
 
-Known limit: FILE is of one device; two of them need two files.
+Known limit: lines are told apart by their device, not by their torch; another torch needs
+another FILE.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -34,8 +37,13 @@ from typing import Any
 import torch
 import torchvision
 
-from ninlab import handover, records
-from ninlab.commands.measure import comparison_table, predicted_peaks, print_agreement
+from ninlab import records
+from ninlab.commands.measure import (
+    comparison_table,
+    handing_over,
+    predicted_peaks,
+    print_agreement,
+)
 from ninlab.commands.shared import wide_console
 from ninlab.environment import describe_device, describe_software, parse_device, slug
 from ninlab.errors import NinlabError
@@ -92,19 +100,24 @@ def cases_for(device: torch.device) -> list[Case]:
 
 
 def measure(
-    file: Path,
+    target: Path,
     device: torch.device,
     *,
     deadline: float | None = None,
     events: Path | None = None,
-    after_each: Callable[[], object] = lambda: None,
+    results: Path | None = None,
+    threads: int | None = None,
 ) -> int:
-    """Appends what FILE lacks; gives the number of cases that failed, each named on stderr.
+    """Appends what the target lacks; gives the number of cases that failed, each named on stderr.
 
-    after_each is called when a line was added.
+    target is FILE. threads are those of the CPU, on which a GPU's networks are made, too: by
+    default one of them measures a CPU, and as many as torch takes serve a GPU.
     """
+    hand_over = handing_over(records.runs_folder(), results) if results else lambda: None
+    here = describe_device(device)
+    file = file_in(target, here)
     lines = read_lines(file) if file.exists() else []
-    present = [case_of(line) for line in lines]
+    present = [case_of(line) for line in lines if _device(line, None).slug == here.slug]
     todo = [case for case in cases_for(device) if case not in present]
     on_gpu = device.type == "cuda"
     versions = {**asdict(describe_software()), "torchvision": torchvision.__version__}
@@ -112,7 +125,7 @@ def measure(
     about = {
         "commit": code.commit,
         "clean_tree": code.clean_tree,
-        "device": asdict(describe_device(device)),
+        "device": asdict(here),
     }
     file.parent.mkdir(parents=True, exist_ok=True)
     if events is not None:
@@ -122,7 +135,7 @@ def measure(
         device,
         Allocator.DEFAULT if on_gpu else Allocator.CPU,
         timed_steps=TIMED_STEPS,
-        threads=torch.get_num_threads() if on_gpu else 1,  # a GPU's networks are made on the CPU
+        threads=threads or (torch.get_num_threads() if on_gpu else 1),
         events_folder=events,
         deadline=deadline,
         factories=FACTORIES,
@@ -138,12 +151,19 @@ def measure(
             failed += 1
         else:
             append(file, {"case": asdict(case), "measured": asdict(answer), **versions, **about})
-            after_each()
+            hand_over()
         started = time.monotonic()
     print(f"{answered - failed} measured, {len(present)} were there already: {file}")
     if answered < len(todo):
         print(f"{len(todo) - answered} cases left for want of time")
     return failed
+
+
+def file_in(target: Path, device: Device) -> Path:
+    """The file for that device's lines: the target, or one in it where it is or means a folder."""
+    if target.suffix and not target.is_dir():
+        return target
+    return target / f"strangers-{device.slug}.jsonl"
 
 
 def append(file: Path, line: Mapping[str, Any]) -> None:
@@ -159,6 +179,7 @@ def read_lines(file: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
             case_of(lines[-1])
+            _device(lines[-1], None)
         except (KeyError, TypeError, ValueError) as error:
             raise NinlabError(
                 f"line {number} of {file} is no measured case ({error}); remove it to go on"
@@ -233,7 +254,7 @@ def join(files: Sequence[Path], on: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done, 1 a case failed, 2 a reader's mistake."""
+    """Exit code: 0 done, 1 a case failed, 2 a reader's mistake or a lost device."""
     parser = argparse.ArgumentParser(description="Measure and predict torchvision's networks.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--join", action="store_true", help="predict and compare; measure nothing")
@@ -242,6 +263,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--deadline", type=float, help="in seconds since 1970")
     parser.add_argument("--events", type=Path, help="folder for the traces, on a GPU")
     parser.add_argument("--results", type=Path, help="folder into which new lines are handed over")
+    parser.add_argument("--threads", type=int, help="of the CPU")
     chosen = parser.parse_args(arguments)
     try:
         if chosen.join:
@@ -249,14 +271,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         if len(chosen.files) > 1:
             raise NinlabError(f"cases go into one FILE, not {len(chosen.files)}; name one")
-        (file,) = chosen.files
-        device = parse_device(chosen.device)
-        handing_over = {}
-        if chosen.results is not None:
-            folder = records.runs_folder()
-            handing_over["after_each"] = lambda: handover.hand_over(folder, chosen.results)
+        if chosen.threads is not None and chosen.threads < 1:
+            raise NinlabError(f"--threads must be at least 1, not {chosen.threads}")
+        (target,) = chosen.files
         failed = measure(
-            file, device, deadline=chosen.deadline, events=chosen.events, **handing_over
+            target,
+            parse_device(chosen.device),
+            deadline=chosen.deadline,
+            events=chosen.events,
+            results=chosen.results,
+            threads=chosen.threads,
         )
     except (NinlabError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)

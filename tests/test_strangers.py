@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from ninlab import handover
 from ninlab.measurement import Failed, Measured, Outcome
+from ninlab.records import Device
 
 FINISHED = Measured(Outcome.FINISHED, 5 * 2**20, 4 * 2**20)
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "strangers.py"
@@ -25,12 +27,16 @@ def strangers():
 
 @pytest.fixture
 def answered(strangers, monkeypatch):
-    """Puts an answer in the measuring process's place; gives the cases that were asked for."""
+    """Puts an answer in the measuring process's place; gives the cases that were asked for.
+
+    The options of the call are the attribute of its function.
+    """
 
     def install(answer):
         asked = []
 
-        def answer_each(cases, *_, **__):
+        def answer_each(cases, *_, **options):
+            install.options = options
             for case in cases:
                 asked.append(case)
                 yield answer()
@@ -70,6 +76,7 @@ def test_a_broken_factory_is_said_and_the_network_behind_it_is_measured_and_join
 
 def test_each_line_is_handed_over_when_it_is_there(strangers, answered, tmp_path, monkeypatch):
     runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
     file = runs / "probes" / "strangers.jsonl"
     monkeypatch.setattr(strangers.records, "runs_folder", lambda: runs)
     lines = []
@@ -85,6 +92,78 @@ def test_each_line_is_handed_over_when_it_is_there(strangers, answered, tmp_path
     assert handover.contents(results / handover.ARCHIVE) == {
         "probes/strangers.jsonl": file.read_bytes()
     }
+
+
+def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
+    strangers, answered, tmp_path, monkeypatch
+):
+    results = tmp_path / "results"
+    answers = iter([FINISHED, Failed("lost"), FINISHED])
+    asked = answered(lambda: next(answers))
+    for name, code in (("one", 1), ("other", 0)):
+        runs = tmp_path / name
+        runs.mkdir()
+        monkeypatch.setattr(strangers.records, "runs_folder", lambda runs=runs: runs)
+        arguments = [str(runs / "probes"), "--device", "cpu", "--results", str(results)]
+        assert strangers.main(arguments) == code
+    assert [case.network for case in asked] == ["squeezenet1_1", "resnet18", "resnet18"]
+    kept = handover.contents(results / handover.ARCHIVE)["probes/strangers-cpu.jsonl"]
+    assert len(kept.splitlines()) == 2
+
+
+def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_later(
+    strangers, answered, tmp_path, monkeypatch, capsys
+):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
+    monkeypatch.setattr(strangers.records, "runs_folder", lambda: runs)
+    arguments = [str(runs / "probes"), "--device", "cpu", "--results", str(results)]
+
+    def answer():
+        if results.is_dir():
+            results.rename(tmp_path / "moved")
+            results.write_text("in the way")
+        return FINISHED
+
+    asked = answered(answer)
+    assert strangers.main(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("not handed over: ") for line in lines) == len(asked) == 2
+    (runs / "probes" / "strangers-cpu.jsonl").unlink()
+    asked.clear()
+    assert strangers.main(arguments) == 2
+    assert asked == []
+
+
+def test_in_a_folder_each_device_has_a_file(strangers, answered, tmp_path):
+    answered(lambda: FINISHED)
+    for folder in (tmp_path, tmp_path / "not_there_yet"):
+        assert strangers.main([str(folder), "--device", "cpu"]) == 0
+        assert [file.name for file in folder.glob("*.jsonl")] == ["strangers-cpu.jsonl"]
+    h100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9)
+    assert strangers.file_in(tmp_path, h100) == tmp_path / "strangers-nvidia-h100.jsonl"
+    assert strangers.file_in(tmp_path / "mine.jsonl", h100) == tmp_path / "mine.jsonl"
+
+
+def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(strangers, answered, tmp_path):
+    file = tmp_path / "strangers.jsonl"
+    asked = answered(lambda: FINISHED)
+    assert strangers.main([str(file), "--device", "cpu"]) == 0
+    here, unknown = map(json.loads, file.read_text().splitlines())
+    del unknown["device"]
+    elsewhere = {**here, "device": asdict(Device("nvidia-h100", "NVIDIA H100", 80 * 10**9))}
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in (elsewhere, unknown)))
+    asked.clear()
+    assert strangers.main([str(file), "--device", "cpu"]) == 0
+    assert len(asked) == 2
+    assert len(file.read_text().splitlines()) == 4
+
+
+def test_threads_are_those_that_were_asked_for(strangers, answered, tmp_path):
+    answered(lambda: FINISHED)
+    for name, options, threads in (("one", ["--threads", "3"], 3), ("other", [], 1)):
+        assert strangers.main([str(tmp_path / name), "--device", "cpu", *options]) == 0
+        assert answered.options["threads"] == threads
 
 
 def test_a_second_run_measures_only_what_the_file_lacks(strangers, answered, tmp_path, capsys):
@@ -133,6 +212,7 @@ def test_every_stranger_is_measured_in_every_setting_on_a_gpu(strangers):
         ("[]", ["--join"], "line 1 of .* is no measured case"),
         ("", ["another.jsonl"], "cases go into one FILE, not 2"),
         ("", ["--device", "tpu"], "unknown device 'tpu'"),
+        ("", ["--threads", "0"], "--threads must be at least 1, not 0"),
     ],
 )
 def test_a_readers_mistake_is_one_sentence_and_exit_code_2(
