@@ -1,8 +1,8 @@
 """What does a GPU machine without a network need to record the book's runs?
 
 Packs it into one folder: the commit as a repository of one commit, so that records can name their
-code; the records that are not committed yet; the Python packages that an image with torch lacks;
-the images; git itself; and on_gpu.sh, which runs there::
+code; the records and probes that are not committed yet; the Python packages that an image with
+torch lacks; the images; git itself; and on_gpu.sh, which runs there::
 
     make kit                                        # this tool, into dist/gpu
     bash dist/gpu/on_gpu.sh RESULTS 570 smoke record
@@ -82,7 +82,7 @@ def pack_commit(kit: Path) -> None:
 
 
 def pack_new_records(target: Path) -> None:
-    """Pack the records that are not committed yet, without weights, as hand_over does."""
+    """Pack what is not committed yet of records and probes, without weights, as hand_over does."""
     with tarfile.open(target, "w:gz") as archive:
         for name in handover.new_files(ROOT / "runs"):
             if not name.endswith(handover.WEIGHTS):
@@ -103,12 +103,13 @@ def copy_package(name: str, site: Path) -> None:
 
 
 def copy_images(folder: Path) -> None:
-    """Copy the four files of Fashion-MNIST, compressed or not."""
+    """Copy the four files of Fashion-MNIST, each once, compressed where it is there so."""
     folder.mkdir()
     source = data.find() or data.download()
     for name in data.FILES:
-        for path in source.glob(f"{name}*"):
-            shutil.copyfile(path, folder / path.name)
+        compressed = source / f"{name}.gz"
+        path = compressed if compressed.is_file() else source / name
+        shutil.copyfile(path, folder / path.name)
 
 
 def pack_git(target: Path) -> None:
