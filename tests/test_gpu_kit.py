@@ -18,11 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from ninlab import handover, records
+from ninlab import data, handover, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.experiments import plan
 from tests.book import ROOT
 from tests.test_records import A_RECORD
+from tools import gpu_kit
 
 MOST_BYTES = 56 * 2**20
 """Of the kit and the tracked files together: what is sent to a GPU machine at once."""
@@ -31,11 +32,17 @@ MACHINES_PACKAGES = (
     *("torch", "torchvision", "pandas", "typer", "rich", "scipy", "safetensors", "triton"),
     *("pytest", "hypothesis"),
 )
-"""Beyond the kit's, the packages that the runbook asks the GPU machine to have."""
+"""Beyond the kit's, the packages that the runbook asks the GPU machine to have.
+
+triton comes with torch there, and only the part tests needs pytest and hypothesis.
+"""
 
 UNCOMMITTED = replace(
     A_RECORD, experiment="single", seed=7, network_digest=ARCHITECTURES["nin_28"].digest
 )
+
+PROBE = "probes/lines.jsonl"
+"""Committed with one line, to which another was added since."""
 
 pytestmark = pytest.mark.slow
 
@@ -54,9 +61,14 @@ def runbook() -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory) -> Path:
-    """A clean checkout of the committed project, beside it one record that is not committed."""
+    """A clean checkout of the committed project; below runs, one record and a line are new."""
     folder = tmp_path_factory.mktemp("clone") / "ninlab"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=n@localhost"]
+    records.write_bytes(folder / "runs" / PROBE, b"one\n")
+    subprocess.run([*git, "add", f"runs/{PROBE}"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "a probe"], check=True)
+    records.write_bytes(folder / "runs" / PROBE, b"one\ntwo\n")
     records.write(folder / "runs", UNCOMMITTED)
     records.write_bytes(records.weights_path(folder / "runs", UNCOMMITTED.id), b"weights")
     return folder
@@ -96,9 +108,24 @@ def test_names_in_a_kit_survive_every_way_of_copying(kit):
         assert re.fullmatch(r"[A-Za-z0-9._+-]+", path.name), path
 
 
-def test_a_kit_holds_the_new_records_without_weights(kit):
+def test_a_kit_holds_new_records_without_weights_and_probes_that_changed(kit):
     with tarfile.open(kit / handover.ARCHIVE) as archive:
-        assert archive.getnames() == [f"runs/{UNCOMMITTED.id}.json"]
+        assert archive.getnames() == [f"runs/{UNCOMMITTED.id}.json", f"runs/{PROBE}"]
+
+
+def test_images_that_are_there_in_both_forms_are_packed_once(monkeypatch, tmp_path):
+    first, *rest = data.FILES
+    for name in (f"{first}.gz", first, *rest):
+        records.write_bytes(tmp_path / "images" / name, b"images")
+    monkeypatch.setattr(data, "find", lambda: tmp_path / "images")
+    gpu_kit.copy_images(tmp_path / "packed")
+    packed = {path.name for path in (tmp_path / "packed").iterdir()}
+    assert packed == {f"{first}.gz", *rest}
+
+
+def test_the_runbook_asks_for_the_packages_that_recording_needs():
+    asked = set(re.findall(r"[a-z]+", section()))
+    assert asked >= {*MACHINES_PACKAGES}
 
 
 def test_what_records_needs_no_package_but_the_machines_and_the_kits(clone, kit):
@@ -154,6 +181,7 @@ case "$*" in
     *selfcheck*) exit "$SMOKE" ;;
     *"ninlab record"*)
         echo "$*" >>"$CALLS"
+        echo "$PYTHONPATH" >"$CALLS.path"
         read -ra steps <<<"$STEPS"
         step=${steps[$(wc -l <"$CALLS") - 1]}
         mkdir -p runs/rehearsal
@@ -203,6 +231,11 @@ class Call:
         calls = self._folder / "calls"
         return calls.read_text().splitlines() if calls.exists() else []
 
+    @property
+    def starts_path(self) -> str:
+        """Where the recorder looks for modules."""
+        return (self._folder / "calls.path").read_text().strip()
+
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory) -> Path:
@@ -217,7 +250,8 @@ def call(kit, tmp_path, work) -> Call:
 
 @pytest.mark.parametrize(
     "arguments", [[], ["results", "60"], ["results", "60", "smok"], ["results", "1m", "smoke"],
-                  ["results", "60", "smoke:fast"]]
+                  ["results", "60", "smoke:fast"], ["results", "60", "smoke", "record:4"],
+                  ["results", "60", "record:08"]]
 )  # fmt: skip
 def test_a_part_that_does_not_exist_is_answered_with_those_that_do(kit, tmp_path, arguments):
     script = ["bash", str(kit / "on_gpu.sh"), *arguments]
@@ -238,6 +272,7 @@ def test_a_part_that_does_not_exist_is_answered_with_those_that_do(kit, tmp_path
         ("2 0", 1, 1, "record ended with 2"),
         ("5 5 0", 5, 2, "stopped: the device is lost"),
         ("5 5+ 0", 0, 3, "record ended with 0"),
+        ("137+ 0", 0, 2, "record was killed after 1 new records; started again"),
     ],
 )
 def test_a_recorder_that_ends_is_started_again_while_that_leads_somewhere(
@@ -254,7 +289,8 @@ def test_a_recorder_that_ends_is_started_again_while_that_leads_somewhere(
         (3, "", 3, 0, False),
         (4, "", 0, 1, True),
         (6, "", 6, 0, False),
-        (6, "1", 0, 1, False),
+        (6, "1", 6, 0, False),
+        (0, "1", 0, 1, False),
         (1, "", 1, 1, False),
         (124, "", 0, 1, False),
     ],
@@ -263,6 +299,7 @@ def test_the_smoke_decides_whether_and_how_to_record(call, smoke, any_gpu, code,
     ended = call.ends_with("600", "smoke", "record", STEPS="0", SMOKE=smoke, ANY_GPU=any_gpu)
     assert ended == code
     assert [start.endswith(" --eager") for start in call.starts] == [eager] * starts
+    assert ("--any-gpu" in call.log) == (any_gpu == "1")
 
 
 def test_a_part_ends_at_its_cap_and_what_it_made_is_handed_over(call):
@@ -271,6 +308,19 @@ def test_a_part_ends_at_its_cap_and_what_it_made_is_handed_over(call):
     deadlines = [int(start.partition("--deadline ")[2].split()[0]) for start in call.starts]
     assert deadlines[0] < time.time() < deadlines[1]  # the recorder knows of the cap, too
     assert handover.contents(call.results / handover.ARCHIVE)
+
+
+def test_a_part_that_the_call_leaves_less_than_its_cap_is_cut_by_the_end_of_the_call(call):
+    assert call.ends_with("18", "record:60", STEPS="s+") == 0
+    assert "== record cut by the end of the call, after " in call.log
+    assert "cut at its cap" not in call.log
+
+
+def test_what_the_caller_has_on_the_path_stays_there(call):
+    call.ends_with("600", "record", STEPS="0", PYTHONPATH="/a:/b")
+    path = call.starts_path.split(":")
+    assert path[-2:] == ["/a", "/b"]
+    assert path[0].endswith("/ninlab")
 
 
 def test_a_call_that_is_asked_to_end_hands_over(call):
@@ -368,12 +418,19 @@ def test_the_runbook_brings_home_what_a_killed_call_and_the_next_one_recorded(ki
     assert int(there[1]) >= len(before) > 0  # one may have been written and not handed over
     assert "== smoke ended with 0" in log
 
+    expected = {run.id("cpu") for run in plan("rehearsal").runs}
+    new_machine = environment(HOME=tmp_path / "new")
+    no_smoke = [word for word in second if not word.startswith("smoke")]
+    again = subprocess.check_output(on(results[1], no_smoke), cwd=clone, env=new_machine, text=True)
+    assert re.search(rf"^0 runs recorded in .*, {len(expected)} were there", again, re.MULTILINE)
+
     home = [sys.executable, *collect[1:-1], *map(str, results)]
     printed = subprocess.check_output(home, cwd=clone, text=True)
-    expected = {run.id("cpu") for run in plan("rehearsal").runs}
     assert {run.id for run in records.load(clone / "runs", "rehearsal")} == expected
     for identifier in expected:
         assert identifier in printed
+    assert "made twice" not in printed
+    assert (clone / "runs" / PROBE).read_bytes() == b"one\ntwo\n"
     assert list(records.problems(clone / "runs")) == []
 
 

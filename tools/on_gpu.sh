@@ -8,8 +8,10 @@ started=$(date +%s)
 #
 # Takes the parts in order, each for the seconds after its colon at most, and ends within SECONDS.
 # After every run and every part all that is new is in RESULTS: records.tar.gz, kept weights, and
-# log.txt, to which each call appends. A second call goes on where the one before it ended. Parts:
+# log.txt, to which each call appends. A second call goes on where the one before it ended, on a new
+# machine too, if RESULTS is the same or the kit was packed after it had come home.
 #
+#   A part takes 5 s or more, and is one of
 #   smoke       what decides whether and how to record, in seconds; give it first
 #   record      the full plan, in its order
 #   memory      peaks and step times beside the prediction, the most wanted cases first
@@ -24,16 +26,16 @@ started=$(date +%s)
 # what record makes. WORK is the folder of the checkout. ANY_GPU=1 records although the kit holds
 # records of another GPU, which the new ones never join.
 #
-# Exit codes: 0 done, or cut at a cap; 1 a part failed and the rest went on; 2 bad usage or a kit
-# that cannot be unpacked; 3 nothing can be recorded; 5 the device is lost; 6 another GPU's records.
+# Exit codes: 0 done, or cut; 1 a part failed and the rest went on; 2 bad usage or a kit that cannot
+# be unpacked; 3 nothing can be recorded; 5 the device is lost; 6 another GPU's records.
 set -uo pipefail
 
 usage() { sed -n 's/^# usage: /usage: /p; s/^#   /  /p' "$0" >&2; exit 2; }
 
-[ $# -ge 3 ] && [[ $2 =~ ^[0-9]+$ ]] || usage
+[ $# -ge 3 ] && [[ $2 =~ ^[1-9][0-9]{0,6}$ ]] || usage
+names='smoke|record|memory|more|strangers|profile|selfcheck|tests|loader'
 for part in "${@:3}"; do
-    [[ $part =~ ^(smoke|record|memory|more|strangers|profile|selfcheck|tests|loader)(:[0-9]+)?$ ]] ||
-        usage
+    [[ $part =~ ^($names)(:([5-9]|[1-9][0-9]{1,6}))?$ ]] || usage
 done
 kit=$(cd "$(dirname "$0")" && pwd)
 results=$(mkdir -p "$1" && cd "$1" && pwd) || exit 2
@@ -43,7 +45,9 @@ python=${PYTHON:-python3}
 device=${DEVICE:-cuda}
 commit=$(cat "$kit/commit") || exit 2
 work=${WORK:-${HOME:-/tmp}/ninlab-${commit:0:12}}
-eager=()  # becomes --eager when the smoke finds that graphs fail
+eager=()    # becomes --eager when the smoke finds that graphs fail
+any_gpu=()  # becomes --any-gpu when records of another GPU are welcome
+[ "${ANY_GPU:-}" != 1 ] || any_gpu=(--any-gpu)
 ended=0   # the exit code
 child=''  # the process that is waited for
 
@@ -60,7 +64,7 @@ within() {  # within COMMAND...: its exit code; 124 or 137 when the part's time 
     wait "$child"
     local code=$?
     child=''
-    # A process that others killed has the same code as one that was cut.
+    # A process that others killed has the same code as one that was cut: it gets one of its own.
     if [ "$code" = 137 ] && [ "$(now)" -lt "$ends" ]; then code=9; fi
     return "$code"
 }
@@ -70,7 +74,7 @@ was_cut() { [ "$1" = 124 ] || [ "$1" = 137 ]; }
 # ---------------------------------------------------------------- the checkout
 
 unpack() {
-    export PYTHONPATH=$work/ninlab:$kit/site NINLAB_DATA=$kit/images
+    export PYTHONPATH=$work/ninlab:$kit/site${PYTHONPATH:+:$PYTHONPATH} NINLAB_DATA=$kit/images
     export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
     command -v addr2line >/dev/null || export TORCH_SYMBOLIZE_MODE=dladdr
     if [ ! -d "$work" ]; then  # under another name first: a torn one would be in the way
@@ -90,9 +94,9 @@ unpack() {
         return 1
     fi
     mkdir -p runs/probes
-    # What came before this machine: unrecorded work would be done again.
-    "$python" -m ninlab.handover --take-up runs "$kit"
+    # What came before this machine would be done again. What RESULTS has is never older.
     "$python" -m ninlab.handover --take-up runs "$results"
+    "$python" -m ninlab.handover --take-up runs "$kit"
     return 0
 }
 
@@ -117,12 +121,14 @@ hand_over() {
 
 measure() {
     within "$python" -m ninlab measure --device "$device" --deadline "$((ends - 3))" \
-        --results "$results" --events runs/probes/events "$@"
+        --results "$results" --events runs/probes/events --threads "$threads" --timed-steps 10 "$@"
 }
 tests() {  # without the project's options, whose plugins are not there
     within "$python" -m pytest -c /dev/null --rootdir=. -p no:cacheprovider -W ignore -q tests/gpu
 }
-check() { within "$python" -m ninlab selfcheck --device "$device" "$@"; }
+check() {
+    within "$python" -m ninlab selfcheck --device "$device" ${any_gpu[@]+"${any_gpu[@]}"} "$@"
+}
 
 smoke() {
     check --decisive --report "$results/selfcheck.json"
@@ -130,8 +136,7 @@ smoke() {
     case $code in
         3) stop 3 'nothing can be recorded here: see the lines above' ;;
         4) eager=(--eager) && echo '== graphs fail here: runs are recorded without them' ;;
-        6) [ "${ANY_GPU:-}" = 1 ] ||
-            stop 6 "the kit holds another GPU's records; ANY_GPU=1 records all the same" ;;
+        6) stop 6 "the kit holds another GPU's records; ANY_GPU=1 records all the same" ;;
         *) return "$code" ;;
     esac
 }
@@ -139,7 +144,7 @@ selfcheck() { check --report "$results/selfcheck-whole.json"; }
 
 records_there() { find runs -name '*.json' | wc -l; }
 
-record() {  # started again behind a run that ended the process, while that leads somewhere
+record() {  # started again when a run or others ended the process, while that leads somewhere
     local code before new starts=0 barren=0 lost=no
     while true; do
         before=$(records_there)
@@ -157,13 +162,17 @@ record() {  # started again behind a run that ended the process, while that lead
         fi
         if [ "$starts" = 5 ] || [ "$barren" = 2 ]; then return "$code"; fi
         [ "$((ends - $(now)))" -gt 20 ] || return "$code"
-        echo "== record ended with $code after $new new records; it goes on behind that run"
+        if [ "$code" = 9 ]; then
+            echo "== record was killed after $new new records; started again"
+        else
+            echo "== record ended with $code after $new new records; it goes on behind that run"
+        fi
     done
 }
 
 strangers() {
     within "$python" benchmarks/strangers.py --device "$device" --deadline "$((ends - 3))" \
-        --results "$results" --events runs/probes/strangers runs/probes/strangers.jsonl
+        --results "$results" --threads "$threads" --events runs/probes/strangers runs/probes
 }
 
 if [ "$device" = cpu ]; then  # small forms: what is rehearsed is the way, not the figures
@@ -245,11 +254,16 @@ leave() {  # leave CODE: whatever ends the call, what is new is handed over and 
 }
 
 take() {  # take PART[:SECONDS]
-    local part=${1%%:*} cap code last=$((deadline - 8)) began
+    local part=${1%%:*} cap cut code last=$((deadline - 8)) began
     began=$(now)
     cap=$(cap_of "$part")
     [ "$part" = "$1" ] || cap=${1#*:}
-    ends=$((began + cap < last ? began + cap : last))
+    ends=$((began + cap))
+    cut="cut at its cap of $cap s"
+    if [ "$ends" -gt "$last" ]; then
+        ends=$last
+        cut="cut by the end of the call, after $((last - began)) s"
+    fi
     if [ "$((ends - began))" -lt 5 ]; then
         echo "== no time for $part"
         return
@@ -257,7 +271,7 @@ take() {  # take PART[:SECONDS]
     "$part"
     code=$?
     if was_cut "$code"; then
-        echo "== $part cut at its cap of $((ends - began)) s"
+        echo "== $part $cut"
     else
         echo "== $part ended with $code after $(($(now) - began)) s"
         [ "$code" = 0 ] || ended=1
