@@ -71,8 +71,8 @@ class Site:
     """Where runs are made and kept. Small and picklable: it travels to workers.
 
     eager takes steps without a CUDA graph. patience is how many times its estimate a run may take
-    before it counts as hung, once a run of the device has corrected the estimates; None waits for
-    ever, as for a CPU that is merely slow.
+    before it counts as hung, where anything is known of the device; None waits for ever, as for a
+    CPU that is merely slow.
     """
 
     folder: Path
