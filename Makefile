@@ -22,7 +22,7 @@ book: $(VENV)/.book ## build the book into _build/html; a warning is an error
 
 test: $(VENV)/.test book ## run all tests, the chapters and the built pages in a browser
 	@tools/system_packages.sh chromium
-	$(BIN)/python -m pytest --nbmake --numprocesses auto --dist loadscope $(ARGS)
+	$(BIN)/python -m pytest --nbmake --numprocesses auto --dist worksteal $(ARGS)
 
 quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, two minutes of one core
 	@tools/system_packages.sh dataset-fashion-mnist
