@@ -40,11 +40,10 @@ import torchvision
 from ninlab import records
 from ninlab.commands.measure import (
     comparison_table,
-    handing_over,
     predicted_peaks,
     print_agreement,
 )
-from ninlab.commands.shared import wide_console
+from ninlab.commands.shared import handing_over, wide_console
 from ninlab.environment import describe_device, describe_software, parse_device, slug
 from ninlab.errors import NinlabError
 from ninlab.measurement import (

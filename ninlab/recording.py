@@ -9,8 +9,8 @@ crashes ends the process, and the next start notes it and goes on behind it.
 Three ways to spread the work: this process alone, several processes on this machine, or a Ray
 cluster. All three end in `make_run`.
 
-Imports from ninlab: environment, experiments, failures, records, training, errors. ray is
-imported only where it is asked for.
+Imports from ninlab: environment, experiments, failures, records, training, watching, errors. ray
+is imported only where it is asked for.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 import torch
 
@@ -39,6 +38,7 @@ from ninlab.experiments import Plan, PlannedRun, Ready, ready
 from ninlab.failures import Cause, FailureRecord
 from ninlab.records import Device, Provenance
 from ninlab.training import TrainingRun, train, weights_bytes
+from ninlab.watching import Status, Watcher
 
 _POLL_SECONDS = 1.0
 PATIENCE = 4.0
@@ -53,17 +53,6 @@ class DeviceLostError(NinlabError):
     """The process cannot use its device any more; a new one may."""
 
     exit_code = 5
-
-
-class Status(StrEnum):
-    """What became of a planned run when a recorder came to it."""
-
-    RECORDED = "recorded"  # made and written, just now
-    PRESENT = "present"  # recorded before
-    FAILED = "failed"  # it came to nothing by this code, now or before
-    CLAIMED = "claimed"  # another recorder is making it
-    WAITING = "waiting"  # its learning rate's sweep is not recorded yet
-    NO_TIME = "no_time"  # it would not end before the deadline
 
 
 @dataclass(frozen=True)
@@ -113,38 +102,6 @@ class Tally:
         return [identifier for identifier, status in self.statuses.items() if status in statuses]
 
 
-class Watcher(Protocol):
-    """Told what a recording does; the command line draws its progress bars with it."""
-
-    def run_started(self, run: PlannedRun, steps: int) -> None:
-        """A run begins that will take that many steps."""
-
-    def step_taken(self, step: int) -> None:
-        """The run in hand has taken that many steps."""
-
-    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
-        """The run raised that error, and is tried again or given up."""
-
-    def run_ended(self, run: PlannedRun, status: Status) -> None:
-        """The recorder is done with a run, for now or for good."""
-
-
-class _Silent:
-    """Told everything, says nothing."""
-
-    def run_started(self, run: PlannedRun, steps: int) -> None:
-        pass
-
-    def step_taken(self, step: int) -> None:
-        pass
-
-    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
-        pass
-
-    def run_ended(self, run: PlannedRun, status: Status) -> None:
-        pass
-
-
 def check_tree(provenance: Provenance, allow_dirty: bool) -> None:
     """Raises NinlabError unless the code is that of a commit, or a dirty tree is allowed."""
     if provenance.clean_tree or allow_dirty:
@@ -175,7 +132,7 @@ def make_run(
     same run finds that out, and a crash of the process, too. Raises DataError and RecordError, with
     which the run is not recorded and can be made again, and DeviceLostError.
     """
-    watcher = watcher or _Silent()
+    watcher = watcher or Watcher()
     identifier = run.id(site.device_slug)
     path = records.record_path(site.folder, identifier)
     if path.exists():
@@ -377,7 +334,7 @@ def record(
     other recorders hold the sweep that a run waits for, this one waits too. Raises DeviceLostError
     when the device is lost, what was recorded before being safe.
     """
-    watcher = watcher or _Silent()
+    watcher = watcher or Watcher()
     clock = Clock(plan, site, deadline)
     tally = Tally()
     slug = site.device_slug
@@ -481,7 +438,7 @@ def record_with_workers(
         raise NinlabError(f"{workers} workers cannot record; take at least 1")
     if workers == 1:
         return record(plan, site, deadline=deadline, watcher=watcher)
-    watcher = watcher or _Silent()
+    watcher = watcher or Watcher()
     started = time.monotonic()
     slug = site.device_slug
     before = {
@@ -551,7 +508,7 @@ def record_with_ray(
         raise NinlabError(
             "the executor ray needs the package ray; install it with pip install 'ninlab[ray]'"
         ) from None
-    watcher = watcher or _Silent()
+    watcher = watcher or Watcher()
     joined = ray.is_initialized()
     if not joined:
         ray.init(log_to_driver=False)

@@ -618,6 +618,16 @@ def _ground(on_gpu: bool) -> Iterator[Check]:
     )
 
 
+def _eager_steps(network: str, trial: _Trial) -> Check:
+    return Check(
+        f"eager steps of {network}",
+        partial(_steps, network=network, trial=trial, use_graph=False),
+        _STEPS_ADVICE,
+        means=NOTHING_WORKS,
+        decisive=True,
+    )
+
+
 def _gpu_checks() -> Iterator[Check]:
     yield Check(
         "images resized on the device",
@@ -626,13 +636,7 @@ def _gpu_checks() -> Iterator[Check]:
         means=NOTHING_WORKS,
         decisive=True,
     )
-    yield Check(
-        "eager steps of nin",
-        partial(_steps, network="nin", trial=_GPU_TRIAL, use_graph=False),
-        _STEPS_ADVICE,
-        means=NOTHING_WORKS,
-        decisive=True,
-    )
+    yield _eager_steps("nin", _GPU_TRIAL)
     graph = partial(Check, advice=_EAGER_ADVICE, means=GRAPHS_FAIL)
     yield graph(
         "graph of nin_28 in bf16",
@@ -669,13 +673,7 @@ def _gpu_checks() -> Iterator[Check]:
 
 
 def _cpu_checks() -> Iterator[Check]:
-    yield Check(
-        "eager steps of nin_28",
-        partial(_steps, network="nin_28", trial=_CPU_TRIAL, use_graph=False),
-        _STEPS_ADVICE,
-        means=NOTHING_WORKS,
-        decisive=True,
-    )
+    yield _eager_steps("nin_28", _CPU_TRIAL)
     for name, network, recipe in (
         (
             "nin_28 by the improved recipe",

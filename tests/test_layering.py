@@ -68,8 +68,9 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
     "failures": ({"records"}, set()),
+    "watching": ({"experiments"}, set()),
     "recording": (
-        {"environment", "experiments", "failures", "recipes", "records", "training"},
+        {"environment", "experiments", "failures", "records", "training", "watching"},
         {"ray", "torch"},
     ),
     "selfcheck": (

@@ -25,8 +25,9 @@ from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, LinearCost, RooflineCost
 from ninlab.experiments import Experiment, Plan, Variant
 from ninlab.recipes import EvaluationSet, Recipe
-from ninlab.recording import Site, Status
+from ninlab.recording import Site
 from ninlab.records import Provenance
+from ninlab.watching import Status, Watcher
 from tests.test_records import files
 
 SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
@@ -223,7 +224,7 @@ def resumed(folder: Path, finished: Path) -> None:
         assert mine.loss == theirs.loss
 
 
-class Killer:
+class Killer(Watcher):
     """Ends its own process at the first step of the third run."""
 
     runs = 0
@@ -234,12 +235,6 @@ class Killer:
     def step_taken(self, step):
         if self.runs == 3:
             os.kill(os.getpid(), signal.SIGKILL)
-
-    def run_stumbled(self, run, sentence):
-        pass
-
-    def run_ended(self, run, status):
-        pass
 
 
 def dies_in_mid_run(folder: Path) -> None:

@@ -19,7 +19,8 @@ from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
 from ninlab.experiments import Experiment, Variant
 from ninlab.failures import Cause, FailureRecord
-from ninlab.recording import DeviceLostError, Status
+from ninlab.recording import DeviceLostError
+from ninlab.watching import Status, Watcher
 from tests.test_recording import PLAN, SHORT, printed, site, start
 
 VICTIM = "nin_28_no_1x1"
@@ -39,23 +40,14 @@ CODE = "c" * 40
 REAL = training.train
 
 
-class Stumbles:
+class Stumbles(Watcher):
     """A watcher that keeps the sentences it was told."""
 
     def __init__(self) -> None:
         self.sentences: list[str] = []
 
-    def run_started(self, run, steps):
-        pass
-
-    def step_taken(self, step):
-        pass
-
     def run_stumbled(self, run, sentence):
         self.sentences.append(sentence)
-
-    def run_ended(self, run, status):
-        pass
 
 
 def committed(folder: Path, **changes: object) -> recording.Site:
@@ -230,6 +222,31 @@ def test_a_new_machine_takes_up_what_the_one_before_has_handed_over(tmp_path, ca
     first, second = capsys.readouterr().out.strip().splitlines()[-2:]
     assert first.startswith("5 runs recorded in ")
     assert second.startswith("0 runs recorded in ")
+
+
+@pytest.mark.usefixtures("tiny_plan")
+def test_a_drive_that_cannot_be_written_for_a_while_ends_no_recording(
+    tmp_path, monkeypatch, capsys
+):
+    runs, results = tmp_path / "runs", tmp_path / "results"
+    runs.mkdir()
+    calls, hand_over = [], handover.hand_over
+
+    def sometimes(folder, to):
+        calls.append(to)
+        if len(calls) == 2:  # after the first run
+            raise RecordError("the drive is away")
+        hand_over(folder, to)
+
+    monkeypatch.setattr(handover, "hand_over", sometimes)
+    arguments = ["record", "--plan", "tiny", "--device", "cpu", "--allow-dirty"]
+    assert main([*arguments, "--runs", str(runs), "--results", str(results)]) == 0
+    assert "not handed over: the drive is away" in capsys.readouterr().err
+    brought = handover.contents(results / handover.ARCHIVE)
+    assert {f"{run.id}.json" for run in records.load(runs)} == set(brought)
+    monkeypatch.setattr(handover, "hand_over", hand_over)
+    (tmp_path / "file").write_text("")
+    assert main([*arguments, "--runs", str(runs), "--results", str(tmp_path / "file")]) == 2
 
 
 def test_a_plan_goes_on_though_a_run_of_its_sweep_failed(tmp_path, monkeypatch):

@@ -3,7 +3,7 @@
 import pytest
 
 from ninlab import recording, records
-from ninlab.recording import Status
+from ninlab.watching import Status
 from tests.test_recording import IDS, PLAN, site
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")

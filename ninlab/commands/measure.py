@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -17,10 +17,16 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from ninlab import handover, measurement, records
+from ninlab import measurement, records
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
-from ninlab.commands.shared import RunsFolder, existing_folder, typed_command, wide_console
+from ninlab.commands.shared import (
+    RunsFolder,
+    existing_folder,
+    handing_over,
+    typed_command,
+    wide_console,
+)
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.errors import NinlabError
@@ -184,27 +190,6 @@ def measure(
             f"{failed} of {len(new + again)} cases failed; nothing is recorded for them", err=True
         )
         raise typer.Exit(FAILED)
-
-
-def handing_over(folder: Path, results: Path | None) -> Callable[[], None]:
-    """What brings all that is new to the results: once now, and whenever it is called.
-
-    What an earlier machine handed over is taken up first. A folder that cannot be read or written
-    is a RecordError now, before any work; later on it is a line on stderr, because the next call,
-    or the next start, brings what that one did not.
-    """
-    if results is None:
-        return lambda: None
-    handover.take_up(folder, results)
-    handover.hand_over(folder, results)
-
-    def again() -> None:
-        try:
-            handover.hand_over(folder, results)
-        except (NinlabError, OSError) as error:
-            typer.echo(f"not handed over: {Failed.of(error).sentence}", err=True)
-
-    return again
 
 
 def _to_do(rows: Sequence[Row], folder: Path, events: Path | None) -> tuple[list[Row], list[Row]]:

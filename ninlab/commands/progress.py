@@ -1,15 +1,13 @@
 """How is a recording watched? Bars on a terminal, lines in a log, files handed over.
 
-Each class is a `ninlab.recording.Watcher`.
+Each class is a `ninlab.watching.Watcher`.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import (
@@ -23,14 +21,11 @@ from rich.progress import (
 )
 
 from ninlab import records
-from ninlab.errors import RecordError
 from ninlab.experiments import PlannedRun
+from ninlab.watching import Status, Watcher
 
-if TYPE_CHECKING:
-    from ninlab.recording import Status, Watcher
-
-OVER = ("recorded", "present", "failed")
-"""Statuses with which the recorder is done with a run."""
+OVER = (Status.RECORDED, Status.PRESENT, Status.FAILED)
+"""Statuses with which the recorder is done with a run for good."""
 
 
 def progress_bars() -> Progress:
@@ -45,34 +40,7 @@ def progress_bars() -> Progress:
     )
 
 
-class Watchers:
-    """Tells several watchers the same, in their order."""
-
-    def __init__(self, *watchers: Watcher) -> None:
-        self._watchers = watchers
-
-    def run_started(self, run: PlannedRun, steps: int) -> None:
-        """Passed on."""
-        for watcher in self._watchers:
-            watcher.run_started(run, steps)
-
-    def step_taken(self, step: int) -> None:
-        """Passed on."""
-        for watcher in self._watchers:
-            watcher.step_taken(step)
-
-    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
-        """Passed on."""
-        for watcher in self._watchers:
-            watcher.run_stumbled(run, sentence)
-
-    def run_ended(self, run: PlannedRun, status: Status) -> None:
-        """Passed on."""
-        for watcher in self._watchers:
-            watcher.run_ended(run, status)
-
-
-class Bars:
+class Bars(Watcher):
     """One bar for the plan, one for the run in hand."""
 
     def __init__(self, progress: Progress, runs: int) -> None:
@@ -103,7 +71,7 @@ class Bars:
             self._progress.update(self._plan, completed=len(self._done))
 
 
-class Lines:
+class Lines(Watcher):
     """A line for each run that was made or failed, written at once, for a log."""
 
     def __init__(self, folder: Path, device_slug: str) -> None:
@@ -115,16 +83,13 @@ class Lines:
         """Its seconds count from here."""
         self._began = time.monotonic()
 
-    def step_taken(self, step: int) -> None:
-        """Not worth a line."""
-
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         """A line that says why."""
         self._print(run, f"stumbled: {sentence}")
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """A line with how the run went, or that it failed before."""
-        if status == "recorded":
+        if status is Status.RECORDED:
             made = records.read(records.record_path(self._folder, run.id(self._slug)))
             self._print(
                 run,
@@ -132,7 +97,7 @@ class Lines:
                 f"{made.never_predicted} classes never predicted, "
                 f"{made.images_per_second:,.0f} images/s, {made.execution}",
             )
-        elif status == "failed":
+        elif status is Status.FAILED:
             self._print(run, "failed: not tried again by this code")
 
     def _print(self, run: PlannedRun, what: str) -> None:
@@ -140,33 +105,13 @@ class Lines:
         print(f"{seconds:6.1f} s  {run.title}: {what}", flush=True)
 
 
-class HandsOver:
-    """Hands over what is new after each run that was made or failed.
+class AfterEach(Watcher):
+    """Does something after each run that was made or failed, such as handing over its record."""
 
-    A folder of results that cannot be written for a moment, as on a mounted drive, is said and
-    tried again after the next run.
-    """
-
-    def __init__(self, hand_over: Callable[[], object]) -> None:
-        self._hand_over = hand_over
-
-    def run_started(self, run: PlannedRun, steps: int) -> None:
-        """Nothing to do yet."""
-
-    def step_taken(self, step: int) -> None:
-        """Nothing to do yet."""
-
-    def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
-        """Nothing to do yet."""
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The time has come, unless nothing is new."""
-        if status in ("recorded", "failed"):
-            self.now()
-
-    def now(self) -> None:
-        """Hand over whatever is new."""
-        try:
-            self._hand_over()
-        except RecordError as error:
-            print(f"not handed over yet: {error}", file=sys.stderr, flush=True)
+        if status in (Status.RECORDED, Status.FAILED):
+            self._work()

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,11 +12,12 @@ import typer
 from rich.table import Table
 
 from ninlab import experiments, failures, records
-from ninlab.commands.progress import Bars, HandsOver, Lines, Watchers, progress_bars
+from ninlab.commands.progress import AfterEach, Bars, Lines, progress_bars
 from ninlab.commands.shared import (
     RunsFolder,
     deadline_of,
     existing_folder,
+    handing_over,
     typed_command,
     wide_console,
 )
@@ -25,9 +25,10 @@ from ninlab.errors import RecordError
 from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
 from ninlab.records import Device, RunRecord
 from ninlab.units import format_seconds
+from ninlab.watching import Status, Watchers
 
 if TYPE_CHECKING:
-    from ninlab.recording import Site, Tally, Watcher
+    from ninlab.recording import Site, Tally
 
 SINGLE_RUNS = "single"
 """The experiment under which ``train`` files its runs."""
@@ -216,16 +217,14 @@ def record(
     code = records.code_id() if provenance.clean_tree else None
     site = recording.Site(where, str(on), provenance, threads, eager, patience, code)
     warn_of_another_gpu(where, site.about)
-    handing_over = None if results is None else HandsOver(_handing_over(where, results))
+    hand_over = handing_over(where, results)
     with progress_bars() as progress:
-        seen: list[Watcher] = [
+        shown = (
             Bars(progress, len(chosen.runs))
             if progress.console.is_terminal
             else Lines(where, site.device_slug)
-        ]
-        if handing_over is not None:
-            seen.append(handing_over)
-        watcher = Watchers(*seen)
+        )
+        watcher = Watchers(shown, AfterEach(hand_over))
         try:
             if executor is Executor.RAY:
                 tally = recording.record_with_ray(
@@ -236,8 +235,7 @@ def record(
                     chosen, site, workers=workers, deadline=ends, watcher=watcher
                 )
         finally:
-            if handing_over is not None:
-                handing_over.now()  # the note on a lost device comes after the last run
+            hand_over()  # the note on a lost device comes after the last run
     _print_tally(tally, site)
 
 
@@ -250,18 +248,6 @@ def warn_of_another_gpu(folder: Path, device: Device) -> None:
     stranger = stranger_to(records.load(folder), device)
     if stranger is not None:
         typer.echo(stranger, err=True)
-
-
-def _handing_over(folder: Path, results: Path) -> Callable[[], None]:
-    """What hands over all that is new in the folder, once now and then whenever it is called.
-
-    What an earlier machine has handed over is taken up first: it is not made again.
-    """
-    from ninlab.handover import hand_over, take_up
-
-    take_up(folder, results)
-    hand_over(folder, results)  # a folder that cannot be written is found out before the runs
-    return partial(hand_over, folder, results)
 
 
 def chosen_plan(name: str, only: Sequence[str] | None) -> experiments.Plan:
@@ -333,8 +319,6 @@ def device_of_plan(plan: experiments.Plan, found: Sequence[RunRecord]) -> Device
 
 
 def _print_tally(tally: Tally, site: Site) -> None:
-    from ninlab.recording import Status
-
     counts = {status: len(tally.ids(status)) for status in Status}
     typer.echo(
         f"{counts[Status.RECORDED]} runs recorded in {format_seconds(tally.seconds)}, "

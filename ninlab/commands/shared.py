@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ninlab import records
+from ninlab import handover, records
 from ninlab.errors import NinlabError
 
 _begun = time.time()
@@ -73,3 +74,25 @@ def existing_folder(chosen: Path | None) -> Path:
 def typed_command() -> str:
     """This process's command line, as a reader would type it."""
     return shlex.join(["python", "-m", "ninlab", *sys.argv[1:]])
+
+
+def handing_over(folder: Path, results: Path | None) -> Callable[[], None]:
+    """What brings all that is new to the results: once now, and whenever it is called.
+
+    What an earlier machine handed over is taken up first: it is not made again. A folder that
+    cannot be read or written is a RecordError now, before any work; later on it is a line on
+    stderr, because the next call, or the next start, brings what that one did not. Without results
+    nothing is done.
+    """
+    if results is None:
+        return lambda: None
+    handover.take_up(folder, results)
+    handover.hand_over(folder, results)
+
+    def again() -> None:
+        try:
+            handover.hand_over(folder, results)
+        except (NinlabError, OSError) as error:
+            typer.echo(f"not handed over: {' '.join(str(error).split())}", err=True)
+
+    return again
