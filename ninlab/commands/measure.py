@@ -30,16 +30,22 @@ from ninlab.commands.shared import (
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.errors import NinlabError
-from ninlab.measurement import PEAKS, Allocator, Case, Failed, Measured, MemoryRecord, Outcome
+from ninlab.measurement import (
+    PEAKS,
+    TOLERANCE,
+    Allocator,
+    Case,
+    Failed,
+    Measured,
+    MemoryRecord,
+    Outcome,
+)
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
 from ninlab.timing import FITTED_NETWORKS, bound, operators, prediction_errors, time_model
 from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
-
-TOLERANCE = 0.01
-"""By how much a predicted peak may be off: what the book claims for the allocated one."""
 
 BATCH_SIZES = (1, 16, 128)
 """What is measured unless the reader says otherwise, in all precisions and modes there are."""
