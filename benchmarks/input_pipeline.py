@@ -43,9 +43,10 @@ from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
 from ninlab import data
-from ninlab.architectures import Architecture, Flatten, Linear, architecture
+from ninlab.architectures import Architecture, architecture
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.formulas import at_input
+from ninlab.layers import Flatten, Linear
 from ninlab.networks import build
 from ninlab.recipes import Recipe
 from ninlab.roofline import training_operators

@@ -1,12 +1,10 @@
-"""What is each network? Layers, blocks and whole architectures as data.
+"""What is each network? Blocks and whole architectures as data.
 
-An `Architecture` is a tuple of frozen layer values together with where it comes
-from and where it differs from its source. Nothing here computes a cost or needs
-torch: `formulas` and `liveness` count these values on paper, `networks` turns
-them into modules. Every convolution of a NiN is followed by a ReLU, the last
-one included, unless the architecture's deviations say otherwise.
-
-Imports from ninlab: units and errors only.
+An `Architecture` is a tuple of `layers` together with where it comes from and where it
+differs from its source. Nothing here computes a cost or needs torch: `formulas` and `tape`
+count these values on paper, `networks` turns them into modules. Every convolution of a NiN
+is followed by a ReLU, the last one included, unless the architecture's deviations say
+otherwise.
 """
 
 from __future__ import annotations
@@ -20,142 +18,26 @@ from string import ascii_lowercase
 from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNetworkError
+from ninlab.layers import (
+    AvgPool,
+    BatchNorm,
+    Block,
+    Branches,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Layer,
+    Leaf,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    named_leaves,
+)
 from ninlab.units import Shape
 
-# ---------------------------------------------------------------- layers
-
-
-@dataclass(frozen=True)
-class Conv:
-    """A 2-d convolution with square windows."""
-
-    out_channels: int
-    kernel_size: int
-    stride: int = 1
-    padding: int = 0
-    groups: int = 1
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        _check_window(self)
-        _check_at_least(1, self, "out_channels", "groups")
-
-
-@dataclass(frozen=True)
-class Linear:
-    """A fully connected layer on flattened features."""
-
-    out_features: int
-    bias: bool = True
-
-    def __post_init__(self) -> None:
-        _check_at_least(1, self, "out_features")
-
-
-@dataclass(frozen=True)
-class BatchNorm:
-    """Batch normalization over each channel, with a learned scale and shift."""
-
-
-@dataclass(frozen=True)
-class ReLU:
-    """max(x, 0), written to a new tensor."""
-
-
-@dataclass(frozen=True)
-class Sigmoid:
-    """1 / (1 + exp(-x)), the activation of LeNet."""
-
-
-@dataclass(frozen=True)
-class MaxPool:
-    """Largest value of each window; autograd keeps where it stood."""
-
-    kernel_size: int
-    stride: int
-    padding: int = 0
-
-    def __post_init__(self) -> None:
-        _check_window(self)
-
-
-@dataclass(frozen=True)
-class AvgPool:
-    """Mean of each window."""
-
-    kernel_size: int
-    stride: int
-    padding: int = 0
-
-    def __post_init__(self) -> None:
-        _check_window(self)
-
-
-@dataclass(frozen=True)
-class GlobalAvgPool:
-    """Mean of each channel over the whole map: (channels, height, width) to (channels, 1, 1)."""
-
-
-@dataclass(frozen=True)
-class Dropout:
-    """Zeroes each value with that probability during training."""
-
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise NinlabError(
-                f"dropout needs a probability from 0 to 1, not {self.probability}; the usual is 0.5"
-            )
-
-
-@dataclass(frozen=True)
-class Flatten:
-    """(channels, height, width) to (channels * height * width,); a view, no copy."""
-
-
-@dataclass(frozen=True)
-class Block:
-    """Layers that run one after the other under one name."""
-
-    name: str
-    layers: tuple[Layer, ...]
-
-
-@dataclass(frozen=True)
-class Branches:
-    """Blocks that read the same input; their outputs are joined along the channels."""
-
-    name: str
-    branches: tuple[Block, ...]
-
-
-def _check_window(layer: Conv | MaxPool | AvgPool) -> None:
-    _check_at_least(1, layer, "kernel_size", "stride")
-    _check_at_least(0, layer, "padding")
-
-
-def _check_at_least(minimum: int, layer: object, *names: str) -> None:
-    for name in names:
-        if (value := getattr(layer, name)) < minimum:
-            raise NinlabError(
-                f"the {name} of {type(layer).__name__} must be at least {minimum}, not {value}"
-            )
-
-
-Leaf = (
-    Conv
-    | Linear
-    | BatchNorm
-    | ReLU
-    | Sigmoid
-    | MaxPool
-    | AvgPool
-    | GlobalAvgPool
-    | Dropout
-    | Flatten
-)
-Layer = Leaf | Block | Branches
+# ---------------------------------------------------------------- start
 
 
 class Weights(StrEnum):
@@ -208,41 +90,6 @@ class Architecture:
     def named_leaves(self) -> Iterator[tuple[str, Leaf]]:
         """(dotted module path, layer) of every layer that computes, in order of execution."""
         yield from named_leaves(self.layers)
-
-
-def named_children(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
-    """(name, layer) of each layer of one container.
-
-    Blocks and branches carry their own names; a leaf is called after its kind and
-    its place among its kind: conv1, relu1, conv2, ... Raises NinlabError when two
-    blocks of one container share a name.
-    """
-    seen: dict[str, int] = {}
-    for layer in layers:
-        if isinstance(layer, Block | Branches):
-            name = layer.name
-            if name in seen:
-                raise NinlabError(
-                    f"two blocks of one container are called {name!r}; name each once"
-                )
-            seen[name] = 1
-        else:
-            kind = type(layer).__name__.lower()
-            seen[kind] = seen.get(kind, 0) + 1
-            name = f"{kind}{seen[kind]}"
-        yield name, layer
-
-
-def named_leaves(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Leaf]]:
-    """(dotted module path, layer) of the leaves below, in order of execution."""
-    for name, layer in named_children(layers):
-        path = prefix + name
-        if isinstance(layer, Block):
-            yield from named_leaves(layer.layers, f"{path}.")
-        elif isinstance(layer, Branches):
-            yield from named_leaves(layer.branches, f"{path}.")
-        else:
-            yield path, layer
 
 
 # ---------------------------------------------------------------- blocks

@@ -10,12 +10,15 @@ Imports from ninlab: architectures, reports, units and errors.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import assert_never
 
-from ninlab.architectures import (
-    Architecture,
+from ninlab.architectures import Architecture
+from ninlab.errors import NinlabError, ShapeError
+from ninlab.layers import (
+    Activation,
     AvgPool,
     BatchNorm,
     Block,
@@ -31,23 +34,14 @@ from ninlab.architectures import (
     ReLU,
     Sigmoid,
     named_children,
+    walk,
 )
-from ninlab.errors import NinlabError, ShapeError
 from ninlab.reports import LayerCost, SavedTensor
 from ninlab.units import Shape, format_shape
 
 FLOAT32_BYTES = 4
 INT64_BYTES = 8
 BOOL_BYTES = 1
-
-MODULE_NAMES = {
-    Conv: "Conv2d",
-    BatchNorm: "BatchNorm2d",
-    MaxPool: "MaxPool2d",
-    AvgPool: "AvgPool2d",
-    GlobalAvgPool: "AdaptiveAvgPool2d",
-}
-"""What torch calls a layer, where the name is not the same."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +60,17 @@ class PlacedLayer:
 def output_shape(layer: Layer, input_shape: Shape) -> Shape:
     """Shape of one image after the layer; shapes are (channels, height, width) or (features,).
 
-    Raises ShapeError when the layer cannot read that input. Source: Dumoulin2016 for
-    windows; pools round down.
+    Raises ShapeError when the layer cannot read that input.
+    """
+    return walk((layer,), input_shape, lambda _, *at: leaf_shape(*at), joined_shape)
+
+
+def leaf_shape(layer: Leaf, input_shape: Shape) -> Shape:
+    """As `output_shape`, of a layer that computes.
+
+    Source: Dumoulin2016 for windows; pools round down.
     """
     match layer:
-        case Block(layers=layers):
-            for inner in layers:
-                input_shape = output_shape(inner, input_shape)
-            return input_shape
-        case Branches():
-            return joined_shape(
-                [output_shape(branch, input_shape) for branch in layer.branches], layer.name
-            )
         case Flatten():
             return (prod(input_shape),)
         case Linear(out_features=out_features):
@@ -87,8 +80,10 @@ def output_shape(layer: Layer, input_shape: Shape) -> Shape:
                     "flatten first"
                 )
             return (out_features,)
-        case ReLU() | Sigmoid() | Dropout():
+        case Dropout():
             return input_shape
+    if isinstance(layer, Activation):
+        return input_shape
     if len(input_shape) != 3:
         raise ShapeError(
             f"a {type(layer).__name__} reads channels x height x width, "
@@ -100,12 +95,12 @@ def output_shape(layer: Layer, input_shape: Shape) -> Shape:
             return input_shape
         case GlobalAvgPool():
             return (channels, 1, 1)
-        case Conv(groups=groups) if channels % groups or layer.out_channels % groups:
-            raise ShapeError(
-                f"{groups} groups must divide the {channels} input "
-                f"and {layer.out_channels} output channels"
-            )
-        case Conv():
+        case Conv(groups=groups):
+            if channels % groups or layer.out_channels % groups:
+                raise ShapeError(
+                    f"{groups} groups must divide the {channels} input "
+                    f"and {layer.out_channels} output channels"
+                )
             return (layer.out_channels, _windows(layer, height), _windows(layer, width))
         case MaxPool() | AvgPool():
             if 2 * layer.padding > layer.kernel_size:
@@ -114,7 +109,8 @@ def output_shape(layer: Layer, input_shape: Shape) -> Shape:
                     f"not by {layer.padding}"
                 )
             return (channels, _windows(layer, height), _windows(layer, width))
-    raise NinlabError(f"no shape rule for the layer {layer!r}")
+        case _:
+            assert_never(layer)
 
 
 def _windows(layer: Conv | MaxPool | AvgPool, size: int) -> int:
@@ -126,53 +122,49 @@ def _windows(layer: Conv | MaxPool | AvgPool, size: int) -> int:
     return (padded - layer.kernel_size) // layer.stride + 1
 
 
-def joined_shape(shapes: Sequence[Shape], name: str) -> Shape:
-    """Shape of the branches' outputs joined along the channels; name is that of the branches.
+def joined_shape(path: str, branches: Branches, shapes: Sequence[Shape]) -> Shape:
+    """Shape of the branches' outputs joined along the channels.
 
     Raises ShapeError when their maps differ in size.
     """
     if len({shape[1:] for shape in shapes}) != 1:
         maps = ", ".join(format_shape(shape) for shape in shapes)
-        raise ShapeError(f"the branches of {name!r} put out maps of different size: {maps}")
+        raise ShapeError(
+            f"the branches of {branches.name!r} put out maps of different size: {maps}"
+        )
     return (sum(shape[0] for shape in shapes), *shapes[0][1:])
 
 
 def placed_layers(
     architecture: Architecture, input_shape: Shape | None = None
-) -> Iterator[PlacedLayer]:
+) -> tuple[PlacedLayer, ...]:
     """Every leaf with its shapes, in order of execution.
 
     input_shape replaces the architecture's own. Raises ShapeError that names the layer,
     and the smallest square input that works when there is one.
     """
     shape = architecture.input_shape if input_shape is None else input_shape
-    if len(shape) != 3 or shape[0] != architecture.input_shape[0]:
+    is_readable = len(shape) == 3 and shape[0] == architecture.input_shape[0]
+    if not is_readable:
         raise ShapeError(
             f"{architecture.name} reads {architecture.input_shape[0]} channel(s), "
             f"not the shape {format_shape(shape)}; try {format_shape(architecture.input_shape)}"
         )
+    placed: list[PlacedLayer] = []
+
+    def place(path: str, leaf: Leaf, before: Shape) -> Shape:
+        placed.append(PlacedLayer(path, leaf, before, leaf_shape(leaf, before)))
+        return placed[-1].output_shape
+
     try:
-        yield from _placed(architecture.layers, shape, "")
+        walk(architecture.layers, shape, place, joined_shape)
     except ShapeError as error:
         smallest = smallest_input(architecture)
         hint = f"; the smallest input that works is {format_shape(smallest)}" if smallest else ""
         raise ShapeError(
             f"{architecture.name} cannot read {format_shape(shape)}: {error}{hint}"
         ) from None
-
-
-def _placed(layers: Sequence[Layer], shape: Shape, prefix: str) -> Iterator[PlacedLayer]:
-    for name, layer in named_children(layers):
-        path = prefix + name
-        after = output_shape(layer, shape)
-        if isinstance(layer, Block):
-            yield from _placed(layer.layers, shape, f"{path}.")
-        elif isinstance(layer, Branches):
-            for branch in layer.branches:
-                yield from _placed((branch,), shape, f"{path}.")
-        else:
-            yield PlacedLayer(path, layer, shape, after)
-        shape = after
+    return tuple(placed)
 
 
 def smallest_input(architecture: Architecture, largest: int = 1024) -> Shape | None:
@@ -190,8 +182,7 @@ def smallest_input(architecture: Architecture, largest: int = 1024) -> Shape | N
 
 def at_input(architecture: Architecture, input_shape: Shape) -> Architecture:
     """The same layers for another input. Raises ShapeError when they cannot read it."""
-    for _ in placed_layers(architecture, input_shape):
-        pass
+    placed_layers(architecture, input_shape)  # raises where a layer cannot read
     return replace(architecture, input_shape=input_shape)
 
 
@@ -200,32 +191,41 @@ def at_input(architecture: Architecture, input_shape: Shape) -> Architecture:
 
 def layer_parameters(layer: Leaf, input_shape: Shape) -> int:
     """Learnable scalars of one layer, biases included."""
+    return sum(parameter_counts(layer, input_shape))
+
+
+def parameter_counts(layer: Leaf, input_shape: Shape) -> tuple[int, ...]:
+    """Learnable scalars of each parameter of one layer: its weight, and its bias if it has one."""
     match layer:
         case Conv():
-            weights = layer.kernel_size**2 * input_shape[0] // layer.groups * layer.out_channels
-            return weights + layer.out_channels * layer.bias
+            fan_in = input_shape[0] // layer.groups * layer.kernel_size**2
+            return (layer.out_channels * fan_in, layer.out_channels)[: 1 + layer.bias]
         case Linear():
-            return (input_shape[0] + layer.bias) * layer.out_features
+            return (layer.out_features * input_shape[0], layer.out_features)[: 1 + layer.bias]
         case BatchNorm():
-            return 2 * input_shape[0]
-    return 0
+            return input_shape[0], input_shape[0]
+        case MaxPool() | AvgPool() | GlobalAvgPool() | Dropout() | Flatten():
+            return ()
+    if isinstance(layer, Activation):
+        return ()
+    assert_never(layer)
 
 
 def layer_macs(layer: Leaf, input_shape: Shape) -> int:
     """Multiply-accumulates of one layer on one image; adding the bias is not counted.
 
-    Only convolutions and linear layers have any. Raises ShapeError when the layer
-    cannot read the input.
+    Only convolutions and linear layers have any: each use of a weight is one. Raises
+    ShapeError when the layer cannot read the input.
     """
     match layer:
-        case Conv():
-            pixels = prod(output_shape(layer, input_shape)[1:])
-            return (
-                pixels * layer.out_channels * layer.kernel_size**2 * input_shape[0] // layer.groups
-            )
-        case Linear():
-            return input_shape[0] * layer.out_features
-    return 0
+        case Conv() | Linear():
+            weights, *_ = parameter_counts(layer, input_shape)
+            return weights * prod(leaf_shape(layer, input_shape)[1:])
+        case BatchNorm() | MaxPool() | AvgPool() | GlobalAvgPool() | Dropout() | Flatten():
+            return 0
+    if isinstance(layer, Activation):
+        return 0
+    assert_never(layer)
 
 
 # ---------------------------------------------------------------- counts of a network
@@ -253,7 +253,7 @@ def layer_costs(architecture: Architecture, batch_size: int = 1) -> tuple[LayerC
     costs = [
         LayerCost(
             name=at.name,
-            kind=MODULE_NAMES.get(type(at.layer), type(at.layer).__name__),
+            kind=at.layer.module_name,
             output_shape=at.output_shape,
             parameters=layer_parameters(at.layer, at.input_shape),
             macs=layer_macs(at.layer, at.input_shape),

@@ -8,26 +8,20 @@ Imports from ninlab: architectures, formulas (for the channels a layer reads) an
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Sequence
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
-from ninlab import architectures as arch
-from ninlab.architectures import Architecture, Biases, Initialization, Layer, Weights
-from ninlab.errors import NinlabError
-from ninlab.formulas import at_input, output_shape, placed_layers
+from ninlab import architectures, layers
+from ninlab.architectures import Architecture, Biases, Initialization, Weights
+from ninlab.formulas import at_input, placed_layers
+from ninlab.layers import Leaf, named_layers
 from ninlab.units import Shape
 
 
 class Branches(nn.Module):
     """Runs every child on the same input and joins the outputs along the channels."""
-
-    def __init__(self, children: Sequence[tuple[str, nn.Module]]) -> None:
-        super().__init__()
-        for name, child in children:
-            self.add_module(name, child)
 
     def forward(self, images: Tensor) -> Tensor:
         """(batch, channels, height, width) to (batch, sum of the channels, height, width)."""
@@ -50,15 +44,13 @@ def build(
     layers cannot read the architecture's input.
     """
     if isinstance(architecture, str):
-        architecture = arch.architecture(architecture)
-    for _ in placed_layers(architecture):  # fails here, by name, before anything is allocated
-        pass
+        architecture = architectures.architecture(architecture)
     device = torch.get_default_device() if device is None else torch.device(device)
     with torch.random.fork_rng(enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
         with torch.device(device):
-            network = _sequential(architecture.layers, architecture.input_shape)
+            network = _network(architecture)  # fails before anything is allocated
         if device.type != "meta":
             initialize(network, architecture.initialization)
     return network
@@ -82,23 +74,25 @@ def initialize(network: nn.Module, initialization: Initialization) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _sequential(layers: Sequence[Layer], shape: Shape) -> nn.Sequential:
-    modules = OrderedDict[str, nn.Module]()
-    for name, layer in arch.named_children(layers):
-        modules[name] = _module(layer, shape)
-        shape = output_shape(layer, shape)
-    return nn.Sequential(modules)
+def _network(architecture: Architecture) -> nn.Sequential:
+    network = nn.Sequential()
+    placed = {at.name: at for at in placed_layers(architecture)}
+    for path, layer in named_layers(architecture.layers):
+        parent, _, name = path.rpartition(".")
+        match layer:
+            case layers.Block():
+                module: nn.Module = nn.Sequential()
+            case layers.Branches():
+                module = Branches()
+            case _:
+                module = _module(layer, placed[path].input_shape)
+        network.get_submodule(parent).add_module(name, module)
+    return network
 
 
-def _module(layer: Layer, shape: Shape) -> nn.Module:
+def _module(layer: Leaf, shape: Shape) -> nn.Module:
     match layer:
-        case arch.Block():
-            return _sequential(layer.layers, shape)
-        case arch.Branches():
-            return Branches(
-                [(branch.name, _sequential(branch.layers, shape)) for branch in layer.branches]
-            )
-        case arch.Conv():
+        case layers.Conv():
             return nn.Conv2d(
                 shape[0],
                 layer.out_channels,
@@ -108,25 +102,26 @@ def _module(layer: Layer, shape: Shape) -> nn.Module:
                 groups=layer.groups,
                 bias=layer.bias,
             )
-        case arch.Linear():
+        case layers.Linear():
             return nn.Linear(shape[0], layer.out_features, bias=layer.bias)
-        case arch.BatchNorm():
+        case layers.BatchNorm():
             return nn.BatchNorm2d(shape[0])
-        case arch.ReLU():
+        case layers.ReLU():
             return nn.ReLU()
-        case arch.Sigmoid():
+        case layers.Sigmoid():
             return nn.Sigmoid()
-        case arch.MaxPool():
+        case layers.MaxPool():
             return nn.MaxPool2d(layer.kernel_size, layer.stride, layer.padding)
-        case arch.AvgPool():
+        case layers.AvgPool():
             return nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
-        case arch.GlobalAvgPool():
+        case layers.GlobalAvgPool():
             return nn.AdaptiveAvgPool2d(1)
-        case arch.Dropout():
+        case layers.Dropout():
             return nn.Dropout(layer.probability)
-        case arch.Flatten():
+        case layers.Flatten():
             return nn.Flatten()
-    raise NinlabError(f"no module for the layer {layer!r}")
+        case _:
+            assert_never(layer)
 
 
 def on_meta(name: str, input_shape: Shape | None = None) -> tuple[nn.Sequential, Shape]:
@@ -135,7 +130,7 @@ def on_meta(name: str, input_shape: Shape | None = None) -> tuple[nn.Sequential,
     input_shape replaces the network's own: linear layers adapt to it, channels must agree.
     Raises UnknownNetworkError, and ShapeError with an input that works.
     """
-    architecture = arch.architecture(name)
+    architecture = architectures.architecture(name)
     if input_shape is not None:
         architecture = at_input(architecture, input_shape)
     return build(architecture, device="meta"), architecture.input_shape

@@ -13,7 +13,7 @@ a step through have none: `liveness` is the rule there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -21,21 +21,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ninlab import formulas, records
-from ninlab.architectures import (
-    Architecture,
+from ninlab.architectures import Architecture, architecture
+from ninlab.errors import RecordError
+from ninlab.layers import (
     AvgPool,
-    Block,
     Branches,
     Conv,
     GlobalAvgPool,
-    Layer,
     Linear,
     MaxPool,
     ReLU,
     Sigmoid,
-    architecture,
+    walk,
 )
-from ninlab.errors import RecordError
 from ninlab.units import Shape
 
 if TYPE_CHECKING:
@@ -178,19 +176,15 @@ def put_out(network: Architecture, *kinds: type) -> int:
 
 def joined(network: Architecture) -> int:
     """Values of one image in the maps that branches are joined to, which no layer puts out."""
+    sums: list[int] = []
 
-    def walk(layers: Sequence[Layer], shape: Shape) -> Iterator[int]:
-        for layer in layers:
-            after = formulas.output_shape(layer, shape)
-            if isinstance(layer, Block):
-                yield from walk(layer.layers, shape)
-            elif isinstance(layer, Branches):
-                for branch in layer.branches:
-                    yield from walk(branch.layers, shape)
-                yield prod(after)
-            shape = after
+    def join(path: str, branches: Branches, ends: Sequence[Shape]) -> Shape:
+        shape = formulas.joined_shape(path, branches, ends)
+        sums.append(prod(shape))
+        return shape
 
-    return sum(walk(network.layers, network.input_shape))
+    walk(network.layers, network.input_shape, lambda _, *at: formulas.leaf_shape(*at), join)
+    return sum(sums)
 
 
 def _averaged(network: Architecture) -> int:

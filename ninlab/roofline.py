@@ -25,8 +25,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, log, prod
 
-from ninlab.architectures import (
-    Architecture,
+from ninlab.architectures import Architecture
+from ninlab.devices import Device
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.formulas import (
+    BOOL_BYTES,
+    FLOAT32_BYTES,
+    INT64_BYTES,
+    layer_macs,
+    layer_parameters,
+    output_shape,
+    parameters,
+)
+from ninlab.layers import (
     AvgPool,
     BatchNorm,
     Block,
@@ -42,17 +53,6 @@ from ninlab.architectures import (
     ReLU,
     Sigmoid,
     named_children,
-)
-from ninlab.devices import Device
-from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.formulas import (
-    BOOL_BYTES,
-    FLOAT32_BYTES,
-    INT64_BYTES,
-    layer_macs,
-    layer_parameters,
-    output_shape,
-    parameters,
 )
 from ninlab.reports import Phase
 from ninlab.units import Shape, format_seconds

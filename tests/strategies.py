@@ -2,8 +2,10 @@
 
 from hypothesis import strategies as st
 
-from ninlab.architectures import (
-    Architecture,
+from ninlab.architectures import Architecture
+from ninlab.errors import ShapeError
+from ninlab.formulas import output_shape
+from ninlab.layers import (
     AvgPool,
     BatchNorm,
     Block,
@@ -17,8 +19,6 @@ from ninlab.architectures import (
     ReLU,
     Sigmoid,
 )
-from ninlab.errors import ShapeError
-from ninlab.formulas import output_shape
 
 
 def image_shapes(max_channels: int = 12, max_size: int = 24) -> st.SearchStrategy:

@@ -7,24 +7,26 @@ from ninlab.architectures import (
     ARCHITECTURES,
     NORMALIZED_DESIGNS,
     Architecture,
-    AvgPool,
-    BatchNorm,
-    Block,
-    Conv,
-    Dropout,
     Head,
     Initialization,
-    Linear,
-    MaxPool,
-    ReLU,
     architecture,
     googlenet_layers,
-    named_leaves,
     nin_block,
     nin_layers,
     register,
 )
 from ninlab.errors import NinlabError, UnknownNetworkError
+from ninlab.layers import (
+    AvgPool,
+    BatchNorm,
+    Block,
+    Conv,
+    Dropout,
+    Linear,
+    MaxPool,
+    ReLU,
+    named_leaves,
+)
 
 ALL = list(ARCHITECTURES.values())
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import experiments, failures, records
-from ninlab.architectures import ARCHITECTURES, BatchNorm
+from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import (
     PLANS,
@@ -23,6 +23,7 @@ from ninlab.experiments import (
     ready,
     safe_rate,
 )
+from ninlab.layers import BatchNorm
 from ninlab.recipes import EvaluationSet, Precision
 from ninlab.records import LossCurve, Outcome, RunRecord
 from ninlab.relapses import relapse

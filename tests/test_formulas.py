@@ -14,12 +14,11 @@ from ninlab.architectures import (
     ARCHITECTURES,
     VGG_CONVOLUTIONS,
     Architecture,
-    Conv,
-    Linear,
     architecture,
     vgg_layers,
 )
 from ninlab.errors import NinlabError, ShapeError
+from ninlab.layers import Conv, Linear
 from ninlab.networks import build
 from tests.strategies import architectures, convolutions, image_shapes, pools, reads
 

@@ -24,15 +24,16 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "errors": (set(), set()),
     "units": (set(), set()),
     # the counting core: what a reader can follow with paper
-    "architectures": (set(), set()),
+    "layers": (set(), set()),
+    "architectures": ({"layers"}, set()),
     "reports": (set(), {"pandas"}),
-    "formulas": ({"architectures", "reports"}, set()),
-    "liveness": ({"architectures", "formulas", "reports"}, set()),
+    "formulas": ({"architectures", "layers", "reports"}, set()),
+    "liveness": ({"architectures", "layers", "formulas", "reports"}, set()),
     "allocator": ({"reports"}, set()),
     "workspaces": ({"reports"}, set()),
     "cudnn": ({"workspaces"}, set()),
     "devices": (set(), set()),
-    "roofline": ({"architectures", "devices", "formulas", "reports"}, set()),
+    "roofline": ({"architectures", "layers", "devices", "formulas", "reports"}, set()),
     # the second opinion: never architectures, never formulas
     # networks: to look a name up; devices: to check one
     "resources": (
@@ -40,7 +41,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"fvcore", "pandas", "torch"},
     ),
     # what runs
-    "networks": ({"architectures", "formulas"}, {"torch"}),
+    "networks": ({"architectures", "layers", "formulas"}, {"torch"}),
     "data": (set(), {"numpy", "torch", "torchvision"}),
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
@@ -48,7 +49,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "handover": ({"records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
-    "peers": ({"architectures", "formulas", "records"}, {"pandas"}),
+    "peers": ({"architectures", "layers", "formulas", "records"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
     "training": (
         {"architectures", "data", "environment", "networks", "recipes", "records"},
@@ -83,14 +84,15 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # what readers see
     "figures": (
         {
-            *("architectures", "formulas", "liveness", "allocator", "workspaces", "devices"),
+            *("architectures", "layers", "formulas", "liveness", "allocator", "workspaces"),
+            "devices",
             *("comparisons", "experiments", "recipes", "records", "relapses", "reports"),
             "roofline",
         },
         {"numpy", "pandas", "plotly"},
     ),
     "calculator": (
-        {"architectures", "devices", "formulas", "liveness", "reports", "roofline"},
+        {"architectures", "layers", "devices", "formulas", "liveness", "reports", "roofline"},
         set(),
     ),
     "bookext": ({"figures"}, {"docutils", "plotly", "sphinx"}),

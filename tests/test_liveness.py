@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from ninlab import formulas, liveness
 from ninlab.allocator import CachingAllocator
-from ninlab.architectures import (
-    ARCHITECTURES,
-    Architecture,
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
+from ninlab.errors import NinlabError, ShapeError, UnknownNameError
+from ninlab.layers import (
     Block,
     Branches,
     Conv,
@@ -29,9 +29,7 @@ from ninlab.architectures import (
     Linear,
     MaxPool,
     ReLU,
-    architecture,
 )
-from ninlab.errors import NinlabError, ShapeError, UnknownNameError
 from ninlab.networks import build
 from ninlab.reports import Category, MemoryEvent, Phase, live_bytes, tensor_peak
 from ninlab.resources.modules import load

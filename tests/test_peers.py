@@ -12,9 +12,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab import peers, resources
-from ninlab.architectures import ARCHITECTURES, Architecture, BatchNorm, architecture
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.errors import RecordError
 from ninlab.formulas import placed_layers
+from ninlab.layers import BatchNorm
 from ninlab.networks import build
 from ninlab.records import record_path
 from tests.strategies import architectures

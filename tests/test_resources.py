@@ -16,8 +16,9 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from ninlab import formulas
-from ninlab.architectures import ARCHITECTURES, BatchNorm, GlobalAvgPool
+from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import NinlabError, ShapeError
+from ninlab.layers import BatchNorm, GlobalAvgPool
 from ninlab.networks import build
 from ninlab.resources import CHANCE, count, load, profile
 from tests.strategies import architectures

@@ -10,17 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from ninlab.architectures import (
-    ARCHITECTURES,
-    Architecture,
-    Conv,
-    Dropout,
-    Flatten,
-    GlobalAvgPool,
-    architecture,
-)
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.devices import DEVICES, device
 from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.layers import Conv, Dropout, Flatten, GlobalAvgPool
 from ninlab.networks import build
 from ninlab.reports import Phase
 from ninlab.resources.cuda import as_on_cuda

@@ -29,10 +29,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ninlab.architectures import ARCHITECTURES, Architecture, BatchNorm, Conv, Linear
+from ninlab.architectures import ARCHITECTURES, Architecture
 from ninlab.cudnn import Cudnn, Oracle, modes, site_of_this_environment
 from ninlab.errors import NinlabError
 from ninlab.formulas import placed_layers
+from ninlab.layers import BatchNorm, Conv, Linear
 from ninlab.workspaces import ConvCall, Direction
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)

@@ -23,18 +23,10 @@ from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
 
-from ninlab.architectures import (
-    NIN,
-    TEXTBOOK_STEM,
-    Architecture,
-    Block,
-    Conv,
-    Head,
-    Stem,
-    nin_layers,
-)
+from ninlab.architectures import NIN, TEXTBOOK_STEM, Architecture, Head, Stem, nin_layers
 from ninlab.calculator.tracing import Quotient, Symbol, Terms, Traced, Tracer
 from ninlab.formulas import at_input, macs, parameters
+from ninlab.layers import Block, Conv
 from ninlab.liveness import COMPUTE_BYTES, OPTIMIZER_STATES, saved_lines, timeline
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.roofline import Operator, training_operators

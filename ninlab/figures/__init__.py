@@ -32,7 +32,6 @@ from ninlab.figures.provenance import counted, measured, measured_steps, predict
 from ninlab.figures.roofline import roofline
 from ninlab.figures.speed import intensities, rate_by_macs
 from ninlab.figures.tables import Tables, tables_by_scale
-from ninlab.figures.words import describe
 
 __all__ = [
     "CATEGORY_COLORS",
@@ -46,7 +45,6 @@ __all__ = [
     "bars",
     "counted",
     "coverage",
-    "describe",
     "diagram",
     "endings",
     "fading_signal",

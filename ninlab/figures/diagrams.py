@@ -12,22 +12,12 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ninlab.architectures import (
-    BatchNorm,
-    Block,
-    Branches,
-    Conv,
-    Flatten,
-    Layer,
-    Linear,
-    ReLU,
-    Sigmoid,
-    architecture,
-)
+from ninlab.architectures import architecture
 from ninlab.figures.colors import NETWORK_COLORS, NEUTRAL, faded
 from ninlab.figures.layout import finish
-from ninlab.figures.words import describe, times
+from ninlab.figures.words import times
 from ninlab.formulas import layer_macs, layer_parameters, output_shape
+from ninlab.layers import BatchNorm, Block, Branches, Conv, Flatten, Layer, Linear, ReLU, Sigmoid
 from ninlab.units import Shape
 
 
@@ -127,7 +117,7 @@ class _Drawing:
             fillcolor=faded(self.color, opacity),
             line={"color": self.color, "width": 1.2 if opacity else 0.6},
         )
-        text = describe(layer) + ("<br>no ReLU" if linear else "")
+        text = str(layer) + ("<br>no ReLU" if linear else "")
         self.write(x, y + height / 2, text, _hover(layer, shape))
         return y + height + _GAP
 
@@ -155,7 +145,7 @@ def _opacity(layer: Layer) -> float:
 
 
 def _hover(layer: Any, shape: Shape) -> str:
-    lines = [f"<b>{describe(layer)}</b>", f"{times(shape)} → {times(output_shape(layer, shape))}"]
+    lines = [f"<b>{layer}</b>", f"{times(shape)} → {times(output_shape(layer, shape))}"]
     if layer_parameters(layer, shape):
         lines += [
             f"{layer_parameters(layer, shape):,} parameters",

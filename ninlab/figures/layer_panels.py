@@ -14,11 +14,11 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ninlab.architectures import Architecture, Flatten, architecture
+from ninlab.architectures import Architecture, architecture
 from ninlab.figures.bar_panels import MARGIN_OF_BARS, add_bars
 from ninlab.figures.colors import NETWORK_COLORS
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
-from ninlab.figures.words import describe, times
+from ninlab.figures.words import times
 from ninlab.formulas import (
     PlacedLayer,
     layer_macs,
@@ -26,6 +26,7 @@ from ninlab.formulas import (
     output_shape,
     placed_layers,
 )
+from ninlab.layers import Flatten
 from ninlab.units import Shape, format_count
 
 _ROOM_FOR_TEXT = 1.5  # width of a panel, in lengths of its longest bar: two share a phone's width
@@ -114,7 +115,7 @@ class _Split:
     @property
     def hover(self) -> list[str]:
         return [
-            f"<b>{self.network.title}, {at.name}</b><br>{describe(at.layer)}"
+            f"<b>{self.network.title}, {at.name}</b><br>{at.layer}"
             f"<br>{value:,} {self.unit}, {value / self.total:.1%} of the network"
             for at, value in zip(self.layers, self.values, strict=True)
         ]
@@ -169,5 +170,5 @@ def _stages(network: Architecture) -> Iterable[tuple[str, Shape]]:
     for layer in network.layers:
         after = output_shape(layer, shape)
         if after != shape and not isinstance(layer, Flatten):
-            yield describe(layer), after
+            yield str(layer), after
         shape = after

@@ -10,8 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any
 
-from ninlab.architectures import (
-    Architecture,
+from ninlab.architectures import Architecture
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.formulas import BOOL_BYTES, FLOAT32_BYTES, INT64_BYTES, joined_shape, output_shape
+from ninlab.layers import (
     AvgPool,
     BatchNorm,
     Block,
@@ -28,8 +30,6 @@ from ninlab.architectures import (
     Sigmoid,
     named_children,
 )
-from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.formulas import BOOL_BYTES, FLOAT32_BYTES, INT64_BYTES, joined_shape, output_shape
 from ninlab.liveness.autograd import NARROW, Autograd, Memory, Node, Parameter, Size, Value
 from ninlab.liveness.autograd import Block as MemoryBlock
 from ninlab.reports import Category, Phase
@@ -135,7 +135,7 @@ class Step:
     def _joined(self, branches: Branches, value: Value, path: str) -> Value:
         parts = [self._sequence((branch,), value, f"{path}.") for branch in branches.branches]
         self.memory.layer = path
-        shape = joined_shape([part.shape for part in parts], branches.name)
+        shape = joined_shape(path, branches, [part.shape for part in parts])
         widest = max(part.element_bytes for part in parts)
         joined = self._make("cat", shape, widest)
         self.autograd.record(
