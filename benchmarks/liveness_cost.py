@@ -20,12 +20,13 @@ from timeit import repeat
 from ninlab import liveness
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
+from ninlab.steps import Optimizer
 
 BATCH_SIZE = 128
 REPEATS = 50
 LONGEST = "adam"
 COLUMNS = (
-    "network", "precision", *liveness.OPTIMIZER_STATES, "inference",
+    "network", "precision", *Optimizer, "inference",
     "events", "lines", "all peaks", "allocator",
 )  # fmt: skip
 
@@ -51,7 +52,7 @@ def milliseconds_of_peak(
 def row(name: str, precision: str) -> tuple[list[str], float]:
     """What one network costs to analyze, as text, and its slowest peak."""
     network = architecture(name)
-    peaks = [milliseconds_of_peak(network, each, precision) for each in liveness.OPTIMIZER_STATES]
+    peaks = [milliseconds_of_peak(network, each, precision) for each in Optimizer]
     peaks.append(milliseconds_of_peak(network, "sgd", precision, training=False))
     events = liveness.timeline(network, LONGEST, precision)
     later = (

@@ -31,8 +31,9 @@ from ninlab.data import LabeledImages
 from ninlab.devices import of_cuda_name
 from ninlab.environment import arithmetic, describe_device, describe_software, parse_device
 from ninlab.networks import build
-from ninlab.recipes import Precision, Recipe
+from ninlab.recipes import Recipe
 from ninlab.roofline import time_bound, training_operators
+from ninlab.steps import Precision
 from ninlab.training import Engine
 
 NETWORKS = ("nin_fixed", "nin_batch_norm", "alexnet", "vgg11_quarter", "googlenet", "vgg11")

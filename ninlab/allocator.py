@@ -254,9 +254,14 @@ class _Steps:
         self.inherited = [event for event in self.setup if event.block in released]
 
     def run_first(self) -> None:
-        """Set up, and run the step without what an earlier one would have left."""
+        """Set up, and run the step without what an earlier one would have left.
+
+        State that stands after the batch is made when the optimizer first runs; what stands
+        before it was made with the optimizer.
+        """
         inherited = {event.block for event in self.inherited}
-        states = [event for event in self.setup if event.category is Category.OPTIMIZER_STATE]
+        batch = next((i for i, e in enumerate(self.setup) if e.category is Category.INPUT), 0)
+        states = [e for e in self.setup[batch:] if e.category is Category.OPTIMIZER_STATE]
         late = inherited | {event.block for event in states}
         self._run(event for event in self.setup if event.block not in late)
         optimizer_runs = next(

@@ -23,7 +23,7 @@ from typing import Protocol
 from ninlab import formulas
 from ninlab.architectures import architecture
 from ninlab.devices import device, of_cuda_name
-from ninlab.recipes import Optimizer, Recipe
+from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 from ninlab.roofline import training_operators
 
@@ -101,7 +101,7 @@ class RooflineCost:
     def step_seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of one training step."""
         return _step_seconds(
-            self, network, recipe.batch_size, optimizer_name(recipe), str(recipe.precision)
+            self, network, recipe.batch_size, recipe.counted_optimizer, str(recipe.precision)
         )
 
     def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
@@ -124,13 +124,6 @@ def _step_seconds(
         + sum(one.bytes for one in operators) / (cost.share_of_bandwidth * on.bandwidth())
         + sum(one.calls for one in operators) * cost.seconds_per_call
     )
-
-
-def optimizer_name(recipe: Recipe) -> str:
-    """The recipe's optimizer as `roofline` and `resources` name it: sgd, momentum or adam."""
-    if recipe.optimizer is Optimizer.SGD and recipe.momentum:
-        return "momentum"
-    return str(recipe.optimizer)
 
 
 def family(network: str) -> str:

@@ -170,7 +170,7 @@ class Flatten:
         return "flatten"
 
 
-def _check_window(layer: Conv | MaxPool | AvgPool) -> None:
+def _check_window(layer: Conv | Pool) -> None:
     _check_at_least(1, layer, "kernel_size", "stride")
     _check_at_least(0, layer, "padding")
 
@@ -183,20 +183,21 @@ def _check_at_least(minimum: int, layer: object, *names: str) -> None:
             )
 
 
-def _window(layer: Conv | MaxPool | AvgPool) -> str:
+def _window(layer: Conv | Pool) -> str:
     return f"{layer.kernel_size}×{layer.kernel_size}"
 
 
-def _by(layer: Conv | MaxPool | AvgPool) -> str:
+def _by(layer: Conv | Pool) -> str:
     return f" /{layer.stride}" if layer.stride > 1 else ""
 
 
 Activation = ReLU | Sigmoid
 """Computes each value from one value, without parameters."""
 
-Leaf = (
-    Activation | Conv | Linear | BatchNorm | MaxPool | AvgPool | GlobalAvgPool | Dropout | Flatten
-)
+Pool = MaxPool | AvgPool
+"""Makes one value of each window."""
+
+Leaf = Activation | Pool | Conv | Linear | BatchNorm | GlobalAvgPool | Dropout | Flatten
 """Every layer that computes. Each has words for its ``str()``, and the name of torch's module."""
 
 LEAVES: tuple[type[Leaf], ...] = get_args(Leaf)
@@ -230,7 +231,8 @@ class Branches:
         return self.name
 
 
-Layer = Leaf | Block | Branches
+Container = Block | Branches
+Layer = Leaf | Container
 
 
 def named_children(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
@@ -242,7 +244,7 @@ def named_children(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
     """
     seen: dict[str, int] = {}
     for layer in layers:
-        if isinstance(layer, Block | Branches):
+        if isinstance(layer, Container):
             name = layer.name
             if name in seen:
                 raise NinlabError(
@@ -254,6 +256,13 @@ def named_children(layers: Sequence[Layer]) -> Iterator[tuple[str, Layer]]:
             seen[kind] = seen.get(kind, 0) + 1
             name = f"{kind}{seen[kind]}"
         yield name, layer
+
+
+def named_blocks(branches: Branches) -> Iterator[tuple[str, Block]]:
+    """(name, block) of each branch. Raises NinlabError when two share a name."""
+    for name, block in named_children(branches.branches):
+        assert isinstance(block, Block)
+        yield name, block
 
 
 def named_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[str, Layer]]:
@@ -270,7 +279,7 @@ def named_layers(layers: Sequence[Layer], prefix: str = "") -> Iterator[tuple[st
 def named_leaves(layers: Sequence[Layer]) -> Iterator[tuple[str, Leaf]]:
     """(dotted module path, layer) of the layers that compute, in order of execution."""
     for path, layer in named_layers(layers):
-        if not isinstance(layer, Block | Branches):
+        if not isinstance(layer, Container):
             yield path, layer
 
 
@@ -279,7 +288,6 @@ def walk(
     value: Value,
     leaf: Callable[[str, Leaf, Value], Value],
     join: Callable[[str, Branches, list[Value]], Value],
-    *,
     hold: Callable[[Value], Value] = lambda value: value,
     let_go: Callable[[Value], object] = lambda value: None,
     prefix: str = "",
@@ -296,13 +304,11 @@ def walk(
     for name, layer in named_children(layers):
         path = prefix + name
         if isinstance(layer, Block):
-            result = walk(
-                layer.layers, value, leaf, join, hold=hold, let_go=let_go, prefix=f"{path}."
-            )
+            result = walk(layer.layers, value, leaf, join, hold, let_go, f"{path}.")
         elif isinstance(layer, Branches):
             ends = [
-                walk((branch,), value, leaf, join, hold=hold, let_go=let_go, prefix=f"{path}.")
-                for branch in layer.branches
+                walk(branch.layers, value, leaf, join, hold, let_go, f"{path}.{name}.")
+                for name, branch in named_blocks(layer)
             ]
             result = join(path, layer, ends)
         else:

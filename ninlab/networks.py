@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from ninlab import architectures, layers
 from ninlab.architectures import Architecture, Biases, Initialization, Weights
-from ninlab.formulas import at_input, placed_layers
 from ninlab.layers import Leaf, named_layers
+from ninlab.shapes import at_input, placed_layers
 from ninlab.units import Shape
 
 

@@ -34,6 +34,7 @@ from ninlab.layers import (
     Sigmoid,
     walk,
 )
+from ninlab.shapes import joined_shape, leaf_shape
 from ninlab.units import Shape
 
 if TYPE_CHECKING:
@@ -179,11 +180,11 @@ def joined(network: Architecture) -> int:
     sums: list[int] = []
 
     def join(path: str, branches: Branches, ends: Sequence[Shape]) -> Shape:
-        shape = formulas.joined_shape(path, branches, ends)
+        shape = joined_shape(path, branches, ends)
         sums.append(prod(shape))
         return shape
 
-    walk(network.layers, network.input_shape, lambda _, *at: formulas.leaf_shape(*at), join)
+    walk(network.layers, network.input_shape, lambda _, *at: leaf_shape(*at), join)
     return sum(sums)
 
 

@@ -13,7 +13,8 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.errors import NinlabError
+from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
 
 TRAINING_SPLIT_IMAGES = 60_000
 """Images of Fashion-MNIST that may be trained on."""
@@ -25,26 +26,11 @@ TEST_SPLIT_IMAGES = 10_000
 """Images of Fashion-MNIST that may only be evaluated."""
 
 
-class Optimizer(StrEnum):
-    """What turns gradients into steps."""
-
-    SGD = "sgd"  # with momentum when the recipe's momentum is above 0
-    ADAM = "adam"
-
-
 class Schedule(StrEnum):
     """How the learning rate moves over the run."""
 
     CONSTANT = "constant"
     ONE_CYCLE = "one_cycle"  # straight up to the peak, straight down to 0
-
-
-class Precision(StrEnum):
-    """In which arithmetic convolutions and matrix products run; weights are float32 in all."""
-
-    FP32 = "fp32"
-    TF32 = "tf32"
-    BF16 = "bf16"
 
 
 class Augmentation(StrEnum):
@@ -59,6 +45,15 @@ class EvaluationSet(StrEnum):
 
     TEST = "test"
     HELD_OUT = "held_out"  # training images, taken out before training
+
+
+TRAINED = tuple(
+    each
+    for each, rule in OPTIMIZERS.items()
+    if rule.is_capturable and each is not Optimizer.MOMENTUM
+)
+"""The optimizers that a recipe may name: those whose step a CUDA graph can take. Momentum is one
+of SGD's numbers here."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +81,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
-            object.__setattr__(self, name, _member(kind, getattr(self, name)))
+            object.__setattr__(self, name, named(kind, getattr(self, name)))
         _require(
             math.isfinite(self.learning_rate) and self.learning_rate >= 0,
             "learning rate",
@@ -102,6 +97,18 @@ class Recipe:
             self.momentum,
             "above 0 for Nesterov's variant",
         )
+        _require(
+            self.optimizer in TRAINED,
+            "optimizer",
+            self.optimizer,
+            f"one of {', '.join(TRAINED)}; SGD with momentum is sgd and a momentum",
+        )
+        _require(
+            self.momentum == 0 or self.optimizer is Optimizer.SGD,
+            "momentum",
+            self.momentum,
+            f"0 for {self.optimizer}; it is SGD's",
+        )
         _require(self.weight_decay >= 0, "weight decay", self.weight_decay, "at least 0")
         _require(
             self.train_images is None or self.train_images >= 1,
@@ -109,6 +116,11 @@ class Recipe:
             self.train_images,
             "at least 1, or left out for all of them",
         )
+
+    @property
+    def counted_optimizer(self) -> Optimizer:
+        """The optimizer as `steps` counts it, where SGD with momentum is one of its own."""
+        return Optimizer.MOMENTUM if self.momentum else self.optimizer
 
     @property
     def images(self) -> int:
@@ -171,13 +183,6 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "augmentation": Augmentation,
     "evaluation_set": EvaluationSet,
 }
-
-
-def _member(kind: type[StrEnum], value: str) -> StrEnum:
-    try:
-        return kind(value)
-    except ValueError:
-        raise UnknownNameError(kind.__name__.lower(), str(value), [str(m) for m in kind]) from None
 
 
 def _require(holds: bool, what: str, value: object, rule: str) -> None:

@@ -97,10 +97,10 @@ def live_bytes(events: Iterable[MemoryEvent], batch_size: int) -> list[int]:
     scratch = Category.WORKSPACE
     live = 0
     curve = []
-    for event in events:
-        if event.category is not scratch:
-            size = event.constant_bytes + event.bytes_per_image * batch_size
-            live += size if event.allocates else -size
+    for allocates, _, constant, per_image, category, _, _, _ in events:
+        if category is not scratch:
+            size = constant + per_image * batch_size
+            live += size if allocates else -size
         curve.append(live)
     return curve
 

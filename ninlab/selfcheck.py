@@ -37,8 +37,9 @@ from typing import TYPE_CHECKING, Any
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.recipes import Optimizer, Precision, Recipe, improved
+from ninlab.recipes import Recipe, improved
 from ninlab.records import Device, RunRecord
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:

@@ -27,21 +27,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ninlab import data, records
+from ninlab import data, optimizers, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.errors import DataError, RecordError
 from ninlab.networks import build
-from ninlab.recipes import (
-    HELD_OUT_IMAGES,
-    Augmentation,
-    EvaluationSet,
-    Optimizer,
-    Precision,
-    Recipe,
-)
+from ninlab.recipes import HELD_OUT_IMAGES, Augmentation, EvaluationSet, Recipe
 from ninlab.records import DataSet, EpochResult, LossCurve, Outcome, RunRecord
+from ninlab.steps import Precision
 
 STUCK_LOSS = 0.99
 """A run is stuck when its last epoch's mean training loss is at least this share of
@@ -466,22 +460,16 @@ class Normalize:
 
 def _optimizer(network: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.Optimizer:
     """The recipe's optimizer, fused and reading its learning rate from a tensor on the device."""
-    if recipe.optimizer is Optimizer.ADAM:
-        return torch.optim.Adam(
-            network.parameters(),
-            lr=rate,
-            weight_decay=recipe.weight_decay,
-            fused=True,
-            capturable=rate.is_cuda,
-        )
-    return torch.optim.SGD(
-        network.parameters(),
-        lr=rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.nesterov,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+    options = {
+        "lr": rate,
+        "momentum": recipe.momentum,
+        "nesterov": recipe.nesterov,
+        "weight_decay": recipe.weight_decay,
+        "fused": True,
+        "capturable": rate.is_cuda,
+    }
+    known = optimizers.known_options(recipe.optimizer, options)
+    return optimizers.TORCH[recipe.optimizer](network.parameters(), **known)
 
 
 # ---------------------------------------------------------------- evaluation

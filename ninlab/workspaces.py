@@ -30,9 +30,10 @@ from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.reports import Phase
+from ninlab.steps import Precision
 from ninlab.units import Shape, format_shape
 
-PRECISIONS = ("fp32", "tf32", "bf16")
+PRECISIONS = tuple(Precision)
 MEMORY_FORMATS = ("contiguous", "channels_last")
 
 

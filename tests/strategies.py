@@ -1,23 +1,25 @@
 """Random layers, shapes and small networks for the laws that hold for all of them."""
 
+from dataclasses import fields
+from typing import get_args
+
 from hypothesis import strategies as st
 
 from ninlab.architectures import Architecture
 from ninlab.errors import ShapeError
 from ninlab.formulas import output_shape
 from ninlab.layers import (
-    AvgPool,
-    BatchNorm,
+    LEAVES,
     Block,
     Branches,
     Conv,
     Dropout,
     Flatten,
     GlobalAvgPool,
+    Leaf,
     Linear,
-    MaxPool,
+    Pool,
     ReLU,
-    Sigmoid,
 )
 
 
@@ -39,16 +41,28 @@ def convolutions(draw, max_groups: int = 3) -> Conv:
     )
 
 
-pools = st.builds(
-    lambda kind, kernel_size, stride, padded: kind(
-        kernel_size, stride, kernel_size // 2 if padded else 0
-    ),
-    st.sampled_from([MaxPool, AvgPool]),
-    st.integers(1, 3),
-    st.integers(1, 3),
-    st.booleans(),
+FIELDS = {
+    "out_channels": st.integers(1, 6),
+    "kernel_size": st.integers(1, 3),
+    "stride": st.integers(1, 3),
+    "padding": st.integers(0, 1),
+    "groups": st.just(1),
+    "bias": st.booleans(),
+    "probability": st.sampled_from([0.5, 1]),
+}
+"""What a field of a layer may be, by its name: whoever adds a field to a layer adds it here."""
+
+
+def of_kind(kind: type[Leaf]) -> st.SearchStrategy:
+    """Layers of that kind, whichever it is."""
+    return st.builds(kind, **{each.name: FIELDS[each.name] for each in fields(kind)})
+
+
+pools = st.one_of(map(of_kind, get_args(Pool)))
+on_maps = st.one_of(
+    of_kind(kind) for kind in LEAVES if kind not in (Linear, Flatten, GlobalAvgPool)
 )
-shape_keeping = st.sampled_from([ReLU(), Sigmoid(), BatchNorm(), Dropout(0.5), Dropout(1)])
+"""Every kind of layer that reads maps and puts out maps."""
 
 
 def reads(layer, shape) -> bool:
@@ -66,7 +80,6 @@ def architectures(draw) -> Architecture:
     input_shape = draw(image_shapes(max_channels=3, max_size=16))
     shape = input_shape
     layers = []
-    single_group = convolutions(max_groups=1)
     for step in range(draw(st.integers(1, 5))):
         if draw(st.integers(0, 4)) == 0:
             branches = tuple(
@@ -80,7 +93,7 @@ def architectures(draw) -> Architecture:
             )
             candidate = (Branches(f"mix{step}", branches),)
         else:
-            layer = draw(st.one_of(single_group, pools, shape_keeping))
+            layer = draw(on_maps)
             candidate = (layer, ReLU()) if isinstance(layer, Conv) else (layer,)
         block = Block(f"block{step}", candidate)
         if reads(block, shape):

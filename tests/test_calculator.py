@@ -15,9 +15,7 @@ from ninlab.architectures import ARCHITECTURES, NIN, Architecture, architecture
 from ninlab.calculator import Calculator, knowledge
 from ninlab.calculator.programs import (
     CATEGORIES,
-    OPTIMIZERS,
     PHASES,
-    PRECISIONS,
     WIDTH_FACTORS,
     Design,
     block_widths,
@@ -30,16 +28,17 @@ from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.figures import CATEGORY_COLORS
 from ninlab.formulas import at_input, macs, parameters, smallest_input
-from ninlab.liveness import COMPUTE_BYTES, saved_lines, timeline
+from ninlab.liveness import saved_lines, timeline
 from ninlab.reports import live_bytes, tensor_peak
 from ninlab.roofline import training_operators
+from ninlab.steps import Optimizer, Precision
 from tests.strategies import architectures
 
 LARGEST_PAGE_BYTES = 150_000
 sizes = st.integers(1, 400)
 batches = st.integers(1, 4096)
-optimizers = st.sampled_from(OPTIMIZERS)
-precisions = st.sampled_from(PRECISIONS)
+optimizers = st.sampled_from(Optimizer)
+precisions = st.sampled_from(Precision)
 
 
 class Reader:
@@ -132,7 +131,7 @@ def check_program(
     assert reader.refusal(network.name) == refusal
     if refusal is not None:
         return
-    program, width = reader.program, str(COMPUTE_BYTES[precision])
+    program, width = reader.program, str(Precision(precision).element_bytes)
     lines = saved_lines(network, precision)
     operators = training_operators(network, batch, optimizer, precision)
     assert reader.value(program["parameters"]) == parameters(network)
@@ -218,7 +217,7 @@ def test_a_recorded_random_network_costs_what_the_formulas_say_or_refuses(
 
 
 @pytest.mark.parametrize("name", ["lenet", "nin_batch_norm", "googlenet"])
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("optimizer", Optimizer)
 def test_precisions_with_elements_of_the_same_width_take_the_same_memory_and_work(name, optimizer):
     network = architecture(name)
     assert timeline(network, optimizer, "tf32") == timeline(network, optimizer, "fp32")

@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.devices import device
-from ninlab.estimates import Estimates, LinearCost, RooflineCost, family, optimizer_name
+from ninlab.estimates import Estimates, LinearCost, RooflineCost, family
 from ninlab.experiments import PLANS
-from ninlab.recipes import EvaluationSet, Optimizer, Precision, Recipe
+from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.roofline import time_bound, training_operators
+from ninlab.steps import Optimizer, Precision
 from tests.test_records import A_RECORD
 
 H100 = "nvidia-h100-80gb-hbm3"
@@ -150,6 +151,6 @@ def test_families_are_those_of_the_papers():
 
 
 def test_an_optimizer_is_named_as_the_counters_name_it():
-    assert optimizer_name(PLAIN) == "sgd"
-    assert optimizer_name(replace(PLAIN, momentum=0.9)) == "momentum"
-    assert optimizer_name(replace(PLAIN, optimizer=Optimizer.ADAM)) == "adam"
+    assert PLAIN.counted_optimizer == "sgd"
+    assert replace(PLAIN, momentum=0.9).counted_optimizer == "momentum"
+    assert replace(PLAIN, optimizer=Optimizer.ADAM).counted_optimizer == "adam"

@@ -24,9 +24,10 @@ from ninlab.experiments import (
     safe_rate,
 )
 from ninlab.layers import BatchNorm
-from ninlab.recipes import EvaluationSet, Precision
+from ninlab.recipes import EvaluationSet
 from ninlab.records import LossCurve, Outcome, RunRecord
 from ninlab.relapses import relapse
+from ninlab.steps import Precision
 from tests.test_records import A_RECORD
 
 EACH_PLAN = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

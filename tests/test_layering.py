@@ -15,33 +15,37 @@ import pytest
 import ninlab
 
 PACKAGE = Path(ninlab.__file__).parent
-ANYONE = {"errors", "units", "__init__"}
-"""Imported by whoever likes: what an error is, and how a quantity is written."""
+ANYONE = {"errors", "steps", "units", "__init__"}
+"""Imported by whoever likes: what errors are, how quantities are written, what a step has."""
 
 # module: (modules of ninlab beside ANYONE, third-party packages). A module that is not here fails.
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "errors": (set(), set()),
     "units": (set(), set()),
+    "steps": (set(), set()),
     # the counting core: what a reader can follow with paper
     "layers": (set(), set()),
     "architectures": ({"layers"}, set()),
     "reports": (set(), {"pandas"}),
-    "formulas": ({"architectures", "layers", "reports"}, set()),
-    "liveness": ({"architectures", "layers", "formulas", "reports"}, set()),
+    "shapes": ({"architectures", "layers"}, set()),
+    "tape": ({"architectures", "layers", "reports", "shapes"}, set()),
+    "liveness": ({"architectures", "reports", "tape"}, set()),
+    "formulas": ({"architectures", "liveness", "reports", "shapes"}, set()),
     "allocator": ({"reports"}, set()),
     "workspaces": ({"reports"}, set()),
     "cudnn": ({"workspaces"}, set()),
     "devices": (set(), set()),
-    "roofline": ({"architectures", "layers", "devices", "formulas", "reports"}, set()),
+    "roofline": ({"architectures", "devices", "reports", "tape"}, set()),
     # the second opinion: never architectures, never formulas
     # networks: to look a name up; devices: to check one
     "resources": (
-        {"allocator", "cudnn", "devices", "networks", "reports", "workspaces"},
+        {"allocator", "cudnn", "devices", "networks", "optimizers", "reports", "workspaces"},
         {"fvcore", "pandas", "torch"},
     ),
     # what runs
-    "networks": ({"architectures", "layers", "formulas"}, {"torch"}),
+    "networks": ({"architectures", "layers", "shapes"}, {"torch"}),
+    "optimizers": (set(), {"torch"}),
     "data": (set(), {"numpy", "torch", "torchvision"}),
     "recipes": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
@@ -49,13 +53,16 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "handover": ({"records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
-    "peers": ({"architectures", "layers", "formulas", "records"}, {"pandas"}),
+    "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
     "environment": ({"records"}, {"torch"}),
     "training": (
-        {"architectures", "data", "environment", "networks", "recipes", "records"},
+        {
+            *("architectures", "data", "environment", "networks", "optimizers", "recipes"),
+            "records",
+        },
         {"safetensors", "torch"},
     ),
-    "measurement": ({"environment", "networks", "records", "reports"}, {"torch"}),
+    "measurement": ({"environment", "networks", "optimizers", "records", "reports"}, {"torch"}),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement", "records"),
@@ -92,7 +99,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pandas", "plotly"},
     ),
     "calculator": (
-        {"architectures", "layers", "devices", "formulas", "liveness", "reports", "roofline"},
+        {
+            *("architectures", "devices", "formulas", "layers", "liveness", "reports"),
+            *("roofline", "tape"),
+        },
         set(),
     ),
     "bookext": ({"figures"}, {"docutils", "plotly", "sphinx"}),

@@ -23,14 +23,7 @@ from hypothesis import strategies as st
 
 from ninlab import records
 from ninlab.errors import NinlabError, RecordError
-from ninlab.recipes import (
-    Augmentation,
-    EvaluationSet,
-    Optimizer,
-    Precision,
-    Recipe,
-    Schedule,
-)
+from ninlab.recipes import TRAINED, Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import (
     DataSet,
     Device,
@@ -41,6 +34,7 @@ from ninlab.records import (
     RunRecord,
     Software,
 )
+from ninlab.steps import Precision
 
 FRACTIONS = st.floats(0, 1)
 LOSSES = st.none() | st.floats(0, 1e6)
@@ -51,9 +45,6 @@ recipes = st.builds(
     learning_rate=st.floats(0, 1e6),
     epochs=st.integers(1, 4),
     batch_size=st.integers(1, 512),
-    optimizer=st.sampled_from(Optimizer),
-    momentum=st.floats(0.01, 0.99),
-    nesterov=st.booleans(),
     weight_decay=FRACTIONS,
     schedule=st.sampled_from(Schedule),
     precision=st.sampled_from(Precision),
@@ -62,11 +53,15 @@ recipes = st.builds(
     evaluation_set=st.sampled_from(EvaluationSet),
     train_images=st.none() | st.integers(1, 60000),
 )
+updates = st.one_of(
+    st.fixed_dictionaries({"optimizer": st.sampled_from(TRAINED)}),
+    st.fixed_dictionaries({"momentum": st.floats(0.01, 0.99), "nesterov": st.booleans()}),
+)
 
 
 @st.composite
 def run_records(draw) -> RunRecord:
-    recipe = draw(recipes)
+    recipe = replace(draw(recipes), **draw(updates))
     outcome = draw(st.sampled_from(Outcome))
     epochs = draw(st.integers(1, recipe.epochs)) if outcome == "diverged" else recipe.epochs
     confusion = draw(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=3, max_size=3))

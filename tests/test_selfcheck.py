@@ -17,7 +17,7 @@ from ninlab.__main__ import main
 from ninlab.data import LabeledImages
 from ninlab.errors import NinlabError
 from ninlab.measurement import Failed, Measured, Outcome
-from ninlab.recipes import Precision, Recipe
+from ninlab.recipes import Recipe
 from ninlab.records import Device
 from ninlab.selfcheck import (
     ALL_WORKS,
@@ -33,6 +33,7 @@ from ninlab.selfcheck import (
     stranger_to,
     verdict,
 )
+from ninlab.steps import Precision
 from tests.test_records import A_RECORD
 
 H100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")

@@ -19,8 +19,9 @@ from ninlab.data import LabeledImages
 from ninlab.errors import DataError, RecordError, UnknownNetworkError
 from ninlab.experiments import accuracy_roof, loss_floor
 from ninlab.networks import build
-from ninlab.recipes import Augmentation, EvaluationSet, Optimizer, Precision, Recipe, Schedule
+from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import Outcome, Provenance
+from ninlab.steps import Optimizer, Precision
 from ninlab.training import Engine, Normalize, _alike, evaluate, train
 
 SMALL = Recipe(0.05, 2, batch_size=32)

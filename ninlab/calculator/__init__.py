@@ -36,9 +36,7 @@ from ninlab.calculator.programs import (
     CATEGORIES,
     INNER_KERNEL_SIZES,
     ONE_BY_ONE_LAYERS,
-    OPTIMIZERS,
     PHASES,
-    PRECISIONS,
     WIDTH_FACTORS,
     Design,
     block_widths,
@@ -47,9 +45,10 @@ from ninlab.calculator.programs import (
     network_program,
 )
 from ninlab.devices import DEVICES, Device, device
-from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.errors import NinlabError
 from ninlab.formulas import macs, parameters
-from ninlab.liveness import COMPUTE_BYTES, peak_bytes, saved_lines, timeline
+from ninlab.liveness import peak_bytes, saved_lines, timeline
+from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
 from ninlab.units import format_bytes, format_count, format_shape
 
 __all__ = ["Calculator"]
@@ -81,10 +80,8 @@ class Calculator:
         for name in filter(None, (self.first, self.second)):
             architecture(name)
         device(self.memory)
-        if self.optimizer not in OPTIMIZERS:
-            raise UnknownNameError("optimizer", self.optimizer, OPTIMIZERS)
-        if self.precision not in PRECISIONS:
-            raise UnknownNameError("precision", self.precision, PRECISIONS)
+        named(Optimizer, self.optimizer)
+        named(Precision, self.precision)
         if self.batch_size < 1:
             raise NinlabError(f"the batch size must be at least 1, not {self.batch_size}")
 
@@ -127,10 +124,7 @@ class Calculator:
     def _row(self, network: Architecture) -> tuple[str, ...]:
         training = timeline(network, self.optimizer, self.precision)
         inference = timeline(network, self.optimizer, self.precision, training=False)
-        saved = sum(
-            line.constant_bytes + line.bytes_per_image * self.batch_size
-            for line in saved_lines(network, self.precision)
-        )
+        saved = sum(line.bytes(self.batch_size) for line in saved_lines(network, self.precision))
         return (
             network.title,
             format_shape(network.input_shape),
@@ -203,8 +197,8 @@ def knowledge() -> dict[str, Any]:
         "inner_kernel_sizes": INNER_KERNEL_SIZES,
         "heads": tuple(Head),
         "block_widths": {f"{factor:g}": block_widths(factor) for factor in WIDTH_FACTORS},
-        "optimizers": OPTIMIZERS,
-        "element_bytes": COMPUTE_BYTES,
+        "optimizers": {name: rule.title for name, rule in OPTIMIZERS.items()},
+        "element_bytes": {each: each.element_bytes for each in Precision},
         "categories": CATEGORIES,
         "phases": PHASES,
         "devices": [_without_source(each) for each in DEVICES.values()],

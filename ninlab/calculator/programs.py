@@ -27,12 +27,12 @@ from ninlab.architectures import NIN, TEXTBOOK_STEM, Architecture, Head, Stem, n
 from ninlab.calculator.tracing import Quotient, Symbol, Terms, Traced, Tracer
 from ninlab.formulas import at_input, macs, parameters
 from ninlab.layers import Block, Conv
-from ninlab.liveness import COMPUTE_BYTES, OPTIMIZER_STATES, saved_lines, timeline
+from ninlab.liveness import kept
 from ninlab.reports import Category, MemoryEvent, Phase
-from ninlab.roofline import Operator, training_operators
+from ninlab.roofline import Operator, operators
+from ninlab.steps import Optimizer, Precision
+from ninlab.tape import record
 
-OPTIMIZERS = tuple(OPTIMIZER_STATES)
-PRECISIONS = tuple(COMPUTE_BYTES)
 CATEGORIES = tuple(category for category in Category if category is not Category.WORKSPACE)
 PHASES = tuple(Phase)
 
@@ -133,18 +133,18 @@ def _program(tracer: Tracer, architecture: Architecture) -> Json:
     recording = _Recording()
     number = recording.sum
     saved, inference, training, work = {}, {}, {}, {}
-    for width, precision in {COMPUTE_BYTES[name]: name for name in PRECISIONS}.items():
-        lines = saved_lines(architecture, precision)
+    for width, precision in {each.element_bytes: each for each in Precision}.items():
+        predicting = record(architecture, precision=precision, training=False)
+        inference[width] = recording.step(predicting.events)
+        for optimizer in Optimizer:
+            tape = record(architecture, optimizer, precision)
+            training[f"{optimizer} {width}"] = recording.step(tape.events)
+            work[f"{optimizer} {width}"] = recording.work(operators(tape, batch))
+        lines = kept(tape)  # which no optimizer changes
         saved[width] = [
             number(sum(line.constant_bytes for line in lines)),
             number(sum(line.bytes_per_image for line in lines)),
         ]
-        inference[width] = recording.step(_events(architecture, "sgd", precision, False))
-        for optimizer in OPTIMIZERS:
-            events = _events(architecture, optimizer, precision, True)
-            operators = training_operators(architecture, batch, optimizer, precision)
-            training[f"{optimizer} {width}"] = recording.step(events)
-            work[f"{optimizer} {width}"] = recording.work(operators)
     return {
         "parameters": number(parameters(architecture)),
         "macs": number(macs(architecture)),
@@ -161,13 +161,6 @@ def _program(tracer: Tracer, architecture: Architecture) -> Json:
         ],
         **recording.tables(tracer),
     }
-
-
-def _events(
-    architecture: Architecture, optimizer: str, precision: str, training: bool
-) -> Iterable[MemoryEvent]:
-    # Past timeline's cache, where unknowns would displace the networks that are asked for again.
-    return timeline.__wrapped__(architecture, optimizer, precision, training=training)
 
 
 class _Recording:

@@ -43,12 +43,14 @@ from ninlab.measurement import (
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
 from ninlab.resources import profile
+from ninlab.steps import Optimizer
 from ninlab.timing import FITTED_NETWORKS, bound, operators, prediction_errors, time_model
 from ninlab.units import format_bytes, format_seconds
 from ninlab.workspaces import has_table
 
 BATCH_SIZES = (1, 16, 128)
-"""What is measured unless the reader says otherwise, in all precisions and modes there are."""
+MODES = (measurement.INFERENCE, Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAM)
+"""What is measured unless the reader says otherwise, in all precisions that there are."""
 
 
 FAILED = 1
@@ -74,7 +76,7 @@ def measure(
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help="inference, sgd, momentum or adam; repeatable. [all four]"),
+        typer.Option(help=f"{', '.join(measurement.MODES)}; repeatable. [the first four]"),
     ] = None,
     allocator: Annotated[
         list[Allocator] | None,
@@ -130,7 +132,7 @@ def measure(
         for name in networks
         for size in batch_size or BATCH_SIZES
         for arithmetic in precisions
-        for kind in mode or measurement.MODES
+        for kind in mode or MODES
     ]
     target, about, software = existing_folder(folder), describe_device(where), describe_software()
     rows = [

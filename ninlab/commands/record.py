@@ -22,8 +22,9 @@ from ninlab.commands.shared import (
     wide_console,
 )
 from ninlab.errors import RecordError
-from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
+from ninlab.recipes import Augmentation, Recipe, Schedule
 from ninlab.records import Device, RunRecord
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_seconds
 from ninlab.watching import Status, Watchers
 

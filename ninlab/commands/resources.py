@@ -31,8 +31,6 @@ from ninlab.reports import (
 )
 from ninlab.resources import (
     CHANCE,
-    OPTIMIZERS,
-    PRECISIONS,
     Subject,
     allocates_otherwise_on_cuda,
     load,
@@ -40,6 +38,7 @@ from ninlab.resources import (
     trace_batches,
     trace_step,
 )
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import (
     format_bytes,
     format_count,
@@ -83,8 +82,8 @@ def resources(
             help="Channels x height x width, as 3x224x224; the book's networks have one.",
         ),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(OPTIMIZERS)}.")] = "sgd",
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(PRECISIONS)}.")] = "fp32",
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(Optimizer)}.")] = "sgd",
+    precision: Annotated[str, typer.Option(help=f"One of {', '.join(Precision)}.")] = "fp32",
     device: Annotated[
         str | None,
         typer.Option(help="Add that device's scratch memory and allocator, as h100."),
@@ -115,7 +114,7 @@ def resources(
     shape = None if input_shape is None else parse_shape(input_shape)
     memory = None if fit is None else parse_bytes(fit)
     sizes = None if batches is None else _batch_sizes(batches)
-    options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision == "bf16"}
+    options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision == Precision.BF16}
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
     with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer

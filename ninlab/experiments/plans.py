@@ -25,7 +25,8 @@ from ninlab.errors import UnknownNameError
 from ninlab.estimates import LinearCost, RooflineCost
 from ninlab.experiments.planning import Experiment, Plan, Stage, Variant
 from ninlab.experiments.rates import RateRule
-from ninlab.recipes import EvaluationSet, Precision, Recipe
+from ninlab.recipes import EvaluationSet, Recipe
+from ninlab.steps import Precision
 
 SWEEP = "rate_sweep"
 PEAK_SWEEP = "peak_sweep"

@@ -8,8 +8,7 @@ Imports from ninlab: reports and errors.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from ninlab.errors import NinlabError
@@ -60,28 +59,6 @@ def envelope(events: Sequence[MemoryEvent]) -> tuple[Line, ...]:
             first = 1
         lines.append(Line(constant, per_image, first))
     return tuple(lines)
-
-
-def breakdown(events: Sequence[MemoryEvent], line: Line) -> Mapping[Category, tuple[int, int]]:
-    """Whose bytes a line of the envelope is made of: (constant, per image) by category.
-
-    Taken where the step first reaches that line; the pairs add up to the line. Raises
-    NinlabError when the step never does.
-    """
-    constants: Counter[Category] = Counter()
-    per_images: Counter[Category] = Counter()
-    for event, total in zip(events, _sums(events), strict=True):
-        sign = 1 if event.allocates else -1
-        if event.category is not Category.WORKSPACE:
-            constants[event.category] += sign * event.constant_bytes
-            per_images[event.category] += sign * event.bytes_per_image
-        if total == line[:2]:
-            return {
-                category: (constants[category], per_images[category])
-                for category in Category
-                if constants[category] or per_images[category]
-            }
-    raise NinlabError(f"no moment of these events holds {line[0]} + {line[1]} * batch bytes")
 
 
 def largest_batch(events: Sequence[MemoryEvent], available_bytes: int) -> int:

@@ -42,6 +42,7 @@ from ninlab.measurement.agreement import (
     setting,
 )
 from ninlab.measurement.cases import (
+    INFERENCE,
     MODES,
     PRECISIONS,
     Allocator,
@@ -70,6 +71,7 @@ from ninlab.measurement.steps import WARM_STEPS, Step, probe_rate
 
 __all__ = [
     "DEFAULT_TIMED_STEPS",
+    "INFERENCE",
     "KIND",
     "MODES",
     "PARTS",

@@ -12,11 +12,12 @@ from typing import Any
 
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.records import whole
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import Shape
 
-PRECISIONS = ("fp32", "tf32", "bf16")
-MODES = ("inference", "sgd", "momentum", "adam")
-"""What is measured: one forward pass, or a training step with that optimizer."""
+PRECISIONS = tuple(Precision)
+MODES = (INFERENCE := "inference", *Optimizer)
+"""What can be measured: one forward pass, or a training step with that optimizer."""
 
 
 class Allocator(StrEnum):

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ninlab import optimizers
 from ninlab.environment import arithmetic
 from ninlab.measurement.cases import Case
 from ninlab.networks import build
+from ninlab.steps import Precision
 
 WARM_STEPS = 3
 """Steps before those that are timed."""
@@ -46,13 +48,7 @@ class Step:
             self._network.eval()
             return
         self._labels = torch.zeros(case.batch_size, dtype=torch.int64, device=device)
-        if case.mode == "adam":
-            self._optimizer = torch.optim.Adam(self._network.parameters(), foreach=True)
-        else:
-            momentum = 0.9 if case.mode == "momentum" else 0.0
-            self._optimizer = torch.optim.SGD(
-                self._network.parameters(), lr=0.01, momentum=momentum, foreach=True
-            )
+        self._optimizer = optimizers.make(case.mode, self._network.parameters())
 
     def __call__(self) -> None:
         """Take one step; it may still run on the device when this returns."""
@@ -72,7 +68,7 @@ class Step:
             return (self._network(self._images),)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self._case.precision != "bf16":
+        if self._case.precision != Precision.BF16:
             return contextlib.nullcontext()
         return torch.autocast(self._images.device.type, torch.bfloat16)
 
@@ -96,7 +92,7 @@ def probe_rate(device: torch.device, precision: str) -> float:
     channels, size, batch_size = 64, 56, 8
     conv = nn.Conv2d(channels, channels, 3, padding=1).to(device)
     images = torch.zeros(batch_size, channels, size, size, device=device, requires_grad=True)
-    enabled = precision == "bf16"
+    enabled = precision == Precision.BF16
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):

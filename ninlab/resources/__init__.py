@@ -11,7 +11,6 @@ workspaces; never architectures or formulas, so that it stays a second opinion.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -20,7 +19,7 @@ from torch import nn
 from ninlab import devices
 from ninlab.allocator import CachingAllocator
 from ninlab.cudnn import answering
-from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.errors import NinlabError
 from ninlab.reports import (
     LayerCost,
     MemoryEvent,
@@ -33,16 +32,14 @@ from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
 from ninlab.resources.cuda import allocates_otherwise_on_cuda
 from ninlab.resources.modules import Subject, load, meta_copy
-from ninlab.resources.saved import LOSS
 from ninlab.resources.scratch import with_scratch
-from ninlab.resources.timeline import CHANCE, OPTIMIZERS, StepTimeline, trace_step
+from ninlab.resources.timeline import CHANCE, StepTimeline, trace_step
+from ninlab.steps import LOSS, Optimizer, Precision, named
 from ninlab.units import Shape
-from ninlab.workspaces import PRECISIONS, Workspaces, available
+from ninlab.workspaces import Workspaces, available
 
 __all__ = [
     "CHANCE",
-    "OPTIMIZERS",
-    "PRECISIONS",
     "Counts",
     "StepTimeline",
     "Subject",
@@ -80,14 +77,14 @@ def profile(
     torch, else the newest.
     Raises NinlabError, which names the value, the rule and the nearest valid choice.
     """
-    _check("optimizer", optimizer, OPTIMIZERS)
-    _check("precision", precision, PRECISIONS)
+    named(Optimizer, optimizer)
+    named(Precision, precision)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise NinlabError(f"the batch size must be at least 1, not {batch_size!r}")
     tables = None if device is None else _tables(device, torch_version)
     subject = load(module_or_name, input_shape)
     counts = count(subject)
-    options: Any = {"autocast": precision == "bf16", "channels_last": channels_last}
+    options: Any = {"autocast": precision == Precision.BF16, "channels_last": channels_last}
     steps = [
         trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
         trace_step(subject, batch_size, training=False, **options),
@@ -143,12 +140,6 @@ def _report(
     if events is None:
         return tensor_peak(step.events, step.batch_size), step.events
     return CachingAllocator().replay(events, step.batch_size), events
-
-
-def _check(kind: str, value: str, known: Iterable[str]) -> None:
-    known = tuple(known)
-    if value not in known:
-        raise UnknownNameError(kind, value, known)
 
 
 def _layer_costs(counts: Counts, saved: tuple[SavedTensor, ...]) -> tuple[LayerCost, ...]:

@@ -27,8 +27,9 @@ from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import tensors_of
 from ninlab.resources.observer import BackwardPass
-from ninlab.resources.saved import LOSS, LayerMarks, saved_tensors
+from ninlab.resources.saved import LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
+from ninlab.steps import LOSS
 from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
 
 

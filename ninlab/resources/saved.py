@@ -22,30 +22,28 @@ import torch
 from torch import Tensor, nn
 
 from ninlab.reports import SavedTensor
-
-LOSS = "loss"
-"""The layer under which the loss's own tensors are listed."""
+from ninlab.steps import SavedKind
 
 KINDS = {
-    ("Addmm", "mat1"): "input",
-    ("Addmm", "mat2"): "weight_copy",  # listed only where autocast made one
-    ("AdaptiveAvgPool2D", "self"): "pool_input",
-    ("AvgPool2D", "self"): "pool_input",
-    ("Convolution", "input"): "input",
-    ("Convolution", "weight"): "weight_copy",
-    ("LogSoftmax", "result"): "log_softmax",
-    ("MaxPool2DWithIndices", "result1"): "pool_indices",
-    ("MaxPool2DWithIndices", "self"): "pool_input",
-    ("CudnnBatchNorm", "input"): "input",
-    ("CudnnBatchNorm", "result1"): "batch_mean",
-    ("CudnnBatchNorm", "result2"): "batch_inverse_deviation",
-    ("NativeBatchNorm", "input"): "input",
-    ("NativeBatchNorm", "result1"): "batch_mean",
-    ("NativeBatchNorm", "result2"): "batch_inverse_deviation",
-    ("NativeDropout", "result1"): "dropout_mask",
-    ("NllLoss", "self"): "log_softmax",
-    ("NllLoss", "target"): "labels",
-    ("NllLoss", "total_weight"): "total_weight",
+    ("Addmm", "mat1"): SavedKind.INPUT,
+    ("Addmm", "mat2"): SavedKind.WEIGHT_COPY,  # listed only where autocast made one
+    ("AdaptiveAvgPool2D", "self"): SavedKind.POOL_INPUT,
+    ("AvgPool2D", "self"): SavedKind.POOL_INPUT,
+    ("Convolution", "input"): SavedKind.INPUT,
+    ("Convolution", "weight"): SavedKind.WEIGHT_COPY,
+    ("LogSoftmax", "result"): SavedKind.LOG_SOFTMAX,
+    ("MaxPool2DWithIndices", "result1"): SavedKind.POOL_INDICES,
+    ("MaxPool2DWithIndices", "self"): SavedKind.POOL_INPUT,
+    ("CudnnBatchNorm", "input"): SavedKind.INPUT,
+    ("CudnnBatchNorm", "result1"): SavedKind.BATCH_MEAN,
+    ("CudnnBatchNorm", "result2"): SavedKind.BATCH_INVERSE_DEVIATION,
+    ("NativeBatchNorm", "input"): SavedKind.INPUT,
+    ("NativeBatchNorm", "result1"): SavedKind.BATCH_MEAN,
+    ("NativeBatchNorm", "result2"): SavedKind.BATCH_INVERSE_DEVIATION,
+    ("NativeDropout", "result1"): SavedKind.DROPOUT_MASK,
+    ("NllLoss", "self"): SavedKind.LOG_SOFTMAX,
+    ("NllLoss", "target"): SavedKind.LABELS,
+    ("NllLoss", "total_weight"): SavedKind.TOTAL_WEIGHT,
 }
 """What a saved tensor is called, by node and field; others are named ``node_field``."""
 
@@ -88,7 +86,7 @@ def saved_tensors(
             if storage._cdata not in seen and storage.nbytes() > 0:
                 seen.add(storage._cdata)
                 kind = _kind(node.name(), field)
-                saved.append(SavedTensor(marks.layer_of(node), kind, storage.nbytes()))
+                saved.append(SavedTensor(marks.layer_of(node), str(kind), storage.nbytes()))
     return tuple(saved)
 
 

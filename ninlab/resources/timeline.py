@@ -34,27 +34,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.errors import NinlabError
+from ninlab.optimizers import make
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
 from ninlab.resources.modules import Subject, first_sentence, in_mode, meta_copy, refusal
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
-from ninlab.resources.saved import LOSS
+from ninlab.steps import LOSS, Optimizer, named
 from ninlab.units import format_shape
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
 Choices = Callable[..., AbstractContextManager[Counter[str]]]
-
-# CUDA's default is the implementation on lists of tensors; on meta it has to be asked for.
-OPTIMIZERS: Mapping[str, Callable[..., torch.optim.Optimizer]] = {
-    "sgd": partial(torch.optim.SGD, lr=0.1, foreach=True),
-    "momentum": partial(torch.optim.SGD, lr=0.1, momentum=0.9, foreach=True),
-    "adam": partial(torch.optim.Adam, lr=1e-3, foreach=True),
-}
-"""The optimizers by name; each takes the parameters and, if wanted, weight_decay."""
-
 
 GRADIENT_HOOKS = "gradient_hooks"
 CHANCE = "random_numbers_of_the_host"
@@ -92,18 +84,17 @@ def trace_step(
 ) -> StepTimeline:
     """The timeline of one warm training step, or of one prediction without gradients.
 
-    optimizer is a name of `OPTIMIZERS` or makes an optimizer of the parameters. With
+    optimizer is one of `steps.Optimizer` or makes an optimizer of the parameters. With
     on_cuda the choices are CUDA's and host memory is left out; without it they are the
     CPU's, so that the step can be compared with a real one.
     Raises UnknownNameError for another optimizer, and NinlabError for a step that the module
     cannot take, with one that it can if one is near.
     """
-    if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            raise UnknownNameError("optimizer", optimizer, OPTIMIZERS)
-        make_optimizer: OptimizerFactory = partial(OPTIMIZERS[optimizer], weight_decay=weight_decay)
-    else:
-        make_optimizer = optimizer
+    make_optimizer = (
+        partial(make, named(Optimizer, optimizer), weight_decay=weight_decay)
+        if isinstance(optimizer, str)
+        else optimizer
+    )
     module, memory_format = subject.module, torch.contiguous_format
     if channels_last:
         if len(subject.input_shape) != 3:
@@ -124,7 +115,8 @@ def trace_step(
         images = subject.images(batch_size).contiguous(memory_format=memory_format)
         take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
         if training:
-            take = partial(_train, module, images, choices, _warm_optimizer(module, make_optimizer))
+            warm = _warm_optimizer(module, make_optimizer)
+            take = partial(_train, module, images, choices, *warm)
         recorder = _record(take, subject.name, count_host=not on_cuda)
         unmodeled = recorder.unmodeled + Counter(
             {GRADIENT_HOOKS: subject.gradient_hooks, CHANCE: int(_random_state() != chance)}
@@ -161,16 +153,20 @@ def _record(take: Callable[..., list[Any]], name: str, *, count_host: bool) -> R
 
 def _warm_optimizer(
     module: nn.Module, make_optimizer: OptimizerFactory
-) -> torch.optim.Optimizer | None:
-    """The optimizer of what learns, with the gradients and the state that a warm step finds."""
+) -> tuple[torch.optim.Optimizer | None, bool]:
+    """The optimizer of what learns, with the gradients and the state that a warm step finds.
+
+    And whether it had its state at once, before the first step. None where nothing learns.
+    """
     learning = [own for own in module.parameters() if own.requires_grad]
     if not learning:
-        return None
+        return None, False
     optimizer = make_optimizer(learning)
+    has_state_at_once = bool(optimizer.state)
     for parameter in learning:
         parameter.grad = torch.empty_like(parameter)
     optimizer.step()
-    return optimizer
+    return optimizer, has_state_at_once
 
 
 def _train(
@@ -178,6 +174,7 @@ def _train(
     images: Tensor,
     choices: Choices,
     optimizer: torch.optim.Optimizer | None,
+    has_state_at_once: bool,
     recorder: Recorder,
     before: list[Any],
 ) -> list[Any]:
@@ -185,14 +182,22 @@ def _train(
 
     It is let go of when this step is over.
     """
-    recorder.adopt_module(module)
-    recorder.adopt(images, Category.INPUT)
     learning = {name: own for name, own in module.named_parameters() if own.requires_grad}
+
+    def adopt_state() -> None:
+        for name, parameter in learning.items():
+            for state in optimizer.state[parameter].values() if optimizer else ():
+                owner = name.rpartition(".")[0]
+                recorder.adopt(state, Category.OPTIMIZER_STATE, owner, of=parameter)
+
+    recorder.adopt_module(module)
+    if has_state_at_once:
+        adopt_state()
+    recorder.adopt(images, Category.INPUT)
     for name, parameter in learning.items():
-        owner = name.rpartition(".")[0]
-        recorder.adopt(parameter.grad, Category.GRADIENT, owner, of=parameter)
-        for state in optimizer.state[parameter].values() if optimizer else ():
-            recorder.adopt(state, Category.OPTIMIZER_STATE, owner, of=parameter)
+        recorder.adopt(parameter.grad, Category.GRADIENT, name.rpartition(".")[0], of=parameter)
+    if not has_state_at_once:
+        adopt_state()
     with recorder:
         recorder.phase = Phase.ZERO_GRAD
         if optimizer is not None:

@@ -30,8 +30,6 @@ from ninlab.calculator.programs import (
     CATEGORIES,
     INNER_KERNEL_SIZES,
     ONE_BY_ONE_LAYERS,
-    OPTIMIZERS,
-    PRECISIONS,
     WIDTH_FACTORS,
     Design,
 )
@@ -41,6 +39,7 @@ from ninlab.formulas import at_input, macs, parameters
 from ninlab.liveness import largest_batch, saved_lines, timeline
 from ninlab.reports import tensor_peak
 from ninlab.roofline import time_bound, training_operators
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import BYTE_UNITS, format_bytes, format_count, format_seconds, format_shape
 from tests.browser.conftest import QuietHandler
 from tests.browser.test_pages import barriers, sideways_pixels
@@ -198,8 +197,8 @@ def random_configuration(rng: random.Random) -> Configuration:
     return Configuration(
         {"a": random_side(rng, optional=False), "b": random_side(rng, optional=True)},
         log_uniform(rng, 8192),
-        rng.choice(OPTIMIZERS),
-        rng.choice(PRECISIONS),
+        rng.choice(list(Optimizer)),
+        rng.choice(list(Precision)),
         rng.choice([*DEVICES, rng.randint(1, 200)]),
     )
 

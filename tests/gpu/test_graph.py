@@ -10,8 +10,9 @@ from torch import nn
 from ninlab import data
 from ninlab.environment import arithmetic
 from ninlab.networks import build
-from ninlab.recipes import Augmentation, Optimizer, Precision, Recipe, Schedule
+from ninlab.recipes import Augmentation, Recipe, Schedule
 from ninlab.records import Outcome
+from ninlab.steps import Optimizer, Precision
 from ninlab.training import Engine, train
 
 pytestmark = [

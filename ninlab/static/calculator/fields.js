@@ -10,7 +10,6 @@ const IMAGE_FIELDS = ["height", "width"];
 const OWN_FIELDS = ["layers", "kernel", "factor", "head", "classes", "channels"];
 const SHARED_FIELDS = ["batch", "optimizer", "precision", "memory", "gibibytes", "units"];
 
-const OPTIMIZER_TITLES = { sgd: "SGD", momentum: "SGD with momentum", adam: "Adam" };
 const HEAD_TITLES = {
   average: "average",
   linear: "linear layer on the class maps",
@@ -56,7 +55,7 @@ class Fields {
       head.append(...choices(data.heads, (name) => HEAD_TITLES[name]));
     }
     const { optimizer, precision, memory } = this.shared;
-    optimizer.append(...choices(data.optimizers, (name) => OPTIMIZER_TITLES[name]));
+    optimizer.append(...choices(Object.keys(data.optimizers), (name) => data.optimizers[name]));
     precision.append(...choices(Object.keys(data.element_bytes), String));
     memory.append(...data.devices.map(({ name, title }) => option(name, title)));
     memory.append(option(OTHER_SIZE, "another size"));

@@ -1,0 +1,46 @@
+"""What does one training step do, operator by operator and tensor by tensor?
+
+A step is played on paper, once, and everything that is asked of it is a fold over what was
+written down: the memory events of `liveness`, the tensors that autograd keeps, the operators of
+`roofline`. Each kind of layer says in `rules` what its operators read, write, make and keep,
+forward and backward; `recorder` knows who holds which tensor, and the way back through the
+graph. Sizes are affine in the batch, ``a + b * batch``, so that one tape serves every batch
+size. No weight is allocated and torch is not needed.
+
+The step is a warm one (the second or any later) in the textbook's order: zero_grad
+(set_to_none), forward, cross-entropy, backward, optimizer step. The scores and the loss of
+the step before are held by the caller until this one has returned its own; so are the scores
+at prediction, which runs forward alone. Where torch decides by device, the decisions are
+CUDA's: dropout masks of one byte, optimizers that work on lists of tensors (foreach), bf16
+by autocast with its cached copies of the weights, batch norm by cuDNN. TF32 changes no size.
+
+Known limits: only what tensors hold. Scratch of cuDNN and cuBLAS is `workspaces`, rounding
+and fragmentation are `allocator`; what lives and dies inside one operator, and a reserve
+that cuDNN's batch norm might keep, are left out.
+"""
+
+from __future__ import annotations
+
+from ninlab.architectures import Architecture
+from ninlab.steps import Optimizer, Precision, named
+from ninlab.tape.recorder import Call, Kept, Size, Storage, Tape
+from ninlab.tape.rules import Player
+
+__all__ = ["Call", "Kept", "Size", "Storage", "Tape", "record"]
+
+
+def record(
+    architecture: Architecture,
+    optimizer: str = Optimizer.SGD,
+    precision: str = Precision.FP32,
+    *,
+    training: bool = True,
+) -> Tape:
+    """The tape of one warm training step, or with ``training=False`` of one prediction.
+
+    A prediction runs in evaluation mode, without gradients; the optimizer is then of no concern.
+    Raises UnknownNameError for another optimizer or precision, ShapeError when a layer cannot
+    read its input.
+    """
+    player = Player(named(Precision, precision), training=training)
+    return player.play(architecture, named(Optimizer, optimizer)).tape()

@@ -1,0 +1,344 @@
+"""Who holds which tensor, and in which order does the way back run?
+
+`Recorder` writes a tape: it knows storages, their holders and the graph of the forward pass, and
+no layer. A storage is released when nobody holds it any more: no frame that runs the network, no
+node of autograd's graph, not autocast's cache and not the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain, count, islice
+from typing import Any, NamedTuple
+
+from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.units import Shape
+
+Size = tuple[int, int]
+"""(bytes, bytes per image)."""
+
+
+@dataclass(slots=True, eq=False)
+class Storage:
+    """Memory of one tensor and of all its views."""
+
+    number: int
+    size: Size
+    category: Category
+    holders: int = 1
+
+
+@dataclass(slots=True, eq=False)
+class Parameter:
+    """A weight or a bias, where the way back ends."""
+
+    layer: str
+    size: Size
+
+
+@dataclass(slots=True, eq=False)
+class Value:
+    """A tensor on its way forward; whoever is given one has a hold on its storage."""
+
+    storage: Storage
+    shape: Shape  # of one image; () for a parameter or a scalar
+    element_bytes: int
+    source: Node | Parameter | None = None  # where its gradient goes; None: needs none
+
+    @property
+    def size(self) -> Size:
+        """That of its storage."""
+        return self.storage.size
+
+    def view(self, shape: Shape | None = None) -> Value:
+        """The same memory under another shape, with a holder more."""
+        self.storage.holders += 1
+        return Value(self.storage, shape or self.shape, self.element_bytes, self.source)
+
+
+Sized = Value | Storage
+
+
+# ---------------------------------------------------------------- the tape
+
+
+class Call(NamedTuple):
+    """One ATen call of a step, or one of the halves of a call that computes two products.
+
+    reads and writes are as large as what moves; vectors of one number a channel, which are not
+    worth their time, are left out. macs are those of one image. joins_call is True for a half that
+    the call before it counts.
+    """
+
+    operator: str  # ATen's name without overload
+    phase: Phase
+    layer: str  # dotted module path, "" outside any layer
+    reads: Sequence[Sized]
+    writes: Sequence[Sized]
+    macs: int
+    joins_call: bool
+
+
+class Kept(NamedTuple):
+    """One tensor that autograd keeps from the forward pass for the backward pass."""
+
+    storage: Storage
+    layer: str
+    kind: str  # a `steps.SavedKind`, or named after autograd's node and field
+
+
+@dataclass(frozen=True)
+class Tape:
+    """One step: what it allocates and releases, what it calls, and what autograd keeps.
+
+    The events begin with what the step finds, in `Phase.SETUP`.
+    """
+
+    events: tuple[MemoryEvent, ...]
+    _calls: Sequence[tuple[Any, ...]]
+    _nodes: Sequence[Node]
+
+    @property
+    def calls(self) -> Iterator[Call]:
+        """What the step calls, in order."""
+        return map(Call._make, self._calls)
+
+    @property
+    def kept(self) -> Iterator[Kept]:
+        """What autograd keeps, in the order of its operators; a storage may come twice."""
+        for node in self._nodes:
+            for storage, kind in node.keeps:
+                yield Kept(storage, node.layer, kind)
+
+
+# A step has thousands of them, and this takes a third of the time of a call with arguments.
+_event = partial(tuple.__new__, MemoryEvent)
+
+
+# ---------------------------------------------------------------- the graph
+
+
+class Backward(NamedTuple):
+    """A call that makes the gradients of some of an operator's inputs.
+
+    It makes only those that are needed, and is not called when none is; with makes_all, which
+    operators with parameters may have, it makes them all. In what it reads the result stands for
+    its own gradient, which is as large; what it writes that is worth counting is the gradient of
+    the first input. With joins_call it is part of the call before it, if there was one. A view is
+    part of the gradient that came, and takes no call.
+    """
+
+    operator: str
+    of: Sequence[Value]
+    reads: Sequence[Sized] = ()
+    macs: int = 0
+    makes_all: bool = False
+    joins_call: bool = False
+    is_view: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """One operator of the forward pass, as autograd remembers it."""
+
+    layer: str
+    backward: Sequence[Backward]
+    keeps: Sequence[tuple[Storage, str]]
+    gradient: Storage | None = None  # the sum of those that have come so far
+    is_view: bool = False  # the gradient is part of a wider one
+
+
+# ---------------------------------------------------------------- the recorder
+
+
+class Recorder:
+    """Writes a tape. phase and layer are those of what is recorded next.
+
+    What the step finds may be told at any time. It comes first all the same, in the order of the
+    categories given, and then zero_grad, which lets go of the gradients among it.
+    """
+
+    def __init__(self, found: Sequence[Category]) -> None:
+        self.phase = Phase.FORWARD
+        self.layer = ""
+        self._operator = ""  # the one that allocated last
+        self._numbers = count(1)
+        self._found: dict[Category, list[MemoryEvent]] = {category: [] for category in found}
+        self._events: list[MemoryEvent] = []
+        self._calls: list[tuple[Any, ...]] = []  # the fields of a `Call`
+        self._nodes: list[Node] = []  # in order of execution
+
+    def tape(self) -> Tape:
+        """What was recorded so far."""
+        zero_grad = [
+            _event((False, *event[1:5], Phase.ZERO_GRAD, "", ""))
+            for event in self._found[Category.GRADIENT]
+        ]
+        return Tape(
+            events=(*chain.from_iterable(self._found.values()), *zero_grad, *self._events),
+            _calls=self._calls,
+            _nodes=self._nodes,
+        )
+
+    def at(self, layer: str, phase: Phase | None = None) -> None:
+        """What is recorded from now on belongs to that layer, and to that phase if one is given."""
+        self.layer = layer
+        self.phase = phase or self.phase
+        if not layer:
+            self._operator = ""
+
+    # ------------------------------------------------------------ storages
+
+    def find(self, category: Category, size: Size, layer: str = "") -> Storage:
+        """A storage that is there when the step begins."""
+        number = next(self._numbers)
+        self._found[category].append(
+            _event((True, number, *size, category, Phase.SETUP, layer, ""))
+        )
+        return Storage(number, size, category)
+
+    def find_beside(self, parameters: Sequence[Parameter], category: Category, each: int) -> None:
+        """So many storages of each parameter's size that are there when the step begins."""
+        self._found[category] += [
+            _event((True, number, *like.size, category, Phase.SETUP, like.layer, ""))
+            for like in parameters
+            for number in islice(self._numbers, each)
+        ]
+
+    def make(self, size: Size, category: Category = Category.ACTIVATION) -> Storage:
+        """A storage for the call that is recorded next to make; held by whoever asked for it."""
+        return Storage(next(self._numbers), size, category)
+
+    def let_go(self, value: Value) -> None:
+        """A frame needs the value no more."""
+        storage = value.storage
+        if storage.holders == 1:
+            self.drop(storage)
+        else:
+            storage.holders -= 1
+
+    def drop(self, storage: Storage) -> None:
+        """The storage has one holder less; without any it is released."""
+        storage.holders -= 1
+        if storage.holders == 0:
+            constant, per_image = storage.size
+            self._events.append(_event((
+                False, storage.number, constant, per_image, storage.category,
+                self.phase, self.layer, self._operator,
+            )))  # fmt: skip
+
+    # ------------------------------------------------------------ calls
+
+    def call(
+        self,
+        operator: str,
+        reads: Sequence[Sized],
+        writes: Sequence[Sized],
+        makes: Sequence[Storage] = (),
+        macs: int = 0,
+        joins_call: bool = False,
+    ) -> None:
+        """Record a call and the storages that it makes; see `Call`."""
+        phase, layer = self.phase, self.layer
+        self._calls.append((operator, phase, layer, reads, writes, macs, joins_call))
+        for one in makes:
+            self._operator = operator
+            constant, per_image = one.size
+            self._events.append(_event((
+                True, one.number, constant, per_image, one.category, phase, layer, operator,
+            )))  # fmt: skip
+
+    def remember(
+        self, result: Value, backward: Sequence[Backward], keeps: Sequence[tuple[Storage, str]] = ()
+    ) -> None:
+        """Remember how result was made, if any of its inputs needs a gradient."""
+        if not _learns(backward):
+            return
+        for storage, _ in keeps:
+            storage.holders += 1
+        result.source = Node(self.layer, backward, keeps)
+        self._nodes.append(result.source)
+
+    # ------------------------------------------------------------ the way back
+
+    def backward(self, loss: Value) -> None:
+        """Run every node that leads to the loss, the latest first; nothing if nothing learns.
+
+        A node's gradients come from later nodes only, so that all have come by its turn.
+        """
+        if not isinstance(loss.source, Node):
+            return
+        root = self.make(loss.size)
+        self.call("ones_like", (), (root,), (root,))
+        root.holders += 1  # backward() itself holds it for its caller
+        loss.source.gradient = root
+        for node in reversed(self._nodes):
+            if node.gradient is not None:
+                self.layer = node.layer
+                self._run(node, node.gradient)
+        self.layer = ""
+        self.drop(root)
+
+    def _run(self, node: Node, gradient: Storage) -> None:
+        """Make the gradients of the node's inputs, let go of what it kept, hand them on."""
+        made: list[tuple[Value, Storage, bool]] = []
+        for operator, of, reads, macs, makes_all, joins_call, is_view in node.backward:
+            first, makes = len(made), []
+            for value in of:
+                if is_view and value.source:
+                    gradient.holders += 1
+                    made.append((value, gradient, True))
+                elif makes_all or value.source:
+                    storage = self.make(value.storage.size, _category(value))
+                    makes.append(storage)
+                    made.append((value, storage, False))
+            if makes:
+                writes = of[:1] if made[first][0] is of[0] else ()
+                self.call(operator, reads, writes, makes, macs, joins_call and first > 0)
+        self.drop(gradient)
+        for storage, _ in node.keeps:
+            self.drop(storage)
+        for value, storage, is_view in made:
+            if value.source is None:
+                self.drop(storage)
+            elif isinstance(value.source, Node):  # while a parameter keeps what arrives
+                self._collect(value, value.source, storage, is_view=is_view)
+
+    def _collect(self, value: Value, node: Node, storage: Storage, *, is_view: bool) -> None:
+        """Add a gradient of the value to what its node has so far.
+
+        In place where nobody else would see it.
+        """
+        before = node.gradient
+        if before is None:
+            node.gradient, node.is_view = storage, is_view
+            return
+        total, makes = before, list[Storage]()
+        if before.holders > 1 or node.is_view:
+            total = storage
+            if storage.holders > 1 or is_view:
+                total = self.make(value.size)
+                makes = [total]
+        self.call("add", (value, value), (value,), makes)
+        for part in (before, storage):
+            if part is not total:
+                self.drop(part)
+        node.gradient, node.is_view = total, False
+
+
+def _learns(backward: Sequence[Backward]) -> bool:
+    """Whether a gradient is to be made at all."""
+    for each in backward:
+        for value in each.of:
+            if value.source:
+                return True
+    return False
+
+
+def _category(value: Value) -> Category:
+    """What the gradient of the value is; that of a weight's low-precision copy is a weight's."""
+    if value.source is None:
+        return Category.TEMPORARY
+    return Category.ACTIVATION if value.shape else Category.GRADIENT

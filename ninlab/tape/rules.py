@@ -1,0 +1,406 @@
+"""What does each kind of layer do, operator by operator, forward and backward?
+
+One rule a kind: what its operators are called, what they read, write, make and keep, and their
+MACs. A kind without a rule does not pass mypy. `Player` plays a whole step by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import assert_never
+
+from ninlab.architectures import Architecture
+from ninlab.layers import (
+    AvgPool,
+    BatchNorm,
+    Branches,
+    Conv,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    Leaf,
+    Linear,
+    MaxPool,
+    ReLU,
+    Sigmoid,
+    walk,
+)
+from ninlab.reports import Category, Phase
+from ninlab.shapes import joined_shape, leaf_shape, parameter_counts, product_macs
+from ninlab.steps import (
+    BOOL_BYTES,
+    FLOAT32_BYTES,
+    INT64_BYTES,
+    LOSS,
+    OPTIMIZERS,
+    Optimizer,
+    OptimizerRule,
+    Precision,
+    SavedKind,
+)
+from ninlab.tape.recorder import (
+    Backward,
+    Parameter,
+    Recorder,
+    Size,
+    Storage,
+    Value,
+)
+from ninlab.units import Shape
+
+_SCALAR: Size = (FLOAT32_BYTES, 0)
+_COUNTER: Size = (INT64_BYTES, 0)
+_LABELS: Size = (0, INT64_BYTES)
+
+
+class Player:
+    """Plays one warm step of a network on its `recorder`."""
+
+    def __init__(self, precision: Precision, *, training: bool) -> None:
+        self.compute_bytes = precision.element_bytes
+        self.training = training
+        self.parameters: list[Parameter] = []  # of the layers met so far
+        self.casts: list[Value] = []  # autocast's cache: their low-precision copies
+
+    def play(self, architecture: Architecture, optimizer: Optimizer) -> Recorder:
+        """Take the step; the recorder that wrote it down."""
+        rule = OPTIMIZERS[optimizer]
+        self.recorder = Recorder(_order_of_what_is_found(rule))
+        shape = architecture.input_shape
+        size = (0, prod(shape) * FLOAT32_BYTES)
+        images = Value(self.recorder.find(Category.INPUT, size), shape, FLOAT32_BYTES)
+        scores = walk(
+            architecture.layers, images, self._leaf, self._join,
+            hold=Value.view, let_go=self.recorder.let_go,
+        )  # fmt: skip
+        if self.training:
+            self._learn(scores, rule)
+        else:
+            self._leave_autocast()
+            self.recorder.at("")
+            self._release_of_the_step_before(scores)
+        return self.recorder
+
+    # ------------------------------------------------------------ the order of a step
+
+    def _learn(self, scores: Value, rule: OptimizerRule) -> None:
+        recorder = self.recorder
+        recorder.at(LOSS, Phase.LOSS)
+        loss = self._cross_entropy(scores)
+        self._leave_autocast()
+        recorder.at(LOSS, Phase.BACKWARD)
+        recorder.backward(loss)
+        recorder.at("", Phase.STEP)
+        recorder.find_beside(self.parameters, Category.GRADIENT, 1)
+        recorder.find_beside(self.parameters, Category.OPTIMIZER_STATE, rule.states)
+        self._update(rule)
+        recorder.at("")
+        self._release_of_the_step_before(scores, loss)
+
+    def _update(self, rule: OptimizerRule) -> None:
+        """The optimizer's calls, each for the lists of all parameters."""
+        size = sum(parameter.size[0] for parameter in self.parameters), 0
+        weights = Storage(0, size, Category.PARAMETER)  # of all, for what a call moves
+        made: list[Storage] = []
+        for call in rule.calls:
+            makes = [
+                self.recorder.make(parameter.size, Category.TEMPORARY)
+                for parameter in self.parameters
+                if call.makes_list
+            ]
+            self.recorder.call(call.operator, (weights,) * call.moved_lists, (), makes)
+            made += makes
+        for storage in made:
+            self.recorder.drop(storage)
+
+    def _release_of_the_step_before(self, *results: Value) -> None:
+        """The caller, who now has the step's results, lets go of those like them."""
+        for result in results:
+            self.recorder.drop(self.recorder.find(Category.ACTIVATION, result.storage.size))
+
+    def _leave_autocast(self) -> None:
+        for copy in self.casts:
+            self.recorder.drop(copy.storage)
+
+    # ------------------------------------------------------------ layers
+
+    def _leaf(self, path: str, layer: Leaf, value: Value) -> Value:
+        self.recorder.layer = path
+        shape = leaf_shape(layer, value.shape)
+        match layer:
+            case Conv():
+                return self._convolution(layer, value, shape)
+            case Linear():
+                return self._linear(layer, value, shape)
+            case BatchNorm():
+                return self._batch_norm(layer, value)
+            case ReLU():
+                return self._activation("relu", "threshold_backward", value)
+            case Sigmoid():
+                return self._activation("sigmoid", "sigmoid_backward", value)
+            case MaxPool():
+                return self._max_pool(value, shape)
+            case AvgPool():
+                return self._average_pool(value, shape)
+            case GlobalAvgPool():
+                return self._global_average(value, shape)
+            case Dropout():
+                return self._dropout(layer, value)
+            case Flatten():
+                return value.view(shape)
+            case _:
+                assert_never(layer)
+
+    def _join(self, path: str, branches: Branches, parts: list[Value]) -> Value:
+        self.recorder.layer = path
+        shape = joined_shape(path, branches, [part.shape for part in parts])
+        widest = max(part.element_bytes for part in parts)
+        joined = self._result("cat", parts, shape, widest)
+        self.recorder.remember(
+            joined,
+            [
+                Backward("narrow", (part,), is_view=True)
+                if part.element_bytes == widest
+                else Backward("_to_copy", (part,), (part,))
+                for part in parts
+            ],
+        )
+        for part in parts:
+            self.recorder.drop(part.storage)
+        return joined
+
+    def _convolution(self, layer: Conv, value: Value, shape: Shape) -> Value:
+        counts = parameter_counts(layer, value.shape)
+        macs = product_macs(counts[0], shape)
+        source, weight, *bias = self._operands(value, counts)
+        result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
+        operator = "convolution_backward"
+        self.recorder.remember(
+            result,
+            (
+                Backward(operator, (source,), (result, weight), macs),
+                Backward(operator, (weight, *bias), (result, source), macs, joins_call=True),
+            ),
+            ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY)),
+        )
+        self.recorder.drop(source.storage)
+        return result
+
+    def _linear(self, layer: Linear, value: Value, shape: Shape) -> Value:
+        counts = parameter_counts(layer, value.shape)
+        macs = product_macs(counts[0], shape)
+        source, weight, *bias = self._operands(value, counts)
+        operator = "addmm" if layer.bias else "mm"
+        result = self._result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
+        keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
+        self.recorder.remember(
+            result,
+            (
+                Backward("mm", (source,), (result, weight), macs),
+                Backward("mm", (weight,), (result, source), macs),
+                Backward("sum", bias, (result,)),
+            ),
+            keeps if source.source else keeps[:1],  # only the input's gradient needs the weight
+        )
+        self.recorder.drop(source.storage)
+        return result
+
+    def _operands(self, value: Value, counts: Sequence[int]) -> list[Value]:
+        """The value and the parameters of so many numbers, in the width of a product.
+
+        Autocast casts arguments from right to left, and holds the copies of parameters.
+        """
+        parameters = self._parameters(counts)
+        if self.compute_bytes != FLOAT32_BYTES:
+            copies = [self._cast(each, self.compute_bytes) for each in reversed(parameters)]
+            self.casts += copies
+            parameters = copies[::-1]
+        return [self._cast(value, self.compute_bytes), *parameters]
+
+    def _batch_norm(self, layer: BatchNorm, value: Value) -> Value:
+        """On float32 it is cuDNN's, which makes no statistics at prediction; on bf16 torch's."""
+        recorder = self.recorder
+        by_cudnn = value.element_bytes == FLOAT32_BYTES
+        operator = "cudnn_batch_norm" if by_cudnn else "native_batch_norm"
+        weights = self._parameters(parameter_counts(layer, value.shape))
+        of_a_channel = weights[0].size
+        *_, batches_seen = (
+            recorder.find(Category.PARAMETER, size, recorder.layer)
+            for size in (of_a_channel, of_a_channel, (INT64_BYTES, 0))  # mean and variance first
+        )
+        if self.training:
+            recorder.call("add_", (batches_seen,), (batches_seen,))
+        result = self._new(value.shape, value.element_bytes)
+        statistics = []
+        if self.training or not by_cudnn:
+            category = Category.ACTIVATION if self.training else Category.TEMPORARY
+            statistics = [recorder.make(of_a_channel, category) for _ in range(2)]
+        recorder.call(operator, (value,), (result,), (result.storage, *statistics))
+        kinds = (SavedKind.BATCH_MEAN, SavedKind.BATCH_INVERSE_DEVIATION)
+        recorder.remember(
+            result,
+            [
+                Backward(
+                    f"{operator}_backward", (value, *weights), (result, value), makes_all=by_cudnn
+                )
+            ],
+            ((value.storage, SavedKind.INPUT), *zip(statistics, kinds, strict=False)),
+        )
+        for each in statistics:
+            recorder.drop(each)
+        return result
+
+    def _activation(self, operator: str, derivative: str, value: Value) -> Value:
+        """One whose gradient follows from its result."""
+        result = self._result(operator, (value,), value.shape, value.element_bytes)
+        self.recorder.remember(
+            result,
+            [Backward(derivative, (value,), (result, result))],
+            ((result.storage, f"{operator}_result"),),
+        )
+        return result
+
+    def _max_pool(self, value: Value, shape: Shape) -> Value:
+        """Autograd keeps the input, of which the way back needs no more than the shape."""
+        operator = "max_pool2d_with_indices"
+        result, indices = self._two_results(operator, value, shape, INT64_BYTES)
+        self.recorder.remember(
+            result,
+            [Backward(f"{operator}_backward", (value,), (result, indices))],
+            ((value.storage, SavedKind.POOL_INPUT), (indices, SavedKind.POOL_INDICES)),
+        )
+        self.recorder.drop(indices)
+        return result
+
+    def _average_pool(self, value: Value, shape: Shape) -> Value:
+        """As `_max_pool`: the input is kept and not read again."""
+        result = self._result("avg_pool2d", (value,), shape, value.element_bytes)
+        self.recorder.remember(
+            result,
+            [Backward("avg_pool2d_backward", (value,), (result,))],
+            ((value.storage, SavedKind.POOL_INPUT),),
+        )
+        return result
+
+    def _global_average(self, value: Value, shape: Shape) -> Value:
+        result = self._result("mean", (value,), shape, value.element_bytes)
+        self.recorder.remember(result, [Backward("div", (value,), (result,))])
+        return result
+
+    def _dropout(self, layer: Dropout, value: Value) -> Value:
+        if not self.training or layer.probability == 0:
+            return value.view()
+        if layer.probability == 1:  # no mask: a product with a single zero
+            factor, kind = self.recorder.make((value.element_bytes, 0)), "mul_other"
+            self.recorder.call("zeros", (), (factor,), (factor,))
+            result = self._result("mul", (value, factor), value.shape, value.element_bytes)
+            derivative = "mul"
+        else:
+            result, factor = self._two_results("native_dropout", value, value.shape, BOOL_BYTES)
+            kind, derivative = SavedKind.DROPOUT_MASK, "native_dropout_backward"
+        self.recorder.remember(
+            result, [Backward(derivative, (value,), (result, factor))], ((factor, kind),)
+        )
+        self.recorder.drop(factor)
+        return result
+
+    def _cross_entropy(self, scores: Value) -> Value:
+        """The mean loss; its logarithms are computed as the scores come, and picked in float32."""
+        recorder = self.recorder
+        logs = self._result("_log_softmax", (scores,), scores.shape, scores.element_bytes)
+        recorder.remember(
+            logs,
+            [Backward("_log_softmax_backward_data", (scores,), (logs, logs))],
+            ((logs.storage, SavedKind.LOG_SOFTMAX),),
+        )
+        wide = self._cast(logs, FLOAT32_BYTES)
+        labels = recorder.find(Category.INPUT, (0, INT64_BYTES))
+        loss, total_weight = (recorder.make((FLOAT32_BYTES, 0)) for _ in range(2))
+        recorder.call("nll_loss_forward", (labels,), (), (loss, total_weight))
+        result = Value(loss, (), FLOAT32_BYTES)
+        recorder.remember(
+            result,
+            [Backward("nll_loss_backward", (wide,), (labels,))],
+            (
+                (wide.storage, SavedKind.LOG_SOFTMAX),
+                (labels, SavedKind.LABELS),
+                (total_weight, SavedKind.TOTAL_WEIGHT),
+            ),
+        )
+        for storage in (total_weight, wide.storage, logs.storage):
+            recorder.drop(storage)
+        return result
+
+    # ------------------------------------------------------------ tensors
+
+    def _parameters(self, counts: Sequence[int]) -> list[Value]:
+        """Parameters of so many numbers each; they belong to the present layer.
+
+        They need no holder: they outlive the step.
+        """
+        path = self.recorder.layer
+        values = []
+        for count in counts:
+            size = (count * FLOAT32_BYTES, 0)
+            parameter = Parameter(path, size)
+            self.parameters.append(parameter)
+            storage = self.recorder.find(Category.PARAMETER, size, path)
+            values.append(Value(storage, (), FLOAT32_BYTES, parameter if self.training else None))
+        return values
+
+    def _new(self, shape: Shape, element_bytes: int) -> Value:
+        """An activation of that shape, for a call to make."""
+        return Value(self.recorder.make((0, prod(shape) * element_bytes)), shape, element_bytes)
+
+    def _result(
+        self,
+        operator: str,
+        reads: Sequence[Value | Storage],
+        shape: Shape,
+        element_bytes: int,
+        *,
+        macs: int = 0,
+    ) -> Value:
+        """What the operator makes of what it reads."""
+        storage = self.recorder.make((0, prod(shape) * element_bytes))
+        result = Value(storage, shape, element_bytes)
+        self.recorder.call(operator, reads, (result,), (storage,), macs)
+        return result
+
+    def _two_results(
+        self, operator: str, value: Value, shape: Shape, second_bytes: int
+    ) -> tuple[Value, Storage]:
+        """What the operator makes of the value, and a second tensor for backward alone.
+
+        second_bytes is the width of its elements. It is of no use where nothing flows back.
+        """
+        result = self._new(shape, value.element_bytes)
+        category = Category.TEMPORARY if value.source is None else Category.ACTIVATION
+        second = self.recorder.make((0, prod(shape) * second_bytes), category)
+        self.recorder.call(operator, (value,), (result, second), (result.storage, second))
+        return result, second
+
+    def _cast(self, value: Value, element_bytes: int) -> Value:
+        """The value in that width: itself, or a copy."""
+        width = value.element_bytes
+        if width == element_bytes:
+            return value.view()
+        constant, per_image = value.size
+        storage = self.recorder.make(
+            (constant // width * element_bytes, per_image // width * element_bytes)
+        )
+        copy = Value(storage, value.shape, element_bytes)
+        self.recorder.call("_to_copy", (value,), (copy,), (storage,))
+        self.recorder.remember(copy, [Backward("_to_copy", (value,), (copy,))])
+        return copy
+
+
+def _order_of_what_is_found(rule: OptimizerRule) -> list[Category]:
+    """In which order it came to be: scores and loss, of the step before, last."""
+    state = [Category.OPTIMIZER_STATE]
+    early, late = (state, []) if rule.made_at_once else ([], state)
+    return [
+        *(Category.PARAMETER, *early, Category.INPUT, *late),
+        *(Category.GRADIENT, Category.ACTIVATION),
+    ]
