@@ -159,4 +159,4 @@ def named(kind: type[Named], value: str) -> Named:
     try:
         return kind(value)
     except ValueError:
-        raise UnknownNameError(kind.__name__.lower(), str(value), [str(m) for m in kind]) from None
+        raise UnknownNameError(kind.__name__.lower(), value, map(str, kind)) from None
