@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from inspect import get_annotations, isfunction
@@ -519,9 +519,29 @@ def test_one_dead_class_is_not_called_classes():
     assert "1 dead class," in figure.data[0].hovertext[0]
 
 
-def test_seven_series_are_refused():
-    with pytest.raises(NinlabError, match="7 series"):
-        figures.training_curves([run(f"run{i}", 0, [0.5]) for i in range(7)])
+def one_run_each(networks: Sequence[str]) -> list[RunRecord]:
+    return [replace(run(name, 0, [0.5, 0.6]), network=name) for name in networks]
+
+
+@pytest.mark.parametrize("draw", [figures.training_curves, figures.learning_rates])
+def test_a_seventh_line_of_one_color_is_refused_with_the_limit(draw):
+    of_one_color = [name for name in ARCHITECTURES if name.startswith("nin_fixed")]
+    draw(one_run_each(of_one_color[:6]))
+    with pytest.raises(NinlabError, match="6 lines of one color"):
+        draw(one_run_each(of_one_color[:7]))
+
+
+@pytest.mark.parametrize("draw", [figures.training_curves, figures.learning_rates])
+def test_more_lines_than_labels_can_name_are_named_by_a_legend(draw):
+    networks = ("nin", "alexnet", "vgg11", "vgg13", "googlenet", "lenet", "nin_fixed")
+    for shown in (networks[:6], networks):
+        figure = draw(one_run_each(shown))
+        titles = {architecture(name).title for name in shown}
+        in_legend = {trace.name for trace in figure.data if trace.showlegend is not False}
+        labeled = {note.text.rpartition("</span> ")[2] for note in figure.layout.annotations}
+        assert in_legend == titles
+        assert figure.layout.showlegend is (len(shown) > 6)
+        assert labeled == (set() if len(shown) > 6 else titles)
 
 
 def test_an_unknown_quantity_is_refused_with_the_known_ones():

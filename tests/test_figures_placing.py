@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.figures import labels
-from ninlab.figures.placing import LINE_PIXELS, Box, LogPlot, Occupied
+from ninlab.figures.placing import LINE_PIXELS, MOST_TRIES, Box, LogPlot, Occupied
 from tests.test_figures import drawing, run
 
 pixels = st.integers(0, 100)  # whole numbers: then no corner lies on a line by rounding
@@ -80,6 +81,35 @@ def test_a_label_makes_way_for_one_that_has_no_other_place():
     assert Occupied().arranged([[wide], [left, right]]) == [0, 1]
     assert Occupied().arranged([[left, right], [wide]]) == [1, 0]
     assert Occupied([right]).arranged([[left, right], [wide]]) == [0, 0]  # no room in any order
+
+
+def apart(boxes: Sequence[Box]) -> bool:
+    return not any(one.meets(other) for one, other in combinations(boxes, 2))
+
+
+@given(some_choices)
+def test_labels_meet_nothing_if_any_choice_of_boxes_keeps_them_apart(choices):
+    chosen = Occupied().arranged(choices)
+    if any(map(apart, product(*choices))):
+        assert apart([boxes[i] for boxes, i in zip(choices, chosen, strict=True)])
+
+
+@pytest.mark.parametrize("labels", [9, 20])
+def test_labels_that_cannot_all_have_room_cost_a_bounded_number_of_tries(labels, monkeypatch):
+    """Where every order of the labels is tried, nine of them cost 362,880 orders."""
+    compared = 0
+    meets = Box.meets
+
+    def counted(box: Box, other: Box) -> bool:
+        nonlocal compared
+        compared += 1
+        return meets(box, other)
+
+    monkeypatch.setattr(Box, "meets", counted)
+    places = [Box(i, 0, i + 10, 10) for i in range(0, 10 * (labels - 1), 5)]  # one too few
+    chosen = Occupied().arranged([places] * labels)
+    assert compared <= MOST_TRIES * labels
+    assert len({places[i] for i in chosen}) >= labels - 1
 
 
 lattice = st.tuples(st.integers(1, 3), st.integers(1, 5))  # 120 and 61 pixels apart

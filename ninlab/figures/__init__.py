@@ -15,7 +15,8 @@ numbers that a figure draws; `tables_by_scale` says what runs show, in one table
 
 Imports from ninlab: architectures, comparisons, devices, formulas, records, relapses, reports,
 roofline, units and errors; no torch.
-Known limits: drawn for a column 350 to 800 pixels wide; a figure holds at most six series.
+Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
+apart.
 """
 
 from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured

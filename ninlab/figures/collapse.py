@@ -34,7 +34,8 @@ def fading_signal(
     """How much of the difference between images is left behind each layer, as a ratio.
 
     The prediction is dashed and hollow, each measurement solid, with the color of the network
-    that like gives its label. Raises NinlabError for a series that has not one ratio a layer.
+    that like gives its label. Raises NinlabError for a series that has not one ratio a layer, and
+    for more than six of one color.
     """
     figure = go.Figure()
     symbols = Symbols()

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import color_of, faded
-from ninlab.figures.labels import MOST_SERIES, End, Symbols, label_ends, sign_of
+from ninlab.figures.labels import End, Symbols, label_ends, sign_of
 from ninlab.figures.layout import finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
@@ -45,7 +45,8 @@ def training_curves(
     Runs of one name are one series: the line is the median over its seeds, the band goes from
     the least to the greatest. Runs that diverged or got stuck are left out of both and drawn
     one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
-    Raises NinlabError without runs, for an unknown quantity and for more than six series.
+    Raises NinlabError without runs, for an unknown quantity and for more than six series of
+    one color.
     """
     provenance = measured(runs)
     if quantity not in _TRAINED or against not in _AGAINST:
@@ -54,8 +55,6 @@ def training_curves(
             f"{', '.join(_TRAINED)} against one of {', '.join(_AGAINST)}"
         )
     groups = _by_name(runs)
-    if len(groups) > MOST_SERIES:
-        raise NinlabError(f"{len(groups)} series are too many to tell apart; draw {MOST_SERIES}")
     title, number_format, unit = _TRAINED[quantity]
     figure = go.Figure()
     ends: list[End] = []
@@ -208,7 +207,8 @@ def _over_seeds(values: Sequence[float], form: str) -> str:
 def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
     """Accuracy after the last epoch against the learning rate, one line a network.
 
-    A run that diverged or got stuck is a cross. Raises NinlabError without runs.
+    A run that diverged or got stuck is a cross. Raises NinlabError without runs and for more than
+    six networks of one color.
     """
     provenance = measured(runs)
     figure = go.Figure()

@@ -1,6 +1,5 @@
 """How are lines told apart and named where they end, without a legend?
 
-Imports from ninlab: records.
 Known limits: the width of a label is guessed from its letters; a label may lie on a band.
 """
 
@@ -14,6 +13,7 @@ from math import log10
 
 import plotly.graph_objects as go
 
+from ninlab.errors import NinlabError
 from ninlab.figures.layout import add_narrow, round_values
 from ninlab.figures.placing import LETTER_PIXELS, LINE_PIXELS, Box, Occupied, Point
 from ninlab.records import Outcome, RunRecord
@@ -29,6 +29,7 @@ SYMBOLS = {
 """Markers by which lines of one color are told apart, and the same signs as text."""
 
 MOST_SERIES = len(SYMBOLS)
+"""Lines of one color that a figure tells apart, and lines that have labels: more have a legend."""
 
 COLUMN_PIXELS = 480
 """Across a plot on a desk."""
@@ -65,7 +66,12 @@ class Symbols:
     _given: Counter[str] = field(default_factory=Counter)
 
     def next(self, color: str) -> str:
-        """The marker of the next line of that color."""
+        """The marker of the next line of that color. Raises NinlabError when all are given."""
+        if self._given[color] == MOST_SERIES:
+            raise NinlabError(
+                f"a figure tells {MOST_SERIES} lines of one color apart, and not one more; draw "
+                "fewer, or several figures"
+            )
         symbol = list(SYMBOLS)[self._given[color]]
         self._given[color] += 1
         return symbol
@@ -108,9 +114,12 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
 
     The labels stand inside the plot, in room made for them. Where lines end one before the other,
     a label also keeps off the lines that go on. A column too narrow for labels has a legend over
-    the plot in their place. The axes may be logarithmic; annotations that are no labels of lines
-    have to be there before.
+    the plot in their place, and so has every column where they are more than `MOST_SERIES`. The
+    axes may be logarithmic; annotations that are no labels of lines have to be there before.
     """
+    if len(ends) > MOST_SERIES:
+        figure.update_layout(showlegend=True, legend=LEGEND)
+        ends = []
     x_of, y_of = (_scale(axis.type) for axis in (figure.layout.xaxis, figure.layout.yaxis))
     drawn = [(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)]
     xs = [x_of(x) for x, _ in drawn]

@@ -34,7 +34,7 @@ def finish(
     settings: dict[str, Any] = {
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 34, "b": 40},
-        "showlegend": False,
+        "showlegend": bool(figure.layout.showlegend),
         "hoverlabel": {"align": "left"},
         "dragmode": False,  # a finger that scrolls the page must not zoom the plot
         "meta": {

@@ -3,16 +3,15 @@
 All lengths are pixels of a plot, from its lower left corner to the right and upwards. A label is
 the box around its text.
 
-Imports nothing from the rest of ninlab.
 Known limits: a plot is taken to be as wide as the narrowest one with labels; in a wider one the
-marks lie farther apart, and the labels are as large.
+marks lie farther apart, and the labels are as large. After `MOST_TRIES` boxes the best arrangement
+found stands, and labels without room may lie on others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import permutations
 from math import log10
 from typing import Any
 
@@ -24,6 +23,9 @@ LETTER_PIXELS = 6.4
 
 LINE_PIXELS = 18
 """From a line of that size to the next."""
+
+MOST_TRIES = 1000
+"""Boxes that are tried for the labels of a plot, all together."""
 
 Point = tuple[float, float]
 
@@ -117,23 +119,31 @@ class Occupied:
     def arranged(self, choices: Sequence[Sequence[Box]]) -> list[int]:
         """Which of its boxes each label gets, so that none meets anything: the best come first.
 
-        A label takes the first box that those before it have left. The order of the labels is
-        another one where the given one leaves a label without room. One that has room in no order
-        gets its first box all the same.
+        As many labels as can be get such a box, as far as `MOST_TRIES` boxes show; the first of
+        such choices wins, with the first label's box before the second's. A label that gets none
+        has its first box all the same.
         """
         free = [[i for i, box in enumerate(boxes) if self.has_room_for(box)] for boxes in choices]
+        hoped_for = [sum(map(bool, free[label:])) for label in range(len(choices) + 1)]
         most: dict[int, int] = {}
-        for order in permutations(range(len(choices))):
-            chosen: dict[int, int] = {}
-            for label in order:
-                taken = [choices[other][i] for other, i in chosen.items()]
-                for i in free[label]:
-                    if not any(choices[label][i].meets(box) for box in taken):
-                        chosen[label] = i
-                        break
+        tries = 0
+
+        def arrange(label: int, chosen: dict[int, int]) -> None:
+            """Choose for this label and those after it, the ones before it having chosen."""
+            nonlocal most, tries
             most = max(most, chosen, key=len)
-            if len(most) == sum(map(bool, free)):
-                break
+            for i in (*free[label], None) if label < len(choices) else ():
+                if len(chosen) + hoped_for[label] <= len(most) or tries == MOST_TRIES:
+                    return
+                if i is None:
+                    arrange(label + 1, chosen)
+                    continue
+                tries += 1
+                box = choices[label][i]
+                if not any(box.meets(choices[other][j]) for other, j in chosen.items()):
+                    arrange(label + 1, {**chosen, label: i})
+
+        arrange(0, {})
         return [most.get(label, 0) for label in range(len(choices))]
 
 

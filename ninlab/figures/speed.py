@@ -101,7 +101,7 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     The dot is the fastest run, which other work on the machine disturbed least; the line goes
     down to the slowest. Dashed diagonals join equal MACs in a second. labels gives what stands
     beside the lines of some networks; the others are small and pale.
-    Raises NinlabError without runs.
+    Raises NinlabError without runs and for more than six labels of one color.
     """
     provenance = measured(runs, "fastest")
     labels = labels or {}
