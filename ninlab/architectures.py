@@ -17,7 +17,7 @@ from functools import partial
 from string import ascii_lowercase
 from typing import Any
 
-from ninlab.errors import NinlabError, UnknownNetworkError
+from ninlab.errors import NinlabError, UnknownNameError, UnknownNetworkError
 from ninlab.layers import (
     AvgPool,
     BatchNorm,
@@ -70,7 +70,11 @@ KAIMING_ZERO_BIASES = Initialization(Weights.KAIMING_NORMAL, Biases.ZERO)
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network as data, with its source and every known deviation from it."""
+    """A network as data, with its source and every known deviation from it.
+
+    Networks of one family that read the same images differ in their variant: what is changed in
+    the one whose variant is empty. A network without a family is compared with no variant.
+    """
 
     name: str
     title: str
@@ -80,6 +84,14 @@ class Architecture:
     source: str  # key of references.bib
     deviations: tuple[str, ...] = ()
     initialization: Initialization = Initialization()
+    family: str = ""
+    variant: str = ""
+
+    @property
+    def short_title(self) -> str:
+        """The title without the size of the images, for where all networks read the same ones."""
+        size = " at {1}x{2}".format(*self.input_shape)
+        return self.title.replace(f",{size}", "").replace(size, "")
 
     @property
     def digest(self) -> str:
@@ -360,6 +372,28 @@ def architecture(name: str) -> Architecture:
         raise UnknownNetworkError(name, ARCHITECTURES) from None
 
 
+def variant_of(name: str, variant: str) -> Architecture:
+    """The network of that one's family that reads the same images and is changed in this way.
+
+    An empty variant is the network that nothing is changed in. Raises UnknownNetworkError for the
+    name, UnknownNameError for the variant.
+    """
+    asked = architecture(name)
+    related: dict[str, Architecture] = {}
+    for other in ARCHITECTURES.values():
+        if (other.family, other.input_shape) == (asked.family, asked.input_shape):
+            related.setdefault(other.variant, other)
+    try:
+        return related[variant]
+    except KeyError:
+        raise UnknownNameError(f"variant of {name}", variant, related) from None
+
+
+def normalized(variant: str = "") -> str:
+    """What the variant with batch normalization, too, is called."""
+    return f"{variant}_batch_norm" if variant else "batch_norm"
+
+
 NIN = register(
     Architecture(
         "nin",
@@ -370,6 +404,7 @@ NIN = register(
         source="Zhang2023",
         deviations=(_GRAYSCALE, "AlexNet's window sizes in place of the paper's CIFAR-10 network"),
         initialization=XAVIER_WEIGHTS,
+        family="nin",
     )
 )
 NIN_FIXED = register(
@@ -380,6 +415,7 @@ NIN_FIXED = register(
         layers=nin_layers(last_relu=False),
         deviations=(*NIN.deviations, *_REPAIRED),
         initialization=KAIMING_ZERO_BIASES,
+        family="nin_fixed",
     )
 )
 NIN_JULIA = register(
@@ -395,6 +431,7 @@ NIN_JULIA = register(
             "cross-entropy on the scores in place of a softmax inside the network",
         ),
         initialization=XAVIER_ZERO_BIASES,
+        variant="julia",
     )
 )
 NIN_CIFAR10 = register(
@@ -416,6 +453,8 @@ NIN_CIFAR10 = register(
         ),
         source="LinFiles",
         deviations=("layers as in the author's definition file; the paper prints them in part",),
+        family="nin",
+        variant="cifar10",
     )
 )
 NIN_CIFAR10_STRIDED = register(
@@ -435,6 +474,8 @@ NIN_CIFAR10_STRIDED = register(
         ),
         source="Aiqianji",
         deviations=("strided 3x3 stem", "a linear layer after the average"),
+        family="nin",
+        variant="cifar10_strided",
     )
 )
 NIN_IMAGENET = register(
@@ -457,6 +498,8 @@ NIN_IMAGENET = register(
         ),
         source="Lin2014",
         deviations=("layer sizes as in the authors' published model; the paper has no table",),
+        family="nin",
+        variant="imagenet",
     )
 )
 NIN_28 = register(
@@ -480,6 +523,7 @@ NIN_28_TEXTBOOK = register(
         layers=nin_layers(SMALL_STEM),
         deviations=NIN_28.deviations[:1],
         initialization=XAVIER_WEIGHTS,
+        family=NIN.family,
     )
 )
 NIN_JULIA_28 = register(
@@ -491,6 +535,8 @@ NIN_JULIA_28 = register(
         source="D2LJulia2025",
         deviations=(*NIN_28.deviations[:1], *NIN_JULIA.deviations[-2:]),
         initialization=XAVIER_ZERO_BIASES,
+        family=NIN_JULIA.family,
+        variant=NIN_JULIA.variant,
     )
 )
 
@@ -526,21 +572,22 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
     )
     variants = (
         *variants,
-        ("batch_norm", "batch normalization", {"batch_norm": True}),
+        (normalized(), "batch normalization", {"batch_norm": True}),
         *(
-            (f"{suffix}_batch_norm", f"{what}, batch normalization", knobs | {"batch_norm": True})
-            for suffix, what, knobs in variants
-            if suffix in NORMALIZED_DESIGNS
+            (normalized(variant), f"{what}, batch normalization", knobs | {"batch_norm": True})
+            for variant, what, knobs in variants
+            if variant in NORMALIZED_DESIGNS
         ),
     )
-    for suffix, what, knobs in variants:
+    for variant, what, knobs in variants:
         register(
             replace(
                 base,
-                name=f"{base.name}_{suffix}",
+                name=f"{base.name}_{variant}",
                 title=f"{base.title}, {what}",
                 layers=nin_layers(stem, last_relu=False, **knobs),
                 deviations=(*base.deviations, what),
+                variant=variant,
             )
         )
 
@@ -552,7 +599,7 @@ def _repairs(textbook: Architecture, stem: Stem) -> None:
         ("zero_bias", "zero biases", XAVIER_ZERO_BIASES, {}),
         ("kaiming", "Kaiming weights and zero biases", KAIMING_ZERO_BIASES, {}),
         ("linear_last", "no ReLU after the last convolution", XAVIER_WEIGHTS, {"last_relu": False}),
-        ("batch_norm", "batch normalization", XAVIER_WEIGHTS, {"batch_norm": True}),
+        (normalized(), "batch normalization", XAVIER_WEIGHTS, {"batch_norm": True}),
         (
             "gradual",
             "last block narrows in three steps",
@@ -560,15 +607,16 @@ def _repairs(textbook: Architecture, stem: Stem) -> None:
             {"reduction": (last_width // 2, last_width // 4)},
         ),
     )
-    for suffix, what, initialization, knobs in repairs:
+    for variant, what, initialization, knobs in repairs:
         register(
             replace(
                 textbook,
-                name=f"{textbook.name}_{suffix}",
+                name=f"{textbook.name}_{variant}",
                 title=f"{textbook.title}, {what}",
                 layers=nin_layers(stem, **knobs),
                 deviations=(*textbook.deviations, what),
                 initialization=initialization,
+                variant=variant,
             )
         )
 
@@ -603,6 +651,7 @@ LENET = register(
         source="Zhang2023",
         deviations=("a linear layer in place of the Gaussian connections of LeCun1998",),
         initialization=XAVIER_WEIGHTS,
+        family="lenet",
     )
 )
 
@@ -649,6 +698,7 @@ ALEXNET = register(
         source="Zhang2023",
         deviations=(_GRAYSCALE, "one tower, no local response normalization"),
         initialization=XAVIER_WEIGHTS,
+        family="alexnet",
     )
 )
 ALEXNET_ONE_TOWER = register(
@@ -679,6 +729,8 @@ ALEXNET_ONE_TOWER = register(
         deviations=(
             "as torchvision builds it, without the adaptive pool that is the identity at 224",
         ),
+        family="alexnet",
+        variant="one_tower",
     )
 )
 for _name, _convolutions in VGG_CONVOLUTIONS.items():
@@ -692,6 +744,8 @@ for _name, _convolutions in VGG_CONVOLUTIONS.items():
             source="Simonyan2014",
             deviations=(_GRAYSCALE,),
             initialization=XAVIER_WEIGHTS,
+            family="vgg",
+            variant=_name,
         )
     )
 VGG11_QUARTER = register(
@@ -705,6 +759,7 @@ VGG11_QUARTER = register(
             _GRAYSCALE,
             "convolutions at a quarter of their width, as the textbook trains it",
         ),
+        variant="vgg11_quarter",
     )
 )
 GOOGLENET = register(
@@ -720,6 +775,7 @@ GOOGLENET = register(
             "no local response normalization, no side classifiers, no dropout",
         ),
         initialization=XAVIER_WEIGHTS,
+        family="googlenet",
     )
 )
 
@@ -745,10 +801,11 @@ for _base, _layers in ((ALEXNET, _TEXTBOOK_ALEXNET), (ALEXNET_28, _SMALL_ALEXNET
     register(
         replace(
             _base,
-            name=f"{_base.name}_batch_norm",
+            name=f"{_base.name}_{normalized()}",
             title=f"{_base.title}, batch normalization",
             layers=_layers(batch_norm=True),
             deviations=(*_base.deviations, "batch normalization after each convolution"),
+            variant=normalized(),
         )
     )
 VGG11_28 = register(
@@ -773,6 +830,7 @@ VGG11_QUARTER_28 = register(
             VGG_CONVOLUTIONS["vgg11"], divide_widths_by=32, hidden_features=784, last_pool=False
         ),
         deviations=("28x28 input: a quarter of the widths of VGG-11 at 28x28, no last pool",),
+        variant=VGG11_QUARTER.variant,
     )
 )
 GOOGLENET_28 = register(

@@ -13,9 +13,11 @@ from ninlab.architectures import (
     googlenet_layers,
     nin_block,
     nin_layers,
+    normalized,
     register,
+    variant_of,
 )
-from ninlab.errors import NinlabError, UnknownNetworkError
+from ninlab.errors import NinlabError, UnknownNameError, UnknownNetworkError
 from ninlab.layers import (
     AvgPool,
     BatchNorm,
@@ -135,9 +137,10 @@ def test_a_nin_block_has_a_relu_after_every_convolution_unless_the_last_is_linea
 
 @pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
 def test_a_design_variant_shares_the_start_and_the_input_of_the_repaired_network(base):
-    variants = [n for n in ALL if n.name.startswith(f"{base}_") and "textbook" not in n.name]
-    assert variants
-    for variant in variants:
+    related = [n for n in ALL if n.family == "nin_fixed" and variant_of(base, n.variant) is n]
+    assert related[0] is architecture(base)
+    assert len(related) > 1
+    for variant in related:
         assert variant.initialization == architecture(base).initialization
         assert variant.input_shape == architecture(base).input_shape
 
@@ -145,27 +148,47 @@ def test_a_design_variant_shares_the_start_and_the_input_of_the_repaired_network
 @pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
 @pytest.mark.parametrize("design", NORMALIZED_DESIGNS)
 def test_a_normalized_design_is_the_design_with_batch_normalization_alone(base, design):
-    plain, normalized = (
+    plain, with_norms = (
         [layer for _, layer in architecture(name).named_leaves()]
-        for name in (f"{base}_{design}", f"{base}_{design}_batch_norm")
+        for name in (variant_of(base, of).name for of in (design, normalized(design)))
     )
-    assert [layer for layer in normalized if not isinstance(layer, BatchNorm)] == plain
-    convolutions = [isinstance(layer, Conv) for layer in normalized]
-    norms = [isinstance(layer, BatchNorm) for layer in normalized]
+    assert [layer for layer in with_norms if not isinstance(layer, BatchNorm)] == plain
+    convolutions = [isinstance(layer, Conv) for layer in with_norms]
+    norms = [isinstance(layer, BatchNorm) for layer in with_norms]
     assert 0 < sum(norms) <= sum(convolutions)
     assert all(convolutions[i - 1] for i, is_norm in enumerate(norms) if is_norm)
 
 
 def test_both_scales_offer_the_same_variants():
-    def suffixes(base: str) -> list[str]:
-        others = ("nin_28_textbook",)
-        return [
-            n.name.removeprefix(base)
-            for n in ALL
-            if n.name.startswith(f"{base}_") and not n.name.startswith(others)
-        ]
+    at_full, at_28 = (
+        [n.variant for n in ALL if (n.family, n.input_shape) == ("nin_fixed", base.input_shape)]
+        for base in map(architecture, ("nin_fixed", "nin_28"))
+    )
+    assert at_full == at_28
 
-    assert suffixes("nin_fixed") == suffixes("nin_28")
+
+def test_a_variant_is_found_by_what_is_changed():
+    for network in ALL:
+        assert variant_of(network.name, network.variant) is network  # no other is like that
+
+
+def test_an_unknown_variant_is_refused_with_those_of_the_family():
+    with pytest.raises(UnknownNameError, match="variant of nin_28 'no_1x2'; did you mean 'no_1x1'"):
+        variant_of("nin_28", "no_1x2")
+    with pytest.raises(UnknownNetworkError):
+        variant_of("nin_29", "no_1x1")
+
+
+def test_family_and_variant_are_no_part_of_what_is_computed():
+    for network in ALL:
+        assert replace(network, family="another", variant="one").digest == network.digest
+
+
+def test_a_short_title_is_a_title_without_the_size_of_the_images():
+    for network in ALL:
+        assert " at " not in network.short_title
+        assert (network.short_title == network.title) is (" at " not in network.title)
+    assert architecture("nin_julia_28").short_title == architecture("nin_julia").title
 
 
 @pytest.mark.parametrize(

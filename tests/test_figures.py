@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -151,7 +153,7 @@ VISION = {
 XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 WHITE = np.array([0.95047, 1.0, 1.08883])
 PALETTES = {
-    "networks": set(figures.NETWORK_COLORS.values()),
+    "networks": {*figures.FAMILY_COLORS.values(), figures.NEUTRAL},
     "memory": set(figures.CATEGORY_COLORS.values()),
 }
 
@@ -172,13 +174,31 @@ def lab(color: str, vision: str) -> np.ndarray:
     return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
 
 
-def test_every_network_has_a_color():
-    assert set(figures.NETWORK_COLORS) == set(ARCHITECTURES)
+NEW_FAMILY = """
+from dataclasses import replace
+from ninlab.architectures import NIN, register
+new = register(replace(NIN, name="squeezed", title="Squeezed", family="squeezed"))
+from ninlab import figures
+assert figures.color_of("squeezed") == figures.NEUTRAL
+assert figures.diagram(figures.Column.of("squeezed")).layout.shapes
+"""
+
+
+def test_a_network_of_a_family_without_a_color_has_the_neutral_one():
+    subprocess.run([sys.executable, "-c", NEW_FAMILY], check=True)
+    assert {network.family for network in ARCHITECTURES.values()} > set(figures.FAMILY_COLORS)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_variants_of_a_family_share_its_color(name):
+    family = ARCHITECTURES[name].family
+    assert figures.color_of(name) == figures.FAMILY_COLORS.get(family, figures.NEUTRAL)
+    assert figures.color_of("a label", {"a label": name}) == figures.color_of(name)
 
 
 def test_the_networks_that_are_compared_have_colors_of_their_own():
     compared = ("nin", "nin_fixed", "alexnet", "vgg11", "googlenet", "lenet")
-    assert len({figures.NETWORK_COLORS[name] for name in compared}) == len(compared)
+    assert len({figures.color_of(name) for name in compared}) == len(compared)
 
 
 @pytest.mark.parametrize("palette", PALETTES)
@@ -525,7 +545,7 @@ def one_run_each(networks: Sequence[str]) -> list[RunRecord]:
 
 @pytest.mark.parametrize("draw", [figures.training_curves, figures.learning_rates])
 def test_a_seventh_line_of_one_color_is_refused_with_the_limit(draw):
-    of_one_color = [name for name in ARCHITECTURES if name.startswith("nin_fixed")]
+    of_one_color = [one.name for one in ARCHITECTURES.values() if one.family == "nin_fixed"]
     draw(one_run_each(of_one_color[:6]))
     with pytest.raises(NinlabError, match="6 lines of one color"):
         draw(one_run_each(of_one_color[:7]))

@@ -21,7 +21,7 @@ apart.
 
 from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured
 from ninlab.figures.collapse import fading_signal, lost_classes, plateaus
-from ninlab.figures.colors import CATEGORY_COLORS, NETWORK_COLORS, NEUTRAL
+from ninlab.figures.colors import CATEGORY_COLORS, FAMILY_COLORS, NEUTRAL, color_of
 from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
 from ninlab.figures.endings import endings
@@ -36,7 +36,7 @@ from ninlab.figures.tables import Tables, tables_by_scale
 
 __all__ = [
     "CATEGORY_COLORS",
-    "NETWORK_COLORS",
+    "FAMILY_COLORS",
     "NEUTRAL",
     "Column",
     "Pair",
@@ -44,6 +44,7 @@ __all__ = [
     "Tables",
     "Tile",
     "bars",
+    "color_of",
     "counted",
     "coverage",
     "diagram",

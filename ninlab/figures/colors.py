@@ -1,7 +1,6 @@
 """Which color does a network or a category of memory have in the whole book?
 
 Text, paper and grid have none here: the site's templates choose them for light and dark.
-Imports from ninlab: architectures, reports.
 """
 
 from __future__ import annotations
@@ -18,26 +17,14 @@ both pages, and is told from the others with each kind of color blindness."""
 HOLLOW = 0.15
 """Opacity of the inside of what was counted."""
 
-_FAMILY_COLORS = {
+FAMILY_COLORS: Mapping[str, str] = {
     "nin": "#d87818",
     "nin_fixed": "#786c24",
     "alexnet": "#1884fc",
     "vgg": "#009c60",
     "googlenet": "#a860a8",
-    "lenet": NEUTRAL,
 }
-_REPAIRED_AT_28 = "nin_28"
-
-
-def _family(name: str) -> str:
-    """The family whose color a network has: the longest one its name begins with."""
-    if name.startswith(_REPAIRED_AT_28) and not name.startswith(f"{_REPAIRED_AT_28}_textbook"):
-        return "nin_fixed"
-    return max((f for f in _FAMILY_COLORS if name.startswith(f)), key=len, default="")
-
-
-NETWORK_COLORS: Mapping[str, str] = {name: _FAMILY_COLORS[_family(name)] for name in ARCHITECTURES}
-"""The color of each network. Variants of one design share it and are told apart by their labels."""
+"""The color of each family that is compared with others; its variants are told apart by labels."""
 
 CATEGORY_COLORS: Mapping[Category, str] = {
     Category.PARAMETER: "#1884fc",
@@ -51,8 +38,12 @@ CATEGORY_COLORS: Mapping[Category, str] = {
 
 
 def color_of(name: str, like: Mapping[str, str] | None = None) -> str:
-    """The color of a network, or of the network that like gives a label; else the neutral one."""
-    return NETWORK_COLORS.get((like or {}).get(name, name), NEUTRAL)
+    """The color of a network's family, be it the network that like gives a label.
+
+    The neutral one for a family without a color, and for what is no network.
+    """
+    network = ARCHITECTURES.get((like or {}).get(name, name))
+    return FAMILY_COLORS.get(network.family, NEUTRAL) if network else NEUTRAL
 
 
 def faded(color: str, opacity: float) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
-from ninlab.figures.colors import NETWORK_COLORS, NEUTRAL, faded
+from ninlab.figures.colors import NEUTRAL, color_of, faded
 from ninlab.figures.layout import finish
 from ninlab.figures.words import times
 from ninlab.formulas import layer_macs, layer_parameters, output_shape
@@ -34,12 +34,12 @@ class Column:
     def of(cls, name: str) -> Column:
         """The column of a whole network, in its color."""
         network = architecture(name)
-        return cls(network.title, network.layers, network.input_shape, NETWORK_COLORS[name])
+        return cls(network.title, network.layers, network.input_shape, color_of(name))
 
     @classmethod
     def of_block(cls, block: Block | Branches, input_shape: Shape, like: str) -> Column:
         """The column of a block on its own, under its name, in the color of a network."""
-        return cls(block.name, (block,), input_shape, NETWORK_COLORS[like])
+        return cls(block.name, (block,), input_shape, color_of(like))
 
 
 _Span = tuple[float, float]  # from the left, or from the top

@@ -16,7 +16,7 @@ from plotly.subplots import make_subplots
 
 from ninlab.architectures import Architecture, architecture
 from ninlab.figures.bar_panels import MARGIN_OF_BARS, add_bars
-from ninlab.figures.colors import NETWORK_COLORS
+from ninlab.figures.colors import color_of
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.words import times
 from ninlab.formulas import (
@@ -71,7 +71,7 @@ def shares_by_layer(
                 [value / split.total for value in split.values],
                 text=[format_count(value) for value in split.values],
                 hover=split.hover,
-                colors=[NETWORK_COLORS[split.network.name]] * len(split.layers),
+                colors=[color_of(split.network.name)] * len(split.layers),
                 name=split.network.title,
                 longest=largest_share,  # one scale for all panels
                 room=_ROOM_FOR_TEXT,
@@ -150,7 +150,7 @@ def shape_funnel(name: str, *, provenance: str) -> go.Figure:
             values,
             text=[str(value) for value in values],
             hover=hover,
-            colors=[NETWORK_COLORS[name]] * len(stages),
+            colors=[color_of(name)] * len(stages),
             room=_ROOM_FOR_TEXT,
         )
     left_aligned_titles(figure)
