@@ -161,7 +161,7 @@ def ready_here(run: PlannedRun, site: Site) -> Ready | None:
     sources = run.rate_sources(slug)
     if not sources:
         return ready(run, {}, slug)
-    siblings = [replace(run, seed=seed).id(slug) for seed in range(run.variant.seeds)]
+    siblings = [replace(run, seed=seed).id(slug) for seed in range(run.row.seeds)]
     paths = {one: records.record_path(site.folder, one) for one in (*sources, *siblings)}
     recorded = {one: records.read(path) for one, path in paths.items() if path.exists()}
     return ready(run, recorded, slug, {source for source in sources if site.has_failed(source)})
@@ -180,7 +180,7 @@ def _made(run: PlannedRun, known: Ready, site: Site, watcher: Watcher, stack: IO
         stack.flush()
         try:
             result = train(
-                run.variant.network, known.recipe, seed=run.seed, device=site.device,
+                run.row.network, known.recipe, seed=run.seed, device=site.device,
                 use_graph=not eager, on_step=watcher.step_taken,
             )  # fmt: skip
             _write(run, result, known, site, provenance)
@@ -220,7 +220,7 @@ def _write(
         site.folder,
         result.record(
             experiment=run.experiment,
-            name=run.variant.name,
+            name=run.row.name,
             provenance=provenance,
             learning_rate_from=known.chosen_by,
             weights_sha256=digest,
@@ -347,7 +347,7 @@ def record(
             if not path.exists() and not site.has_failed(run.id(slug)) and not clock.fits(run):
                 status = Status.NO_TIME
             else:
-                watcher.run_started(run, run.variant.recipe.steps)
+                watcher.run_started(run, run.row.recipe.steps)
                 status = make_run(run, site, watcher, clock.hangs_after(run, site.patience))
                 if status is Status.RECORDED:
                     clock.learn(path)
@@ -396,7 +396,7 @@ class Clock:
 
     def expected(self, run: PlannedRun) -> float:
         """Seconds that the run should take."""
-        return self._estimates.seconds(run.variant.network, run.variant.recipe)
+        return self._estimates.seconds(run.row.network, run.row.recipe)
 
     def hangs_after(self, run: PlannedRun, patience: float | None) -> float | None:
         """Seconds after which the run has hung, for somebody of that patience.
@@ -546,7 +546,7 @@ def _dispatch(
                 tally.statuses[run.id(slug)] = Status.WAITING
             elif clock.fits(run):
                 queue.remove(run)
-                watcher.run_started(run, run.variant.recipe.steps)
+                watcher.run_started(run, run.row.recipe.steps)
                 flying[task.remote(run, site, None, clock.hangs_after(run, site.patience))] = run
             else:
                 tally.statuses[run.id(slug)] = Status.NO_TIME

@@ -17,7 +17,7 @@ from ninlab import formulas, records
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands.record import warn_of_another_gpu
-from ninlab.commands.runs import Variant
+from ninlab.commands.runs import RowSummary
 from ninlab.experiments import PLANS
 from ninlab.records import Outcome
 from ninlab.units import format_seconds
@@ -146,19 +146,19 @@ def test_a_summary_counts_every_run_and_averages_those_that_finished(endings):
         )
         for seed, (accuracy, outcome) in enumerate(endings)
     ]
-    variant = Variant.of(runs)
-    assert variant.runs == len(endings) == sum(getattr(variant, outcome) for outcome in Outcome)
+    summary = RowSummary.of(runs)
+    assert summary.runs == len(endings) == sum(getattr(summary, outcome) for outcome in Outcome)
     finished = [accuracy for accuracy, outcome in endings if outcome is Outcome.FINISHED]
     if finished:
-        assert variant.accuracy_mean == pytest.approx(statistics.fmean(finished))
-    assert variant.accuracy_lowest == min(finished, default=None)
-    assert variant.accuracy_highest == max(finished, default=None)
+        assert summary.accuracy_mean == pytest.approx(statistics.fmean(finished))
+    assert summary.accuracy_lowest == min(finished, default=None)
+    assert summary.accuracy_highest == max(finished, default=None)
     if len(finished) > 1:
-        assert variant.accuracy_deviation == pytest.approx(statistics.stdev(finished))
+        assert summary.accuracy_deviation == pytest.approx(statistics.stdev(finished))
     else:
-        assert variant.accuracy_deviation is None
-    assert variant.most_dead_classes == len(endings) - 1
-    assert variant.most_never_predicted == A_RECORD.never_predicted
+        assert summary.accuracy_deviation is None
+    assert summary.most_dead_classes == len(endings) - 1
+    assert summary.most_never_predicted == A_RECORD.never_predicted
 
 
 def test_the_list_marks_the_run_that_another_replaces(answers):
@@ -225,7 +225,7 @@ def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folde
     assert written.out.splitlines() == [run.id(gpu.slug) for run in left]
     estimates = plan.estimates(records.load(folder), gpu)
     seconds = format_seconds(
-        sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in left)
+        sum(estimates.seconds(run.row.network, run.row.recipe) for run in left)
     )
     assert written.err == (
         f"{len(left)} of {len(plan.runs)} are missing on nvidia-h100: {seconds}\n"

@@ -1,9 +1,8 @@
 """The plans are complete, ordered by seed, and choose learning rates without the test set."""
 
-import math
 import statistics
 from dataclasses import replace
-from itertools import combinations, groupby, pairwise
+from itertools import combinations, groupby
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,6 @@ from ninlab.experiments import (
     Ready,
     Stage,
     best_rate,
-    plans,
     ready,
     safe_rate,
 )
@@ -47,8 +45,8 @@ def swept(rate: float, accuracy: float, outcome: Outcome = Outcome.FINISHED):
 JUDGED = A_RECORD.network
 
 
-def row(run: PlannedRun) -> tuple[str, str]:
-    return run.experiment, run.variant.name
+def row_of(run: PlannedRun) -> tuple[str, str]:
+    return run.experiment, run.row.name
 
 
 def test_no_two_runs_of_any_plan_share_an_id():
@@ -76,27 +74,27 @@ def test_a_stage_ends_with_the_seeds_that_it_names(plan):
     for stage in plan.stages:
         for run in plan.runs:
             if run.stage == stage.name:
-                made.setdefault("/".join(row(run)), set()).add(run.seed)
+                made.setdefault("/".join(row_of(run)), set()).add(run.seed)
         for name, seeds in stage.seeds.items():
-            for path in [name] if "/" in name else plan.experiment(name).rows:
+            for path in [name] if "/" in name else plan.experiment(name).by_path:
                 assert made[path] >= set(range(seeds)), stage.name
-                assert seeds <= plan.rows[path].seeds
+                assert seeds <= plan.by_path[path].seeds
 
 
 def test_no_stage_of_the_full_plan_is_longer_than_a_gpu_is_lent():
     plan = PLANS["full"]
     estimates = plan.estimates(records.load(), plan.made_on(records.load()))
     for stage in plan.stages:
-        of_stage = [run.variant for run in plan.runs if run.stage == stage.name]
+        of_stage = [run.row for run in plan.runs if run.stage == stage.name]
         assert sum(estimates.seconds(row.network, row.recipe) for row in of_stage) < 15 * 60
 
 
 @EACH_PLAN
 def test_every_row_that_chooses_a_rate_is_trained_once_at_a_rate_of_its_own(plan):
-    for row_ in plan.rows.values():
-        sweep = [plan.rows[path] for path in row_.rate_from]
+    for row in plan.by_path.values():
+        sweep = [plan.by_path[path] for path in row.rate_from]
         assert len({(one.network, one.recipe.learning_rate) for one in sweep}) == len(sweep)
-        judge = row_.rate_judge or row_.network
+        judge = row.rate_judge or row.network
         assert not sweep or any(one.network == judge for one in sweep)
 
 
@@ -128,9 +126,9 @@ def test_what_the_first_stage_of_the_full_plan_showed_is_what_the_others_are_mad
         for run in runs
         if relapse(run) is None and run.outcome is Outcome.FINISHED and run.last.test_accuracy > 0.5
     }
-    tried = {run.variant.name for run in PLANS["full"].runs if run.experiment == experiments.SWEEP}
-    assert all(name.removesuffix("_lr0.1") in held for name in tried if name.endswith("_lr0.1"))
-    assert not any(name.removesuffix("_lr0.0125") in held for name in tried)
+    tried = PLANS["full"].experiment(experiments.SWEEP).rows
+    assert {row.network for row in tried if row.recipe.learning_rate == 0.1} <= held
+    assert not {row.network for row in tried if row.recipe.learning_rate == 0.0125} & held
 
 
 def test_the_endings_of_one_seed_have_nothing_in_common():
@@ -147,22 +145,21 @@ def test_the_endings_of_one_seed_have_nothing_in_common():
 @EACH_PLAN
 def test_every_row_has_the_seeds_below_its_number(plan):
     for experiment in plan.experiments:
-        for variant in experiment.variants:
-            seeds = [run.seed for run in plan.runs if row(run) == (experiment.name, variant.name)]
-            assert seeds == list(range(variant.seeds))
+        for row in experiment.rows:
+            seeds = [run.seed for run in plan.runs if row_of(run) == (experiment.name, row.name)]
+            assert seeds == list(range(row.seeds))
 
 
 @EACH_PLAN
-def test_every_experiment_asks_a_question_of_a_chapter_about_known_networks(plan):
+def test_every_experiment_asks_a_question_about_known_networks(plan):
     for experiment in plan.experiments:
         assert experiment.question.endswith("?")
-        assert experiment.chapter[:2].isdigit()
-        assert {variant.network for variant in experiment.variants} <= set(ARCHITECTURES)
+        assert {row.network for row in experiment.rows} <= set(ARCHITECTURES)
 
 
 @EACH_PLAN
 def test_every_borrowed_row_is_run_by_another_experiment_of_the_plan(plan):
-    rows = {"/".join(row(run)) for run in plan.runs}
+    rows = {"/".join(row_of(run)) for run in plan.runs}
     for experiment in plan.experiments:
         assert set(experiment.compare_with) <= rows
 
@@ -171,14 +168,14 @@ def test_every_borrowed_row_is_run_by_another_experiment_of_the_plan(plan):
 def test_rows_that_stand_in_one_table_have_names_of_their_own(plan):
     for experiment in plan.experiments:
         names = [path.partition("/")[2] for path in experiment.compare_with]
-        names += [variant.name for variant in experiment.variants]
+        names += [row.name for row in experiment.rows]
         assert len(set(names)) == len(names)
 
 
 @EACH_PLAN
 def test_a_sweep_comes_before_the_runs_that_wait_for_it(plan):
     order = [run.id("cpu") for run in plan.runs]
-    waiting = [run for run in plan.runs if run.variant.rate_from]
+    waiting = [run for run in plan.runs if run.row.rate_from]
     assert waiting
     for run in waiting:
         for source in run.rate_sources("cpu"):
@@ -188,7 +185,7 @@ def test_a_sweep_comes_before_the_runs_that_wait_for_it(plan):
 @EACH_PLAN
 def test_sweeps_and_only_sweeps_are_measured_on_held_out_images(plan):
     for run in plan.runs:
-        held_out = run.variant.recipe.evaluation_set is EvaluationSet.HELD_OUT
+        held_out = run.row.recipe.evaluation_set is EvaluationSet.HELD_OUT
         assert held_out == (run.experiment in (experiments.SWEEP, experiments.PEAK_SWEEP))
 
 
@@ -197,8 +194,8 @@ def test_what_the_compact_scale_asks_the_full_scale_asks_too():
     assert {one.name for one in compact.experiments} < {one.name for one in full.experiments}
     for experiment in compact.experiments:
         if experiment.name not in (experiments.SWEEP, "own_rate"):  # tried where it matters
-            assert len(experiment.variants) == len(full.experiment(experiment.name).variants)
-    recipes = {v.recipe.precision for v in full.experiment("precision").variants}
+            assert len(experiment.rows) == len(full.experiment(experiment.name).rows)
+    recipes = {v.recipe.precision for v in full.experiment("precision").rows}
     assert recipes == {Precision.TF32}
 
 
@@ -210,24 +207,24 @@ def test_every_exercise_is_asked_under_the_better_recipe_at_one_rate():
         and len(one.compare_with) == 1
     }  # fmt: skip
     (reference,) = {path for one in asked for path in one.compare_with}
-    for variant in (row for one in asked for row in one.variants):
-        assert variant.recipe == full.rows[reference].recipe
-        assert variant.rate_from == full.rows[reference].rate_from
-        assert variant.seeds < full.rows[reference].seeds
+    for row in (row for one in asked for row in one.rows):
+        assert row.recipe == full.by_path[reference].recipe
+        assert row.rate_from == full.by_path[reference].rate_from
+        assert row.seeds < full.by_path[reference].seeds
         assert any(type(layer) is BatchNorm for _, layer in
-                   ARCHITECTURES[variant.network].named_leaves())  # fmt: skip
+                   ARCHITECTURES[row.network].named_leaves())  # fmt: skip
 
 
 def test_the_collapse_is_tried_with_five_seeds_and_everything_small_with_three():
     compact = PLANS["compact"]
     for experiment in compact.experiments:
         wanted = {"collapse": 5, experiments.SWEEP: 1}.get(experiment.name, 3)
-        assert {variant.seeds for variant in experiment.variants} == {wanted}
+        assert {row.seeds for row in experiment.rows} == {wanted}
 
 
 def test_vgg11_is_trained_once_and_after_all_that_is_wanted_more():
     runs = [run for run in PLANS["full"].runs if run.stage != REST]
-    assert [run.variant.network for run in runs].index("vgg11") == len(runs) - 1
+    assert [run.row.network for run in runs].index("vgg11") == len(runs) - 1
 
 
 def test_the_full_plan_keeps_the_weights_of_one_run():
@@ -248,7 +245,7 @@ def test_what_is_recorded_of_a_plan_is_what_the_plan_asks_for():
     ]
     assert made
     for planned, run, device in made:
-        asked = planned.variant
+        asked = planned.row
         assert run.network == asked.network
         sources = set(planned.rate_sources(device))
         assert sources - set(run.learning_rate_from) <= failed
@@ -268,9 +265,9 @@ def test_every_network_is_still_the_one_that_was_recorded():
 
 def test_two_precisions_are_compared_in_recipes_that_differ_in_nothing_else():
     plan = PLANS["full"]
-    (ours,) = plan.experiment("precision").variants
+    (ours,) = plan.experiment("precision").rows
     (path,) = plan.experiment("precision").compare_with
-    theirs = next(run.variant for run in plan.runs if "/".join(row(run)) == path)
+    theirs = next(run.row for run in plan.runs if "/".join(row_of(run)) == path)
     assert ours.network == theirs.network
     assert replace(ours.recipe, precision=theirs.recipe.precision) == theirs.recipe
     assert plan.experiment("precision").question == (
@@ -299,11 +296,11 @@ def test_what_fits_a_budget_is_missing_ready_and_no_longer_than_it(plan, data):
         assert run.id("cpu") not in made
         assert made.issuperset(run.rate_sources("cpu"))
         made.add(run.id("cpu"))
-    seconds = [estimates.seconds(run.variant.network, run.variant.recipe) for run in fitting]
+    seconds = [estimates.seconds(run.row.network, run.row.recipe) for run in fitting]
     assert sum(seconds) <= budget + 1e-6
     left = [run for run in plan.missing(made, "cpu") if made.issuperset(run.rate_sources("cpu"))]
     for run in left:
-        assert estimates.seconds(run.variant.network, run.variant.recipe) > budget - sum(seconds)
+        assert estimates.seconds(run.row.network, run.row.recipe) > budget - sum(seconds)
 
 
 @EACH_PLAN
@@ -371,21 +368,21 @@ def test_a_rate_at_which_a_run_did_not_finish_is_not_safe(outcome):
 
 
 def test_a_run_whose_sweep_failed_is_ready_with_what_is_left_of_it():
-    run = next(run for run in PLANS["compact"].runs if run.variant.rate_from)
+    run = next(run for run in PLANS["compact"].runs if run.row.rate_from)
     first, second, *rest = run.rate_sources("cpu")
-    found = {second: replace(swept(0.05, 0.5), network=run.variant.network)}
+    found = {second: replace(swept(0.05, 0.5), network=run.row.network)}
     assert ready(run, found, "cpu", failed={first}) is None
     chosen = ready(run, found, "cpu", failed={first, *rest})
     assert chosen.recipe.learning_rate == 0.05
     assert chosen.chosen_by == (found[second].id,)
-    assert ready(run, {}, "cpu", {first, second, *rest}) == Ready(run.variant.recipe)
+    assert ready(run, {}, "cpu", {first, second, *rest}) == Ready(run.row.recipe)
 
 
 def test_the_rate_of_a_rows_first_run_stands_though_its_sweep_has_grown():
-    run = next(run for run in PLANS["compact"].runs if run.variant.rate_from and run.seed == 1)
+    run = next(run for run in PLANS["compact"].runs if run.row.rate_from and run.seed == 1)
     sources = run.rate_sources("cpu")
     found = {
-        source: replace(swept(rate, accuracy), network=run.variant.network)
+        source: replace(swept(rate, accuracy), network=run.row.network)
         for source, rate, accuracy in zip(
             sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
         )
@@ -394,22 +391,22 @@ def test_the_rate_of_a_rows_first_run_stands_though_its_sweep_has_grown():
     earlier = replace(swept(0.1, 0.9), learning_rate_from=sources[:1])
     with_sibling = found | {replace(run, seed=0).id("cpu"): earlier}
     assert ready(run, with_sibling, "cpu") == Ready(
-        replace(run.variant.recipe, learning_rate=0.1), sources[:1]
+        replace(run.row.recipe, learning_rate=0.1), sources[:1]
     )
 
 
 def test_a_run_is_ready_when_its_sweep_is_whole():
     plan = PLANS["compact"]
-    run = next(run for run in plan.runs if run.variant.rate_from)
+    run = next(run for run in plan.runs if run.row.rate_from)
     sources = run.rate_sources("cpu")
     sweep = {
-        source: replace(swept(rate, accuracy), network=run.variant.network)
+        source: replace(swept(rate, accuracy), network=run.row.network)
         for source, rate, accuracy in zip(
             sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
         )
     }
     assert ready(run, dict(list(sweep.items())[:-1]), "cpu") is None
-    assert ready(run, sweep, "cpu").recipe == replace(run.variant.recipe, learning_rate=0.2)
+    assert ready(run, sweep, "cpu").recipe == replace(run.row.recipe, learning_rate=0.2)
 
 
 # ---------------------------------------------------------------- looking things up
@@ -420,168 +417,3 @@ def test_an_unknown_plan_and_an_unknown_experiment_are_refused_by_name():
         experiments.plan("compcat")
     with pytest.raises(UnknownNameError, match="unknown experiment 'colapse'"):
         PLANS["full"].experiment("colapse")
-
-
-def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
-    plan = PLANS["compact"]
-    family = plan.experiment("family")
-    found = [
-        replace(A_RECORD, experiment=e, name=name, seed=seed)
-        for seed in (1, 0)
-        for e, name in [("family", v.name) for v in family.variants]
-        + [("collapse", "nin_28"), ("collapse", "nin_28_textbook")]
-    ]
-    runs = experiments.runs_of(family, found)
-    assert list(runs) == ["nin_28", *(variant.name for variant in family.variants)]
-    assert all(a.seed < b.seed for of_row in runs.values() for a, b in pairwise(of_row))
-
-
-@pytest.mark.parametrize("order", [1, -1])
-def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order):
-    family = PLANS["compact"].experiment("family")
-    found = recorded("compact", "family")
-    other = [on_another_device(run) for run in found]
-    rows = {name: [run.seed for run in group] for name, group in
-            experiments.runs_of(family, found).items()}  # fmt: skip
-    both = experiments.runs_of(family, [*found, *other][::order])
-    assert {name: [run.seed for run in group] for name, group in both.items()} == rows
-    assert len({run.device.slug for group in both.values() for run in group}) == 1
-
-
-def test_the_device_that_made_more_of_an_experiments_rows_answers_it():
-    family = PLANS["compact"].experiment("family")
-    found = recorded("compact", "family")
-    answering = experiments.runs_of(family, [*found[1:], *map(on_another_device, found)])
-    assert {run.device.slug for group in answering.values() for run in group} == {"another"}
-
-
-def test_dead_class_floors_rise_from_nothing_to_guessing():
-    floors = [experiments.loss_floor(dead, 10) for dead in range(11)]
-    roofs = [experiments.accuracy_roof(dead, 10) for dead in range(11)]
-    assert floors[0] == 0
-    assert roofs[0] == 1
-    assert floors[10] == pytest.approx(math.log(10))
-    assert all(a < b for a, b in pairwise(floors))
-    assert roofs[9] == roofs[10] == 0.1  # somebody is always guessed
-
-
-@given(st.integers(0, 10), st.integers(0, 10))
-def test_a_class_that_is_never_predicted_adds_less_to_the_floor_than_a_dead_one(dead, lost):
-    floor = experiments.loss_floor(dead, 10, never_predicted=lost)
-    assert experiments.loss_floor(dead, 10) <= floor <= experiments.loss_floor(max(dead, lost), 10)
-    assert floor <= math.log(10)
-
-
-def test_every_recorded_run_respects_the_roof_and_the_floor_of_its_lost_classes():
-    for run in records.load():
-        sizes = sorted(sum(row) for row in run.confusion)
-        roof = sum(sizes[run.never_predicted :]) / sum(sizes)
-        assert run.last.test_accuracy <= roof + 1e-9, run.id
-        if len(set(sizes)) == 1:  # held-out images are not equally many of each class
-            assert roof == pytest.approx(experiments.accuracy_roof(run.never_predicted, 10))
-            least = experiments.loss_floor(0, 10, run.never_predicted)
-            assert run.last.test_loss is None or run.last.test_loss >= least, run.id
-
-
-def recorded(plan_name: str, experiment_name: str):
-    """A run of every variant of that experiment, at the variant's network and rate."""
-    experiment = PLANS[plan_name].experiment(experiment_name)
-    return [
-        replace(
-            A_RECORD,
-            experiment=experiment_name,
-            name=variant.name,
-            network=variant.network,
-            input_shape=ARCHITECTURES[variant.network].input_shape,
-            recipe=replace(A_RECORD.recipe, learning_rate=variant.recipe.learning_rate),
-        )
-        for variant in experiment.variants
-    ]
-
-
-def on_another_device(run: RunRecord) -> RunRecord:
-    return replace(run, device=replace(run.device, slug="another"))
-
-
-def test_an_answer_is_of_the_scale_that_was_asked_and_of_no_other():
-    compact, full = recorded("compact", "collapse"), recorded("full", "collapse")
-    for scale, own in (("compact", compact), ("full", full)):
-        shown = experiments.answer("collapse", compact + full, scale)
-        assert shown.plan.name == scale
-        assert [run.name for group in shown.runs.values() for run in group] == [
-            run.name for run in own
-        ]
-    assert experiments.answer("collapse", compact, "full").runs == {}
-    assert experiments.answer("collapse", full[1:], "full").runs.keys() == {
-        run.name for run in full[1:]
-    }
-    with pytest.raises(UnknownNameError, match="unknown plan"):
-        experiments.answer("collapse", compact, "huge")
-
-
-def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_share_it():
-    answer = experiments.answer("collapse", recorded("compact", "collapse"))
-    titles = list(answer.titled)
-    assert len(titles) == len(answer.runs)
-    assert "NiN at 28x28" in titles
-    assert "NiN at 28x28, textbook start, rate 0.05" in titles
-
-
-@pytest.mark.parametrize("scale", experiments.PLANS)
-def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(scale):
-    family, collapse = recorded(scale, "family"), recorded(scale, "collapse")
-    labels = {"": "four", "_8_blocks": "eight", "_6_blocks": "six"}
-    rows = experiments.comparison(["family"], labels, family + collapse, scale)
-    assert list(rows) == ["four", "eight", "six"]
-    part = [run for run in family if not run.name.endswith("_8_blocks")]
-    assert list(experiments.comparison(["family"], labels, part + collapse, scale)) == [
-        "four",
-        "six",
-    ]
-    assert list(experiments.comparison(["family"], labels, collapse, scale)) == ["four"]
-
-
-@pytest.mark.parametrize("scale", experiments.PLANS)
-def test_without_the_network_compared_with_there_is_no_comparison(scale):
-    assert experiments.comparison(["family"], {"": "four", "_6_blocks": "six"},
-                                  recorded(scale, "family"), scale) == {}  # fmt: skip
-
-
-def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
-    labels = {"": "four", "_6_blocks": "six", "_8_blocks": "eight"}
-    family, collapse = recorded("full", "family"), recorded("full", "collapse")
-    elsewhere = [on_another_device(run) for run in family for _ in range(2)]
-    rows = experiments.comparison(["family"], labels, family[:1] + collapse + elsewhere, "full")
-    assert list(rows) == ["four", "six"]  # the other device has more, and nothing to compare with
-    theirs = elsewhere + [on_another_device(run) for run in collapse]
-    rows = experiments.comparison(["family"], labels, family[:1] + collapse + theirs, "full")
-    assert list(rows) == ["four", "six", "eight"]
-    assert {run.device.slug for group in rows.values() for run in group} == {"another"}
-
-
-def test_several_questions_are_answered_by_one_device():
-    labels = {"": "two", "_no_1x1": "none", "_3x3": "3x3"}
-    here = [run for name in ("collapse", "one_by_one") for run in recorded("full", name)]
-    there = [on_another_device(run) for name in ("collapse", "window")
-             for run in recorded("full", name)]  # fmt: skip
-    rows = experiments.comparison(["one_by_one", "window"], labels, here + there, "full")
-    assert len({run.device.slug for group in rows.values() for run in group}) == 1
-
-
-def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
-    runs = [run for name in ("family", "collapse") for run in recorded("compact", name)]
-    common = plans.COMPACT.fixed_rate
-    own = [
-        replace(run, recipe=replace(run.recipe, learning_rate=rate))
-        for run in recorded("compact", "own_rate")
-        for rate in [common / 2 if run.name.endswith("8_blocks") else common]
-    ]
-    labels = {"_6_blocks": "six", "": "four", "_8_blocks": "eight"}
-    rows = experiments.comparison(["family"], labels, runs + own, "compact")
-    assert list(rows) == [*labels.values(), f"eight, rate {common / 2:g}"]
-
-
-def test_an_experiment_that_compares_with_no_other_compares_with_its_first_variant():
-    runs = recorded("compact", "collapse")
-    rows = experiments.comparison(["collapse"], {"": "as printed"}, runs, "compact")
-    assert [run.name for run in rows["as printed"]] == [runs[0].name]

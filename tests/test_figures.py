@@ -22,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.colors import unlabel_rgb
 
-from ninlab import experiments, figures, formulas, liveness, roofline
+from ninlab import figures, formulas, liveness, roofline
 from ninlab.architectures import ARCHITECTURES, architecture, nin_block
 from ninlab.bookext import site_templates
 from ninlab.devices import DEVICES
@@ -103,10 +103,8 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     "fading_signal": lambda: figures.fading_signal(
         (0.5, 0.25), {"nin": (0.4, 0.2)}, layers=("conv1", "conv2"), provenance=SOURCE
     ),
-    "plateaus": lambda: figures.plateaus(RUNS[:2], experiments.loss_floor),
-    "lost_classes": lambda: figures.lost_classes(
-        {"a": RUNS[:2], "b": RUNS[2:]}, roof_of=experiments.accuracy_roof
-    ),
+    "plateaus": lambda: figures.plateaus(RUNS[:2]),
+    "lost_classes": lambda: figures.lost_classes({"a": RUNS[:2], "b": RUNS[2:]}),
     "tiles": lambda: figures.tiles(
         [[figures.Tile("image", [[0, 255]]), figures.Tile("map", [[-1.5, 2.0]], "+.1f")]],
         provenance=SOURCE,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.errors import NinlabError
-from ninlab.experiments import accuracy_roof, loss_floor
+from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.records import RunRecord
 from tests.test_figures import run
 
@@ -39,7 +39,7 @@ def test_a_signal_needs_one_ratio_a_layer() -> None:
 
 
 def test_the_slider_shows_one_seed_at_a_time_and_every_seed_once() -> None:
-    figure = figures.plateaus(RUNS, loss_floor)
+    figure = figures.plateaus(RUNS)
     (slider,) = figure.layout.sliders
     assert [step.label for step in slider.steps] == ["0", "1", "4"]
     shown = [step.args[1] for step in slider.steps]
@@ -51,13 +51,13 @@ def test_a_floor_is_hollow_and_that_of_the_dead_classes_of_its_epoch() -> None:
     epochs = tuple(
         replace(e, epoch=i + 1, dead_classes=7 - i) for i, e in enumerate(RUNS[0].epochs)
     )
-    figure = figures.plateaus([replace(RUNS[0], epochs=epochs)], loss_floor)
+    figure = figures.plateaus([replace(RUNS[0], epochs=epochs)])
     (floors,) = (trace for trace in figure.data if trace.marker.symbol == "square-open")
     assert list(floors.y) == [loss_floor(dead, 10) for dead in (7, 6, 5)]
 
 
 def test_one_run_has_no_slider() -> None:
-    assert not figures.plateaus(RUNS[:1], loss_floor).layout.sliders
+    assert not figures.plateaus(RUNS[:1]).layout.sliders
 
 
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=12))
@@ -67,7 +67,7 @@ def test_a_number_of_dead_classes_is_written_where_it_changes_and_not_again(coun
     epochs = tuple(replace(first, epoch=i, dead_classes=k) for i, k in enumerate(counts, start=1))
     recipe = replace(RUNS[0].recipe, epochs=len(epochs))
     run = replace(RUNS[0], epochs=epochs, recipe=recipe)
-    figure = figures.plateaus([run], loss_floor)
+    figure = figures.plateaus([run])
     (floors,) = (trace for trace in figure.data if trace.marker.symbol == "square-open")
     written, last = [], None
     for text, count in zip(floors.text, counts, strict=True):
@@ -96,7 +96,7 @@ def losing(lost: int, accuracy: float, dead: int = 0) -> RunRecord:
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 100)), min_size=1, max_size=30))
 def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) -> None:
     runs = [losing(lost, accuracy / 100) for lost, accuracy in endings]
-    figure = figures.lost_classes({"row": runs}, roof_of=accuracy_roof)
+    figure = figures.lost_classes({"row": runs})
     (dots,) = (trace for trace in figure.data if trace.name == "row")
     for (lost, accuracy), x, y in zip(endings, dots.x, dots.y, strict=True):
         assert y == accuracy / 100
@@ -107,7 +107,7 @@ def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) ->
 
 
 def test_the_roof_is_a_step_over_each_number_of_classes() -> None:
-    figure = figures.lost_classes({"row": [losing(0, 0.9)]}, roof_of=accuracy_roof)
+    figure = figures.lost_classes({"row": [losing(0, 0.9)]})
     (roof,) = (trace for trace in figure.data if trace.name == "roof")
     assert roof.line.dash == "dash"
     for lost in range(10):
@@ -121,16 +121,16 @@ def test_a_run_with_a_dead_class_is_a_square_and_scales_have_panels() -> None:
         label: [replace(one, input_shape=(1, 224, 224)) for one in runs]
         for label, runs in small.items()
     }
-    figure = figures.lost_classes(small, {}, large, roof_of=accuracy_roof)
+    figure = figures.lost_classes(small, {}, large)
     dots = [
         trace for trace in figure.data if isinstance(trace, go.Scatter) and trace.name != "roof"
     ]
     assert [list(trace.marker.symbol) for trace in dots] == [["circle"], ["square"]] * 2
     assert [trace.yaxis for trace in dots] == ["y", "y", "y2", "y2"]
     with pytest.raises(NinlabError, match="one scale"):
-        figures.lost_classes({"both": [*small["dead"], *large["dead"]]}, roof_of=accuracy_roof)
+        figures.lost_classes({"both": [*small["dead"], *large["dead"]]})
 
 
 def test_plateaus_need_a_run() -> None:
     with pytest.raises(NinlabError):
-        figures.plateaus([], loss_floor)
+        figures.plateaus([])

@@ -75,6 +75,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
+    "answers": ({"architectures", "experiments", "records"}, set()),
+    "lost_classes": (set(), set()),
     "failures": ({"records"}, set()),
     "watching": ({"experiments"}, set()),
     "recording": (
@@ -93,8 +95,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {
             *("architectures", "layers", "formulas", "liveness", "allocator", "workspaces"),
             "devices",
-            *("comparisons", "experiments", "recipes", "records", "relapses", "reports"),
-            "roofline",
+            *("comparisons", "lost_classes", "records", "relapses", "reports", "roofline"),
         },
         {"numpy", "pandas", "plotly"},
     ),

@@ -117,10 +117,10 @@ def trained(run: PlannedRun, recipe: Recipe) -> RunRecord:
     held_out = recipe.evaluation_set is EvaluationSet.HELD_OUT
     of_a_class = (HELD_OUT_IMAGES if held_out else 10_000) // 10
     right = round(end * of_a_class)
-    network = architecture(run.variant.network)
+    network = architecture(run.row.network)
     return RunRecord(
         experiment=run.experiment,
-        name=run.variant.name,
+        name=run.row.name,
         seed=run.seed,
         provenance=Provenance("2026-12-24T12:00:00Z", "python -m ninlab record", "0" * 40, True),
         network=network.name,

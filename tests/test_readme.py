@@ -8,9 +8,9 @@ import pytest
 
 from ninlab import figures, formulas, records
 from ninlab.__main__ import COMMANDS
+from ninlab.answers import answer
 from ninlab.architectures import architecture
 from ninlab.devices import DEVICES
-from ninlab.experiments import answer
 from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import Allocator, load_records
 from ninlab.peers import latest

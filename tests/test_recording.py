@@ -23,7 +23,7 @@ from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, LinearCost, RooflineCost
-from ninlab.experiments import Experiment, Plan, Variant
+from ninlab.experiments import Experiment, Plan, Row
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.recording import Site
 from ninlab.records import Provenance
@@ -33,7 +33,7 @@ from tests.test_records import files
 SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
 HELD_OUT = Recipe(0.05, 1, batch_size=64, train_images=128, evaluation_set=EvaluationSet.HELD_OUT)
 SWEEP = tuple(
-    Variant(f"nin_28_lr{rate:g}", "nin_28", replace(HELD_OUT, learning_rate=rate), 1)
+    Row(f"nin_28_lr{rate:g}", "nin_28", replace(HELD_OUT, learning_rate=rate), 1)
     for rate in (0.01, 0.05)
 )
 PLAN = Plan(
@@ -41,15 +41,15 @@ PLAN = Plan(
     "small networks for two steps",
     (
         Experiment(
-            "one_by_one", "How many?", "05_how_many_1x1",
-            (Variant("nin_28_no_1x1", "nin_28_no_1x1", SHORT, 1),
-             Variant("nin_28", "nin_28", SHORT, 1, kept_seeds=1)),
+            "one_by_one", "How many?",
+            (Row("nin_28_no_1x1", "nin_28_no_1x1", SHORT, 1),
+             Row("nin_28", "nin_28", SHORT, 1, kept_seeds=1)),
         ),
-        Experiment(experiments.SWEEP, "Which rate?", "03_training", SWEEP),
+        Experiment(experiments.SWEEP, "Which rate?", SWEEP),
         Experiment(
-            "own_rate", "And then?", "03_training",
-            (Variant("nin_28", "nin_28", SHORT, 1,
-                     rate_from=tuple(f"{experiments.SWEEP}/{v.name}" for v in SWEEP)),),
+            "own_rate", "And then?",
+            (Row("nin_28", "nin_28", SHORT, 1,
+                 rate_from=tuple(f"{experiments.SWEEP}/{v.name}" for v in SWEEP)),),
         ),
     ),
     LinearCost(seconds_per_layer=1e-4, seconds_per_parameter=7e-9, seconds_per_mac=3e-11),
@@ -146,8 +146,8 @@ def test_a_budget_that_is_spent_starts_nothing(tmp_path):
 
 def test_a_run_too_long_for_the_budget_is_left_and_a_shorter_one_after_it_is_made(tmp_path):
     years = replace(SHORT, epochs=10**6)
-    variants = (Variant("long", "nin_28", years, 1), Variant("short", "nin_28_no_1x1", SHORT, 1))
-    plan = replace(PLAN, experiments=(Experiment("two", "Both?", "03_training", variants),))
+    variants = (Row("long", "nin_28", years, 1), Row("short", "nin_28_no_1x1", SHORT, 1))
+    plan = replace(PLAN, experiments=(Experiment("two", "Both?", variants),))
     tally = recording.record(plan, site(tmp_path), deadline=time.time() + 1000)
     assert tally.statuses == {
         "two/long-seed0-cpu": Status.NO_TIME,
@@ -334,8 +334,8 @@ def test_workers_keep_to_the_budget(tmp_path):
 
 @pytest.mark.slow
 def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
-    for variant in SWEEP:
-        path = records.record_path(tmp_path, f"{experiments.SWEEP}/{variant.name}-seed0-cpu")
+    for row in SWEEP:
+        path = records.record_path(tmp_path, f"{experiments.SWEEP}/{row.name}-seed0-cpu")
         path.parent.mkdir(exist_ok=True)
         path.write_text("{")
     own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.cost)
@@ -421,7 +421,7 @@ def test_a_dry_run_prints_every_run_with_its_estimate(capsys):
         assert main(["record", "--plan", name, "--dry-run"]) == 0
         printed = capsys.readouterr().out
         assert f"│ {len(plan.runs)} " in printed
-        assert all(variant.name in printed for e in plan.experiments for variant in e.variants)
+        assert all(row.name in printed for e in plan.experiments for row in e.rows)
 
 
 @pytest.mark.parametrize(
@@ -492,11 +492,11 @@ def test_every_option_of_train_reaches_the_record(tmp_path):
 
 def test_an_unreadable_record_of_a_sweep_is_named_not_guessed(tmp_path, finished):
     source = f"{experiments.SWEEP}/{SWEEP[0].name}-seed0-cpu"
-    for variant in SWEEP:
+    for row in SWEEP:
         records.write(tmp_path, records.read(records.record_path(
-            finished, f"{experiments.SWEEP}/{variant.name}-seed0-cpu"
+            finished, f"{experiments.SWEEP}/{row.name}-seed0-cpu"
         )))  # fmt: skip
     records.record_path(tmp_path, source).write_text("{")
-    waiting = next(run for run in PLAN.runs if run.variant.rate_from)
+    waiting = next(run for run in PLAN.runs if run.row.rate_from)
     with pytest.raises(RecordError, match=SWEEP[0].name):
         recording.make_run(waiting, site(tmp_path))

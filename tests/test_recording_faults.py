@@ -17,7 +17,7 @@ import torch
 from ninlab import data, experiments, failures, handover, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
-from ninlab.experiments import Experiment, Variant
+from ninlab.experiments import Experiment, Row
 from ninlab.failures import Cause, FailureRecord
 from ninlab.recording import DeviceLostError
 from ninlab.watching import Status, Watcher
@@ -29,8 +29,8 @@ THREE = replace(
     PLAN,
     experiments=(
         Experiment(
-            "one_by_one", "How many?", "05_how_many_1x1",
-            tuple(Variant(name, name, SHORT, 1) for name in NAMES),
+            "one_by_one", "How many?",
+            tuple(Row(name, name, SHORT, 1) for name in NAMES),
         ),
     ),
 )  # fmt: skip
@@ -250,7 +250,7 @@ def test_a_drive_that_cannot_be_written_for_a_while_ends_no_recording(
 
 
 def test_a_plan_goes_on_though_a_run_of_its_sweep_failed(tmp_path, monkeypatch):
-    swept = PLAN.experiment(experiments.SWEEP).variants
+    swept = PLAN.experiment(experiments.SWEEP).rows
 
     def train(network, recipe, **options):
         if recipe == swept[0].recipe:
@@ -356,8 +356,8 @@ MANY = replace(
     PLAN,
     experiments=(
         Experiment(
-            "one_by_one", "How many?", "05_how_many_1x1",
-            tuple(Variant(f"row{i}", "nin_28", SHORT, 1, kept_seeds=i % 2) for i in range(500)),
+            "one_by_one", "How many?",
+            tuple(Row(f"row{i}", "nin_28", SHORT, 1, kept_seeds=i % 2) for i in range(500)),
         ),
     ),
 )  # fmt: skip
@@ -459,7 +459,7 @@ class CrashingRay:
         return references[:num_returns], references[num_returns:]
 
     def get(self, run):
-        if run.variant.name == VICTIM:
+        if run.row.name == VICTIM:
             path = recording._stack_file(self.site.folder, run.id("cpu"))
             path.parent.mkdir(exist_ok=True)
             path.write_text(self.stack)

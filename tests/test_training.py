@@ -17,7 +17,7 @@ from ninlab.architectures import architecture
 from ninlab.comparisons import sampling_error
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError, RecordError, UnknownNetworkError
-from ninlab.experiments import accuracy_roof, loss_floor
+from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import Outcome, Provenance

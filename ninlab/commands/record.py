@@ -275,7 +275,7 @@ def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | No
         table.add_column(column, justify="right")
     total = 0.0
     for number, run in enumerate(plan.runs, start=1):
-        seconds = estimates.seconds(run.variant.network, run.variant.recipe)
+        seconds = estimates.seconds(run.row.network, run.row.recipe)
         fits = run in ahead
         total += seconds if fits else 0.0
         state = (
@@ -284,20 +284,18 @@ def _print_plan(plan: experiments.Plan, folder: Path, budget_seconds: float | No
             else "failed" if run.id(slug) in failed
             else "no time"
         )  # fmt: skip
-        rate = f"{run.variant.recipe.learning_rate:g}"
+        rate = f"{run.row.recipe.learning_rate:g}"
         table.add_row(
-            str(number), run.stage, run.experiment, run.variant.name, str(run.seed),
-            f"{run.variant.rate_rule} of its sweep" if run.variant.rate_from else rate,
+            str(number), run.stage, run.experiment, run.row.name, str(run.seed),
+            f"{run.row.rate_rule} of its sweep" if run.row.rate_from else rate,
             format_seconds(seconds), format_seconds(total) if fits else "", state,
         )  # fmt: skip
     console = wide_console()
     console.print(table)
     for experiment in plan.experiments:
-        console.print(
-            f"{experiment.name} ({experiment.chapter}): {experiment.question}", soft_wrap=True
-        )
+        console.print(f"{experiment.name}: {experiment.question}", soft_wrap=True)
     missing = plan.missing(recorded, slug)
-    left = sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
+    left = sum(estimates.seconds(run.row.network, run.row.recipe) for run in missing)
     console.print(
         f"{len(missing)} of {len(plan.runs)} runs are missing on {on}: {format_seconds(left)}",
         soft_wrap=True,

@@ -114,7 +114,7 @@ def _write_missing(plan: Plan, found: Sequence[RunRecord], device: str | None) -
     if missing:
         estimates = plan.estimates(found, on)
         left = format_seconds(
-            sum(estimates.seconds(run.variant.network, run.variant.recipe) for run in missing)
+            sum(estimates.seconds(run.row.network, run.row.recipe) for run in missing)
         )
         typer.echo(f"{len(missing)} of {len(plan.runs)} are missing on {slug}: {left}", err=True)
 
@@ -160,7 +160,7 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
         return
     wide_console().print(table)
     for row, runs in groups.items():
-        if row.startswith("collapse/") and row in plan.rows:
+        if row.startswith("collapse/") and row in plan.by_path:
             lost = comparisons.share(run.never_predicted > 0 for run in runs)
             typer.echo(f"{row}: {lost} never predict a class")
 
@@ -229,8 +229,8 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
 
 
 @dataclass(frozen=True)
-class Variant:
-    """The runs of one variant on one device over the last epochs; accuracies of the finished."""
+class RowSummary:
+    """The runs of one row on one device over the last epochs; accuracies of the finished."""
 
     experiment: str
     name: str
@@ -249,7 +249,7 @@ class Variant:
     stuck: int
 
     @classmethod
-    def of(cls, runs: Sequence[RunRecord]) -> Variant:
+    def of(cls, runs: Sequence[RunRecord]) -> RowSummary:
         """The summary of runs that differ in their seed only."""
         ended = comparisons.summary(runs)
         outcomes = Counter(run.outcome for run in runs)
@@ -274,35 +274,35 @@ def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
     groups: dict[tuple[str, str, str], list[RunRecord]] = {}
     for run in found:
         groups.setdefault((run.experiment, run.name, run.device.slug), []).append(run)
-    variants = [Variant.of(group) for group in groups.values()]
+    summaries = [RowSummary.of(group) for group in groups.values()]
     if output is Format.JSON:
-        rows = [asdict(variant) for variant in variants]
+        rows = [asdict(summary) for summary in summaries]
         typer.echo(json.dumps({"variants": rows}, indent=1))
     elif output is Format.CSV:
-        columns = [field.name for field in fields(Variant)]
+        columns = [field.name for field in fields(RowSummary)]
         writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(variant) for variant in variants)
+        writer.writerows(asdict(summary) for summary in summaries)
     else:
-        _print_variants(variants)
+        _print_summaries(summaries)
 
 
-def _print_variants(variants: Sequence[Variant]) -> None:
+def _print_summaries(summaries: Sequence[RowSummary]) -> None:
     table = Table()
     for column in ("variant", "device"):
         table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "most never predicted",
                    "relapsed", "outcomes"):  # fmt: skip
         table.add_column(column, justify="right")
-    for variant in variants:
-        counts = ((getattr(variant, outcome), outcome) for outcome in records.Outcome)
+    for summary in summaries:
+        counts = ((getattr(summary, outcome), outcome) for outcome in records.Outcome)
         table.add_row(
-            f"{variant.experiment}/{variant.name}", variant.device_slug, str(variant.runs),
+            f"{summary.experiment}/{summary.name}", summary.device_slug, str(summary.runs),
             *map(_accuracy, (
-                variant.accuracy_mean, variant.accuracy_lowest, variant.accuracy_highest
+                summary.accuracy_mean, summary.accuracy_lowest, summary.accuracy_highest
             )),
-            str(variant.most_dead_classes), str(variant.most_never_predicted),
-            str(variant.relapsed),
+            str(summary.most_dead_classes), str(summary.most_never_predicted),
+            str(summary.relapsed),
             ", ".join(f"{count} {outcome}" for count, outcome in counts if count),
         )  # fmt: skip
     _print_table(table)

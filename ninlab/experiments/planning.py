@@ -1,7 +1,4 @@
-"""What is an experiment, and in which order are a plan's runs made?
-
-Imports from ninlab: estimates, recipes, records, errors and `rates`.
-"""
+"""What is an experiment, and in which order are a plan's runs made?"""
 
 from __future__ import annotations
 
@@ -21,10 +18,10 @@ REST = "rest"
 
 
 @dataclass(frozen=True)
-class Variant:
+class Row:
     """One row of an experiment: a network, a recipe and how often to try.
 
-    name makes the runs' file names. Where rate_from names other rows ("experiment/variant"), the
+    name makes the runs' file names. Where rate_from names other rows ("experiment/row"), the
     recipe's learning rate gives way to the one that rate_rule chooses among their runs of seed 0,
     by the accuracy of the network rate_judge, by default its own. Weights are kept of the first
     kept_seeds seeds, for what chapters look into.
@@ -42,22 +39,21 @@ class Variant:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A question, the chapter that asks it, and the runs that answer it.
+    """A question, and the runs that answer it.
 
-    compare_with names variants of other experiments ("experiment/variant") that belong into the
+    compare_with names rows of other experiments ("experiment/row") that belong into the
     same table; they are not trained twice.
     """
 
     name: str
     question: str
-    chapter: str
-    variants: tuple[Variant, ...]
+    rows: tuple[Row, ...]
     compare_with: tuple[str, ...] = ()
 
     @property
-    def rows(self) -> dict[str, Variant]:
-        """Its own variants by "experiment/variant"."""
-        return {f"{self.name}/{variant.name}": variant for variant in self.variants}
+    def by_path(self) -> dict[str, Row]:
+        """Its own rows by "experiment/row"."""
+        return {f"{self.name}/{row.name}": row for row in self.rows}
 
 
 @dataclass(frozen=True)
@@ -65,7 +61,7 @@ class Stage:
     """Runs that come before those of later stages, and why.
 
     seeds says of how many seeds each row is recorded when the stage is over: of a row by
-    "experiment/variant", of all rows of an experiment by its name. The runs are made by seed, then
+    "experiment/row", of all rows of an experiment by its name. The runs are made by seed, then
     in the order of seeds.
     """
 
@@ -76,30 +72,30 @@ class Stage:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One run of a plan: a variant with a seed, and the stage in which it is made."""
+    """One run of a plan: a row with a seed, and the stage in which it is made."""
 
     experiment: str
-    variant: Variant
+    row: Row
     seed: int
     stage: str = REST
 
     def id(self, device_slug: str) -> str:
         """The id of its record, once it is made on that device."""
-        return run_id(self.experiment, self.variant.name, self.seed, device_slug)
+        return run_id(self.experiment, self.row.name, self.seed, device_slug)
 
     @property
     def title(self) -> str:
         """How a line of a log names it: ``head/nin_28_linear_head seed 0``."""
-        return f"{self.experiment}/{self.variant.name} seed {self.seed}"
+        return f"{self.experiment}/{self.row.name} seed {self.seed}"
 
     @property
     def keeps_weights(self) -> bool:
         """Whether its weights are kept beside its record."""
-        return self.seed < self.variant.kept_seeds
+        return self.seed < self.row.kept_seeds
 
     def rate_sources(self, device_slug: str) -> tuple[str, ...]:
         """Ids of the records by which its learning rate is chosen; empty when it is given."""
-        rows = (path.split("/") for path in self.variant.rate_from)
+        rows = (path.split("/") for path in self.row.rate_from)
         return tuple(run_id(experiment, name, 0, device_slug) for experiment, name in rows)
 
 
@@ -118,9 +114,9 @@ class Plan:
     stages: tuple[Stage, ...] = ()
 
     @cached_property
-    def rows(self) -> dict[str, Variant]:
-        """Every variant by "experiment/variant"."""
-        return {path: row for one in self.experiments for path, row in one.rows.items()}
+    def by_path(self) -> dict[str, Row]:
+        """Every row by "experiment/row"."""
+        return {path: row for one in self.experiments for path, row in one.by_path.items()}
 
     @cached_property
     def runs(self) -> tuple[PlannedRun, ...]:
@@ -128,11 +124,11 @@ class Plan:
 
         Raises UnknownNameError where a stage names what is not there.
         """
-        everything = Stage(REST, "", {path: row.seeds for path, row in self.rows.items()})
+        everything = Stage(REST, "", {path: row.seeds for path, row in self.by_path.items()})
         planned: dict[tuple[str, int], PlannedRun] = {}
         for stage in (*self.stages, everything):
             for run in self._of_stage(stage):
-                planned.setdefault((f"{run.experiment}/{run.variant.name}", run.seed), run)
+                planned.setdefault((f"{run.experiment}/{run.row.name}", run.seed), run)
         return tuple(planned.values())
 
     def _of_stage(self, stage: Stage) -> Iterator[PlannedRun]:
@@ -140,15 +136,15 @@ class Plan:
         seeds = {
             path: count
             for name, count in stage.seeds.items()
-            for path in ([name] if "/" in name else self.experiment(name).rows)
+            for path in ([name] if "/" in name else self.experiment(name).by_path)
         }
         for seed in range(max(seeds.values(), default=0)):
             for path, count in seeds.items():
-                if path not in self.rows:
-                    raise UnknownNameError("row", path, self.rows)
+                if path not in self.by_path:
+                    raise UnknownNameError("row", path, self.by_path)
                 if seed < count:
                     experiment = path.partition("/")[0]
-                    yield PlannedRun(experiment, self.rows[path], seed, stage.name)
+                    yield PlannedRun(experiment, self.by_path[path], seed, stage.name)
 
     def estimates(self, made: Iterable[RunRecord] = (), device: Device | None = None) -> Estimates:
         """How long its runs take on a device, corrected by the runs that it has made.
@@ -169,7 +165,7 @@ class Plan:
 
     @property
     def comparisons(self) -> list[tuple[str, list[str]]]:
-        """Each row with which others are compared, and all of these: "experiment/variant".
+        """Each row with which others are compared, and all of these: "experiment/row".
 
         Experiments that are compared with one and the same row, under its recipe, are one
         comparison. One that is compared with no other is compared with its own first row. What has
@@ -177,14 +173,14 @@ class Plan:
         """
         found: dict[tuple[str, str], list[str]] = {}
         for experiment in self.experiments:
-            first, *rest = experiment.rows
+            first, *rest = experiment.by_path
             beside = experiment.compare_with
             reference = beside[0] if len(beside) == 1 else first
             shares = beside and all(
-                row.recipe == self.rows[reference].recipe for row in experiment.variants
+                row.recipe == self.by_path[reference].recipe for row in experiment.rows
             )
             rows = [first, *rest] if reference != first else rest
-            if len(beside) < 2 and any(self.rows[row].seeds > 1 for row in (reference, *rows)):
+            if len(beside) < 2 and any(self.by_path[row].seeds > 1 for row in (reference, *rows)):
                 found.setdefault((reference, "" if shares else experiment.name), []).extend(rows)
         return [(reference, rows) for (reference, _), rows in found.items() if rows]
 
@@ -223,7 +219,7 @@ class Plan:
         made = {*recorded, *failed}
         fitting = []
         for run in self.missing(made, device_slug):
-            seconds = estimates.seconds(run.variant.network, run.variant.recipe)
+            seconds = estimates.seconds(run.row.network, run.row.recipe)
             if seconds <= left and made.issuperset(run.rate_sources(device_slug)):
                 left -= seconds
                 made.add(run.id(device_slug))
@@ -238,7 +234,7 @@ class Plan:
     def made_on(self, runs: Iterable[RunRecord]) -> Device | None:
         """The device that made the most of the plan's runs, None if none made any."""
         runs = list(runs)
-        planned = {(run.experiment, run.variant.name, run.seed) for run in self.runs}
+        planned = {(run.experiment, run.row.name, run.seed) for run in self.runs}
         made = Counter(
             run.device.slug for run in runs if (run.experiment, run.name, run.seed) in planned
         )
@@ -266,10 +262,10 @@ def ready(
     waited for. Where another seed of the row is recorded, its rate stands, however the sweep has
     grown since. The recipe's own rate stands where all that could judge it came to nothing.
     """
-    recipe, sources = run.variant.recipe, run.rate_sources(device_slug)
+    recipe, sources = run.row.recipe, run.rate_sources(device_slug)
     if not sources:
         return Ready(recipe)
-    for seed in range(run.variant.seeds):
+    for seed in range(run.row.seeds):
         sibling = recorded.get(replace(run, seed=seed).id(device_slug))
         if sibling is not None:
             rate = sibling.recipe.learning_rate
@@ -277,8 +273,8 @@ def ready(
     if any(source not in recorded and source not in failed for source in sources):
         return None
     sweep = [recorded[source] for source in sources if source in recorded]
-    judge = run.variant.rate_judge or run.variant.network
+    judge = run.row.rate_judge or run.row.network
     if not any(one.network == judge for one in sweep):
         return Ready(recipe)
-    rate = run.variant.rate_rule.rate(sweep, judge)
+    rate = run.row.rate_rule.rate(sweep, judge)
     return Ready(replace(recipe, learning_rate=rate), tuple(one.id for one in sweep))

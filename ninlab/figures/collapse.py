@@ -1,11 +1,8 @@
-"""How does a deep network lose its signal, and where do its loss and its accuracy stand still?
-
-Imports from ninlab: comparisons, errors, records.
-"""
+"""How does a deep network lose its signal, and where do its loss and its accuracy stand still?"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import floor, log, log10
 from textwrap import wrap
 from typing import Any
@@ -20,6 +17,7 @@ from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends, sign_
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
+from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.records import RunRecord
 
 
@@ -72,20 +70,18 @@ def fading_signal(
     return finish(figure, height=420, provenance=provenance)
 
 
-def plateaus(
-    runs: Sequence[RunRecord], floor_of: Callable[[int, int], float], *, num_classes: int = 10
-) -> go.Figure:
+def plateaus(runs: Sequence[RunRecord], *, num_classes: int = 10) -> go.Figure:
     """Training loss, test loss and the floor under it, one seed at a time, chosen by a slider.
 
-    Losses are measured and solid; the hollow squares are floor_of(dead classes after that epoch,
-    num_classes), with that number where it changes. A single run has no slider. Raises
+    Losses are measured and solid; the hollow squares are the `loss_floor` of the classes that are
+    dead after that epoch, with their number where it changes. A single run has no slider. Raises
     NinlabError without runs.
     """
     provenance = measured(runs, "each")
     figure = go.Figure()
     for place, run in enumerate(runs):
         _add_losses(figure, run, shown=place == 0)
-        _add_floors(figure, run, floor_of, num_classes, shown=place == 0)
+        _add_floors(figure, run, num_classes, shown=place == 0)
     if len(runs) > 1:
         figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
     guess = log(num_classes)
@@ -131,13 +127,12 @@ def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
 def _add_floors(
     figure: go.Figure,
     run: RunRecord,
-    floor_of: Callable[[int, int], float],
     num_classes: int,
     *,
     shown: bool,
 ) -> None:
     """Draw the least loss that the dead classes of each epoch leave."""
-    floors = [floor_of(result.dead_classes, num_classes) for result in run.epochs]
+    floors = [loss_floor(result.dead_classes, num_classes) for result in run.epochs]
     figure.add_scatter(
         x=[result.epoch for result in run.epochs],
         y=floors,
@@ -189,14 +184,12 @@ _PANEL_PIXELS = 250
 _LONGEST_HEADING = 40  # letters of a line beside the ticks of a phone
 
 
-def lost_classes(
-    *scales: Groups, roof_of: Callable[[int, int], float], num_classes: int = 10
-) -> go.Figure:
+def lost_classes(*scales: Groups, num_classes: int = 10) -> go.Figure:
     """Where each run ended against how many classes it never predicts, one panel a scale.
 
     Dots are runs, measured and solid: squares where a class is dead as well, crosses for runs that
-    failed. The dashed steps are roof_of(classes never predicted, num_classes). Raises NinlabError
-    without runs, and for an argument that holds runs of two scales.
+    failed. The dashed steps are the `accuracy_roof` of the classes never predicted. Raises
+    NinlabError without runs, and for an argument that holds runs of two scales.
     """
     shown = [groups for groups in scales if groups]
     runs = [run for groups in shown for group in groups.values() for run in group]
@@ -210,7 +203,7 @@ def lost_classes(
         vertical_spacing=0.26 / len(shown),
     )
     for row, groups in enumerate(shown, start=1):
-        _add_roofs(figure, row, roof_of, num_classes)
+        _add_roofs(figure, row, num_classes)
         _add_lost(figure, row, groups)
     figure.update_xaxes(
         tickvals=list(range(num_classes)), range=[-0.6, num_classes - 0.4], zeroline=False
@@ -228,13 +221,11 @@ def lost_classes(
     )
 
 
-def _add_roofs(
-    figure: go.Figure, row: int, roof_of: Callable[[int, int], float], num_classes: int
-) -> None:
+def _add_roofs(figure: go.Figure, row: int, num_classes: int) -> None:
     """Draw the highest accuracy that each number of lost classes allows, as steps."""
     figure.add_scatter(
         x=[lost + side for lost in range(num_classes) for side in (-0.5, 0.5)],
-        y=[roof_of(lost, num_classes) for lost in range(num_classes) for _ in range(2)],
+        y=[accuracy_roof(lost, num_classes) for lost in range(num_classes) for _ in range(2)],
         name="roof",
         mode="lines",
         line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},

@@ -1,6 +1,7 @@
 """Which recorded runs answer an experiment, in which rows?
 
-Imports from ninlab: architectures, records, `planning` and `plans`.
+A row of a plan has its network's name; where a network has several rows, the others have behind it
+what tells them apart.
 """
 
 from __future__ import annotations
@@ -10,21 +11,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from ninlab.architectures import architecture
-from ninlab.experiments.planning import Experiment, Plan
-from ninlab.experiments.plans import plan
+from ninlab.architectures import architecture, variant_of
+from ninlab.experiments import Experiment, Plan, plan
 from ninlab.records import RunRecord
 
 
 def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Variant name to its recorded runs, by seed: the experiment's own and those beside it.
+    """The name of each row to its recorded runs, by seed: its own rows and those beside them.
 
-    Variants come in the experiment's order, those of compare_with first; a variant without a
-    record is left out. All runs are of one device, for a second one repeats seeds and adds none:
-    of the one with the most of the experiment's own variants, then the most runs.
+    They come in the experiment's order, those of compare_with first; a row without a record is
+    left out. All runs are of one device, for a second one repeats seeds and adds none: of the one
+    with the most of the experiment's own rows, then the most runs.
     """
     borrowed = [tuple(path.split("/")) for path in experiment.compare_with]
-    wanted = [*borrowed, *((experiment.name, variant.name) for variant in experiment.variants)]
+    wanted = [*borrowed, *((experiment.name, row.name) for row in experiment.rows)]
     by_device: dict[str, list[RunRecord]] = {}
     for run in runs:
         if (run.experiment, run.name) in wanted:
@@ -32,11 +32,11 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
     if not by_device:
         return {}
 
-    def own_variants_and_runs(slug: str) -> tuple[int, int]:
+    def own_rows_and_runs(slug: str) -> tuple[int, int]:
         own = {run.name for run in by_device[slug] if run.experiment == experiment.name}
         return len(own), len(by_device[slug])
 
-    chosen = by_device[max(sorted(by_device), key=own_variants_and_runs)]
+    chosen = by_device[max(sorted(by_device), key=own_rows_and_runs)]
     by_row = {
         row: sorted(found, key=lambda run: run.seed)
         for row, found in groupby(
@@ -49,7 +49,7 @@ def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list
 
 @dataclass(frozen=True)
 class Answer:
-    """The runs that are recorded for one experiment at one scale, by variant name."""
+    """The runs that are recorded for one experiment at one scale, by the row's name."""
 
     plan: Plan
     experiment: Experiment
@@ -83,14 +83,16 @@ def comparison(
 ) -> dict[str, list[RunRecord]]:
     """The runs of some experiments at one scale, by labels for readers.
 
-    labels gives, in the order of the rows, a label for what a variant's name adds to that of
-    the network compared with: "" for that network, "_no_1x1" for ``nin_28_no_1x1``. A network
-    that was also trained at its own best rate has a second row, which names the rate; where
-    that is the common rate those runs repeat the others, and there is one row.
+    The network compared with is that of their first row, rows beside an experiment coming first.
+    labels gives, in the order of the rows, a label for each variant of it: for "", which is that
+    network, for "no_1x1". A network that was also trained at its own best rate has a second row,
+    which names the rate; where that is the common rate those runs repeat the others, and there is
+    one row.
 
     A variant without a run has no row. All rows are of one device: of the one with the most rows,
     then the most runs, among those with a run of the first label's variant, with which the others
-    are compared. Empty without such a device. Raises UnknownNameError for an experiment or a scale.
+    are compared. Empty without such a device. Raises UnknownNameError for an experiment, a scale
+    or a variant.
     """
     asked = [plan(scale).experiment(name) for name in names]
     by_device: dict[str, list[RunRecord]] = {}
@@ -107,18 +109,18 @@ def _rows(
     asked: Sequence[Experiment], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
 ) -> dict[str, list[RunRecord]]:
     """The rows of a comparison that one device has recorded; none without the first label's."""
+    beside = [path for one in asked for path in one.compare_with]
+    first, *_ = (*beside, *(path for one in asked for path in one.by_path))
+    compared = plan(scale).by_path[first].network
     found = {name: group for one in asked for name, group in runs_of(one, runs).items()}
-    wanted = [
-        *(path.partition("/")[2] for one in asked for path in one.compare_with),
-        *(variant.name for one in asked for variant in one.variants),
-    ]
     own = answer("own_rate", runs, scale).runs
     rows = {}
-    for added, label in labels.items():
-        if (group := found.get(wanted[0] + added)) is None:
+    for variant, label in labels.items():
+        name = variant_of(compared, variant).name
+        if (group := found.get(name)) is None:
             continue
         rows[label] = group
-        at_own = own.get(wanted[0] + added, group)
+        at_own = own.get(name, group)
         if at_own[0].recipe != group[0].recipe:
             rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}"] = at_own
     return rows if next(iter(labels.values()), None) in rows else {}

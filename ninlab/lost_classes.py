@@ -1,6 +1,8 @@
 """What do lost classes predict of a run's loss and accuracy?
 
-Imports nothing from ninlab.
+A class is lost if the network never predicts it, and dead if its score is 0 on every image.
+
+Known limits: both bounds take the classes to be equal in their numbers of images.
 """
 
 from __future__ import annotations

@@ -1,0 +1,151 @@
+"""A page shows the runs that answer its question: of one scale, of one device, in its order."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from ninlab import answers
+from ninlab.answers import comparison, runs_of
+from ninlab.architectures import ARCHITECTURES, architecture
+from ninlab.errors import UnknownNameError
+from ninlab.experiments import PLANS, plans
+from ninlab.records import RunRecord
+from tests.test_records import A_RECORD
+
+
+def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
+    plan = PLANS["compact"]
+    family = plan.experiment("family")
+    found = [
+        replace(A_RECORD, experiment=e, name=name, seed=seed)
+        for seed in (1, 0)
+        for e, name in [("family", v.name) for v in family.rows]
+        + [("collapse", "nin_28"), ("collapse", "nin_28_textbook")]
+    ]
+    runs = runs_of(family, found)
+    assert list(runs) == ["nin_28", *(row.name for row in family.rows)]
+    assert all(a.seed < b.seed for of_row in runs.values() for a, b in pairwise(of_row))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order):
+    family = PLANS["compact"].experiment("family")
+    found = recorded("compact", "family")
+    other = [on_another_device(run) for run in found]
+    rows = {name: [run.seed for run in group] for name, group in
+            runs_of(family, found).items()}  # fmt: skip
+    both = runs_of(family, [*found, *other][::order])
+    assert {name: [run.seed for run in group] for name, group in both.items()} == rows
+    assert len({run.device.slug for group in both.values() for run in group}) == 1
+
+
+def test_the_device_that_made_more_of_an_experiments_rows_answers_it():
+    family = PLANS["compact"].experiment("family")
+    found = recorded("compact", "family")
+    answering = runs_of(family, [*found[1:], *map(on_another_device, found)])
+    assert {run.device.slug for group in answering.values() for run in group} == {"another"}
+
+
+def recorded(plan_name: str, experiment_name: str):
+    """A run of every row of that experiment, at the row's network and rate."""
+    experiment = PLANS[plan_name].experiment(experiment_name)
+    return [
+        replace(
+            A_RECORD,
+            experiment=experiment_name,
+            name=row.name,
+            network=row.network,
+            input_shape=ARCHITECTURES[row.network].input_shape,
+            recipe=replace(A_RECORD.recipe, learning_rate=row.recipe.learning_rate),
+        )
+        for row in experiment.rows
+    ]
+
+
+def on_another_device(run: RunRecord) -> RunRecord:
+    return replace(run, device=replace(run.device, slug="another"))
+
+
+def test_an_answer_is_of_the_scale_that_was_asked_and_of_no_other():
+    compact, full = recorded("compact", "collapse"), recorded("full", "collapse")
+    for scale, own in (("compact", compact), ("full", full)):
+        shown = answers.answer("collapse", compact + full, scale)
+        assert shown.plan.name == scale
+        assert [run.name for group in shown.runs.values() for run in group] == [
+            run.name for run in own
+        ]
+    assert answers.answer("collapse", compact, "full").runs == {}
+    assert answers.answer("collapse", full[1:], "full").runs.keys() == {
+        run.name for run in full[1:]
+    }
+    with pytest.raises(UnknownNameError, match="unknown plan"):
+        answers.answer("collapse", compact, "huge")
+
+
+def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_share_it():
+    answer = answers.answer("collapse", recorded("compact", "collapse"))
+    titles = list(answer.titled)
+    assert len(titles) == len(answer.runs)
+    assert "NiN at 28x28" in titles
+    assert "NiN at 28x28, textbook start, rate 0.05" in titles
+
+
+@pytest.mark.parametrize("scale", PLANS)
+def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(scale):
+    family, collapse = recorded(scale, "family"), recorded(scale, "collapse")
+    labels = {"": "four", "8_blocks": "eight", "6_blocks": "six"}
+    rows = comparison(["family"], labels, family + collapse, scale)
+    assert list(rows) == ["four", "eight", "six"]
+    part = [run for run in family if architecture(run.network).variant != "8_blocks"]
+    assert list(comparison(["family"], labels, part + collapse, scale)) == [
+        "four",
+        "six",
+    ]
+    assert list(comparison(["family"], labels, collapse, scale)) == ["four"]
+
+
+@pytest.mark.parametrize("scale", PLANS)
+def test_without_the_network_compared_with_there_is_no_comparison(scale):
+    assert comparison(["family"], {"": "four", "6_blocks": "six"},
+                                  recorded(scale, "family"), scale) == {}  # fmt: skip
+
+
+def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
+    labels = {"": "four", "6_blocks": "six", "8_blocks": "eight"}
+    family, collapse = recorded("full", "family"), recorded("full", "collapse")
+    elsewhere = [on_another_device(run) for run in family for _ in range(2)]
+    rows = comparison(["family"], labels, family[:1] + collapse + elsewhere, "full")
+    assert list(rows) == ["four", "six"]  # the other device has more, and nothing to compare with
+    theirs = elsewhere + [on_another_device(run) for run in collapse]
+    rows = comparison(["family"], labels, family[:1] + collapse + theirs, "full")
+    assert list(rows) == ["four", "six", "eight"]
+    assert {run.device.slug for group in rows.values() for run in group} == {"another"}
+
+
+def test_several_questions_are_answered_by_one_device():
+    labels = {"": "two", "no_1x1": "none", "3x3": "3x3"}
+    here = [run for name in ("collapse", "one_by_one") for run in recorded("full", name)]
+    there = [on_another_device(run) for name in ("collapse", "window")
+             for run in recorded("full", name)]  # fmt: skip
+    rows = comparison(["one_by_one", "window"], labels, here + there, "full")
+    assert len({run.device.slug for group in rows.values() for run in group}) == 1
+
+
+def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
+    runs = [run for name in ("family", "collapse") for run in recorded("compact", name)]
+    common = plans.COMPACT.fixed_rate
+    own = [
+        replace(run, recipe=replace(run.recipe, learning_rate=rate))
+        for run in recorded("compact", "own_rate")
+        for rate in [common / 2 if architecture(run.network).variant == "8_blocks" else common]
+    ]
+    labels = {"6_blocks": "six", "": "four", "8_blocks": "eight"}
+    rows = comparison(["family"], labels, runs + own, "compact")
+    assert list(rows) == [*labels.values(), f"eight, rate {common / 2:g}"]
+
+
+def test_an_experiment_that_compares_with_no_other_compares_with_its_first_row():
+    runs = recorded("compact", "collapse")
+    rows = comparison(["collapse"], {"": "as printed"}, runs, "compact")
+    assert [run.name for run in rows["as printed"]] == [runs[0].name]
