@@ -666,31 +666,3 @@ _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
     "utc": lambda run: run.provenance.utc,
     "commit": lambda run: run.provenance.commit,
 }
-
-
-def epochs_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row an epoch of every run: id, name, network, seed, and the fields of EpochResult."""
-    import pandas as pd
-
-    columns = ["id", "name", "network", "seed", *(f.name for f in fields(EpochResult))]
-    rows = [
-        {"id": run.id, "name": run.name, "network": run.network, "seed": run.seed, **asdict(result)}
-        for run in runs
-        for result in run.epochs
-    ]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def loss_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
-    """One row a point of every loss curve: id, name, network, seed, step, loss.
-
-    step is the middle of the steps that the point averages, counted from 0.
-    """
-    import pandas as pd
-
-    rows = [
-        (run.id, run.name, run.network, run.seed, (i + 0.5) * run.loss.every - 0.5, value)
-        for run in runs
-        for i, value in enumerate(run.loss.values)
-    ]
-    return pd.DataFrame(rows, columns=["id", "name", "network", "seed", "step", "loss"])

@@ -394,19 +394,14 @@ def test_the_books_own_records_are_valid_and_from_clean_commits():
     assert all(run.provenance.clean_tree and run.provenance.commit for run in runs)
 
 
-def test_frames_have_a_row_a_run_an_epoch_and_a_point():
-    run = replace(A_RECORD, loss=LossCurve(4, (2.0, None, 1.0)))
-    assert records.to_frame([run]).loc[run.id, "test_accuracy"] == 0.6
-    assert list(records.epochs_frame([run])["dead_classes"]) == [0]
-    points = records.loss_frame([run])
-    assert list(points["step"]) == [1.5, 5.5, 9.5]
-    assert points["loss"].isna().tolist() == [False, True, False]
+def test_a_frame_has_a_row_a_run():
+    assert records.to_frame([A_RECORD]).loc[A_RECORD.id, "test_accuracy"] == 0.6
 
 
-@pytest.mark.parametrize("frame", [records.to_frame, records.epochs_frame, records.loss_frame])
-def test_a_frame_of_no_run_has_the_columns_of_one_that_has(frame):
-    assert list(frame([]).columns) == list(frame([A_RECORD]).columns)
-    assert len(frame([])) == 0
+def test_a_frame_of_no_run_has_the_columns_of_one_that_has():
+    empty = records.to_frame([])
+    assert list(empty.columns) == list(records.to_frame([A_RECORD]).columns)
+    assert len(empty) == 0
 
 
 # ---------------------------------------------------------------- faults
