@@ -175,10 +175,10 @@ def lab(color: str, vision: str) -> np.ndarray:
 NEW_FAMILY = """
 from dataclasses import replace
 from ninlab.architectures import NIN, register
-new = register(replace(NIN, name="squeezed", title="Squeezed", family="squeezed"))
+new = register(replace(NIN, name="a_new_one", title="A new one", family="new"))
 from ninlab import figures
-assert figures.color_of("squeezed") == figures.NEUTRAL
-assert figures.diagram(figures.Column.of("squeezed")).layout.shapes
+assert figures.color_of("a_new_one") == figures.NEUTRAL
+assert figures.diagram(figures.Column.of("a_new_one")).layout.shapes
 """
 
 

@@ -170,7 +170,7 @@ def bars(
 
 @dataclass(frozen=True)
 class Pair:
-    """One quantity, predicted and measured. like is the network whose color it has."""
+    """Bytes, predicted and measured. like is the network whose color it has."""
 
     label: str
     predicted: int
@@ -178,23 +178,17 @@ class Pair:
     like: str
 
 
-def predicted_and_measured(
-    pairs: Sequence[Pair],
-    *,
-    provenance: str,
-    write: Callable[[int], str] = format_bytes,
-    unit: str = "bytes",
-) -> go.Figure:
+def predicted_and_measured(pairs: Sequence[Pair], *, provenance: str) -> go.Figure:
     """A hollow bar for each prediction, a solid dot for its measurement, and how far off it is."""
     figure = make_subplots(rows=1, cols=1)
     apart = [pair.measured - pair.predicted for pair in pairs]
     hover = [
-        f"<b>{pair.label}</b><br>predicted: {pair.predicted:,} {unit}"
-        f"<br>measured: {pair.measured:,} {unit}<br>measured − predicted: {difference:,} {unit}"
+        f"<b>{pair.label}</b><br>predicted: {pair.predicted:,} bytes"
+        f"<br>measured: {pair.measured:,} bytes<br>measured − predicted: {difference:,} bytes"
         for pair, difference in zip(pairs, apart, strict=True)
     ]
     text = [
-        f"  {write(pair.measured)}, "
+        f"  {format_bytes(pair.measured)}, "
         + (f"{difference / pair.predicted:+.1%}" if difference else "equal")
         for pair, difference in zip(pairs, apart, strict=True)
     ]
@@ -224,7 +218,7 @@ def predicted_and_measured(
         figure,
         height=26 * len(pairs) + 24,
         provenance=provenance,
-        quantities={"x": unit, "y": _ROWS},
+        quantities={"x": "bytes", "y": _ROWS},
         bargap=0.3,
         margin=MARGIN_OF_BARS | {"t": 8},
     )

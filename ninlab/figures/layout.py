@@ -77,11 +77,11 @@ def log_axis(ends: tuple[float, float]) -> dict[str, Any]:
     }
 
 
-def round_values(low: float, high: float, most: int = 6) -> list[float]:
-    """Multiples of 1, 2 or 5 times a power of ten from low to high, that many at most."""
+def round_values(low: float, high: float) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, six at most."""
     exponent = floor(log10((high - low) or 1)) - 1
     for step in (factor * 10**e for e in (exponent, exponent + 1) for factor in (1, 2, 5)):
         values = [i * step for i in range(ceil(low / step), floor(high / step) + 1)]
-        if len(values) <= most:
+        if len(values) <= 6:
             return values
     return [low, high]
