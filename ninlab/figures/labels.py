@@ -94,9 +94,9 @@ class End:
         return f"{sign} {self.label.replace(', ', ',<br>')}"
 
     @property
-    def lines(self) -> int:
-        """How many lines the text has."""
-        return 1 + self.label.count(", ")
+    def height(self) -> float:
+        """How many pixels the lines of the text are high."""
+        return LINE_PIXELS * (1 + self.label.count(", "))
 
     @property
     def width(self) -> float:
@@ -121,13 +121,9 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
         figure.update_layout(showlegend=True, legend=LEGEND)
         ends = []
     x_of, y_of = (_scale(axis.type) for axis in (figure.layout.xaxis, figure.layout.yaxis))
-    drawn = [(x, y) for trace in figure.data for x, y in zip(trace.x, trace.y, strict=True)]
-    xs = [x_of(x) for x, _ in drawn]
-    ys = [y_of(y) for _, y in drawn if y == y] or [0.0]
-    width, height = max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0
+    left, right = _widened([x_of(x) for trace in figure.data for x in trace.x], 0.03)
+    bottom, top = _widened([y_of(y) for trace in figure.data for y in trace.y if y == y], 0.06)
     room = min(_MOST_ROOM, max((end.width for end in ends), default=0.0) / COLUMN_PIXELS)
-    left, right = min(xs) - 0.03 * width, max(xs) + 0.03 * width
-    bottom, top = min(ys) - 0.06 * height, max(ys) + 0.06 * height
     across, down = (right - left) / (1 - room), top - bottom
     figure.update_xaxes(range=[left, left + across], tickvals=round_values(left, right))
     figure.update_yaxes(range=[bottom, top])
@@ -138,7 +134,6 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
         xaxis={"range": [left, right]},
         annotations=[annotation.to_plotly_json() for annotation in figure.layout.annotations],
     )
-    ends = sorted(ends, key=lambda end: y_of(end.y))
 
     def pixels(x: float, y: float) -> Point:
         return (
@@ -146,10 +141,10 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
             PLOT_PIXELS * (y_of(y) - bottom) / down,
         )
 
+    ends = sorted(ends, key=lambda end: y_of(end.y))
     points = [pixels(end.x, end.y) for end in ends]
     if len({end.x for end in ends}) == 1:
-        wanted, heights = [y for _, y in points], [LINE_PIXELS * end.lines for end in ends]
-        places: Sequence[float] = moved_apart(wanted, heights, PLOT_PIXELS)
+        places = moved_apart([y for _, y in points], [end.height for end in ends], PLOT_PIXELS)
     else:
         places = _off_the_lines(ends, points, list(_drawn_lines(figure, pixels)))
     for end, y in zip(ends, places, strict=True):
@@ -174,18 +169,25 @@ def _off_the_lines(
 ) -> list[float]:
     """How high labels stand beside these points: as near as they can, meeting nothing."""
     nearer = [step * LINE_PIXELS / 4 for step in range(4 * MOST_SERIES)]
-    boxes: dict[int, list[Box]] = {}
-    for i in sorted(range(len(ends)), key=lambda i: -points[i][0]):  # the last has the most room
-        (x, y), width, height = points[i], ends[i].width, LINE_PIXELS * ends[i].lines
+    order = sorted(range(len(ends)), key=lambda i: -points[i][0])  # the last has the most room
+    choices = []
+    for end, (x, y) in ((ends[i], points[i]) for i in order):
+        middle = x + _GAP + end.width / 2
         heights = [y + sign * away for away in nearer for sign in (1, -1)]
-        boxes[i] = [
-            Box.around((x + _GAP + width / 2, at), width, height)
-            for at in heights
-            if 0 <= at <= PLOT_PIXELS
-        ]
-    chosen = Occupied(lines=lines).arranged(list(boxes.values()))
-    places = {i: boxes[i][place].middle for i, place in zip(boxes, chosen, strict=True)}
+        choices.append(
+            [Box.around((middle, at), end.width, end.height) for at in heights
+             if 0 <= at <= PLOT_PIXELS]
+        )  # fmt: skip
+    chosen = Occupied(lines=lines).arranged(choices)
+    places = {i: boxes[at].middle for i, boxes, at in zip(order, choices, chosen, strict=True)}
     return [places[i] for i in range(len(ends))]
+
+
+def _widened(values: Sequence[float], share: float) -> tuple[float, float]:
+    """The least and the greatest value, moved apart by that share of their distance each."""
+    least, greatest = min(values, default=0.0), max(values, default=0.0)
+    more = share * (greatest - least or 1.0)
+    return least - more, greatest + more
 
 
 def _scale(axis_type: str | None) -> Callable[[float], float]:
