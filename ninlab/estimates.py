@@ -126,9 +126,9 @@ def _step_seconds(
     )
 
 
-def family(network: str) -> str:
-    """What networks share that take similar times: ``nin``, ``alexnet``, ``vgg``, ``googlenet``."""
-    return network.partition("_")[0].rstrip("0123456789")
+def kin(network: str) -> str:
+    """What networks share that take similar times: the family, a repaired NiN being a NiN."""
+    return architecture(network).family.removesuffix("_fixed")
 
 
 class Estimates:
@@ -169,6 +169,6 @@ class Estimates:
         if own:
             return median(own)
         of_networks = {name: median(factors) for name, factors in self._factors.items()}
-        kin = [of for name, of in of_networks.items() if family(name) == family(network)]
+        similar = [of for name, of in of_networks.items() if kin(name) == kin(network)]
         others = () if self._cost.is_of_the_device else of_networks.values()
-        return median(kin or others or (1.0,))
+        return median(similar or others or (1.0,))

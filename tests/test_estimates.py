@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.devices import device
-from ninlab.estimates import Estimates, LinearCost, RooflineCost, family
+from ninlab.estimates import Estimates, LinearCost, RooflineCost, kin
 from ninlab.experiments import PLANS
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.roofline import time_bound, training_operators
@@ -145,7 +145,7 @@ def test_the_correction_is_the_networks_own_else_its_familys_else_everyones():
 
 
 def test_families_are_those_of_the_papers():
-    assert [family(name) for name in ("nin_28_3x3", "vgg11_quarter", "vgg19", "lenet")] == [
+    assert [kin(name) for name in ("nin_28_3x3", "vgg11_quarter", "vgg19", "lenet")] == [
         "nin", "vgg", "vgg", "lenet",
     ]  # fmt: skip
 
