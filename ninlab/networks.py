@@ -20,7 +20,7 @@ from ninlab.shapes import at_input, placed_layers
 from ninlab.units import Shape
 
 
-class Branches(nn.Module):
+class JoinedBranches(nn.Module):
     """Runs every child on the same input and joins the outputs along the channels."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def _network(architecture: Architecture) -> nn.Sequential:
             case layers.Block():
                 module: nn.Module = nn.Sequential()
             case layers.Branches():
-                module = Branches()
+                module = JoinedBranches()
             case _:
                 module = _module(layer, placed[path].input_shape)
         network.get_submodule(parent).add_module(name, module)

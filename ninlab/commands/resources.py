@@ -57,7 +57,7 @@ class By(StrEnum):
 
 
 @dataclass(frozen=True)
-class Answer:
+class NetworkAnswer:
     """What was asked about one network; what was not asked is None."""
 
     cost: NetworkCost
@@ -127,7 +127,7 @@ def resources(
             if sizes is not None and len(networks) > 1:
                 growth[network] = trace_batches(subject, **options)
             answers.append(
-                Answer(
+                NetworkAnswer(
                     cost,
                     None if by is None else _divided(cost, by),
                     None if memory is None else _largest_batch(subject, memory, options),
@@ -242,7 +242,7 @@ def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
 # ---------------------------------------------------------------- JSON and CSV
 
 
-def _as_json(answer: Answer, layers: bool, by: By | None) -> dict[str, Any]:
+def _as_json(answer: NetworkAnswer, layers: bool, by: By | None) -> dict[str, Any]:
     content = answer.cost.to_json()
     if layers:
         content["layers"] = [
@@ -261,7 +261,7 @@ def _layer_rows(cost: NetworkCost) -> list[dict[str, Any]]:
     return [asdict(layer) | {"flops": layer.flops} for layer in cost.layer_costs]
 
 
-def _write_csv(answers: Sequence[Answer], layers: bool, by: By | None) -> None:
+def _write_csv(answers: Sequence[NetworkAnswer], layers: bool, by: By | None) -> None:
     asked = [
         name
         for name, is_asked in (
@@ -282,7 +282,7 @@ def _write_csv(answers: Sequence[Answer], layers: bool, by: By | None) -> None:
     writer.writerows(rows)
 
 
-def _csv_rows(answer: Answer, layers: bool, by: By | None) -> Iterable[dict[str, Any]]:
+def _csv_rows(answer: NetworkAnswer, layers: bool, by: By | None) -> Iterable[dict[str, Any]]:
     network = {"network": answer.cost.network}
     if layers:
         for row in _layer_rows(answer.cost):
@@ -297,7 +297,7 @@ def _csv_rows(answer: Answer, layers: bool, by: By | None) -> Iterable[dict[str,
         yield _flat(answer)
 
 
-def _flat(answer: Answer) -> dict[str, Any]:
+def _flat(answer: NetworkAnswer) -> dict[str, Any]:
     """The JSON object as one row: ``training.at`` for what is nested."""
     row: dict[str, Any] = {}
     for name, value in answer.cost.to_json().items():
@@ -318,7 +318,7 @@ def _flat(answer: Answer) -> dict[str, Any]:
 
 
 def _print_tables(
-    answers: Sequence[Answer],
+    answers: Sequence[NetworkAnswer],
     layers: bool,
     by: By | None,
     memory: int | None,
@@ -463,7 +463,7 @@ def _layer_table(cost: NetworkCost) -> Table:
     return table
 
 
-def _divided_table(answer: Answer, by: str) -> Table:
+def _divided_table(answer: NetworkAnswer, by: str) -> Table:
     cost = answer.cost
     peak = cost.training.tensor_peak_bytes
     assert peak
@@ -475,7 +475,7 @@ def _divided_table(answer: Answer, by: str) -> Table:
     return table
 
 
-def _largest_table(answers: Sequence[Answer], memory: int) -> Table:
+def _largest_table(answers: Sequence[NetworkAnswer], memory: int) -> Table:
     table = _table(
         f"largest batch for {format_bytes(memory)} (tensors only)",
         ["network"],
@@ -491,7 +491,7 @@ def _largest_table(answers: Sequence[Answer], memory: int) -> Table:
     return table
 
 
-def _sweep_table(answers: Sequence[Answer], sizes: Sequence[int]) -> Table:
+def _sweep_table(answers: Sequence[NetworkAnswer], sizes: Sequence[int]) -> Table:
     names = [
         f"{answer.cost.network}, {what}"
         for answer in answers

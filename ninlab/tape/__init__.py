@@ -3,7 +3,7 @@
 A step is played on paper, once, and everything that is asked of it is a fold over what was
 written down: the memory events of `liveness`, the tensors that autograd keeps, the operators of
 `roofline`. Each kind of layer says in `rules` what its operators read, write, make and keep,
-forward and backward; `recorder` knows who holds which tensor, and the way back through the
+forward and backward; `writer` knows who holds which tensor, and the way back through the
 graph. Sizes are affine in the batch, ``a + b * batch``, so that one tape serves every batch
 size. No weight is allocated and torch is not needed.
 
@@ -23,8 +23,8 @@ from __future__ import annotations
 
 from ninlab.architectures import Architecture
 from ninlab.steps import Optimizer, Precision, named
-from ninlab.tape.recorder import Call, Kept, Size, Storage, Tape
 from ninlab.tape.rules import Player
+from ninlab.tape.writer import Call, Kept, Size, Storage, Tape
 
 __all__ = ["Call", "Kept", "Size", "Storage", "Tape", "record"]
 

@@ -39,12 +39,12 @@ from ninlab.steps import (
     Precision,
     SavedKind,
 )
-from ninlab.tape.recorder import (
+from ninlab.tape.writer import (
     Backward,
     Parameter,
-    Recorder,
     Size,
     Storage,
+    TapeWriter,
     Value,
 )
 from ninlab.units import Shape
@@ -55,7 +55,7 @@ _LABELS: Size = (0, INT64_BYTES)
 
 
 class Player:
-    """Plays one warm step of a network on its `recorder`."""
+    """Plays one warm step of a network on its `writer`."""
 
     def __init__(self, precision: Precision, *, training: bool) -> None:
         self.compute_bytes = precision.element_bytes
@@ -63,39 +63,39 @@ class Player:
         self.parameters: list[Parameter] = []  # of the layers met so far
         self.casts: list[Value] = []  # autocast's cache: their low-precision copies
 
-    def play(self, architecture: Architecture, optimizer: Optimizer) -> Recorder:
-        """Take the step; the recorder that wrote it down."""
+    def play(self, architecture: Architecture, optimizer: Optimizer) -> TapeWriter:
+        """Take the step; what wrote it down."""
         rule = OPTIMIZERS[optimizer]
-        self.recorder = Recorder(_order_of_what_is_found(rule))
+        self.writer = TapeWriter(_order_of_what_is_found(rule))
         shape = architecture.input_shape
         size = (0, prod(shape) * FLOAT32_BYTES)
-        images = Value(self.recorder.find(Category.INPUT, size), shape, FLOAT32_BYTES)
+        images = Value(self.writer.find(Category.INPUT, size), shape, FLOAT32_BYTES)
         scores = walk(
             architecture.layers, images, self._leaf, self._join,
-            hold=Value.view, let_go=self.recorder.let_go,
+            hold=Value.view, let_go=self.writer.let_go,
         )  # fmt: skip
         if self.training:
             self._learn(scores, rule)
         else:
             self._leave_autocast()
-            self.recorder.at("")
+            self.writer.at("")
             self._release_of_the_step_before(scores)
-        return self.recorder
+        return self.writer
 
     # ------------------------------------------------------------ the order of a step
 
     def _learn(self, scores: Value, rule: OptimizerRule) -> None:
-        recorder = self.recorder
-        recorder.at(LOSS, Phase.LOSS)
+        writer = self.writer
+        writer.at(LOSS, Phase.LOSS)
         loss = self._cross_entropy(scores)
         self._leave_autocast()
-        recorder.at(LOSS, Phase.BACKWARD)
-        recorder.backward(loss)
-        recorder.at("", Phase.STEP)
-        recorder.find_beside(self.parameters, Category.GRADIENT, 1)
-        recorder.find_beside(self.parameters, Category.OPTIMIZER_STATE, rule.states)
+        writer.at(LOSS, Phase.BACKWARD)
+        writer.backward(loss)
+        writer.at("", Phase.STEP)
+        writer.find_beside(self.parameters, Category.GRADIENT, 1)
+        writer.find_beside(self.parameters, Category.OPTIMIZER_STATE, rule.states)
         self._update(rule)
-        recorder.at("")
+        writer.at("")
         self._release_of_the_step_before(scores, loss)
 
     def _update(self, rule: OptimizerRule) -> None:
@@ -105,28 +105,28 @@ class Player:
         made: list[Storage] = []
         for call in rule.calls:
             makes = [
-                self.recorder.make(parameter.size, Category.TEMPORARY)
+                self.writer.make(parameter.size, Category.TEMPORARY)
                 for parameter in self.parameters
                 if call.makes_list
             ]
-            self.recorder.call(call.operator, (weights,) * call.moved_lists, (), makes)
+            self.writer.call(call.operator, (weights,) * call.moved_lists, (), makes)
             made += makes
         for storage in made:
-            self.recorder.drop(storage)
+            self.writer.drop(storage)
 
     def _release_of_the_step_before(self, *results: Value) -> None:
         """The caller, who now has the step's results, lets go of those like them."""
         for result in results:
-            self.recorder.drop(self.recorder.find(Category.ACTIVATION, result.storage.size))
+            self.writer.drop(self.writer.find(Category.ACTIVATION, result.storage.size))
 
     def _leave_autocast(self) -> None:
         for copy in self.casts:
-            self.recorder.drop(copy.storage)
+            self.writer.drop(copy.storage)
 
     # ------------------------------------------------------------ layers
 
     def _leaf(self, path: str, layer: Leaf, value: Value) -> Value:
-        self.recorder.layer = path
+        self.writer.layer = path
         shape = leaf_shape(layer, value.shape)
         match layer:
             case Conv():
@@ -153,11 +153,11 @@ class Player:
                 assert_never(layer)
 
     def _join(self, path: str, branches: Branches, parts: list[Value]) -> Value:
-        self.recorder.layer = path
+        self.writer.layer = path
         shape = joined_shape(path, branches, [part.shape for part in parts])
         widest = max(part.element_bytes for part in parts)
         joined = self._result("cat", parts, shape, widest)
-        self.recorder.remember(
+        self.writer.remember(
             joined,
             [
                 Backward("narrow", (part,), is_view=True)
@@ -167,7 +167,7 @@ class Player:
             ],
         )
         for part in parts:
-            self.recorder.drop(part.storage)
+            self.writer.drop(part.storage)
         return joined
 
     def _convolution(self, layer: Conv, value: Value, shape: Shape) -> Value:
@@ -176,7 +176,7 @@ class Player:
         source, weight, *bias = self._operands(value, counts)
         result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
         operator = "convolution_backward"
-        self.recorder.remember(
+        self.writer.remember(
             result,
             (
                 Backward(operator, (source,), (result, weight), macs),
@@ -184,7 +184,7 @@ class Player:
             ),
             ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY)),
         )
-        self.recorder.drop(source.storage)
+        self.writer.drop(source.storage)
         return result
 
     def _linear(self, layer: Linear, value: Value, shape: Shape) -> Value:
@@ -194,7 +194,7 @@ class Player:
         operator = "addmm" if layer.bias else "mm"
         result = self._result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
         keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
-        self.recorder.remember(
+        self.writer.remember(
             result,
             (
                 Backward("mm", (source,), (result, weight), macs),
@@ -203,7 +203,7 @@ class Player:
             ),
             keeps if source.source else keeps[:1],  # only the input's gradient needs the weight
         )
-        self.recorder.drop(source.storage)
+        self.writer.drop(source.storage)
         return result
 
     def _operands(self, value: Value, counts: Sequence[int]) -> list[Value]:
@@ -220,25 +220,25 @@ class Player:
 
     def _batch_norm(self, layer: BatchNorm, value: Value) -> Value:
         """On float32 it is cuDNN's, which makes no statistics at prediction; on bf16 torch's."""
-        recorder = self.recorder
+        writer = self.writer
         by_cudnn = value.element_bytes == FLOAT32_BYTES
         operator = "cudnn_batch_norm" if by_cudnn else "native_batch_norm"
         weights = self._parameters(parameter_counts(layer, value.shape))
         of_a_channel = weights[0].size
         *_, batches_seen = (
-            recorder.find(Category.PARAMETER, size, recorder.layer)
+            writer.find(Category.PARAMETER, size, writer.layer)
             for size in (of_a_channel, of_a_channel, (INT64_BYTES, 0))  # mean and variance first
         )
         if self.training:
-            recorder.call("add_", (batches_seen,), (batches_seen,))
+            writer.call("add_", (batches_seen,), (batches_seen,))
         result = self._new(value.shape, value.element_bytes)
         statistics = []
         if self.training or not by_cudnn:
             category = Category.ACTIVATION if self.training else Category.TEMPORARY
-            statistics = [recorder.make(of_a_channel, category) for _ in range(2)]
-        recorder.call(operator, (value,), (result,), (result.storage, *statistics))
+            statistics = [writer.make(of_a_channel, category) for _ in range(2)]
+        writer.call(operator, (value,), (result,), (result.storage, *statistics))
         kinds = (SavedKind.BATCH_MEAN, SavedKind.BATCH_INVERSE_DEVIATION)
-        recorder.remember(
+        writer.remember(
             result,
             [
                 Backward(
@@ -248,13 +248,13 @@ class Player:
             ((value.storage, SavedKind.INPUT), *zip(statistics, kinds, strict=False)),
         )
         for each in statistics:
-            recorder.drop(each)
+            writer.drop(each)
         return result
 
     def _activation(self, operator: str, derivative: str, value: Value) -> Value:
         """One whose gradient follows from its result."""
         result = self._result(operator, (value,), value.shape, value.element_bytes)
-        self.recorder.remember(
+        self.writer.remember(
             result,
             [Backward(derivative, (value,), (result, result))],
             ((result.storage, f"{operator}_result"),),
@@ -265,18 +265,18 @@ class Player:
         """Autograd keeps the input, of which the way back needs no more than the shape."""
         operator = "max_pool2d_with_indices"
         result, indices = self._two_results(operator, value, shape, INT64_BYTES)
-        self.recorder.remember(
+        self.writer.remember(
             result,
             [Backward(f"{operator}_backward", (value,), (result, indices))],
             ((value.storage, SavedKind.POOL_INPUT), (indices, SavedKind.POOL_INDICES)),
         )
-        self.recorder.drop(indices)
+        self.writer.drop(indices)
         return result
 
     def _average_pool(self, value: Value, shape: Shape) -> Value:
         """As `_max_pool`: the input is kept and not read again."""
         result = self._result("avg_pool2d", (value,), shape, value.element_bytes)
-        self.recorder.remember(
+        self.writer.remember(
             result,
             [Backward("avg_pool2d_backward", (value,), (result,))],
             ((value.storage, SavedKind.POOL_INPUT),),
@@ -285,41 +285,41 @@ class Player:
 
     def _global_average(self, value: Value, shape: Shape) -> Value:
         result = self._result("mean", (value,), shape, value.element_bytes)
-        self.recorder.remember(result, [Backward("div", (value,), (result,))])
+        self.writer.remember(result, [Backward("div", (value,), (result,))])
         return result
 
     def _dropout(self, layer: Dropout, value: Value) -> Value:
         if not self.training or layer.probability == 0:
             return value.view()
         if layer.probability == 1:  # no mask: a product with a single zero
-            factor, kind = self.recorder.make((value.element_bytes, 0)), "mul_other"
-            self.recorder.call("zeros", (), (factor,), (factor,))
+            factor, kind = self.writer.make((value.element_bytes, 0)), "mul_other"
+            self.writer.call("zeros", (), (factor,), (factor,))
             result = self._result("mul", (value, factor), value.shape, value.element_bytes)
             derivative = "mul"
         else:
             result, factor = self._two_results("native_dropout", value, value.shape, BOOL_BYTES)
             kind, derivative = SavedKind.DROPOUT_MASK, "native_dropout_backward"
-        self.recorder.remember(
+        self.writer.remember(
             result, [Backward(derivative, (value,), (result, factor))], ((factor, kind),)
         )
-        self.recorder.drop(factor)
+        self.writer.drop(factor)
         return result
 
     def _cross_entropy(self, scores: Value) -> Value:
         """The mean loss; its logarithms are computed as the scores come, and picked in float32."""
-        recorder = self.recorder
+        writer = self.writer
         logs = self._result("_log_softmax", (scores,), scores.shape, scores.element_bytes)
-        recorder.remember(
+        writer.remember(
             logs,
             [Backward("_log_softmax_backward_data", (scores,), (logs, logs))],
             ((logs.storage, SavedKind.LOG_SOFTMAX),),
         )
         wide = self._cast(logs, FLOAT32_BYTES)
-        labels = recorder.find(Category.INPUT, (0, INT64_BYTES))
-        loss, total_weight = (recorder.make((FLOAT32_BYTES, 0)) for _ in range(2))
-        recorder.call("nll_loss_forward", (labels,), (), (loss, total_weight))
+        labels = writer.find(Category.INPUT, (0, INT64_BYTES))
+        loss, total_weight = (writer.make((FLOAT32_BYTES, 0)) for _ in range(2))
+        writer.call("nll_loss_forward", (labels,), (), (loss, total_weight))
         result = Value(loss, (), FLOAT32_BYTES)
-        recorder.remember(
+        writer.remember(
             result,
             [Backward("nll_loss_backward", (wide,), (labels,))],
             (
@@ -329,7 +329,7 @@ class Player:
             ),
         )
         for storage in (total_weight, wide.storage, logs.storage):
-            recorder.drop(storage)
+            writer.drop(storage)
         return result
 
     # ------------------------------------------------------------ tensors
@@ -339,19 +339,19 @@ class Player:
 
         They need no holder: they outlive the step.
         """
-        path = self.recorder.layer
+        path = self.writer.layer
         values = []
         for count in counts:
             size = (count * FLOAT32_BYTES, 0)
             parameter = Parameter(path, size)
             self.parameters.append(parameter)
-            storage = self.recorder.find(Category.PARAMETER, size, path)
+            storage = self.writer.find(Category.PARAMETER, size, path)
             values.append(Value(storage, (), FLOAT32_BYTES, parameter if self.training else None))
         return values
 
     def _new(self, shape: Shape, element_bytes: int) -> Value:
         """An activation of that shape, for a call to make."""
-        return Value(self.recorder.make((0, prod(shape) * element_bytes)), shape, element_bytes)
+        return Value(self.writer.make((0, prod(shape) * element_bytes)), shape, element_bytes)
 
     def _result(
         self,
@@ -363,9 +363,9 @@ class Player:
         macs: int = 0,
     ) -> Value:
         """What the operator makes of what it reads."""
-        storage = self.recorder.make((0, prod(shape) * element_bytes))
+        storage = self.writer.make((0, prod(shape) * element_bytes))
         result = Value(storage, shape, element_bytes)
-        self.recorder.call(operator, reads, (result,), (storage,), macs)
+        self.writer.call(operator, reads, (result,), (storage,), macs)
         return result
 
     def _two_results(
@@ -377,8 +377,8 @@ class Player:
         """
         result = self._new(shape, value.element_bytes)
         category = Category.TEMPORARY if value.source is None else Category.ACTIVATION
-        second = self.recorder.make((0, prod(shape) * second_bytes), category)
-        self.recorder.call(operator, (value,), (result, second), (result.storage, second))
+        second = self.writer.make((0, prod(shape) * second_bytes), category)
+        self.writer.call(operator, (value,), (result, second), (result.storage, second))
         return result, second
 
     def _cast(self, value: Value, element_bytes: int) -> Value:
@@ -387,12 +387,12 @@ class Player:
         if width == element_bytes:
             return value.view()
         constant, per_image = value.size
-        storage = self.recorder.make(
+        storage = self.writer.make(
             (constant // width * element_bytes, per_image // width * element_bytes)
         )
         copy = Value(storage, value.shape, element_bytes)
-        self.recorder.call("_to_copy", (value,), (copy,), (storage,))
-        self.recorder.remember(copy, [Backward("_to_copy", (value,), (copy,))])
+        self.writer.call("_to_copy", (value,), (copy,), (storage,))
+        self.writer.remember(copy, [Backward("_to_copy", (value,), (copy,))])
         return copy
 
 

@@ -1,6 +1,6 @@
 """Who holds which tensor, and in which order does the way back run?
 
-`Recorder` writes a tape: it knows storages, their holders and the graph of the forward pass, and
+`TapeWriter` writes a tape: it knows storages, their holders and the graph of the forward pass, and
 no layer. A storage is released when nobody holds it any more: no frame that runs the network, no
 node of autograd's graph, not autocast's cache and not the caller.
 """
@@ -150,10 +150,10 @@ class Node:
     is_view: bool = False  # the gradient is part of a wider one
 
 
-# ---------------------------------------------------------------- the recorder
+# ---------------------------------------------------------------- the writer
 
 
-class Recorder:
+class TapeWriter:
     """Writes a tape. phase and layer are those of what is recorded next.
 
     What the step finds may be told at any time. It comes first all the same, in the order of the
