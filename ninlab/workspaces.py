@@ -106,6 +106,9 @@ class CublasRule:
     two threads), and one of cuBLASLt beside it, both never freed. Otherwise each call
     allocates its own and frees it.
 
+    large_on holds the compute capabilities on which cuBLAS is given large_bytes; on the others
+    among `COMPUTE_CAPABILITIES` it is given other_bytes, its own default.
+
     Kept blocks belong to every step but the first, from its beginning: a prediction of
     VGG-16 peaks in a convolution, and on an H100 holds 33 MiB there for linear layers that
     come later, because the prediction before has run them. A network of convolutions alone,
@@ -113,13 +116,22 @@ class CublasRule:
     """
 
     kept: bool
-    hopper_bytes: int = 32 * 2**20
-    other_bytes: int = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # cuBLAS's own default, :4096:2:16:8
+    large_on: frozenset[int]
+    large_bytes: int = 32 * 2**20
+    other_bytes: int = 2 * 4096 * 2**10 + 8 * 16 * 2**10  # :4096:2:16:8
     lt_bytes: int = 2**20
 
     def gemm(self, operator: str, phase: Phase, compute_capability: int) -> tuple[GemmScratch, ...]:
-        """The blocks of one call of that ATen operator in that phase."""
-        main = self.hopper_bytes if compute_capability == 90 else self.other_bytes
+        """The blocks of one call of that ATen operator in that phase.
+
+        Raises NinlabError for a compute capability of which nobody looked up what it is given.
+        """
+        if compute_capability not in COMPUTE_CAPABILITIES:
+            raise NinlabError(
+                f"what cuBLAS is given on a device of compute capability {compute_capability} is "
+                f"not known; known: {', '.join(map(str, COMPUTE_CAPABILITIES))}"
+            )
+        main = self.large_bytes if compute_capability in self.large_on else self.other_bytes
         thread = "autograd" if phase is Phase.BACKWARD else "main"
         through_lt = operator == "addmm"  # the bias is added by cuBLASLt's epilogue
         if not self.kept:
@@ -130,13 +142,19 @@ class CublasRule:
         return tuple(blocks)
 
 
+COMPUTE_CAPABILITIES = (70, 75, 80, 86, 89, 90, 100, 103, 110, 120, 121)
+"""Those of NVIDIA's GPUs from Volta to Blackwell: 90, which is Hopper, is sm_90."""
+
 CUBLAS_RULES: Mapping[str, CublasRule] = {
-    # getCUDABlasLtWorkspace of the 2.11.0+cu130 wheel shares the cuBLAS block only on request.
-    "2.11": CublasRule(kept=True),
-    # isCUDABlasWorkspaceCachingEnabled() of the 2.15.0+cu132 wheel answers false.
-    "2.15": CublasRule(kept=False),
+    # getCUDABlasLtWorkspace of the 2.11.0+cu130 wheel shares the cuBLAS block only on request;
+    # its parseChosenWorkspaceSize compares the device with 9.0 and with nothing else.
+    "2.11": CublasRule(kept=True, large_on=frozenset({90})),
+    # isCUDABlasWorkspaceCachingEnabled() of the 2.15.0+cu132 wheel answers false; its
+    # parseChosenWorkspaceSize takes the major versions 9 to 12, Hopper and Blackwell.
+    "2.15": CublasRule(kept=False, large_on=frozenset({90, 100, 103, 110, 120, 121})),
 }
-"""By torch's major.minor version; versions between the two were not looked into."""
+"""By torch's major.minor version, read in the machine code of its wheel for CUDA. Versions between
+the two were not looked into."""
 
 GEMM_OPERATORS = frozenset({"addmm", "mm", "bmm", "baddbmm", "addmv", "mv"})
 """ATen operators, without overload, that run in cuBLAS."""

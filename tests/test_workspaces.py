@@ -13,7 +13,7 @@ from torch import nn
 from ninlab.architectures import ARCHITECTURES
 from ninlab.cudnn import Oracle, installed
 from ninlab.devices import DEVICES
-from ninlab.errors import UnknownNameError
+from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.networks import build
 from ninlab.reports import Phase
 from ninlab.workspaces import (
@@ -194,11 +194,28 @@ def test_two_calls_share_a_key_only_when_they_are_the_same(one, other):
     assert (one.key == other.key) == (one == other)
 
 
-def test_cublas_takes_its_own_default_size_before_hopper_and_32_mib_on_it():
+@pytest.mark.parametrize("rule", CUBLAS_RULES.values(), ids=CUBLAS_RULES)
+def test_cublas_takes_its_own_default_size_before_hopper_and_32_mib_on_it(rule):
     # 8,519,680 bytes is what users of torch 2.0 to 2.10 report for the first matrix product.
+    for before_hopper in (70, 75, 80, 86, 89):
+        assert rule.gemm("mm", Phase.BACKWARD, before_hopper)[0].bytes == 8_519_680
+    assert rule.gemm("mm", Phase.BACKWARD, 90)[0].bytes == 32 * 2**20
+
+
+@pytest.mark.parametrize("blackwell", [100, 103, 110, 120, 121])
+def test_blackwell_takes_32_mib_since_a_torch_after_2_11(blackwell):
+    sizes = {
+        version: rule.gemm("mm", Phase.BACKWARD, blackwell)[0].bytes
+        for version, rule in CUBLAS_RULES.items()
+    }
+    assert sizes == {"2.11": 8_519_680, "2.15": 32 * 2**20}
+
+
+@pytest.mark.parametrize("capability", [0, 9, 95, 130])
+def test_a_compute_capability_that_nobody_looked_up_is_refused(capability):
     for rule in CUBLAS_RULES.values():
-        assert rule.gemm("mm", Phase.BACKWARD, 75)[0].bytes == 8_519_680
-        assert rule.gemm("mm", Phase.BACKWARD, 90)[0].bytes == 32 * 2**20
+        with pytest.raises(NinlabError, match=rf"capability {capability} is not known.*90, 100"):
+            rule.gemm("mm", Phase.FORWARD, capability)
 
 
 def test_kept_cublas_workspaces_belong_to_the_thread_and_the_others_to_nobody():
