@@ -12,7 +12,7 @@ engines on tensor cores dropped for fp32 without TF32, and the first configurati
 whose plan builds. ATen also drops a plan that fails when it runs, which no one can
 see without the device.
 
-Imports from ninlab: errors and workspaces; needs no torch.
+Needs no torch.
 
 Known limits. cuDNN loads in seconds and answers in about 2 ms a plan. ATen's choice for
 depthwise convolutions in bfloat16 depends on rules of its own that differ between versions:
@@ -108,6 +108,25 @@ class _Answers:
             return None
 
 
+def device_properties(index: int) -> dict[str, Any]:
+    """What cuDNN itself says of the CUDA device of that number: what an `Oracle` is asked with.
+
+    torch has loaded cuDNN. Raises NinlabError where it has not, or where cuDNN refuses.
+    """
+    cudnn = Cudnn(None)
+    try:
+        descriptor = cudnn.descriptor(Kind.DEVICE_PROPERTIES)
+        descriptor.set(Attribute.DEVICE_ID, Type.INT32, [index]).finalize()
+        length = descriptor.count(Attribute.DEVICE_JSON, Type.CHAR)
+        text = b"".join(descriptor.get(Attribute.DEVICE_JSON, Type.CHAR, length))
+    except CudnnError as error:
+        raise NinlabError(
+            f"cuDNN does not describe device {index}: {error}; that needs cuDNN 9.8 or later"
+        ) from None
+    properties: dict[str, Any] = json.loads(text.rstrip(b"\0"))
+    return properties
+
+
 # ---------------------------------------------------------------- cuDNN's backend
 
 
@@ -138,6 +157,7 @@ class Type(IntEnum):
     HEURISTICS_MODE = 8
     NUMERICAL_NOTE = 11
     DESCRIPTOR = 15
+    INT32 = 23
     CHAR = 24
 
 
@@ -180,6 +200,7 @@ class Attribute(IntEnum):
     TENSOR_ID = 906
     TENSOR_IS_VIRTUAL = 907
     ENGINE_NOTES = 1303
+    DEVICE_ID = 2700
     DEVICE_JSON = 2702
 
 
@@ -196,15 +217,39 @@ OPERATIONS = {
 """Descriptor, the first of its six attributes (alpha, beta, convolution, then tensors), tensors."""
 
 
+_LIBRARY = "libcudnn.so.9"
+
+
 class CudnnError(NinlabError):
     """cuDNN refused a descriptor; the message is its own."""
 
 
 class Cudnn:
-    """The backend of one cuDNN library, found in a site-packages directory."""
+    """The backend of one cuDNN library, found in a site-packages directory.
 
-    def __init__(self, site: Path) -> None:
-        library = site / "nvidia" / "cudnn" / "lib" / "libcudnn.so.9"
+    Without a directory it is the library that torch has loaded into this process. Raises
+    NinlabError where there is none.
+    """
+
+    def __init__(self, site: Path | None) -> None:
+        self._library = self._loaded() if site is None else self._of_wheel(site)
+        self._library.cudnnGetErrorString.restype = ctypes.c_char_p
+        self._library.cudnnGetVersion.restype = ctypes.c_size_t
+        number = self._library.cudnnGetVersion()
+        self.version = f"{number // 10000}.{number // 100 % 100}.{number % 100}"
+        if site is not None:
+            self.version = self._checked_version(site)
+
+    @staticmethod
+    def _loaded() -> ctypes.CDLL:
+        try:
+            return ctypes.CDLL(_LIBRARY)
+        except OSError as error:
+            raise NinlabError(f"cuDNN is not loaded in this process: {error}") from None
+
+    @staticmethod
+    def _of_wheel(site: Path) -> ctypes.CDLL:
+        library = site / "nvidia" / "cudnn" / "lib" / _LIBRARY
         if not library.exists():
             raise NinlabError(f"there is no cuDNN at {library}; install nvidia-cudnn-cu13")
         # cuDNN's own libraries look for these by name, and must find the ones they were built for.
@@ -212,22 +257,17 @@ class Cudnn:
             dependency = site / "nvidia" / "cu13" / "lib" / name
             if dependency.exists():
                 ctypes.CDLL(str(dependency), mode=ctypes.RTLD_GLOBAL)
-        self._library = ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
-        self._library.cudnnGetErrorString.restype = ctypes.c_char_p
-        self._library.cudnnGetVersion.restype = ctypes.c_size_t
-        self.version = self._checked_version(site)
+        return ctypes.CDLL(str(library), mode=ctypes.RTLD_GLOBAL)
 
     def _checked_version(self, site: Path) -> str:
         """Version of the wheel, to the build number, which the library itself does not know."""
-        number = self._library.cudnnGetVersion()
-        expected = f"{number // 10000}.{number // 100 % 100}.{number % 100}."
         version = _wheel_version(site)
         if version is None:
             raise NinlabError(f"{site} holds a cuDNN library but no nvidia-cudnn wheel")
-        if not version.startswith(expected):
+        if not version.startswith(f"{self.version}."):
             raise NinlabError(
                 f"the wheel in {site} is {version}, but the library that was loaded is "
-                f"{expected}*; ask in a process that has not loaded another cuDNN"
+                f"{self.version}.*; ask in a process that has not loaded another cuDNN"
             )
         return version
 
@@ -293,14 +333,14 @@ class Descriptor:
         pointers = (ctypes.c_void_p * most)(*[one.pointer.value for one in out])
         return out[: len(self._read(attribute, Type.DESCRIPTOR, pointers))]
 
-    def count(self, attribute: int) -> int:
-        """How many descriptors one attribute holds."""
+    def count(self, attribute: int, kind: Type) -> int:
+        """How many values one attribute holds."""
         count = ctypes.c_int64()
         self.cudnn.call(
             "cudnnBackendGetAttribute",
             self.pointer,
             ctypes.c_int(attribute),
-            ctypes.c_int(Type.DESCRIPTOR),
+            ctypes.c_int(kind),
             ctypes.c_int64(0),
             ctypes.byref(count),
             None,
@@ -372,7 +412,7 @@ class Oracle:
         heuristics.set(Attribute.HEURISTICS_MODE, Type.HEURISTICS_MODE, [mode])
         heuristics.refer(Attribute.HEURISTICS_DEVICE, self._device)
         heuristics.finalize()
-        most = heuristics.count(Attribute.HEURISTICS_RESULTS)
+        most = heuristics.count(Attribute.HEURISTICS_RESULTS, Type.DESCRIPTOR)
         return heuristics.get_descriptors(Attribute.HEURISTICS_RESULTS, Kind.ENGINE_CONFIG, most)
 
     def _graph(

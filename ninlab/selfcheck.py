@@ -534,12 +534,12 @@ def _measured(
 def _cudnn(subject: Subject) -> str:
     import torch
 
-    from ninlab.measurement import cudnn_device_properties
+    from ninlab.cudnn import device_properties
 
     device = subject.device()
     ones = torch.ones(1, 1, 3, 3, device=device)
     torch.nn.functional.conv2d(ones, ones)  # loads cuDNN, where no check before this one did
-    properties = cudnn_device_properties(device)
+    properties = device_properties(ones.device.index)
     return f"{properties.get('deviceName', 'no name')}, {len(properties)} properties"
 
 

@@ -85,8 +85,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "selfcheck": (
         {
-            *("architectures", "data", "environment", "measurement", "networks", "recipes"),
-            *("recording", "records", "training"),
+            *("architectures", "cudnn", "data", "environment", "measurement", "networks"),
+            *("recipes", "recording", "records", "training"),
         },
         {"safetensors", "torch"},
     ),

@@ -16,8 +16,6 @@ count of tensors.
 it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
 what came out, `agreement` holds it against the prediction.
 
-Imports from ninlab: environment, errors, networks, records, reports and units.
-
 Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
 assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
 for the whole device, other processes included. CPU totals change with the number of
@@ -55,7 +53,6 @@ from ninlab.measurement.cases import (
 from ninlab.measurement.gpu import (
     GpuEvent,
     TraceFromStart,
-    cudnn_device_properties,
     events_path,
     from_start_path,
     tensor_peak,
@@ -91,7 +88,6 @@ __all__ = [
     "Step",
     "TraceFromStart",
     "bytes_off",
-    "cudnn_device_properties",
     "describe_in_process",
     "errors_in_words",
     "events_path",

@@ -1,11 +1,7 @@
-"""What does a step on a GPU allocate? The caching allocator's peaks, and a trace of it.
-
-Imports from ninlab: environment, errors, records, `cases` and `steps`.
-"""
+"""What does a step on a GPU allocate? The caching allocator's peaks, and a trace of it."""
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import gzip
 import json
@@ -18,7 +14,6 @@ import torch
 
 from ninlab import records
 from ninlab.environment import arithmetic
-from ninlab.errors import NinlabError
 from ninlab.measurement.cases import Case, Measured, Outcome
 from ninlab.measurement.steps import WARM_STEPS, NetworkFactory, Step, quartiles
 
@@ -254,40 +249,3 @@ def tensor_peak(trace: Sequence[GpuEvent], tensors_before: int) -> int | None:
             alive += event.bytes if event.allocates else -event.bytes
             peak = max(peak, alive)
     return peak
-
-
-def cudnn_device_properties(device: torch.device) -> dict[str, Any]:
-    """What cuDNN itself says of the device, as tools/cudnn_workspaces.py takes it.
-
-    Needs cuDNN 9.8 or later. Raises NinlabError when the library is not there or refuses.
-    """
-    device_properties, device_id, as_json = 38, 2700, 2702  # cudnn_graph.h
-    int32, char = 23, 24
-    try:
-        library = ctypes.CDLL("libcudnn.so.9")  # torch has loaded it: this finds the same one
-    except OSError as error:
-        raise NinlabError(f"cuDNN is not loaded in this process: {error}") from None
-
-    def call(function: str, *arguments: object) -> None:
-        status = getattr(library, function)(*arguments)
-        if status:
-            raise NinlabError(
-                f"cuDNN answered {function} with status {status}; describing a device needs "
-                "cuDNN 9.8 or later"
-            )
-
-    descriptor, length = ctypes.c_void_p(), ctypes.c_int64()
-    index = ctypes.c_int32(device.index or 0)
-    one = ctypes.c_int64(1)
-    call("cudnnBackendCreateDescriptor", device_properties, ctypes.byref(descriptor))
-    try:
-        call("cudnnBackendSetAttribute", descriptor, device_id, int32, one, ctypes.byref(index))
-        call("cudnnBackendFinalize", descriptor)
-        get = ("cudnnBackendGetAttribute", descriptor, as_json, char)
-        call(*get, ctypes.c_int64(0), ctypes.byref(length), None)
-        text = ctypes.create_string_buffer(length.value)
-        call(*get, length, ctypes.byref(length), text)
-    finally:
-        call("cudnnBackendDestroyDescriptor", descriptor)
-    properties: dict[str, Any] = json.loads(text.raw.rstrip(b"\0"))
-    return properties

@@ -4,8 +4,6 @@
 stdin, and answers each with a line on stdout. It is asked for one case at a time, so that what
 the asker does with an answer neither disturbs the next case nor is lost with it.
 
-Imports from ninlab: errors, `cases`, `cpu`, `gpu` and `steps`.
-
 Known limit: a case that never ends is waited for; whoever asks must end this process.
 """
 
@@ -192,16 +190,17 @@ def _ending(code: int) -> str:
 
 
 def describe_in_process(device: torch.device) -> dict[str, Any]:
-    """What `cudnn_device_properties` says, asked in a process of its own.
+    """What `ninlab.cudnn.device_properties` says, asked in a process of its own.
 
     A library that crashes ends that process only, and what it keeps on the device is gone with
     it, so that the overhead of no later case grows. Raises NinlabError with its last words.
     """
     program = (
         "import json, sys, torch\n"
-        "from ninlab.measurement import cudnn_device_properties\n"
-        "torch.zeros(1, device=sys.argv[1])\n"  # cuDNN has been asked with CUDA at work only
-        "print(json.dumps(cudnn_device_properties(torch.device(sys.argv[1]))))\n"
+        "from ninlab.cudnn import device_properties\n"
+        # cuDNN has been asked with CUDA at work only
+        "device = torch.zeros(1, device=sys.argv[1]).device\n"
+        "print(json.dumps(device_properties(device.index)))\n"
     )
     command = [sys.executable, "-c", program, str(device)]
     try:

@@ -9,6 +9,7 @@ import torch
 from ninlab.allocator import MIN_BLOCK_BYTES
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands.measure import predicted_peaks
+from ninlab.cudnn import device_properties
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device
 from ninlab.measurement import (
@@ -17,7 +18,6 @@ from ninlab.measurement import (
     Case,
     Failed,
     Outcome,
-    cudnn_device_properties,
     from_start_path,
     measure_in_process,
 )
@@ -116,7 +116,7 @@ def test_a_devices_own_description_agrees_with_the_table_made_without_it():
     device = of_cuda_name(torch.cuda.get_device_name(CUDA))
     if device is None:
         pytest.skip("this device is not described")
-    properties = cudnn_device_properties(CUDA)
+    properties = device_properties(CUDA.index or 0)
     major, minor = torch.cuda.get_device_capability(CUDA)
     assert properties["deviceVer"] == 100 * major + 10 * minor
     assert properties["totalGlobalMem"] == pytest.approx(device.memory_bytes, rel=0.1)
