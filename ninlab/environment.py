@@ -1,7 +1,7 @@
 """Which machine and which software is this process running on?
 
 Fills in the `Device` and `Software` of a record, and sets torch's arithmetic for a while.
-Imports from ninlab: records and errors. Needs torch; asks the driver through nvidia-smi where
+Needs torch; asks the driver through nvidia-smi where
 there is a GPU.
 """
 
@@ -22,6 +22,7 @@ import torch
 import ninlab
 from ninlab.errors import NinlabError
 from ninlab.records import Device, Software
+from ninlab.torch_private import empty_cache_between_trials, is_cache_emptied_between_trials
 
 
 def parse_device(name: str) -> torch.device:
@@ -126,19 +127,12 @@ def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
     for backend in backends:
         backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     torch.backends.cudnn.benchmark = benchmark
-    empties = getattr(torch._C, "_cuda_get_conv_benchmark_empty_cache", lambda: True)()
-    _empty_cache_between_trials(not benchmark and empties)
+    empties = is_cache_emptied_between_trials()
+    empty_cache_between_trials(not benchmark and empties)
     try:
         yield
     finally:
-        _empty_cache_between_trials(empties)
+        empty_cache_between_trials(empties)
         for backend, value in zip(backends, before, strict=True):
             backend.fp32_precision = value
         torch.backends.cudnn.benchmark = benchmark_before
-
-
-def _empty_cache_between_trials(empties: bool) -> None:
-    """Whether the allocator gives back what is free after each convolution's trials."""
-    set_it = getattr(torch._C, "_cudnn_set_conv_benchmark_empty_cache", None)  # a private name
-    if set_it is not None:
-        set_it(empties)

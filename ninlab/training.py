@@ -36,6 +36,7 @@ from ninlab.networks import build
 from ninlab.recipes import HELD_OUT_IMAGES, Augmentation, EvaluationSet, Recipe
 from ninlab.records import DataSet, EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.steps import Precision
+from ninlab.torch_private import clear_cublas_workspaces
 
 STUCK_LOSS = 0.99
 """A run is stuck when its last epoch's mean training loss is at least this share of
@@ -576,7 +577,7 @@ def _fitted(images: LabeledImages, network: Architecture) -> LabeledImages:
 def _release_cached() -> None:
     """Give back what nobody uses of the current GPU's memory."""
     gc.collect()
-    torch._C._cuda_clearCublasWorkspaces()
+    clear_cublas_workspaces()
     torch.cuda.empty_cache()
 
 

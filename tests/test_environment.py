@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ninlab.environment import arithmetic, describe_device, describe_software, parse_device, slug
 from ninlab.errors import NinlabError
 from ninlab.records import check_slug
+from ninlab.torch_private import is_cache_emptied_between_trials
 
 CPU = torch.device("cpu")
 
@@ -97,7 +98,7 @@ def test_arithmetic_is_put_back_behind_an_error_too():
 
 
 def test_trials_of_kernels_keep_the_cache_and_nothing_else_is_changed():
-    empties = torch._C._cuda_get_conv_benchmark_empty_cache
+    empties = is_cache_emptied_between_trials
     before = empties()
     with arithmetic("bf16", benchmark=False):
         assert empties() == before

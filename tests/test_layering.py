@@ -37,10 +37,14 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "cudnn": ({"workspaces"}, set()),
     "devices": (set(), set()),
     "roofline": ({"architectures", "devices", "reports", "tape"}, set()),
+    "torch_private": (set(), {"torch"}),
     # the second opinion: never architectures, never formulas
     # networks: to look a name up; devices: to check one
     "resources": (
-        {"allocator", "cudnn", "devices", "networks", "optimizers", "reports", "workspaces"},
+        {
+            *("allocator", "cudnn", "devices", "networks", "optimizers", "reports"),
+            *("torch_private", "workspaces"),
+        },
         {"fvcore", "pandas", "torch"},
     ),
     # what runs
@@ -54,15 +58,18 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
-    "environment": ({"records"}, {"torch"}),
+    "environment": ({"records", "torch_private"}, {"torch"}),
     "training": (
         {
             *("architectures", "data", "environment", "networks", "optimizers", "recipes"),
-            "records",
+            *("records", "torch_private"),
         },
         {"safetensors", "torch"},
     ),
-    "measurement": ({"environment", "networks", "optimizers", "records", "reports"}, {"torch"}),
+    "measurement": (
+        {"environment", "networks", "optimizers", "records", "reports", "torch_private"},
+        {"torch"},
+    ),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement", "records"),

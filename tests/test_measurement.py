@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import handover, measurement, records
+from ninlab import handover, measurement, records, torch_private
 from ninlab.__main__ import main
 from ninlab.architectures import architecture
 from ninlab.commands.measure import _save_properties as save_properties
@@ -412,11 +412,16 @@ class StandInStep:
             self.cuda.allocate(5, 50)
 
 
+def stand_in_for_torch(monkeypatch, cuda):
+    for module in (gpu, torch_private):
+        monkeypatch.setattr(module, "torch", cuda)
+    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(cuda))
+
+
 @pytest.fixture
 def cuda(monkeypatch):
     stand_in = StandInCuda()
-    monkeypatch.setattr(gpu, "torch", stand_in)
-    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(stand_in))
+    stand_in_for_torch(monkeypatch, stand_in)
     return stand_in
 
 
@@ -465,8 +470,7 @@ def test_asking_for_events_changes_no_measured_byte_and_records_no_timed_step(
     without = gpu.measure_on_gpu(CASE, CPU, 5, None)
     assert cuda.recorded_steps == [False] * (2 + WARM_STEPS + 5) + [True]
     other = StandInCuda()
-    monkeypatch.setattr(gpu, "torch", other)
-    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(other))
+    stand_in_for_torch(monkeypatch, other)
     traced = gpu.measure_on_gpu(CASE, CPU, 5, tmp_path / "case.json.gz")
     assert other.recorded_steps == [True] * 2 + [False] * (WARM_STEPS + 5) + [True]
     assert replace(traced, step_seconds=without.step_seconds) == without

@@ -16,6 +16,7 @@ from ninlab import records
 from ninlab.environment import arithmetic
 from ninlab.measurement.cases import Case, Measured, Outcome
 from ninlab.measurement.steps import WARM_STEPS, NetworkFactory, Step, quartiles
+from ninlab.torch_private import clear_cublas_workspaces, memory_history, record_memory_history
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def measure_on_gpu(
             return Measured(Outcome.OUT_OF_MEMORY)
         finally:
             gc.collect()
-            torch._C._cuda_clearCublasWorkspaces()
+            clear_cublas_workspaces()
             torch.cuda.empty_cache()
     if events is not None:
         _write(events, [astuple(event) for event in trace])
@@ -131,7 +132,7 @@ def _gpu_step(
         step()
     wait()
     seconds = quartiles(step, timed_steps, wait) if timed_steps else None
-    torch._C._cuda_clearCublasWorkspaces()  # kept ones are taken again, inside the trace
+    clear_cublas_workspaces()  # kept ones are taken again, inside the trace
     tensors_before = torch.cuda.memory_stats(device)["requested_bytes.all.current"]
     with _History(device) as history:
         step()
@@ -169,26 +170,19 @@ class _History:
     def __init__(self, device: torch.device, *, recorded: bool = True) -> None:
         self._device = device
         self._recorded = recorded
-        self._memory: Any = torch.cuda.memory
 
     def __enter__(self) -> _History:
         if self._recorded:
-            self._memory._record_memory_history(
-                enabled="all", context="alloc", stacks="all", max_entries=1_000_000
-            )
+            record_memory_history(on=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._recorded:
-            self._memory._record_memory_history(enabled=None)
+            record_memory_history(on=False)
 
     def entries(self) -> Sequence[Mapping[str, Any]]:
-        """What torch recorded so far, as ``torch.cuda.memory._snapshot`` tells it."""
-        if not self._recorded:
-            return ()
-        traces = self._memory._snapshot(self._device)["device_traces"]
-        entries: Sequence[Mapping[str, Any]] = traces[torch.cuda.current_device()]
-        return entries
+        """What torch recorded so far."""
+        return memory_history(self._device) if self._recorded else ()
 
 
 def _is_of_a_block(entry: Mapping[str, Any]) -> bool:

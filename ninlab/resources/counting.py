@@ -4,8 +4,6 @@ One image runs through the meta copy in evaluation mode under inference mode, wh
 dispatch mode meets operators as fvcore's tracer would (``linear`` before it becomes
 ``addmm``) and then, one level down, as torch's flop counter would. So both give their
 totals from one pass that traces and allocates nothing.
-
-Imports from ninlab: errors and units.
 """
 
 from __future__ import annotations
@@ -17,14 +15,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import NinlabError
 from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.modules import Subject, first_sentence, in_mode, refusal
 from ninlab.resources.shortcuts import result_on_meta
+from ninlab.torch_private import DispatchMode, OpOverload, check, is_composite, qualified_name
 from ninlab.units import Shape
 
 
@@ -45,8 +42,10 @@ class Counts:
 def count(subject: Subject) -> Counts:
     """Parameters, MACs and fvcore's totals of one image, forward, in evaluation mode.
 
-    Raises NinlabError for a module that does what inference mode forbids.
+    Raises NinlabError for a module that does what inference mode forbids, and where this torch
+    lacks what counting needs.
     """
+    check()
     layers = LayerStack()
     counter = _Counter(layers)
     with (
@@ -81,11 +80,11 @@ def _own_parameters(module: nn.Module) -> dict[str, int]:
     return dict(parameters)
 
 
-class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Counter(DispatchMode):
     """Asks both formula books for every operator; see the module's docstring."""
 
     def __init__(self, layers: LayerStack) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.layers = layers
         self.macs: Counter[str] = Counter()
         self.torch_flops: Counter[str] = Counter()
@@ -105,7 +104,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         traced, priced = self._traced, self._priced
         prices_macs = not traced and operators.fvcore_name(func) in operators.MAC_OPERATORS
-        if operators.is_composite(func):
+        if is_composite(func):
             self._traced = traced or not operators.is_looked_through(func)
             self._priced = priced or prices_macs
             with self:
@@ -123,7 +122,7 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not traced:
             self.fvcore_activations += operators.fvcore_activations(func, args, result) or 0
         if not covered and by_fvcore is None:
-            self.unsupported[func._schema.name] += 1
+            self.unsupported[qualified_name(func)] += 1
         return result
 
     def _add(

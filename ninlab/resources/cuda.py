@@ -4,15 +4,13 @@ Dropout keeps a bool mask there, batch normalization is cuDNN's, and under autoc
 operators cast their inputs. These choices are made inside torch's C++ operators, before
 autograd records anything, so they have to be made at the same place here: as kernels of
 a dispatch key that stands above autograd. The key is one that torch reserves for a
-device that no CPU or CUDA build knows; its kernels are met only inside `as_on_cuda`, by
-the thread that entered it.
+device that no CPU or CUDA build knows; its kernels are registered when `as_on_cuda` is first
+entered, and met only inside it, by the thread that entered it.
 
 Source: the lists of ``ATen/autocast_mode.h``, the fused-kernel test of
 ``ATen/native/Dropout.cpp`` and the cuDNN test of ``ATen/native/Normalization.cpp``;
 tests/test_timeline_cuda.py compares operators and saved tensors with torch's own
 autocast on fake CUDA tensors.
-
-Imports nothing from ninlab.
 
 Known limits. Attention, recurrent layers and cells, and root mean square normalization run
 as plain formulas here, where CUDA has fused kernels, and the gradients of a few operators by
@@ -26,13 +24,19 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-_KEY: Any = torch._C.DispatchKey.AutocastIPU  # type: ignore[attr-defined]
-_KEY_SET = torch._C.DispatchKeySet(_KEY)
+from ninlab.torch_private import (
+    SPARE_KEY,
+    below_spare_key,
+    is_view,
+    schema_of,
+    spare_key_included,
+)
 
 LOWER_PRECISION = (
     "_convolution", "_thnn_fused_gru_cell", "_thnn_fused_lstm_cell", "addbmm", "addmm", "addmv",
@@ -90,6 +94,7 @@ _UNMODELED_PACKETS = frozenset(f"aten::{name.partition('.')[0]}" for name in UNM
 }
 
 _state = threading.local()
+_registering = threading.Lock()
 
 
 def allocates_otherwise_on_cuda(name: str) -> bool:
@@ -109,16 +114,14 @@ def as_on_cuda(*, autocast: bool = False, backward: bool = False) -> Iterator[Co
     a graph again has it: forward passes that checkpoints repeat.
     Yields the calls of `UNMODELED` operators, by name.
     """
-    excluded = torch._C._dispatch_tls_is_dispatch_key_excluded(_KEY)
+    with _registering:
+        _libraries()
     _state.autocast, _state.backward = autocast, backward
     _state.casts, _state.unmodeled = {}, Counter()
-    torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, False)
-    torch._C._dispatch_tls_set_dispatch_key_included(_KEY, True)
     try:
-        yield _state.unmodeled
+        with spare_key_included():
+            yield _state.unmodeled
     finally:
-        torch._C._dispatch_tls_set_dispatch_key_included(_KEY, False)
-        torch._C._dispatch_tls_set_dispatch_key_excluded(_KEY, excluded)
         _state.casts = {}
 
 
@@ -132,7 +135,7 @@ def _cast(value: Any, dtype: torch.dtype) -> Any:
         and value.dtype is torch.float32
         and value.requires_grad
         and value.is_leaf
-        and not value._is_view()
+        and not is_view(value)
     )
     if not is_weight:
         return value.to(dtype)
@@ -186,13 +189,14 @@ def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> C
     packet, _, overload = name.partition(".")
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
     run = _linear if name == "linear" else operator
+    schema = schema_of(operator)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
         if name in UNMODELED:
             _state.unmodeled[f"aten::{packet}"] += 1
-        with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+        with below_spare_key():
             if _state.autocast and (torch.is_grad_enabled() or not _state.backward):
-                args, kwargs = policy(args, kwargs, operator._schema)
+                args, kwargs = policy(args, kwargs, schema)
             return run(*args, **kwargs)
 
     return kernel
@@ -206,7 +210,7 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _dropout(images: Tensor, p: float, train: bool) -> Tensor:
-    with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+    with below_spare_key():
         if train and 0 < p < 1 and images.numel() > 0:
             return torch.native_dropout(images, p, train)[0]
         return torch.dropout(images, p, train)
@@ -236,17 +240,18 @@ def _batch_norm(
         and (mean is not None or training)
     )
     operands = (images, weight, bias, mean, variance, training, momentum, eps)
-    with torch._C._ExcludeDispatchKeyGuard(_KEY_SET):
+    with below_spare_key():
         if by_cudnn:
             result: Tensor = torch.ops.aten.cudnn_batch_norm(*operands)[0]
             return result
         return torch.batch_norm(*operands, cudnn_enabled)
 
 
-def _register() -> tuple[Any, Any]:
-    """The kernels above, registered for as long as the returned libraries live."""
+@cache
+def _libraries() -> tuple[Any, Any]:
+    """The kernels above, registered with torch for as long as the libraries live."""
     library: Any = torch.library.Library
-    others, aten = library("_", "IMPL", _KEY.name), library("aten", "IMPL", _KEY.name)
+    others, aten = library("_", "IMPL", SPARE_KEY), library("aten", "IMPL", SPARE_KEY)
     others.fallback(torch.library.fallthrough_kernel)
     aten.impl("dropout", _dropout)
     aten.impl("batch_norm", _batch_norm)
@@ -261,6 +266,3 @@ def _register() -> tuple[Any, Any]:
             if hasattr(torch.ops.aten, name.partition(".")[0]):  # the lists grow with torch
                 aten.impl(name, _casting(name, policy))
     return others, aten
-
-
-_LIBRARIES = _register()

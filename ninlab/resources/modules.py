@@ -39,6 +39,7 @@ from torch.overrides import TorchFunctionMode
 
 from ninlab import networks
 from ninlab.errors import NinlabError, ShapeError
+from ninlab.torch_private import has_gradient_hooks, uncompiled
 from ninlab.units import Shape, format_shape
 
 _END_OF_SENTENCE = re.compile(
@@ -99,7 +100,7 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
                 f"{which} is compiled by TorchScript, which hides its operators; give the module "
                 "that it was made from"
             )
-    if isinstance(original := getattr(module, "_orig_mod", None), nn.Module):  # of torch.compile
+    if (original := uncompiled(module)) is not module:
         name, module = type(original).__name__, original
     if getattr(module.forward, "__func__", None) is nn.Module.forward:
         raise NinlabError(f"{name} has no forward method, so that there is nothing to count")
@@ -111,8 +112,8 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
             )
     if input_shape is None:
         raise ShapeError(f"{name} needs an input shape; for example 3x224x224")
-    hooked = [own._backward_hooks or own._post_accumulate_grad_hooks for own in module.parameters()]
-    subject = Subject(name, meta_copy(module), input_shape, sum(map(bool, hooked)))
+    hooked = sum(map(has_gradient_hooks, module.parameters()))
+    subject = Subject(name, meta_copy(module), input_shape, hooked)
     _check_that_it_runs(subject)
     return subject
 

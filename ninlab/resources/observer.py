@@ -5,8 +5,6 @@ place behind everybody's back: the engine when it adds gradients that meet, and 
 formulas of autograd when they fill a tensor of their own. The recorder of a step keeps
 nothing, so it undoes that difference.
 
-Imports nothing from ninlab.
-
 Known limits. Formulas that torch chooses by values (``prod`` and ``cumprod`` look for zeros)
 are those for the general case; `cuda.UNMODELED` names them.
 """
@@ -19,8 +17,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from ninlab.torch_private import (
+    DispatchMode,
+    OpOverload,
+    reference_counts,
+    running_node,
+    storage_key,
+)
 
 _ADD = torch.ops.aten.add.Tensor
 
@@ -61,13 +65,13 @@ class BackwardPass:
             )
         return (
             func in _FILLS
-            and args[0].untyped_storage()._cdata in self._made
+            and storage_key(args[0].untyped_storage()) in self._made
             and not isinstance(node, torch.autograd.function.BackwardCFunction)
         )
 
     def made(self, storage: torch.UntypedStorage) -> None:
         """The running node made a storage."""
-        self._made.add(storage._cdata)
+        self._made.add(storage_key(storage))
 
     def _joining_nodes(self) -> set[Any]:
         """The nodes with an output that arrives where another gradient may wait for it."""
@@ -93,7 +97,7 @@ def _nodes_that_join(root: Any) -> set[Any]:
 
 def _is_sole_owner(gradient: Tensor) -> bool:
     """Whether the engine, about to add to that gradient, is the only one that holds it."""
-    return _reference_counts(gradient) == counts_of_sole_owner() and _is_dense(gradient)
+    return reference_counts(gradient) == counts_of_sole_owner() and _is_dense(gradient)
 
 
 def _is_dense(tensor: Tensor) -> bool:
@@ -107,12 +111,6 @@ def _is_dense(tensor: Tensor) -> bool:
     return True
 
 
-def _reference_counts(tensor: Tensor) -> tuple[int, int]:
-    """How many hold the tensor, and how many its storage, as seen from a dispatch mode."""
-    storage = tensor.untyped_storage()
-    return tensor._use_count(), torch._C._storage_Use_Count(storage._cdata)
-
-
 @cache
 def counts_of_sole_owner() -> tuple[int, int]:
     """The counts where nobody but the engine holds a gradient, read from such a case.
@@ -121,17 +119,17 @@ def counts_of_sole_owner() -> tuple[int, int]:
     """
     seen = []
 
-    class Reader(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    class Reader(DispatchMode):
         def __torch_dispatch__(
             self, func: OpOverload, types: Any, args: Any = (), kwargs: Any = None
         ) -> Any:
-            if func is _ADD and torch._C._current_autograd_node() is not None:
-                seen.append(_reference_counts(args[0]))
+            if func is _ADD and running_node() is not None:
+                seen.append(reference_counts(args[0]))
             return func(*args, **(kwargs or {}))
 
     value = torch.empty(1, device="meta", requires_grad=True)
     loss = (value.relu() + value.sigmoid()).sum()
-    with Reader():  # type: ignore[no-untyped-call]
+    with Reader():
         loss.backward()  # type: ignore[no-untyped-call]
     (counts,) = seen
     return counts

@@ -5,8 +5,7 @@ formulas and torch's are asked for the same operators; what neither knows is fre
 only if it moves data, works element by element, pools, normalizes or reduces: none
 of them multiplies by a weight matrix. Every other operator is named as unsupported.
 
-Imports nothing from ninlab. This is the one place that reaches into fvcore and
-torch's flop counter.
+This is the one place that reaches into fvcore and torch's flop counter.
 """
 
 from __future__ import annotations
@@ -18,8 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
+
+from ninlab.torch_private import OpOverload, packet_of, qualified_name, schema_of
 
 with warnings.catch_warnings():
     # fvcore decorates an unrelated loss with torch.jit.script, deprecated since torch 2.11.
@@ -127,7 +127,7 @@ class _Value:
 
 def base_name(operator: OpOverload) -> str:
     """The operator's name without namespace and overload: ``convolution``."""
-    return operator._schema.name.rpartition("::")[2]
+    return qualified_name(operator).rpartition("::")[2]
 
 
 def is_aten(operator: OpOverload) -> bool:
@@ -156,7 +156,7 @@ def _ask(
     if handle is None:
         return None
     # The traced operator carries its defaults, the dispatched one leaves them out.
-    defaults = (argument.default_value for argument in operator._schema.arguments[len(args) :])
+    defaults = (argument.default_value for argument in schema_of(operator).arguments[len(args) :])
     values = [_Value(arg) for arg in (*args, *defaults)]
     if name == "_convolution":
         # The traced operator carries three cuDNN switches more than the dispatched one.
@@ -175,13 +175,8 @@ def torch_flops(
     operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
 ) -> int | None:
     """What torch's flop counter gives for the operator (2 a MAC), or None without a formula."""
-    formula = flop_registry.get(operator._overloadpacket)
+    formula = flop_registry.get(packet_of(operator))
     return None if formula is None else int(formula(*args, **kwargs, out_val=result))
-
-
-def is_composite(operator: OpOverload) -> bool:
-    """Whether the operator only calls others, which can be looked at one by one."""
-    return bool(operator._can_decompose())
 
 
 def is_looked_through(operator: OpOverload) -> bool:
@@ -203,7 +198,7 @@ def is_free(operator: OpOverload, args: Sequence[Any]) -> bool:
 
 
 def _is_view(operator: OpOverload) -> bool:
-    returns = [each.alias_info for each in operator._schema.returns]
+    returns = [each.alias_info for each in schema_of(operator).returns]
     return bool(returns) and all(alias is not None and not alias.is_write for alias in returns)
 
 

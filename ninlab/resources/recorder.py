@@ -2,8 +2,6 @@
 
 A dispatch mode sees every operator, a weak reference to every storage sees it die. What the
 step is doing, and what was there before, `timeline` tells it.
-
-Imports from ninlab: reports and workspaces (what a call is).
 """
 
 from __future__ import annotations
@@ -19,8 +17,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources import operators
@@ -30,6 +26,14 @@ from ninlab.resources.observer import BackwardPass
 from ninlab.resources.saved import LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
 from ninlab.steps import LOSS
+from ninlab.torch_private import (
+    DispatchMode,
+    OpOverload,
+    are_saved_tensors_hooked,
+    running_node,
+    storage_key,
+    suggested_format,
+)
 from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
 
 
@@ -80,11 +84,11 @@ _BATCH_NORM = torch.ops.aten.native_batch_norm.default
 _CONVOLUTION_BACKWARD = torch.ops.aten.convolution_backward.default
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(DispatchMode):
     """Writes down when storages come and go while it is entered."""
 
     def __init__(self, *, count_host: bool, before: Recorder | None = None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.devices = ("meta", "cpu") if count_host else ("meta",)
         self.phase = Phase.SETUP
         self.layer = ""
@@ -108,16 +112,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Begin; what the step before left and nobody has adopted yet exists as well."""
         for reference, block in self._before._last if self._before else ():
             storage = reference()
-            if storage is not None and storage._cdata not in self.blocks:
+            if storage is not None and storage_key(storage) not in self.blocks:
                 kept = _Block(block.bytes, block.category, block.layer, block.operator)
                 self._setup.append(kept)
                 self._follow(storage, kept)
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         return self
 
     def __exit__(self, *exception: Any) -> None:
         """Leave; what is still alive is followed no longer."""
-        super().__exit__(*exception)  # type: ignore[no-untyped-call]
+        super().__exit__(*exception)
         self._last = [
             (weakref.ref(storage), self.blocks[key])
             for key, reference in self._references.items()
@@ -151,7 +155,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not isinstance(value, Tensor) or value.device.type not in self.devices:
             return
         storage = value.untyped_storage()
-        if storage._cdata not in self.blocks and storage.nbytes():
+        if storage_key(storage) not in self.blocks and storage.nbytes():
             block = _Block(storage.nbytes(), category, layer, of=of)
             self._setup.append(block)
             self._follow(storage, block)
@@ -175,7 +179,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if before:
             before.clear()
             return
-        storages = dict.fromkeys(each.untyped_storage()._cdata for each in like)
+        storages = dict.fromkeys(storage_key(each.untyped_storage()) for each in like)
         for block in [self.blocks[key] for key in storages if key in self.blocks]:
             if block.born:  # and not the module's own
                 old = _Block(block.bytes, block.category, block.layer, block.operator)
@@ -194,7 +198,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def is_gradient(self, value: Tensor) -> None:
         """The tensor turned out to be the gradient of a parameter, or of its cast."""
-        if block := self.blocks.get(value.untyped_storage()._cdata):
+        if block := self.blocks.get(storage_key(value.untyped_storage())):
             block.category = Category.GRADIENT
 
     @contextmanager
@@ -253,10 +257,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return func(*args, **kwargs)
         self._operators += 1
         self.operator = operators.base_name(func)
-        if self.phase is Phase.FORWARD and _are_saved_tensors_hooked():
+        if self.phase is Phase.FORWARD and are_saved_tensors_hooked():
             self.unmodeled["saved_tensors_hooks"] += 1
         if self._backward is not None:
-            node = torch._C._current_autograd_node()
+            node = running_node()
             if node is not None:
                 self.layer = self._layer_of(node)
                 if self._backward.works_in_place(node, func, args):
@@ -289,7 +293,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
 
     def _see(self, storage: torch.UntypedStorage) -> None:
-        if storage._cdata in self.blocks or not storage.nbytes():
+        if storage_key(storage) in self.blocks or not storage.nbytes():
             return
         category = Category.TEMPORARY if self.phase is Phase.STEP else Category.ACTIVATION
         block = _Block(storage.nbytes(), category, self.layer, self.operator, self._operators)
@@ -299,7 +303,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._backward.made(storage)
 
     def _follow(self, storage: torch.UntypedStorage, block: _Block) -> None:
-        key = storage._cdata
+        key = storage_key(storage)
         self.blocks[key] = block
         self._references[key] = weakref.ref(storage, partial(self._release, key))
 
@@ -313,7 +317,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if node.next_functions:
             return self.marks.layer_of(node)
         parameter = node.variable  # only the accumulators of gradients lead nowhere
-        block = self.blocks.get(parameter.untyped_storage()._cdata)
+        block = self.blocks.get(storage_key(parameter.untyped_storage()))
         return block.layer if block else ""
 
 
@@ -323,10 +327,6 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _sizes(blocks: Iterable[_Block]) -> Counter[int]:
     """How many blocks there are of each size, the batch aside."""
     return Counter(block.bytes for block in blocks if block.category is not Category.INPUT)
-
-
-def _are_saved_tensors_hooked() -> bool:
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 def _makes_weight_gradient(node: Any) -> bool:
@@ -387,8 +387,7 @@ def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> 
     """The result of a convolution in channels_last if one operand is; meta keeps to the input."""
     operands = args[:2] if func is _CONVOLUTION else args[1:3]
     if not any(
-        each.dim() == 4 and torch._prims_common.suggest_memory_format(each) is torch.channels_last
-        for each in operands
+        each.dim() == 4 and suggested_format(each) is torch.channels_last for each in operands
     ):
         return result
     if isinstance(result, Tensor):

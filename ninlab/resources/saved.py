@@ -3,8 +3,6 @@
 After forward and loss the graph that autograd built is read node by node: each node tells
 what it keeps under the name that its derivative formula gives it.
 
-Imports from ninlab: reports.
-
 Known limits. Tensors that belong to the module (weights, buffers) are not listed: they
 exist anyway. Hooks on saved tensors, such as those of ``torch.utils.checkpoint``, are run
 where they were to wait for backward; `StepTimeline.unmodeled` names them.
@@ -14,15 +12,15 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ninlab.reports import SavedTensor
 from ninlab.steps import SavedKind
+from ninlab.torch_private import nodes_made, number_of, saved_fields, storage_key
 
 KINDS = {
     ("Addmm", "mat1"): SavedKind.INPUT,
@@ -60,12 +58,12 @@ class LayerMarks:
 
     def mark(self, layer: str) -> None:
         """Nodes made from now on are that layer's."""
-        self.numbers.append(torch._C._autograd._get_sequence_nr())
+        self.numbers.append(nodes_made())
         self.layers.append(layer)
 
     def layer_of(self, node: Any) -> str:
         """The layer that made the node."""
-        return self.layers[bisect_right(self.numbers, node._sequence_nr()) - 1]
+        return self.layers[bisect_right(self.numbers, number_of(node)) - 1]
 
 
 def saved_tensors(
@@ -76,15 +74,16 @@ def saved_tensors(
     Storages on these types of device are counted, whole and once, under the first node that
     keeps them.
     """
-    seen = {own.untyped_storage()._cdata for own in (*module.parameters(), *module.buffers())}
+    seen = {storage_key(own.untyped_storage()) for own in (*module.parameters(), *module.buffers())}
     saved = []
-    for node in sorted(_graph(loss.grad_fn), key=lambda node: node._sequence_nr()):
+    for node in sorted(_graph(loss.grad_fn), key=number_of):
         for field, tensor in _kept_by(node):
             if tensor.device.type not in devices:  # a number, say, wrapped on the host
                 continue
             storage = tensor.untyped_storage()
-            if storage._cdata not in seen and storage.nbytes() > 0:
-                seen.add(storage._cdata)
+            key = storage_key(storage)
+            if key not in seen and storage.nbytes() > 0:
+                seen.add(key)
                 kind = _kind(node.name(), field)
                 saved.append(SavedTensor(marks.layer_of(node), str(kind), storage.nbytes()))
     return tuple(saved)
@@ -106,21 +105,18 @@ def _graph(root: Any) -> list[Any]:
 
 
 def _kept_by(node: Any) -> Iterator[tuple[str, Tensor]]:
-    for attribute in _saved_attributes(node.__class__):
+    for field, attribute in _fields(node.__class__).items():
         value = getattr(node, attribute)
-        field = attribute.removeprefix("_saved_")
         for tensor in value if isinstance(value, list | tuple) else (value,):
             if isinstance(tensor, Tensor):
                 yield field, tensor
 
 
 @cache
-def _saved_attributes(node_type: Any) -> tuple[str, ...]:
-    names = tuple(name for name in dir(node_type) if name.startswith("_saved_"))
-    if names:  # inputs before results, as they come to be
-        return tuple(sorted(names, key=lambda name: name.startswith("_saved_result")))
+def _fields(node_type: Any) -> Mapping[str, str]:
     # A torch.autograd.Function written in Python keeps what it keeps under one name.
-    return ("saved_tensors",) if hasattr(node_type, "saved_tensors") else ()
+    of_python = {"saved_tensors": "saved_tensors"} if hasattr(node_type, "saved_tensors") else {}
+    return saved_fields(node_type) or of_python
 
 
 @cache

@@ -5,8 +5,6 @@ decomposition: one batch normalization takes as long as ten convolutions. For th
 operators of this table the answer is plain to see, because their results look like their
 operands. tests/test_resources_shortcuts.py holds every row to torch's own answer, which is
 wrong once: its kernel on meta makes a gradient of images that need none.
-
-Imports nothing from ninlab.
 """
 
 from __future__ import annotations
@@ -16,7 +14,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
+
+from ninlab.torch_private import OpOverload, qualified_name
 
 aten = torch.ops.aten
 
@@ -28,7 +27,7 @@ def result_on_meta(operator: OpOverload, args: Sequence[Any]) -> Any:
     shortcut = SHORTCUTS.get(operator)
     if shortcut is not None:
         return shortcut(*args) if args[0].is_meta else NotImplemented
-    name = operator._schema.name.removeprefix("aten::")
+    name = qualified_name(operator).removeprefix("aten::")
     if name.startswith("_foreach_"):
         return _lists(name, args)
     in_place = name.endswith("_") and torch.Tag.pointwise in operator.tags

@@ -43,6 +43,7 @@ from ninlab.resources.modules import Subject, first_sentence, in_mode, meta_copy
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
 from ninlab.steps import LOSS, Optimizer, named
+from ninlab.torch_private import check
 from ninlab.units import format_shape
 
 OptimizerFactory = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -88,7 +89,7 @@ def trace_step(
     on_cuda the choices are CUDA's and host memory is left out; without it they are the
     CPU's, so that the step can be compared with a real one.
     Raises UnknownNameError for another optimizer, and NinlabError for a step that the module
-    cannot take, with one that it can if one is near.
+    cannot take, with one that it can if one is near, and where this torch lacks what tracing needs.
     """
     make_optimizer = (
         partial(make, named(Optimizer, optimizer), weight_decay=weight_decay)
@@ -104,6 +105,7 @@ def trace_step(
             )
         memory_format = torch.channels_last
         module = meta_copy(module).to(memory_format=memory_format)
+    check()
     counts_of_sole_owner()  # read once, before anything is recorded
     chance = _random_state()
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
