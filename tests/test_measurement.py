@@ -38,6 +38,7 @@ from ninlab.measurement import (
     record_id,
     tensor_peak,
 )
+from ninlab.measurement.cpu import marked, recorded, without_scratch
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software
 from tests.test_records import without_one_field
@@ -80,6 +81,22 @@ def test_tensors_of_a_cpu_step_are_those_that_were_predicted(mode, batch_size, p
 def test_scratch_only_adds_to_what_tensors_take(mode):
     measured = measure(Case("nin_28", (1, 28, 28), 8, mode=mode), CPU, timed_steps=2)
     assert measured.requested_peak_bytes >= measured.tensor_peak_bytes > 0
+
+
+def test_scratch_is_what_one_operator_makes_and_frees_whichever_overload_was_called():
+    images = torch.ones(64)
+    with recorded() as events:
+        with marked("where"):  # makes a scalar of the number, then chooses
+            torch.where(images > 0, images, 0.0)
+        with marked("std"):  # one kernel, which takes a mean for itself
+            images.std()
+    sizes = {
+        step: [each.bytes for each in without_scratch(events) if each.step == step]
+        for step in ("where", "std")
+    }
+    assert sorted(size for size in sizes["where"] if size > 0) == [4, 64, 256]
+    assert [size for size in sizes["std"] if size > 0] == [4]
+    assert sum(each.step == "std" and each.bytes > 0 for each in events) > 1
 
 
 def test_a_network_of_ones_own_is_measured_as_one_of_the_book():

@@ -1,11 +1,18 @@
 """What does a step on the CPU allocate? Torch's profiler, block by block.
 
-Imports from ninlab: `cases` and `steps`.
+Scratch is a block that lives and dies inside one operator of ATen: what oneDNN reorders, what an
+operator wraps. It has no counterpart in a count of tensors. The operator is the outermost one, by
+its overload, that does not only call others: `torch.where` with a number calls two, and
+`torch.std` of everything is one.
+
+Known limits. A block of which no birth was seen counts as nothing when it is freed: `recorded` has
+to begin before the network is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -14,17 +21,20 @@ import torch
 
 from ninlab.measurement.cases import Case, Measured, Outcome
 from ninlab.measurement.steps import NetworkFactory, Step, quartiles
+from ninlab.torch_private import check, events_of, has_kernel, profile_of_the_cpu
 
-_MEASURED_STEP = "ninlab: measured step"
+_MARK = "ninlab: "
 
 
 @dataclass(frozen=True, slots=True)
-class _CpuEvent:
+class CpuEvent:
+    """One allocation or release."""
+
     nanoseconds: int
     address: int
-    bytes: int  # negative where the block is freed
-    call: int | None  # which ATen call it happened in
-    in_step: bool
+    bytes: int  # negative for a release
+    call: int | None  # the profiler's number of the operator that it happened in
+    step: str | None  # the `marked` step that it happened in
 
 
 def measure_on_cpu(
@@ -34,68 +44,63 @@ def measure_on_cpu(
     build_network: NetworkFactory | None = None,
 ) -> Measured:
     """Peaks and duration of the case, in this process."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as profiler:
+    with recorded() as events:
         step = Step(case, device, build_network)  # inside, so that every block's birth is seen
         step()
-        with torch.profiler.record_function(_MEASURED_STEP):
+        with marked("measured"):
             step()
-    results: Any = profiler.profiler
-    events = sorted(
-        _cpu_events(results.kineto_results.experimental_event_tree()),
-        key=lambda event: event.nanoseconds,
-    )
     return Measured(
         outcome=Outcome.FINISHED,
-        requested_peak_bytes=_peak(events),
-        tensor_peak_bytes=_peak(_without_scratch(events)),
+        requested_peak_bytes=peak_bytes(events, "measured"),
+        tensor_peak_bytes=peak_bytes(without_scratch(events), "measured"),
         step_seconds=quartiles(step, timed_steps, lambda: None) if timed_steps else None,
         timed_steps=timed_steps,
     )
 
 
-def _cpu_events(
-    nodes: Sequence[Any], call: int | None = None, in_step: bool = False
-) -> Iterator[_CpuEvent]:
-    """Allocations and releases of the profiler's tree.
+@contextmanager
+def recorded() -> Iterator[list[CpuEvent]]:
+    """What this process allocates and frees inside the block, in order of time.
 
-    call is the outermost ATen call that is no mere composition of others: what a count
-    of operators sees as one.
+    The list is filled when the block is left. Raises NinlabError where this torch lacks what it
+    takes.
     """
-    from torch._C._profiler import _EventType
+    check()
+    events: list[CpuEvent] = []
+    with profile_of_the_cpu() as profile:
+        yield events
+    trees, operators = events_of(profile)
+    events += sorted(_events(trees, operators), key=lambda event: event.nanoseconds)
 
+
+def marked(step: str) -> AbstractContextManager[Any]:
+    """What is recorded inside the block happened in the step of that name."""
+    return torch.profiler.record_function(_MARK + step)
+
+
+def _events(
+    nodes: Sequence[Any],
+    operators: Mapping[int, str],
+    call: int | None = None,
+    step: str | None = None,
+) -> Iterator[CpuEvent]:
     for node in nodes:
-        if node.tag == _EventType.Allocation:
+        if node.name == "[memory]":
             fields = node.extra_fields
-            yield _CpuEvent(node.start_time_ns, fields.ptr, fields.alloc_size, call, in_step)
-        inner = call
-        if call is None and node.tag == _EventType.TorchOp and not _is_composed(node.name):
-            inner = node.start_time_ns
-        yield from _cpu_events(node.children, inner, in_step or node.name == _MEASURED_STEP)
+            yield CpuEvent(node.start_time_ns, fields.ptr, fields.alloc_size, call, step)
+        number, operator = node.correlation_id, operators.get(node.correlation_id)
+        is_call = call is None and operator is not None and not _only_calls_others(operator)
+        inner_step = node.name.removeprefix(_MARK) if node.name.startswith(_MARK) else step
+        yield from _events(node.children, operators, number if is_call else call, inner_step)
 
 
 @cache
-def _is_composed(name: str) -> bool:
-    """Whether that name is no ATen operator, or one that only calls others."""
-    namespace, _, operator = name.partition("::")
-    packet = getattr(torch.ops.aten, operator, None) if namespace == "aten" else None
-    if packet is None:
-        return True
-    overloads = {f"{name}.{o}" if o != "default" else name for o in packet.overloads()}
-    dispatched = overloads & _dispatched_operators()
-    has_kernel: Any = torch._C._dispatch_has_kernel_for_dispatch_key
-    return all(has_kernel(overload, "CompositeImplicitAutograd") for overload in dispatched)
+def _only_calls_others(operator: str) -> bool:
+    return has_kernel(operator, "CompositeImplicitAutograd")
 
 
-@cache
-def _dispatched_operators() -> frozenset[str]:
-    """Every operator that torch's dispatcher knows; TorchScript knows a few more."""
-    return frozenset(torch._C._dispatch_get_all_op_names())
-
-
-def _without_scratch(events: Sequence[_CpuEvent]) -> list[_CpuEvent]:
-    """The events of blocks that outlive the ATen call they were allocated in."""
+def without_scratch(events: Sequence[CpuEvent]) -> list[CpuEvent]:
+    """The events of blocks that outlive the operator that they were allocated in."""
     born: dict[int, int] = {}
     scratch: set[int] = set()
     for index, event in enumerate(events):
@@ -108,11 +113,11 @@ def _without_scratch(events: Sequence[_CpuEvent]) -> list[_CpuEvent]:
     return [event for index, event in enumerate(events) if index not in scratch]
 
 
-def _peak(events: Sequence[_CpuEvent]) -> int:
-    """Most bytes alive in the measured step."""
+def peak_bytes(events: Sequence[CpuEvent], step: str) -> int:
+    """Most bytes alive in the step of that name."""
     alive = peak = 0
     for event in events:
         alive += event.bytes
-        if event.in_step:
+        if event.step == step:
             peak = max(peak, alive)
     return peak
