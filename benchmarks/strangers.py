@@ -38,11 +38,7 @@ import torch
 import torchvision
 
 from ninlab import records
-from ninlab.commands.measure import (
-    comparison_table,
-    predicted_peaks,
-    print_agreement,
-)
+from ninlab.commands.measure import comparison_table, print_agreement
 from ninlab.commands.shared import handing_over, wide_console
 from ninlab.environment import describe_device, describe_software, parse_device, slug
 from ninlab.errors import NinlabError
@@ -55,6 +51,7 @@ from ninlab.measurement import (
     measure_in_process,
     measured_from_json,
 )
+from ninlab.predictions import predicted_peaks
 from ninlab.records import Device, Provenance, Software
 
 FACTORIES = "torchvision.models"

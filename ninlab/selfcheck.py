@@ -65,7 +65,7 @@ _OUR_CODE = Path(__file__).resolve().parent
 _LONGEST_ANSWER = 500  # characters; some errors of CUDA libraries print whole programs
 
 PredictedPeaks = Callable[["Case", "Allocator", Device | None], Mapping[str, int]]
-"""The calculator's peaks of a case by name: `ninlab.commands.measure.predicted_peaks`."""
+"""The calculator's peaks of a case by name: `ninlab.predictions.predicted_peaks`."""
 
 
 @dataclass(frozen=True)

@@ -70,10 +70,17 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"environment", "networks", "optimizers", "records", "reports", "torch_private"},
         {"torch"},
     ),
+    "predictions": (
+        {
+            *("allocator", "architectures", "devices", "measurement", "records", "resources"),
+            *("roofline", "workspaces"),
+        },
+        {"torch"},
+    ),
     "timing": (
         {
-            *("architectures", "comparisons", "devices", "formulas", "measurement", "records"),
-            "roofline",
+            *("architectures", "comparisons", "devices", "formulas", "measurement"),
+            *("predictions", "records", "roofline"),
         },
         {"torch"},
     ),

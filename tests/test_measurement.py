@@ -622,7 +622,7 @@ def test_a_case_that_cannot_be_predicted_is_recorded_without_a_prediction(
     def fail(*_):
         raise RuntimeError("no such table")
 
-    monkeypatch.setattr("ninlab.commands.measure.predicted_peaks", fail)
+    monkeypatch.setattr("ninlab.commands.measure.predicted", fail)
     answered(Measured(Outcome.FINISHED, 5, 4))
     assert measure_lenet(tmp_path, batch_sizes=[2]) == 0
     (made,) = load_records(tmp_path)

@@ -11,18 +11,15 @@ from ninlab.comparisons import Groups
 from ninlab.devices import device
 from ninlab.formulas import macs
 from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
+from ninlab.predictions import bound, operators, prediction_errors, time_model
 from ninlab.records import Device, Provenance, Software
 from ninlab.roofline import TimeModel
 from ninlab.timing import (
-    bound,
     bound_of_run,
     models_in_words,
-    operators,
     orders_in_words,
     pairs,
-    prediction_errors,
     step_times,
-    time_model,
     training_rates,
 )
 from tests.test_records import A_RECORD

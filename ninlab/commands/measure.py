@@ -15,10 +15,8 @@ import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from ninlab import measurement, records
-from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.commands.shared import (
     RunsFolder,
@@ -40,13 +38,17 @@ from ninlab.measurement import (
     MemoryRecord,
     Outcome,
 )
+from ninlab.predictions import (
+    FITTED_NETWORKS,
+    estimated_seconds,
+    predicted,
+    prediction_errors,
+    time_model,
+)
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
-from ninlab.resources import profile
 from ninlab.steps import Optimizer
-from ninlab.timing import FITTED_NETWORKS, bound, operators, prediction_errors, time_model
 from ninlab.units import format_bytes, format_seconds
-from ninlab.workspaces import has_table
 
 BATCH_SIZES = (1, 16, 128)
 MODES = (measurement.INFERENCE, Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAM)
@@ -243,52 +245,10 @@ def _predicted(row: Row, about: Device) -> dict[str, float]:
     What a device said in borrowed time is worth keeping without its prediction.
     """
     try:
-        on_gpu = row.allocator is not Allocator.CPU
-        peaks = predicted_peaks(row.case, row.allocator, about if on_gpu else None)
-        return {**peaks, **_predicted_seconds(row.case, about)}
+        return predicted(row.case, row.allocator, about)
     except Exception as error:
         typer.echo(f"{row.path.stem} is not predicted: {Failed.of(error).sentence}", err=True)
         return {}
-
-
-def predicted_peaks(
-    case: Case,
-    allocator: Allocator,
-    device: Device | None,
-    *,
-    network: nn.Module | None = None,
-    torch_version: str | None = None,
-) -> dict[str, int]:
-    """The calculator's peaks for that case by name, those that it knows.
-
-    Scratch and the allocator's peaks are among them where a workspace table is of that
-    device and of that torch, by default the installed one. network is the module that was
-    measured, by default the book's of the case's name.
-    """
-    training = case.mode != "inference"
-    described = None if device is None else of_cuda_name(device.name)
-    version = torch_version or torch.__version__
-    tabled = described is not None and has_table(described.name, version)
-    cost = profile(
-        case.network if network is None else network,
-        case.input_shape,
-        batch_size=case.batch_size,
-        optimizer=case.mode if training else "sgd",
-        precision=case.precision,
-        device=described.name if described is not None and tabled else None,
-        torch_version=".".join(version.split(".")[:2]),
-    )
-    report = cost.training if training else cost.inference
-    if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:
-        events = cost.training_events if training else cost.inference_events
-        report = CachingAllocator(expandable_segments=True).replay(events, case.batch_size)
-    peaks = {name: getattr(report, name) for name in PEAKS.values()}
-    return {name: value for name, value in peaks.items() if value is not None}
-
-
-def _predicted_seconds(case: Case, on: Device) -> dict[str, float]:
-    least = bound(case, on)
-    return {} if least is None else {"bound_seconds": least.seconds}
 
 
 def _print_time_models(console: Console, folder: Path, device: Device) -> None:
@@ -360,13 +320,6 @@ def _measured(
         yield from zip(mine, results, strict=False)
 
 
-def _estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
-    """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
-    timed = measurement.WARM_STEPS + timed_steps if timed_steps else 0
-    steps = 2 + timed + 1  # peaks, warm and timed, traced
-    return steps * sum(operator.flops for operator in operators(case)) / rate
-
-
 def _print_plan(
     rows: Sequence[Row],
     new: Sequence[Row],
@@ -385,7 +338,7 @@ def _print_plan(
         cost = "recorded"
         if row in new or row in again:
             timed = timed_steps if row in new else 0
-            seconds = _estimated_seconds(case, timed, rates[case.precision])
+            seconds = estimated_seconds(case, timed, rates[case.precision])
             total += seconds
             cost = format_seconds(seconds) if row in new else f"traces, {format_seconds(seconds)}"
         table.add_row(

@@ -90,7 +90,7 @@ def _device_name(subject: checking.Subject) -> str | None:
 
 def _predicted_peaks(case: Case, allocator: Allocator, device: Device | None) -> Mapping[str, int]:
     """Imported late: what only the prediction needs must not be in the way of other checks."""
-    from ninlab.commands.measure import predicted_peaks
+    from ninlab.predictions import predicted_peaks
 
     return predicted_peaks(case, allocator, device)
 

@@ -8,7 +8,6 @@ import torch
 
 from ninlab.allocator import MIN_BLOCK_BYTES
 from ninlab.architectures import ARCHITECTURES
-from ninlab.commands.measure import predicted_peaks
 from ninlab.cudnn import device_properties
 from ninlab.devices import of_cuda_name
 from ninlab.environment import describe_device
@@ -21,6 +20,7 @@ from ninlab.measurement import (
     from_start_path,
     measure_in_process,
 )
+from ninlab.predictions import predicted_peaks
 from ninlab.workspaces import has_table
 
 pytestmark = [
