@@ -17,7 +17,7 @@ from ninlab.measurement.cpu import marked, peak_bytes, recorded, without_scratch
 
 
 @dataclass(frozen=True)
-class Step:
+class WarmStep:
     """One warm step to measure; without an optimizer a prediction without gradients."""
 
     batch_size: int
@@ -39,7 +39,7 @@ class Measured:
 def measure(
     build: Callable[[], nn.Module],
     input_shape: Sequence[int],
-    steps: Sequence[Step],
+    steps: Sequence[WarmStep],
     loss_of: Callable[[Any, torch.Tensor], torch.Tensor] = nn.functional.cross_entropy,
 ) -> list[Measured]:
     """What the second of two such steps allocates, for each of the steps."""
@@ -58,7 +58,9 @@ def measure(
     ]
 
 
-def _run_twice(module: nn.Module, input_shape: Any, step: Step, loss_of: Any, mark: str) -> None:
+def _run_twice(
+    module: nn.Module, input_shape: Any, step: WarmStep, loss_of: Any, mark: str
+) -> None:
     images = torch.zeros(step.batch_size, *input_shape)
     module.train(step.training)
     module.zero_grad(set_to_none=True)

@@ -10,9 +10,9 @@ from ninlab.measurement import (
     PEAKS,
     Allocator,
     Case,
+    CaseOutcome,
     Measured,
     MemoryRecord,
-    Outcome,
     bytes_off,
     errors_in_words,
     orders,
@@ -28,7 +28,7 @@ BYTES = st.integers(1, 2**40)
 PEAK_BYTES = st.fixed_dictionaries(dict.fromkeys(PEAKS, BYTES))
 
 
-def step(measured, predicted, outcome=Outcome.FINISHED, network="nin", **case):
+def step(measured, predicted, outcome=CaseOutcome.FINISHED, network="nin", **case):
     """A step on a GPU with those peaks, by kind; what is not given is not known."""
     return MemoryRecord(
         case=Case(network, (1, 224, 224), **({"batch_size": 128} | case)),
@@ -74,7 +74,7 @@ def test_an_error_is_positive_where_the_prediction_is_too_high(measured, predict
 
 def test_a_step_that_was_not_measured_or_not_predicted_has_no_error():
     bytes_ = dict.fromkeys(PEAKS, 2**20)
-    unmeasured = step({}, bytes_, Outcome.OUT_OF_MEMORY)
+    unmeasured = step({}, bytes_, CaseOutcome.OUT_OF_MEMORY)
     unpredicted = step(bytes_, {"tensor": 2**20})
     assert relative_errors([unmeasured, unpredicted], "allocated") == {}
     assert bytes_off(unmeasured) == {}
@@ -142,7 +142,7 @@ def test_two_networks_are_compared_under_one_setting_only(other):
     bytes_ = dict.fromkeys(PEAKS, 2**20)
     steps = [step(bytes_, bytes_), step(bytes_, bytes_, network="alexnet", **other)]
     assert orders(steps, "nin", "alexnet") == []
-    steps.append(step(bytes_, {}, Outcome.OUT_OF_MEMORY, "alexnet"))
+    steps.append(step(bytes_, {}, CaseOutcome.OUT_OF_MEMORY, "alexnet"))
     assert orders(steps, "nin", "alexnet") == []
 
 

@@ -22,11 +22,11 @@ from ninlab.measurement import (
     WARM_STEPS,
     Allocator,
     Case,
+    CaseOutcome,
     Failed,
     GpuEvent,
     Measured,
     MemoryRecord,
-    Outcome,
     describe_in_process,
     events_path,
     from_start_path,
@@ -167,7 +167,7 @@ def test_a_measuring_process_answers_whatever_a_case_raises(monkeypatch, capsys)
         print("a library's chatter")
         if case.batch_size == 3:
             raise RuntimeError("CUDA error: launch failed\nCompile with debugging.")
-        return Measured(Outcome.FINISHED, case.batch_size)
+        return Measured(CaseOutcome.FINISHED, case.batch_size)
 
     monkeypatch.setattr(processes, "measure", measure_or_raise)
     settings = {"device": "cpu", "timed_steps": 0, "threads": 1}
@@ -204,7 +204,7 @@ def stand_in(monkeypatch, tmp_path):
     log = tmp_path / "log"
 
     def install(deadly=(), times=0, failing=None):
-        measured = {**asdict(Measured(Outcome.FINISHED)), "outcome": "finished"}
+        measured = {**asdict(Measured(CaseOutcome.FINISHED)), "outcome": "finished"}
         names = {"log": str(log), "deadly": deadly, "times": times, "failing": failing}
         program = STAND_IN.format(**names, measured=measured)
         monkeypatch.setattr(processes, "_COMMAND", [sys.executable, "-c", program])
@@ -432,7 +432,7 @@ class StandInStep:
 def stand_in_for_torch(monkeypatch, cuda):
     for module in (gpu, torch_private):
         monkeypatch.setattr(module, "torch", cuda)
-    monkeypatch.setattr(gpu, "Step", lambda *_: StandInStep(cuda))
+    monkeypatch.setattr(gpu, "CaseStep", lambda *_: StandInStep(cuda))
 
 
 @pytest.fixture
@@ -499,9 +499,9 @@ def test_a_case_that_runs_out_of_memory_leaves_no_history_on(cuda, monkeypatch, 
     def step(*_):
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(gpu, "Step", step)
+    monkeypatch.setattr(gpu, "CaseStep", step)
     measured = gpu.measure_on_gpu(CASE, CPU, 0, tmp_path / "case.json.gz")
-    assert measured == Measured(Outcome.OUT_OF_MEMORY)
+    assert measured == Measured(CaseOutcome.OUT_OF_MEMORY)
     assert cuda.history is None
     assert list(tmp_path.iterdir()) == []
 
@@ -515,7 +515,7 @@ def record(**changes) -> MemoryRecord:
             case=Case("lenet", LENET, 16, "tf32", "adam"),
             network_digest=architecture("lenet").digest,
             allocator=Allocator.EXPANDABLE_SEGMENTS,
-            measured=Measured(Outcome.FINISHED, 5, 4, 6, 7, 8, (0.1, 0.2, 0.3), 20),
+            measured=Measured(CaseOutcome.FINISHED, 5, 4, 6, 7, 8, (0.1, 0.2, 0.3), 20),
             predicted={"tensor_peak_bytes": 4},
             provenance=Provenance("2026-01-31T12:00:00Z", "python -m ninlab measure", None, False),
             device=Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1"),
@@ -526,7 +526,7 @@ def record(**changes) -> MemoryRecord:
 
 
 def test_a_record_read_back_is_the_record_that_was_written(tmp_path):
-    for written in (record(), record(measured=Measured(Outcome.OUT_OF_MEMORY))):
+    for written in (record(), record(measured=Measured(CaseOutcome.OUT_OF_MEMORY))):
         folder = tmp_path / written.measured.outcome
         records.write_json_once(records.record_path(folder, written.id), written.to_json())
         assert load_records(folder) == [written]
@@ -604,7 +604,7 @@ def measure_lenet(folder, *options, batch_sizes=(2, 3)):
 def test_a_failing_case_is_said_and_recorded_nowhere_and_those_after_it_are(
     answered, tmp_path, capsys
 ):
-    answered(Failed("RuntimeError: no [kernel] for it"), Measured(Outcome.FINISHED, 5, 4))
+    answered(Failed("RuntimeError: no [kernel] for it"), Measured(CaseOutcome.FINISHED, 5, 4))
     assert measure_lenet(tmp_path) == 1
     (made,) = load_records(tmp_path)
     assert made.case.batch_size == 3
@@ -623,7 +623,7 @@ def test_a_case_that_cannot_be_predicted_is_recorded_without_a_prediction(
         raise RuntimeError("no such table")
 
     monkeypatch.setattr("ninlab.commands.measure.predicted", fail)
-    answered(Measured(Outcome.FINISHED, 5, 4))
+    answered(Measured(CaseOutcome.FINISHED, 5, 4))
     assert measure_lenet(tmp_path, batch_sizes=[2]) == 0
     (made,) = load_records(tmp_path)
     assert made.predicted == {}
@@ -641,7 +641,11 @@ def test_everything_new_is_handed_over_before_the_first_case_and_after_each(
         "hand_over",
         lambda folder, to: handed_over.append((len(load_records(folder)), to)),
     )
-    answered(Measured(Outcome.FINISHED, 5, 4), Failed("it broke"), Measured(Outcome.FINISHED, 5, 4))
+    answered(
+        Measured(CaseOutcome.FINISHED, 5, 4),
+        Failed("it broke"),
+        Measured(CaseOutcome.FINISHED, 5, 4),
+    )
     arguments = {"batch_sizes": (2, 3, 4)}
     assert measure_lenet(runs, "--results", str(results), **arguments) == 1
     assert handed_over == [(0, results), (1, results), (1, results), (2, results)]
@@ -652,7 +656,7 @@ def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
 ):
     for name in ("one", "other"):
         (tmp_path / name).mkdir()
-        answered(Measured(Outcome.FINISHED, 5, 4))
+        answered(Measured(CaseOutcome.FINISHED, 5, 4))
         assert measure_lenet(tmp_path / name, "--results", str(tmp_path / "results")) == 0
         printed = " ".join(capsys.readouterr().out.split())
         assert f"1 measured, {'0' if name == 'one' else '1'} were there already" in printed
@@ -670,7 +674,7 @@ def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_l
             if results.is_dir():
                 results.rename(tmp_path / "moved")
                 results.write_text("in the way")
-            yield Measured(Outcome.FINISHED, 5, 4)
+            yield Measured(CaseOutcome.FINISHED, 5, 4)
 
     monkeypatch.setattr(measurement, "measure_in_process", answer)
     assert measure_lenet(runs, "--results", str(results)) == 0
@@ -699,7 +703,7 @@ def on_a_gpu(monkeypatch, tmp_path):
                 trace = from_start_path(events_path(events_folder, case))
                 trace.parent.mkdir(parents=True, exist_ok=True)
                 trace.write_bytes(b"")
-            outcome = Outcome.OUT_OF_MEMORY if case.batch_size == 9 else Outcome.FINISHED
+            outcome = CaseOutcome.OUT_OF_MEMORY if case.batch_size == 9 else CaseOutcome.FINISHED
             yield Measured(outcome, timed_steps=timed_steps)
 
     monkeypatch.setattr(measurement, "measure_in_process", answer)

@@ -39,9 +39,9 @@ from ninlab.liveness import peak_bytes, timeline
 from ninlab.measurement import (
     Allocator,
     Case,
+    CaseOutcome,
     Measured,
     MemoryRecord,
-    Outcome,
     load_records,
 )
 from ninlab.networks import build
@@ -205,7 +205,7 @@ def measured_step(network: str, precision: str, batch_size: int = 128) -> Memory
         network_digest=architecture(network).digest,
         allocator=Allocator.DEFAULT,
         measured=Measured(
-            Outcome.FINISHED, peak, peak, peak, 2 * peak, 10**8, (SECONDS, SECONDS, SECONDS), 20
+            CaseOutcome.FINISHED, peak, peak, peak, 2 * peak, 10**8, (SECONDS, SECONDS, SECONDS), 20
         ),
         predicted={
             f"{kind}_peak_bytes": predicted for kind in ("tensor", "requested", "allocated")

@@ -16,7 +16,7 @@ from ninlab.optimizers import make
 from ninlab.reports import Phase, tensor_peak
 from ninlab.resources import load, profile, trace_step
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of
-from tests.cpu_step import Step, measure
+from tests.cpu_step import WarmStep, measure
 
 BATCH_SIZE = 2
 SCALAR_BYTES = 8
@@ -96,7 +96,7 @@ class SummedLoss:
 def test_the_timeline_is_the_real_step_of_networks_of_others(name):
     shape = (3, 64, 64)
     loss = SummedLoss()
-    step = Step(BATCH_SIZE, partial(make, "sgd"))
+    step = WarmStep(BATCH_SIZE, partial(make, "sgd"))
     (real,) = measure(STRANGERS[name], shape, [step], loss)
     timeline = as_on_cpu(STRANGERS[name](), shape, step)
     assert abs(peak(timeline) - real.peak_bytes + loss.surplus_bytes) <= KEPT_SCALARS_BYTES
@@ -151,7 +151,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS.values(), ids=list(OPERATIONS))
 def test_every_block_of_an_operation_is_that_of_the_real_step(operation):
-    step = Step(3, partial(make, "sgd"))
+    step = WarmStep(3, partial(make, "sgd"))
     (real,) = measure(lambda: Around(operation), (3, 8, 8), [step])
     timeline = as_on_cpu(Around(operation), (3, 8, 8), step)
     assert block_sizes(timeline) == [size for size in real.block_sizes if size > SCALAR_BYTES]
@@ -268,7 +268,7 @@ def test_recomputing_activations_costs_flops_and_saves_memory(precision, reentra
 
 def test_a_step_that_recomputes_is_the_real_step_but_for_the_random_states():
     random_state = torch.get_rng_state().nbytes  # of the host, kept by every checkpoint
-    step = Step(4, partial(make, "sgd"))
+    step = WarmStep(4, partial(make, "sgd"))
     (real,) = measure(lambda: Recomputing(True), (3, 16, 16), [step])
     timeline = as_on_cpu(Recomputing(True), (3, 16, 16), step)
     assert 0 <= real.peak_bytes - peak(timeline) <= 4 * random_state

@@ -16,7 +16,7 @@ from ninlab import environment, networks, records, selfcheck
 from ninlab.__main__ import main
 from ninlab.data import LabeledImages
 from ninlab.errors import NinlabError
-from ninlab.measurement import Failed, Measured, Outcome
+from ninlab.measurement import CaseOutcome, Failed, Measured
 from ninlab.recipes import Recipe
 from ninlab.records import Device
 from ninlab.selfcheck import (
@@ -38,7 +38,7 @@ from tests.test_records import A_RECORD
 
 H100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")
 H200 = Device("nvidia-h200", "NVIDIA H200", 141 * 10**9, driver="580.1")
-A_MEASURED = Measured(Outcome.FINISHED, 2**20, 2**20, timed_steps=2)
+A_MEASURED = Measured(CaseOutcome.FINISHED, 2**20, 2**20, timed_steps=2)
 OF_H100 = replace(A_RECORD, device=H100, input_shape=(1, 224, 224))
 CPU = Subject("cpu", predicted_peaks=lambda case, allocator, device: {})
 EVERY_CHECK = [*checks(on_gpu=True), *checks(on_gpu=False)]

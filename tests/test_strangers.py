@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from ninlab import handover
-from ninlab.measurement import Failed, Measured, Outcome
+from ninlab.measurement import CaseOutcome, Failed, Measured
 from ninlab.records import Device
 
-FINISHED = Measured(Outcome.FINISHED, 5 * 2**20, 4 * 2**20)
+FINISHED = Measured(CaseOutcome.FINISHED, 5 * 2**20, 4 * 2**20)
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "strangers.py"
 
 

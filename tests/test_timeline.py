@@ -17,7 +17,7 @@ from ninlab.optimizers import make
 from ninlab.reports import Category, MemoryEvent, Phase, live_bytes, tensor_peak
 from ninlab.resources import StepTimeline, Subject, load, trace_step
 from ninlab.steps import Optimizer
-from tests.cpu_step import Step, measure
+from tests.cpu_step import WarmStep, measure
 from tests.strategies import architectures
 
 SCALAR_BYTES = 8
@@ -44,7 +44,7 @@ def step_sizes(timeline: StepTimeline) -> tuple[int, ...]:
     )
 
 
-def as_on_cpu(subject: Subject, step: Step, **options) -> StepTimeline:
+def as_on_cpu(subject: Subject, step: WarmStep, **options) -> StepTimeline:
     return trace_step(
         subject,
         step.batch_size,
@@ -61,7 +61,7 @@ def test_the_timeline_is_the_real_step_of_the_books_networks(name, batch_sizes):
     """Optimizers and a prediction, each at two batch sizes: peak and every block."""
     optimizers = Optimizer if name == EVERY_OPTIMIZER else ("sgd", "momentum", "adam")
     steps = [
-        Step(batch_size, make_optimizer)
+        WarmStep(batch_size, make_optimizer)
         for batch_size in batch_sizes
         for make_optimizer in (*(partial(make, each) for each in optimizers), None)
     ]
@@ -76,7 +76,7 @@ def test_the_timeline_is_the_real_step_of_the_books_networks(name, batch_sizes):
 
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_the_timeline_is_the_real_step_of_networks_nobody_tuned_it_for(name):
-    steps = [Step(4, partial(make, "momentum")), Step(4)]
+    steps = [WarmStep(4, partial(make, "momentum")), WarmStep(4)]
     build_it = partial(getattr(torchvision.models, name), weights=None)
     measured = measure(build_it, (3, 224, 224), steps)
     subject = load(f"torchvision.models:{name}", (3, 224, 224))
@@ -88,7 +88,7 @@ def test_the_timeline_is_the_real_step_of_networks_nobody_tuned_it_for(name):
 
 @pytest.mark.parametrize("name", ["nin_28", "alexnet_28"])
 def test_the_timeline_is_the_real_step_in_channels_last(name):
-    steps = [Step(4, partial(make, "sgd")), Step(4)]
+    steps = [WarmStep(4, partial(make, "sgd")), WarmStep(4)]
 
     def channels_last() -> nn.Module:
         return build(name, seed=0).to(memory_format=torch.channels_last)
@@ -114,7 +114,7 @@ def test_the_timeline_is_the_real_step_in_channels_last(name):
     ids=["sgd decayed", "adam decayed", "adamw", "rmsprop", "nesterov one by one", "one by one"],
 )
 def test_the_timeline_is_the_real_step_of_other_optimizers(make_optimizer):
-    step = Step(2, make_optimizer)
+    step = WarmStep(2, make_optimizer)
     (real,) = measure(partial(build, "nin_28", seed=0), (1, 28, 28), [step])
     assert abs(peak_of(as_on_cpu(load("nin_28"), step)) - real.peak_bytes) <= SCALAR_BYTES
 
@@ -150,7 +150,7 @@ def test_the_timeline_is_the_real_step_of_a_tangled_network():
             ),
         )
 
-    step = Step(3, partial(make, "adam"))
+    step = WarmStep(3, partial(make, "adam"))
     (real,) = measure(Tangled, (3, 16, 16), [step], summed)
     timeline = as_on_cpu(load(Tangled(), (3, 16, 16)), step)
     assert abs(peak_of(timeline) - real.peak_bytes) <= SCALAR_BYTES
@@ -162,7 +162,7 @@ def test_a_table_that_is_normalized_first_needs_no_gradient():
     def network() -> nn.Module:
         return nn.Sequential(nn.BatchNorm1d(1000), nn.Linear(1000, 2))
 
-    step = Step(8, partial(make, "sgd"))
+    step = WarmStep(8, partial(make, "sgd"))
     (real,) = measure(network, (1000,), [step])
     on_cpu, on_cuda = (
         peak_of(trace_step(load(network(), (1000,)), 8, on_cuda=on_cuda))
@@ -184,7 +184,7 @@ class Finetuned(nn.Sequential):
 
 
 def test_averages_of_training_leave_no_statistics_of_the_batch():
-    step = Step(2, partial(make, "sgd"))
+    step = WarmStep(2, partial(make, "sgd"))
     (real,) = measure(Finetuned, (3, 2, 2), [step])
     assert peak_of(as_on_cpu(load(Finetuned(), (3, 2, 2)), step)) == real.peak_bytes
 
@@ -246,7 +246,7 @@ class Keeping(nn.Module):
 
 @pytest.mark.parametrize("keeper", [Attentive, Caching, Keeping])
 def test_a_warm_step_finds_what_the_module_keeps_of_the_step_before(keeper):
-    steps = [Step(3, partial(make, "adam")), Step(2)]
+    steps = [WarmStep(3, partial(make, "adam")), WarmStep(2)]
     subject = load(keeper(), (3, 8, 8))
     for step, real in zip(steps, measure(keeper, (3, 8, 8), steps), strict=True):
         timeline = as_on_cpu(subject, step)

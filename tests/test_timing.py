@@ -10,7 +10,7 @@ from ninlab.architectures import architecture
 from ninlab.comparisons import Groups
 from ninlab.devices import device
 from ninlab.formulas import macs
-from ninlab.measurement import Allocator, Case, Measured, MemoryRecord, Outcome
+from ninlab.measurement import Allocator, Case, CaseOutcome, Measured, MemoryRecord
 from ninlab.predictions import bound, operators, prediction_errors, time_model
 from ninlab.records import Device, Provenance, Software
 from ninlab.roofline import TimeModel
@@ -38,7 +38,7 @@ def step(of: Case, seconds: float | None) -> MemoryRecord:
         case=of,
         network_digest=architecture(of.network).digest,
         allocator=Allocator.DEFAULT,
-        measured=Measured(Outcome.FINISHED, step_seconds=quartiles),
+        measured=Measured(CaseOutcome.FINISHED, step_seconds=quartiles),
         predicted={},
         provenance=Provenance("2026-01-01T00:00:00Z", "test", None, False),
         device=H100,

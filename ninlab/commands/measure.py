@@ -33,10 +33,10 @@ from ninlab.measurement import (
     TOLERANCE,
     Allocator,
     Case,
+    CaseOutcome,
     Failed,
     Measured,
     MemoryRecord,
-    Outcome,
 )
 from ninlab.predictions import (
     FITTED_NETWORKS,
@@ -162,7 +162,7 @@ def measure(
     # A record is worth more than a trace, so that those come first.
     for row, measured in chain(take(new, timed_steps=timed_steps), take(again, timed_steps=0)):
         answered += 1
-        if row in again and measured == Measured(Outcome.OUT_OF_MEMORY):
+        if row in again and measured == Measured(CaseOutcome.OUT_OF_MEMORY):
             measured = Failed("out of memory this time")
         outcome = f"failed: {measured.sentence}" if isinstance(measured, Failed) else ""
         typer.echo(f"{answered}/{len(new + again)} {row.path.stem} {outcome}".rstrip(), err=True)
@@ -213,7 +213,7 @@ def _to_do(rows: Sequence[Row], folder: Path, events: Path | None) -> tuple[list
     finished = {
         records.record_path(folder, record.id)
         for record in measurement.load_records(folder)
-        if record.measured.outcome is Outcome.FINISHED
+        if record.measured.outcome is CaseOutcome.FINISHED
     }
     again = [row for row in rows if row.path in finished and not _is_traced(row, events)]
     return new, again
@@ -360,7 +360,7 @@ def comparison_table(made: Sequence[MemoryRecord]) -> Table:
     for record in made:
         case, measured = record.case, record.measured
         cells = [case.network, str(case.batch_size), case.precision, case.mode, record.allocator]
-        if measured.outcome is Outcome.OUT_OF_MEMORY:
+        if measured.outcome is CaseOutcome.OUT_OF_MEMORY:
             table.add_row(*cells, "out of memory", *[""] * 5)
             continue
         cells += [

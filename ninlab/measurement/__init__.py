@@ -45,9 +45,9 @@ from ninlab.measurement.cases import (
     PRECISIONS,
     Allocator,
     Case,
+    CaseOutcome,
     Failed,
     Measured,
-    Outcome,
     measured_from_json,
 )
 from ninlab.measurement.gpu import (
@@ -64,7 +64,7 @@ from ninlab.measurement.processes import (
     measure,
     measure_in_process,
 )
-from ninlab.measurement.steps import WARM_STEPS, Step, probe_rate
+from ninlab.measurement.steps import WARM_STEPS, CaseStep, probe_rate
 
 __all__ = [
     "DEFAULT_TIMED_STEPS",
@@ -78,14 +78,14 @@ __all__ = [
     "WARM_STEPS",
     "Allocator",
     "Case",
+    "CaseOutcome",
+    "CaseStep",
     "Failed",
     "GpuEvent",
     "Measured",
     "MemoryRecord",
     "Order",
-    "Outcome",
     "ScratchAtPeak",
-    "Step",
     "TraceFromStart",
     "bytes_off",
     "describe_in_process",

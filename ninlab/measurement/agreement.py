@@ -13,7 +13,7 @@ from itertools import accumulate
 from statistics import median
 
 from ninlab.errors import UnknownNameError
-from ninlab.measurement.cases import Outcome
+from ninlab.measurement.cases import CaseOutcome
 from ninlab.measurement.memory_records import MemoryRecord
 from ninlab.reports import Category, MemoryEvent, Phase
 
@@ -42,7 +42,7 @@ def relative_errors(steps: Iterable[MemoryRecord], peak: str) -> dict[str, float
     return {
         step.id: step.predicted[field] / measured - 1
         for step in steps
-        if step.measured.outcome is Outcome.FINISHED
+        if step.measured.outcome is CaseOutcome.FINISHED
         if field in step.predicted and (measured := getattr(step.measured, field))
     }
 
@@ -112,7 +112,7 @@ class Order:
 
 def orders(steps: Iterable[MemoryRecord], first: str, second: str) -> list[Order]:
     """Each of `PEAKS` that was measured of both networks, for each `setting` that they share."""
-    finished = [step for step in steps if step.measured.outcome is Outcome.FINISHED]
+    finished = [step for step in steps if step.measured.outcome is CaseOutcome.FINISHED]
     others = {setting(step): step for step in finished if step.case.network == second}
     return [
         order

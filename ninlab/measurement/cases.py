@@ -28,7 +28,7 @@ class Allocator(StrEnum):
     CPU = "cpu"
 
 
-class Outcome(StrEnum):
+class CaseOutcome(StrEnum):
     """How a case ended."""
 
     FINISHED = "finished"
@@ -69,7 +69,7 @@ class Measured:
     step_seconds holds the three quartiles over timed_steps steps.
     """
 
-    outcome: Outcome
+    outcome: CaseOutcome
     requested_peak_bytes: int | None = None
     tensor_peak_bytes: int | None = None
     allocated_peak_bytes: int | None = None
@@ -109,7 +109,7 @@ def measured_from_json(content: Mapping[str, Any]) -> Measured:
         return whole(Measured)(
             dict(content)
             | {
-                "outcome": Outcome(content["outcome"]),
+                "outcome": CaseOutcome(content["outcome"]),
                 "step_seconds": None if seconds is None else tuple(seconds),
             }
         )

@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from ninlab.measurement.cases import Case, Measured, Outcome
-from ninlab.measurement.steps import NetworkFactory, Step, quartiles
+from ninlab.measurement.cases import Case, CaseOutcome, Measured
+from ninlab.measurement.steps import CaseStep, NetworkFactory, quartiles
 from ninlab.torch_private import check, events_of, has_kernel, profile_of_the_cpu
 
 _MARK = "ninlab: "
@@ -45,12 +45,12 @@ def measure_on_cpu(
 ) -> Measured:
     """Peaks and duration of the case, in this process."""
     with recorded() as events:
-        step = Step(case, device, build_network)  # inside, so that every block's birth is seen
+        step = CaseStep(case, device, build_network)  # inside, so that every block's birth is seen
         step()
         with marked("measured"):
             step()
     return Measured(
-        outcome=Outcome.FINISHED,
+        outcome=CaseOutcome.FINISHED,
         requested_peak_bytes=peak_bytes(events, "measured"),
         tensor_peak_bytes=peak_bytes(without_scratch(events), "measured"),
         step_seconds=quartiles(step, timed_steps, lambda: None) if timed_steps else None,

@@ -14,8 +14,8 @@ import torch
 
 from ninlab import records
 from ninlab.environment import arithmetic
-from ninlab.measurement.cases import Case, Measured, Outcome
-from ninlab.measurement.steps import WARM_STEPS, NetworkFactory, Step, quartiles
+from ninlab.measurement.cases import Case, CaseOutcome, Measured
+from ninlab.measurement.steps import WARM_STEPS, CaseStep, NetworkFactory, quartiles
 from ninlab.torch_private import clear_cublas_workspaces, memory_history, record_memory_history
 
 
@@ -72,7 +72,7 @@ def measure_on_gpu(
                 case, device, timed_steps, build_network, from_start=events is not None
             )
         except torch.OutOfMemoryError:
-            return Measured(Outcome.OUT_OF_MEMORY)
+            return Measured(CaseOutcome.OUT_OF_MEMORY)
         finally:
             gc.collect()
             clear_cublas_workspaces()
@@ -114,7 +114,7 @@ def _gpu_step(
     # A history for each stage: torch finds the names of a history's functions, which takes
     # seconds, whenever it is read, and so finds those of each entry once.
     with _History(device, recorded=from_start) as history:
-        step = Step(case, device, build_network)
+        step = CaseStep(case, device, build_network)
         built = history.entries()
     with _History(device, recorded=from_start) as history:
         step()  # makes the optimizer's state, cuDNN's plans and cuBLAS's workspaces
@@ -139,7 +139,7 @@ def _gpu_step(
         wait()
         trace = _events(history.entries())
     measured = Measured(
-        outcome=Outcome.FINISHED,
+        outcome=CaseOutcome.FINISHED,
         requested_peak_bytes=peaks["requested_bytes.all.peak"],
         tensor_peak_bytes=tensor_peak(trace, tensors_before),
         allocated_peak_bytes=peaks["allocated_bytes.all.peak"],

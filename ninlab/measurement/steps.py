@@ -28,7 +28,7 @@ NetworkFactory = Callable[[], nn.Module]
 """Makes a network that takes a batch of images and returns its scores."""
 
 
-class Step:
+class CaseStep:
     """A network with what its step needs, on its device; calling it takes one step.
 
     build_network makes the network, by default the book's of the case's name.

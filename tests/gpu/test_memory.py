@@ -15,8 +15,8 @@ from ninlab.measurement import (
     PEAKS,
     Allocator,
     Case,
+    CaseOutcome,
     Failed,
-    Outcome,
     from_start_path,
     measure_in_process,
 )
@@ -51,7 +51,7 @@ def measured():
         rows[setting] = [
             (case, result, predicted_peaks(case, setting, device))
             for case, result in zip(CASES, results, strict=True)
-            if result.outcome is Outcome.FINISHED
+            if result.outcome is CaseOutcome.FINISHED
         ]
     return rows
 
