@@ -28,7 +28,7 @@ TERA = 10**12
 
 
 @dataclass(frozen=True)
-class Device:
+class DataSheet:
     """One device. flops_per_second is by precision: "fp32", "tf32", "bf16"."""
 
     name: str
@@ -62,8 +62,8 @@ class Device:
         return self.bytes_per_second
 
 
-def _by_name(*devices: Device) -> Mapping[str, Device]:
-    table: dict[str, Device] = {}
+def _by_name(*devices: DataSheet) -> Mapping[str, DataSheet]:
+    table: dict[str, DataSheet] = {}
     for one in devices:
         if one.name in table:
             raise NinlabError(f"two devices are called {one.name!r}; name each once")
@@ -72,7 +72,7 @@ def _by_name(*devices: Device) -> Mapping[str, Device]:
 
 
 DEVICES = _by_name(
-    Device(
+    DataSheet(
         "h200",
         "NVIDIA H200 SXM 141 GB",
         141 * GIGA,
@@ -81,7 +81,7 @@ DEVICES = _by_name(
         4800 * GIGA,
         {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
     ),
-    Device(
+    DataSheet(
         "h100",
         "NVIDIA H100 SXM5 80 GB",
         80 * GIGA,
@@ -90,7 +90,7 @@ DEVICES = _by_name(
         3350 * GIGA,
         {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
     ),
-    Device(
+    DataSheet(
         "a100",
         "NVIDIA A100 SXM4 40 GB",
         40 * GIGA,
@@ -98,7 +98,7 @@ DEVICES = _by_name(
         1555 * GIGA,
         {"fp32": 195 * TERA // 10, "tf32": 156 * TERA, "bf16": 312 * TERA},
     ),
-    Device(
+    DataSheet(
         "l4",
         "NVIDIA L4 24 GB",
         24 * GIGA,
@@ -106,7 +106,7 @@ DEVICES = _by_name(
         300 * GIGA,
         {"fp32": 303 * TERA // 10, "tf32": 120 * TERA // 2, "bf16": 242 * TERA // 2},
     ),
-    Device(
+    DataSheet(
         "t4",
         "NVIDIA T4 16 GB",
         16 * GIGA,
@@ -115,7 +115,7 @@ DEVICES = _by_name(
         320 * GIGA,
         {"fp32": 81 * TERA // 10},
     ),
-    Device(
+    DataSheet(
         "phone_8gb",
         "phone with 8 GB (Snapdragon 8 Gen 2)",
         8 * GIGA,
@@ -126,7 +126,7 @@ DEVICES = _by_name(
         # One Cortex-X3, two A715 and two A710, each FMLA being four multiplications and additions.
         {"fp32": 3200 * 10**6 * 4 * 4 * 2 + 4 * 2800 * 10**6 * 2 * 4 * 2},
     ),
-    Device(
+    DataSheet(
         "phone_512mb",
         "phone with 512 MB (iPhone 4S, when VGG was young)",
         512 * 10**6,
@@ -136,14 +136,14 @@ DEVICES = _by_name(
 """By name, from the largest to the smallest memory."""
 
 
-def device(name: str) -> Device:
+def device(name: str) -> DataSheet:
     """The device of that name. Raises UnknownNameError with the names there are."""
     if name not in DEVICES:
         raise UnknownNameError("device", name, DEVICES)
     return DEVICES[name]
 
 
-def of_cuda_name(cuda_name: str) -> Device | None:
+def of_cuda_name(cuda_name: str) -> DataSheet | None:
     """The device that CUDA calls so, or None: "NVIDIA H100 80GB HBM3" is the h100."""
     words = re.split(r"[^a-z0-9]+", cuda_name.lower())
     return next((one for name, one in DEVICES.items() if name in words), None)

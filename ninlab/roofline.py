@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from math import exp, log
 
 from ninlab.architectures import Architecture
-from ninlab.devices import Device
+from ninlab.devices import DataSheet
 from ninlab.errors import NinlabError
 from ninlab.reports import Phase
 from ninlab.steps import Optimizer, Precision
@@ -111,12 +111,12 @@ class TimeBound:
     calls: int
 
 
-def operator_seconds(operator: Operator, device: Device, precision: str) -> float:
+def operator_seconds(operator: Operator, device: DataSheet, precision: str) -> float:
     """The longer of the operator's arithmetic at peak rate and its bytes at full bandwidth."""
     return max(operator.flops / device.peak(precision), operator.bytes / device.bandwidth())
 
 
-def time_bound(operators: Iterable[Operator], device: Device, precision: str) -> TimeBound:
+def time_bound(operators: Iterable[Operator], device: DataSheet, precision: str) -> TimeBound:
     """The sum of the operators' lower bounds.
 
     Raises NinlabError where no document gives the device's rates.
@@ -147,7 +147,7 @@ class TimeModel:
     pace. `fit` makes one from measured steps.
     """
 
-    device: Device
+    device: DataSheet
     precision: str
     compute_efficiency: float  # share of the peak rate that matrix kernels reach
     bandwidth_efficiency: float  # share of the bandwidth that the others reach
@@ -162,7 +162,7 @@ class TimeModel:
 
 
 def fit(
-    measured: Sequence[tuple[Sequence[Operator], float]], device: Device, precision: str
+    measured: Sequence[tuple[Sequence[Operator], float]], device: DataSheet, precision: str
 ) -> TimeModel:
     """The model whose predictions differ least from measured steps, in squared log ratio.
 
@@ -212,7 +212,7 @@ def fit(
 
 
 def _device_seconds(
-    operators: Sequence[Operator], device: Device, precision: str, ratio: float
+    operators: Sequence[Operator], device: DataSheet, precision: str, ratio: float
 ) -> float:
     """Seconds at full bandwidth and that ratio of compute to bandwidth efficiency."""
     peak, bandwidth = device.peak(precision) * ratio, device.bandwidth()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.architectures import ARCHITECTURES, architecture
-from ninlab.devices import DEVICES, Device
+from ninlab.devices import DEVICES, DataSheet
 from ninlab.errors import NinlabError
 from ninlab.figures.labels import COLUMN_PIXELS, PHONE_PIXELS
 from ninlab.figures.placing import LETTER_PIXELS, LINE_PIXELS, Box, Point
@@ -37,7 +37,7 @@ def marks(figure: Any) -> dict[str, Any]:
     return {trace.name: trace for trace in figure.data if trace.mode == "markers"}
 
 
-def drawn(names: list[str], where: Device, precision: str, batch: int = 8, **more: Any) -> Any:
+def drawn(names: list[str], where: DataSheet, precision: str, batch: int = 8, **more: Any) -> Any:
     steps = {n: training_operators(architecture(n), batch, "sgd", precision) for n in names}
     return roofline(steps, where, precision, provenance=SOURCE, **more)
 

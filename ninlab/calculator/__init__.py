@@ -44,7 +44,7 @@ from ninlab.calculator.programs import (
     designs,
     network_program,
 )
-from ninlab.devices import DEVICES, Device, device
+from ninlab.devices import DEVICES, DataSheet, device
 from ninlab.errors import NinlabError
 from ninlab.formulas import macs, parameters
 from ninlab.liveness import peak_bytes, saved_lines, timeline
@@ -205,7 +205,7 @@ def knowledge() -> dict[str, Any]:
     }
 
 
-def _without_source(device: Device) -> dict[str, Any]:
+def _without_source(device: DataSheet) -> dict[str, Any]:
     """A device as the page reads it: where its numbers are from stands in the book."""
     return {name: value for name, value in asdict(device).items() if name != "source"}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ninlab.devices import Device
+from ninlab.devices import DataSheet
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import (
@@ -39,7 +39,7 @@ _PLACES = 20  # along a side of the roof, for its label
 
 def roofline(
     networks: Mapping[str, Sequence[Operator]],
-    device: Device,
+    device: DataSheet,
     precision: str,
     *,
     provenance: str,
@@ -95,7 +95,7 @@ def roofline(
 class _Roof:
     """What a device can do with operators of so many FLOPs a byte."""
 
-    device: Device
+    device: DataSheet
     precision: str
 
     @property

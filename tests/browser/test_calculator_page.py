@@ -33,7 +33,7 @@ from ninlab.calculator.programs import (
     WIDTH_FACTORS,
     Design,
 )
-from ninlab.devices import DEVICES, Device
+from ninlab.devices import DEVICES, DataSheet
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.formulas import at_input, macs, parameters
 from ninlab.liveness import largest_batch, saved_lines, timeline
@@ -150,10 +150,10 @@ class Configuration:
         return {name: counted(side, self) for name, side in networks.items()}
 
     @property
-    def device(self) -> Device:
+    def device(self) -> DataSheet:
         if isinstance(self.memory, str):
             return DEVICES[self.memory]
-        return Device("other", "other", self.memory * BYTE_UNITS["GiB"], "the reader")
+        return DataSheet("other", "other", self.memory * BYTE_UNITS["GiB"], "the reader")
 
 
 def log_uniform(rng: random.Random, largest: int) -> int:
