@@ -1,8 +1,7 @@
 """Which machine and which software is this process running on?
 
 Fills in the `Device` and `Software` of a record, and sets torch's arithmetic for a while.
-Needs torch; asks the driver through nvidia-smi where
-there is a GPU.
+Needs torch; asks the driver through nvidia-smi where there is a GPU.
 """
 
 from __future__ import annotations
