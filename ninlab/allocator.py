@@ -11,8 +11,6 @@ with their default settings; the constants below carry the names they have there
 Known limits: one stream; a device that never runs out, so that nothing is given back;
 ``cudaMalloc`` is taken to return rising addresses, which decides only between free blocks
 of equal size.
-
-Imports from ninlab: reports, units and errors.
 """
 
 from __future__ import annotations

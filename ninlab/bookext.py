@@ -12,8 +12,8 @@ lies beside the pages, one row a mark, and needs neither a network nor a script.
 It is loaded twice: by myst-nb through the entry point of pyproject.toml, and by
 Jupyter Book through ``local_extensions`` in _config.yml.
 
-Imports from ninlab: figures. Known limits: HTML builders draw, all others print the
-text alternative; a figure in the middle of a sentence (``glue``) is not drawn.
+Known limits: HTML builders draw, all others print the text alternative; a figure in the middle of
+a sentence (``glue``) is not drawn.
 """
 
 import hashlib

@@ -9,10 +9,9 @@ groups, as a heading, a table and a paragraph, whatever was recorded.
 Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
 learned and of one that did not describes neither.
 
-Imports from ninlab: devices, records, relapses and errors. Known limits: the interval is that of
-the seeds alone; all runs see the same test images, whose choice adds `sampling_error`. Where runs
-failed, it is that of the runs that did not. Intervals are not corrected for the number of
-comparisons that a reader makes.
+Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
+choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
+not corrected for the number of comparisons that a reader makes.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ Images stay 8-bit: a whole split is one uint8 tensor that can live on the
 device (60,000 images at 224x224 are 3.0 GB), resized once, exactly as Pillow
 would resize them one at a time.
 
-Imports from ninlab: errors only. Needs torch; torchvision only to download.
-Known limit: Fashion-MNIST only, square grayscale images.
+Needs torch; torchvision only to download. Known limit: Fashion-MNIST only, square grayscale
+images.
 """
 
 from __future__ import annotations

@@ -6,12 +6,12 @@ written down before the runs that it judges: within a margin of one point either
 equal for every purpose of this book; where it leaves 0 out, the design gains or loses; otherwise
 the question is open, which is not to say that there is no difference.
 
-Imports from ninlab: comparisons, records, relapses, errors. Source: C. W. Dunnett, Journal of the
-American Statistical Association 50 (1955), doi 10.1080/01621459.1955.10501294.
-Known limits: the groups are taken to spread alike, and the number of runs must not have been chosen
-by looking at the intervals. scipy finds an interval's level by random points: what is asked to be
-95 % is between 94.5 and 95.5 %. Runs that diverged, got stuck or relapsed are in no mean, for they
-say more about the failure than about the design: count them beside it.
+Source: C. W. Dunnett, Journal of the American Statistical Association 50 (1955), doi
+10.1080/01621459.1955.10501294. Known limits: the groups are taken to spread alike, and the number
+of runs must not have been chosen by looking at the intervals. scipy finds an interval's level by
+random points: what is asked to be 95 % is between 94.5 and 95.5 %. Runs that diverged, got stuck
+or relapsed are in no mean, for they say more about the failure than about the design: count them
+beside it.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ speaks of, each with the document it is from. Rates are dense: where a data shee
 prints the rate with 2:4 sparsity, half of it stands here. All quantities are
 integers in bytes, FLOP/s and bytes/s.
 
-Imports from ninlab: errors and units only.
-
 Known limits. Memory is what the data sheet promises, one GB being 10**9 bytes;
 what a driver leaves to a program differs by about 1 %, and the CUDA context and the
 kernels of cuDNN and cuBLAS take hundreds of MiB of it. Peak rates are never reached:

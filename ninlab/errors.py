@@ -3,8 +3,6 @@
 Every error that a reader can cause is a `NinlabError`: one sentence that names
 the value, the rule and the nearest valid choice. The command line prints it on
 stderr and exits with code 2, or with the error's own.
-
-Imports nothing from ninlab.
 """
 
 from collections.abc import Iterable

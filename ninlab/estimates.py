@@ -6,7 +6,6 @@ networks of a CPU, and the operators of a step at shares of a data sheet's rates
 are some, those of its family otherwise. A guess by a device's own data sheet stands for a family
 that it has not met; one for another device is corrected by whatever ran.
 
-Imports from ninlab: architectures, devices, formulas, recipes, records, roofline; no torch.
 Known limits: an estimate decides which run still fits into the time left, and nothing that the
 book says rests on it. Choosing kernels for shapes that are new to a process takes 2 to 6 s of an
 H100; that is not in it.

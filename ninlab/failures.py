@@ -3,8 +3,6 @@
 A run that raises, hangs, crashes or loses the device leaves no training record. What it leaves is
 one file ``failures/<experiment>--<name>-seed<k>-<device>-<code>.json``: a recorder of the same code
 passes the run over, and changed code tries it again. Like every record it is written once and kept.
-
-Imports from ninlab: records.
 """
 
 from __future__ import annotations

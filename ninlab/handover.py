@@ -11,8 +11,7 @@ is called ``<name>.2``, unless one of them only goes on where the other ends.
 recorder on a new machine goes on behind the last one; ``python -m ninlab collect`` checks the
 records first, for the book. A shell hands over with ``python -m ninlab.handover RUNS RESULTS``.
 
-Imports from ninlab: records and errors. Known limit: one machine at a time may hand over into a
-folder.
+Known limit: one machine at a time may hand over into a folder.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Submodules carry the names of `Architecture.named_leaves`, so a cost counted on
 paper and one counted on the module meet under the same dotted path.
-
-Imports from ninlab: architectures, formulas (for the channels a layer reads) and errors.
 """
 
 from __future__ import annotations

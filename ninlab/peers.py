@@ -6,9 +6,8 @@ reads the newest that answers a question, and its `errors` are those of the answ
 the other half: what each tool adds up, in closed form, so that a difference between two tools
 need not be guessed at.
 
-Imports from ninlab: architectures, formulas, records and errors. Known limits: the rules are those
-of the versions that were asked, for the layers that those networks have. The peaks of what plays
-a step through have none: `liveness` is the rule there.
+Known limits: the rules are those of the versions that were asked, for the layers that those
+networks have. The peaks of what plays a step through have none: `liveness` is the rule there.
 """
 
 from __future__ import annotations

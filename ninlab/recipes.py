@@ -2,9 +2,6 @@
 
 A `Recipe` holds the numbers of one training run. It is part of every run's record, so a
 recipe read back from a record trains the same way again.
-
-Imports from ninlab: errors only, and no torch: `experiments` plans with recipes, `records`
-keeps them, `training` carries them out.
 """
 
 from __future__ import annotations

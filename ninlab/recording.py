@@ -9,8 +9,7 @@ crashes ends the process, and the next start notes it and goes on behind it.
 Three ways to spread the work: this process alone, several processes on this machine, or a Ray
 cluster. All three end in `make_run`.
 
-Imports from ninlab: environment, experiments, failures, records, training, watching, errors. ray
-is imported only where it is asked for.
+ray is imported only where it is asked for.
 """
 
 from __future__ import annotations

@@ -9,8 +9,8 @@ kernel file lock, which dies with its process: a killed recorder leaves nothing 
 would have to judge stale. On a folder shared between machines that needs a file system with
 POSIX locks (NFS version 4 has them).
 
-Imports from ninlab: recipes, units and errors; no torch. pandas is imported where a frame
-is asked for. Known limit: recording needs a POSIX system; reading does not.
+pandas is imported where a frame is asked for. Known limit: recording needs a POSIX system; reading
+does not.
 """
 
 from __future__ import annotations

@@ -6,7 +6,6 @@ and how it ends says more about the leap than about the network.
 
 The definition was made after a look at the first runs of a GPU, and is the same for all runs since.
 
-Imports from ninlab: errors and records.
 Known limits: losses are kept as means over some steps, so that a shorter leap goes unseen. Nor can
 a run be seen to fall back to guessing that never came below (ln 10 - 0.2) / 1.5 = 1.40 nats.
 """

@@ -9,9 +9,8 @@ The order is part of the design. A capture that failed cannot be undone, and may
 comes after it in its process: so whether anything can be recorded is decided by eager steps,
 before the first capture.
 
-Imports from ninlab: architectures, data, environment, errors, measurement, networks, recipes,
-recording, records, training and units. torch, and all that needs it, is imported inside the
-checks: a torch that cannot be imported is a failed check like any other.
+torch, and all that needs it, is imported inside the checks: a torch that cannot be imported is a
+failed check like any other.
 
 Known limits. A check that hangs is not ended here; the caller has to set a limit, and a report
 without a verdict says that it was cut short. Seconds are those of one short trial.

@@ -5,9 +5,8 @@ nothing is copied from the host and nothing waits for the device before an epoch
 GPU the step is captured into one CUDA graph, and used only if one replay does what one eager
 step does. The same code runs eagerly on the CPU, where the same seed gives the same losses.
 
-Imports from ninlab: architectures, networks, data, environment, recipes, records, errors.
-Known limits: the ragged last batch of an epoch is dropped (60,000 images at batch 128 are
-468 steps); on a GPU runs are seeded, not bit-reproducible.
+Known limits: the ragged last batch of an epoch is dropped (60,000 images at batch 128 are 468
+steps); on a GPU runs are seeded, not bit-reproducible.
 """
 
 from __future__ import annotations

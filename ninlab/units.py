@@ -3,8 +3,6 @@
 Quantities are stored as integers in the unit of their name (bytes, MACs) and
 rounded here only, when a person reads them. Bytes use binary prefixes
 (1 MiB = 1024**2 bytes), counts decimal ones (1 M = 10**6).
-
-Imports nothing from ninlab but its errors.
 """
 
 import math

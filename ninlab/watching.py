@@ -1,8 +1,4 @@
-"""What becomes of planned runs, and who is told while a recorder makes them?
-
-Imports from ninlab: experiments; no torch, so that commands which only print a plan need not wait
-for it.
-"""
+"""What becomes of planned runs, and who is told while a recorder makes them?"""
 
 from __future__ import annotations
 

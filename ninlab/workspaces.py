@@ -7,8 +7,6 @@ tools/cudnn_workspaces.py does; the answers are the tables beside this module. A
 matrix product gets a workspace from ATen whose size and lifetime are rules of the
 torch version.
 
-Imports from ninlab: errors, reports and units only; needs no torch.
-
 Known limits. A table knows the calls, batch sizes and precisions that it was made
 for; for every other one somebody else is asked, such as an installed cuDNN
 (`ninlab.cudnn`), or the answer is None, never zero. A table holds for

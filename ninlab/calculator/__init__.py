@@ -14,9 +14,8 @@ in). All of it, script and styles included, is less than 150 kB in one piece of 
 for nothing else: it works in the book, from a folder, in JupyterLab and in an isolated frame.
 Where scripts do not run, and on paper, a table of the book's three networks stands instead.
 
-Imports from ninlab: architectures, devices, formulas, liveness, reports, roofline, units and
-errors. Known limits: tensors only, without the scratch of cuDNN and cuBLAS and without the
-allocator's rounding; browsers since 2023 (they must be able to inflate what was compressed).
+Known limits: tensors only, without the scratch of cuDNN and cuBLAS and without the allocator's
+rounding; browsers since 2023 (they must be able to inflate what was compressed).
 """
 
 from __future__ import annotations

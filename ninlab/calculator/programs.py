@@ -9,8 +9,7 @@ A network of the book has one program for all sizes of the image. A NiN of the r
 has one for each arrangement of its layers, in which the numbers of channels and classes and
 the widths of the blocks are unknowns as well.
 
-Imports from ninlab: architectures, formulas, liveness, reports, roofline and errors. Known
-limits: a program is exact as long as no number exceeds 2**53, which the page checks; what
+Known limits: a program is exact as long as no number exceeds 2**53, which the page checks; what
 the traced modules leave out, such as scratch, is left out here.
 """
 

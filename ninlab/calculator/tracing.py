@@ -11,8 +11,8 @@ in a NinlabError. `Tracer.explore` runs the program once with every check passin
 more for every check, with that one failing; it keeps what was checked and the sentence of
 the error, with the unknowns left open in it.
 
-Imports from ninlab: errors only. Known limits: addition, subtraction, multiplication, and
-floor division by a known number; a program that asks more of an unknown raises TracingError.
+Known limits: addition, subtraction, multiplication, and floor division by a known number; a
+program that asks more of an unknown raises TracingError.
 """
 
 from __future__ import annotations

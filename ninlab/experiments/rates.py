@@ -1,8 +1,6 @@
 """At which learning rate is a network trained, when other runs decide it?
 
 No rule here looks at a test image. Both were written down before the runs that they judge.
-
-Imports from ninlab: errors, recipes, records, relapses.
 """
 
 from __future__ import annotations

@@ -13,8 +13,6 @@ One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`
 `layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
 numbers that a figure draws; `tables_by_scale` says what runs show, in one table a scale.
 
-Imports from ninlab: architectures, comparisons, devices, formulas, records, relapses, reports,
-roofline, units and errors; no torch.
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
 """

@@ -1,7 +1,6 @@
 """How do quantities of networks compare? Horizontal bars, one panel a quantity.
 
 Counted bars are hollow, measured ones solid; a measurement beside its prediction is a dot.
-Imports from ninlab: units.
 """
 
 from __future__ import annotations

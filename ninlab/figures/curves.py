@@ -1,7 +1,6 @@
 """How did training go? Accuracy and loss over time, over seeds, over learning rates.
 
 All of it is measured, and so solid; runs that failed are crosses.
-Imports from ninlab: errors, records.
 """
 
 from __future__ import annotations

@@ -1,6 +1,5 @@
 """What is a network or a block made of? Boxes from the top down, one column each.
 
-Imports from ninlab: architectures, formulas, units.
 Known limits: at most four branches side by side can be read on a phone.
 """
 

@@ -2,7 +2,6 @@
 
 All of it is measured, and so solid; runs that failed are crosses. Each scale has a panel of its
 own: between two scales more changes than the network, and no list may mix them.
-Imports from ninlab: comparisons, errors, records, relapses.
 Known limits: the intervals are not corrected for the number of comparisons that a reader makes.
 """
 

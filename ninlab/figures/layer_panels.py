@@ -1,7 +1,6 @@
 """Where in a network do its costs sit, and how does its map shrink? Bars layer by layer.
 
 Everything here is counted by the closed forms, and so hollow.
-Imports from ninlab: architectures, formulas, units.
 """
 
 from __future__ import annotations

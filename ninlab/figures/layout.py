@@ -4,8 +4,6 @@ In ``layout.meta``, which Plotly keeps and does not read, a figure carries what 
 "provenance", the line under it; "quantities", what those axes measure that show no title
 (by axis: x, x2, ..., y), for its table; "narrow", the parts of the layout that are to be others
 in a column too narrow for labels beside the lines.
-
-Imports from ninlab: units.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ a cell of a map; ``written`` is the text beside a mark; ``note`` is what pointin
 - A line across a panel is a row if it has a name.
 - A heat map that writes no numbers is a picture, and has no rows.
 
-Imports nothing from the rest of ninlab.
 Known limits: the traces of this book (bars, scatter, heat maps); error bars are not read.
 """
 

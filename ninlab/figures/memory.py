@@ -1,6 +1,5 @@
 """Where do the bytes of one training step go, and how do they grow with the batch?
 
-Imports from ninlab: reports, units.
 Known limits: events are drawn one after the other, for their times are not known.
 """
 

@@ -1,7 +1,4 @@
-"""How do images and maps look side by side?
-
-Imports nothing from the rest of ninlab.
-"""
+"""How do images and maps look side by side?"""
 
 from __future__ import annotations
 

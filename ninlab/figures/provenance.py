@@ -1,7 +1,4 @@
-"""Where do the numbers of a figure come from? The one line that says so.
-
-Imports from ninlab: errors, records.
-"""
+"""Where do the numbers of a figure come from? The one line that says so."""
 
 from __future__ import annotations
 

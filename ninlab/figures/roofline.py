@@ -1,6 +1,5 @@
 """How much of a device's peak rate can a whole step of a network reach?
 
-Imports from ninlab: devices, errors, roofline, units.
 Known limits: one device, at most six networks; what a bound leaves out, see `ninlab.roofline`.
 """
 

@@ -1,7 +1,4 @@
-"""What limits the speed of a network, and how many images does it train in a second?
-
-Imports from ninlab: architectures, formulas, records, roofline, units.
-"""
+"""What limits the speed of a network, and how many images does it train in a second?"""
 
 from __future__ import annotations
 

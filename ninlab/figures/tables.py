@@ -1,7 +1,4 @@
-"""How are the tables of several scales shown below each other, so that none mixes them?
-
-Imports from ninlab: comparisons.
-"""
+"""How are the tables of several scales shown below each other, so that none mixes them?"""
 
 from __future__ import annotations
 

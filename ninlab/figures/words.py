@@ -1,7 +1,4 @@
-"""What do figures call a network, a layer, a shape?
-
-Imports from ninlab: architectures, units.
-"""
+"""What do figures call a network, a layer, a shape?"""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 The events are `liveness.timeline`'s or any others that are affine in the batch. Scratch
 (`Category.WORKSPACE`) is left out throughout.
-
-Imports from ninlab: reports and errors.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """How far are predicted peaks from measured ones, and in which part of them?
 
-Imports from ninlab: errors, reports, `cases` and `memory_records`.
-Known limit: the peaks of one step need not lie at one moment, so that a part here is a
-difference of peaks, not what was alive at any of them.
+Known limit: the peaks of one step need not lie at one moment, so that a part here is a difference
+of peaks, not what was alive at any of them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What can be measured, and what comes out?
-
-Imports from ninlab: errors, records and units.
-"""
+"""What can be measured, and what comes out?"""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""How is a measured step kept, with what measured it?
-
-Imports from ninlab: errors, records and `cases`.
-"""
+"""How is a measured step kept, with what measured it?"""
 
 from __future__ import annotations
 

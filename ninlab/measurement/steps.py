@@ -1,7 +1,4 @@
-"""What is one step of a case, and how long does it take?
-
-Imports from ninlab: environment, networks and `cases`.
-"""
+"""What is one step of a case, and how long does it take?"""
 
 from __future__ import annotations
 

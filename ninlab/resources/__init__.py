@@ -4,8 +4,7 @@
 for the networks of the book and for modules that nobody tuned it for. Nothing is
 allocated and no weight is read: a copy of the module runs on the meta device.
 
-Imports from ninlab: allocator, devices, networks (to look a name up), reports, units and
-workspaces; never architectures or formulas, so that it stays a second opinion.
+It imports no architecture and no formula, so that it stays a second opinion.
 """
 
 from __future__ import annotations

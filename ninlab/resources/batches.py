@@ -3,8 +3,6 @@
 A step at one batch size says nothing of another. Two of them give every block as
 ``a + b * batch``, and a third says whether that is true: networks whose images do not
 depend on each other pass, one that pairs images does not.
-
-Imports from ninlab: errors and reports.
 """
 
 from __future__ import annotations

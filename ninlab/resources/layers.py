@@ -2,8 +2,6 @@
 
 A layer is the innermost module whose ``forward`` is on the stack; what runs outside
 every submodule belongs to the layer called ``""``.
-
-Imports from ninlab: units only.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The loss of a training step on the meta device: cross-entropy of scores against labels.
-
-Imports from ninlab: errors only.
-"""
+"""The loss of a training step on the meta device: cross-entropy of scores against labels."""
 
 from __future__ import annotations
 

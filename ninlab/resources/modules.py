@@ -5,8 +5,6 @@ with a shape, a layout and a dtype but no memory. The reader's module is read, n
 run: its weights, buffers, mode, hooks, attributes and torch's random state stay as
 they were.
 
-Imports from ninlab: networks (only to look a name up), errors and units.
-
 Known limits. Forward hooks belong to a module's behavior: they are copied with it and
 run on the copy, so a hook that writes to an outer list writes meta tensors there. Hooks on
 the gradients of parameters are not; `StepTimeline.unmodeled` tells of them. A network whose

@@ -4,8 +4,6 @@
 other's events. A call allocates a result, takes its workspace, frees it, and goes on to
 its next result. Workspaces that a library keeps are there from the start, as in every
 step but the first.
-
-Imports from ninlab: reports and workspaces.
 """
 
 from __future__ import annotations

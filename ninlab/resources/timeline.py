@@ -9,8 +9,6 @@ loop until this one has returned its own. One run of the step tells all of that,
 module itself keeps tensors from step to step, such as its last attention map: then the step
 is run once more, and finds them.
 
-Imports from ninlab: errors, reports and units.
-
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
 inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
 buffers of reductions. Storages that are resized in place keep their first size. A module
