@@ -10,8 +10,9 @@ How it stays exact. Those three modules run once per network with height and wid
 them, compressed, and evaluates them. Weighed against that were Python itself in the page
 (Pyodide: 13 MB and seconds to start, and a notebook's output cannot carry it), tables (no end
 of image sizes and designs) and the formulas once more in JavaScript (two places to be wrong
-in). All of it, script and styles included, is less than 150 kB in one piece of HTML that asks
-for nothing else: it works in the book, from a folder, in JupyterLab and in an isolated frame.
+in). All of it, script and styles included, is one piece of HTML that asks for nothing else: it
+works in the book, from a folder, in JupyterLab and in an isolated frame. What it weighs,
+`benchmarks/calculator_page.py` prints: some 135 kB, of which a network takes about one.
 Where scripts do not run, and on paper, a table of the book's three networks stands instead.
 
 Known limits: tensors only, without the scratch of cuDNN and cuBLAS and without the allocator's
@@ -23,6 +24,7 @@ from __future__ import annotations
 import json
 import re
 from base64 import b85encode
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from html import escape
@@ -50,7 +52,13 @@ from ninlab.liveness import peak_bytes, saved_lines, timeline
 from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
 from ninlab.units import format_bytes, format_count, format_shape
 
-__all__ = ["Calculator"]
+__all__ = ["Calculator", "menu"]
+
+_ONLY_PLANNED = tuple(
+    f"_{design}_batch_norm"
+    for design in ("three_1x1", "3x3", "linear_head", "fully_connected", "gradual", "8_blocks")
+)
+"""How the names of networks end that are planned runs and that no chapter speaks of."""
 
 _STATIC = Path(__file__).parents[1] / "static" / "calculator"
 _SCRIPTS = ("elements", "quantities", "counting", "curve", "snippets", "fields", "calculator")
@@ -63,8 +71,9 @@ _PLAIN = str.maketrans("<&", ",.")
 class Calculator:
     """A calculator that a notebook shows as the last value of a cell.
 
-    The arguments are what it shows first; second may be None. Raises NinlabError for a
-    name that is not known and for a batch size under 1.
+    The arguments are what it shows first; second may be None. A network that is not in the
+    `menu` is added to that of this object. Raises NinlabError for a name that is not known
+    and for a batch size under 1.
     """
 
     first: str = "nin"
@@ -98,10 +107,14 @@ class Calculator:
             f'<div class="ninlab-calculator" data-start="{escape(json.dumps(start))}">\n'
             f"{self._table()}\n"
             f"<template><style>{_file('calculator.css')}</style>{_file('calculator.html')}</template>\n"
-            f'<script type="text/plain">{_packed()}</script>\n'
+            f'<script type="text/plain">{_packed(self._offered())}</script>\n'
             f"<script>{_script()}</script>\n"
             "</div>"
         )
+
+    def _offered(self) -> tuple[str, ...]:
+        wanted = {*menu(), self.first, self.second}
+        return tuple(name for name in ARCHITECTURES if name in wanted)
 
     def _table(self) -> str:
         """What it shows on paper and without scripts: the networks of the book."""
@@ -147,21 +160,30 @@ def _script() -> str:
     return f'(() => {{\n"use strict";\n{scripts}}})();'
 
 
-@lru_cache(maxsize=1)
-def _packed() -> str:
-    """All that the page's script knows, as text; the same for every calculator.
+def menu() -> tuple[str, ...]:
+    """The networks that every calculator offers, by name: all but those that are only planned.
+
+    A network is offered from the moment when it is registered.
+    """
+    return tuple(name for name in ARCHITECTURES if not name.endswith(_ONLY_PLANNED))
+
+
+@lru_cache
+def _packed(networks: tuple[str, ...]) -> str:
+    """All that the page's script knows of these networks and of the rest, as text.
 
     In base 85, which is a sixteenth shorter than base 64, with no letter that has a meaning in a
     page: a comma stands for < and a point for &.
     """
-    text = json.dumps(knowledge(), separators=(",", ":"))
+    text = json.dumps(knowledge(networks), separators=(",", ":"))
     return b85encode(compress(text.encode(), level=9)).decode().translate(_PLAIN)
 
 
-def knowledge() -> dict[str, Any]:
-    """The networks, designs, programs and devices as the page's script reads them."""
+def knowledge(networks: Sequence[str]) -> dict[str, Any]:
+    """These networks, and all designs, programs and devices, as the page's script reads them."""
+    offered = [architecture(name) for name in networks]
     # Networks that differ only in their start, or in the size of the image, share a program.
-    distinct = {_shared(each): each for each in ARCHITECTURES.values()}
+    distinct = {_shared(each): each for each in offered}
     programs = {key: network_program(each) for key, each in distinct.items()}
     programs |= {design.key: design_program(design) for design in designs()}
     # Neighbors with the same layers, and columns in place of rows, compress to less.
@@ -177,7 +199,7 @@ def knowledge() -> dict[str, Any]:
                 "input_shape": each.input_shape,
                 "program": place[_shared(each)],
             }
-            for each in ARCHITECTURES.values()
+            for each in offered
         ],
         "designs": {design.key: place[design.key] for design in designs()},
         "programs": {column: [programs[key][column] for key in order] for column in columns},

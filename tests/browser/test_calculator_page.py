@@ -24,8 +24,8 @@ import pytest
 from playwright.sync_api import Browser, Frame, Page, expect
 
 from ninlab.__main__ import main
-from ninlab.architectures import ARCHITECTURES, Architecture, Head, architecture
-from ninlab.calculator import Calculator
+from ninlab.architectures import Architecture, Head, architecture
+from ninlab.calculator import Calculator, menu
 from ninlab.calculator.programs import (
     CATEGORIES,
     INNER_KERNEL_SIZES,
@@ -168,7 +168,7 @@ def random_side(rng: random.Random, *, optional: bool) -> Side:
         image = image[0], image[0]
     fields = {"height": image[0], "width": image[1]}
     if rng.random() < 0.6:
-        name = rng.choice(list(ARCHITECTURES))
+        name = rng.choice(menu())
         if rng.random() < 0.5:
             image = architecture(name).input_shape[1:]
             fields = {}  # the page fills in the network's own image
@@ -572,7 +572,7 @@ def test_networks_are_offered_by_the_image_they_read(page: Page) -> None:
         " [group.label, [...group.children].map((choice) => choice.value)])"
     )
     offered = [name for _, names in groups for name in names]
-    assert sorted(offered) == sorted(ARCHITECTURES)
+    assert sorted(offered) == sorted(menu())
     for label, names in groups:
         read = {format_shape(architecture(name).input_shape) for name in names}
         assert label == f"reads {'×'.join(read.pop().split('x'))}"
