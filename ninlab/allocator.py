@@ -167,11 +167,6 @@ class CachingAllocator:
         self.allocated_peak_bytes = self.allocated_bytes
         self.reserved_peak_bytes = self.reserved_bytes
 
-    @property
-    def live_blocks(self) -> tuple[Block, ...]:
-        """The blocks that are handed out, oldest first."""
-        return tuple(self._live.values())
-
     def allocate(self, requested_bytes: int) -> Block:
         """A block of at least that many bytes: the best fit in the pool, or new memory.
 

@@ -40,13 +40,14 @@ def traces(draw, max_steps: int = 60) -> list[int]:
 
 
 def run(allocator: CachingAllocator, trace: list[int]):
-    """Carry out the trace; yields after every request and release."""
+    """Carry out the trace; yields the living blocks, oldest first, after each of its steps."""
+    live = []
     for step in trace:
         if step > 0:
-            allocator.allocate(step)
+            live.append(allocator.allocate(step))
         else:
-            allocator.release(allocator.live_blocks[-1 - step])
-        yield
+            allocator.release(live.pop(-1 - step))
+        yield live
 
 
 def up_to_512(size: int) -> int:
@@ -71,8 +72,8 @@ def test_requested_is_at_most_allocated_is_at_most_reserved(trace, expandable):
 @given(traces(), settings_of_segments)
 def test_live_blocks_never_overlap(trace, expandable):
     allocator = CachingAllocator(expandable)
-    for _ in run(allocator, trace):
-        blocks = sorted(allocator.live_blocks, key=lambda block: block.address)
+    for live in run(allocator, trace):
+        blocks = sorted(live, key=lambda block: block.address)
         for before, after in pairwise(blocks):
             assert before.address + before.bytes <= after.address
 
@@ -80,19 +81,17 @@ def test_live_blocks_never_overlap(trace, expandable):
 @given(traces(), settings_of_segments)
 def test_the_counters_are_the_sums_over_the_live_blocks(trace, expandable):
     allocator = CachingAllocator(expandable)
-    for _ in run(allocator, trace):
-        blocks = allocator.live_blocks
-        assert allocator.requested_bytes == sum(block.requested_bytes for block in blocks)
-        assert allocator.allocated_bytes == sum(block.bytes for block in blocks)
+    for live in run(allocator, trace):
+        assert allocator.requested_bytes == sum(block.requested_bytes for block in live)
+        assert allocator.allocated_bytes == sum(block.bytes for block in live)
 
 
 @given(traces(), settings_of_segments)
 def test_a_released_network_holds_no_bytes_and_gives_none_back_to_the_device(trace, expandable):
     allocator = CachingAllocator(expandable)
-    for _ in run(allocator, trace):
-        pass
+    *_, live = [], *run(allocator, trace)
     reserved = allocator.reserved_bytes
-    for block in allocator.live_blocks:
+    for block in live:
         allocator.release(block)
     assert (allocator.requested_bytes, allocator.allocated_bytes) == (0, 0)
     assert allocator.reserved_bytes == reserved == allocator.reserved_peak_bytes
@@ -101,16 +100,16 @@ def test_a_released_network_holds_no_bytes_and_gives_none_back_to_the_device(tra
 @given(traces())
 def test_with_expandable_segments_only_the_rounding_to_512_is_lost(trace):
     allocator = CachingAllocator(expandable_segments=True)
-    for _ in run(allocator, trace):
-        wanted = [up_to_512(block.requested_bytes) for block in allocator.live_blocks]
+    for live in run(allocator, trace):
+        wanted = [up_to_512(block.requested_bytes) for block in live]
         assert allocator.allocated_bytes == sum(wanted)
 
 
 @given(traces())
 def test_by_default_a_block_wastes_at_most_one_mebibyte_and_a_small_one_nothing(trace):
     allocator = CachingAllocator()
-    for _ in run(allocator, trace):
-        for block in allocator.live_blocks:
+    for live in run(allocator, trace):
+        for block in live:
             wanted = up_to_512(block.requested_bytes)
             assert block.bytes - wanted <= (MIB if wanted > MIB else 0)
 
@@ -118,9 +117,9 @@ def test_by_default_a_block_wastes_at_most_one_mebibyte_and_a_small_one_nothing(
 @given(traces())
 def test_expandable_segments_reserve_whole_pages_and_less_than_one_more_than_ever_needed(trace):
     allocator = CachingAllocator(expandable_segments=True)
-    for _ in run(allocator, [step for step in trace if step > 0]):
-        small = [b for b in allocator.live_blocks if b.bytes <= MIB]
-        large = [b for b in allocator.live_blocks if b.bytes > MIB]
+    for live in run(allocator, [step for step in trace if step > 0]):
+        small = [b for b in live if b.bytes <= MIB]
+        large = [b for b in live if b.bytes > MIB]
         pages = -(-sum(b.bytes for b in small) // (2 * MIB)) * 2 * MIB
         pages += -(-sum(b.bytes for b in large) // (20 * MIB)) * 20 * MIB
         assert allocator.reserved_bytes == pages
@@ -129,9 +128,8 @@ def test_expandable_segments_reserve_whole_pages_and_less_than_one_more_than_eve
 @given(traces(), settings_of_segments)
 def test_the_same_trace_gives_the_same_addresses(trace, expandable):
     first, second = CachingAllocator(expandable), CachingAllocator(expandable)
-    for _ in zip(run(first, trace), run(second, trace), strict=True):
-        pass
-    assert [b.address for b in first.live_blocks] == [b.address for b in second.live_blocks]
+    for one, other in zip(run(first, trace), run(second, trace), strict=True):
+        assert [b.address for b in one] == [b.address for b in other]
     assert first.reserved_bytes == second.reserved_bytes
 
 
