@@ -32,7 +32,14 @@ from pathlib import Path
 from typing import Any
 from zlib import compress
 
-from ninlab.architectures import ARCHITECTURES, NIN, Architecture, Head, architecture
+from ninlab.architectures import (
+    ARCHITECTURES,
+    NIN,
+    Architecture,
+    Head,
+    architecture,
+    normalized,
+)
 from ninlab.calculator.programs import (
     CATEGORIES,
     INNER_KERNEL_SIZES,
@@ -54,11 +61,11 @@ from ninlab.units import format_bytes, format_count, format_shape
 
 __all__ = ["Calculator", "menu"]
 
-_ONLY_PLANNED = tuple(
-    f"_{design}_batch_norm"
+_ONLY_PLANNED = frozenset(
+    normalized(design)
     for design in ("three_1x1", "3x3", "linear_head", "fully_connected", "gradual", "8_blocks")
 )
-"""How the names of networks end that are planned runs and that no chapter speaks of."""
+"""The variants that are planned runs and that no chapter speaks of."""
 
 _STATIC = Path(__file__).parents[1] / "static" / "calculator"
 _SCRIPTS = ("elements", "quantities", "counting", "curve", "snippets", "fields", "calculator")
@@ -165,7 +172,7 @@ def menu() -> tuple[str, ...]:
 
     A network is offered from the moment when it is registered.
     """
-    return tuple(name for name in ARCHITECTURES if not name.endswith(_ONLY_PLANNED))
+    return tuple(n for n, each in ARCHITECTURES.items() if each.variant not in _ONLY_PLANNED)
 
 
 @lru_cache
