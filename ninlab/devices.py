@@ -17,6 +17,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
+from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.units import format_bytes
@@ -27,7 +28,11 @@ TERA = 10**12
 
 @dataclass(frozen=True)
 class DataSheet:
-    """One device. flops_per_second is by precision: "fp32", "tf32", "bf16"."""
+    """One device. flops_per_second is by precision: "fp32", "tf32", "bf16".
+
+    described is how cuDNN describes it, for which `ninlab.cudnn` answers without the device; empty
+    where nobody has looked that up, and then its scratch is not known.
+    """
 
     name: str
     title: str
@@ -35,6 +40,7 @@ class DataSheet:
     source: str  # document, and where in it
     bytes_per_second: int | None = None
     flops_per_second: Mapping[str, int] = field(default_factory=dict)
+    described: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def fits(self, needed_bytes: int) -> bool:
         """Whether that many bytes are at most the device's memory."""
@@ -69,6 +75,33 @@ def _by_name(*devices: DataSheet) -> Mapping[str, DataSheet]:
     return MappingProxyType(table)
 
 
+# As cuDNN serializes a device's properties: what these have in common.
+_COMMON = {
+    "warpSize": 32,
+    "maxSharedMemoryPerBlock": 49152,
+    "oversizedSharedMemoryPerBlock": 0,
+    "maxRegistersPerSM": 65536,
+    "regsPerBlock": 65536,
+    "maxThreadsPerBlock": 1024,
+    "maxBlockSize": [1024, 1024, 64],
+    "maxGridSize": [2147483647, 65535, 65535],
+    "supportCoopLaunch": 1,
+    "pciDeviceId": 0,
+    "isTccDriver": 0,
+    "cudaDeviceId": 0,
+    "driverVer": 13000,
+}
+# CUDA C++ Programming Guide, specifications of compute capability 9.0; H100 SXM5 data sheet.
+_HOPPER = _COMMON | {
+    "deviceVer": 900,
+    "multiProcessorCount": 132,
+    "maxSharedMemoryPerBlockOptin": 232448,
+    "reservedSharedMemoryPerBlock": 1024,
+    "maxCtasPerSM": 32,
+    "maxThreadsPerSM": 2048,
+    "smClockRateKHz": 1980000,
+}
+
 DEVICES = _by_name(
     DataSheet(
         "h200",
@@ -78,6 +111,14 @@ DEVICES = _by_name(
         "(tensor rates printed with sparsity)",
         4800 * GIGA,
         {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
+        # Its memory (141 GB of HBM3e) and its second-level cache are larger; H200 data sheet.
+        _HOPPER
+        | {
+            "deviceName": "NVIDIA H200",
+            "totalGlobalMem": 143771 * 2**20,
+            "memClockRateKHz": 3201000,
+            "l2CacheSize": 62914560,
+        },
     ),
     DataSheet(
         "h100",
@@ -87,6 +128,13 @@ DEVICES = _by_name(
         "(tensor rates printed with sparsity)",
         3350 * GIGA,
         {"fp32": 67 * TERA, "tf32": 989 * TERA // 2, "bf16": 1979 * TERA // 2},
+        _HOPPER
+        | {
+            "deviceName": "NVIDIA H100 80GB HBM3",
+            "totalGlobalMem": 84942979072,
+            "memClockRateKHz": 2619000,
+            "l2CacheSize": 52428800,
+        },
     ),
     DataSheet(
         "a100",
@@ -95,6 +143,21 @@ DEVICES = _by_name(
         "NVIDIA A100 Tensor Core GPU data sheet, specifications, column A100 40GB SXM",
         1555 * GIGA,
         {"fp32": 195 * TERA // 10, "tf32": 156 * TERA, "bf16": 312 * TERA},
+        # The same guide as for Hopper, compute capability 8.0; A100 data sheet, SXM4 with 40 GB.
+        _COMMON
+        | {
+            "deviceName": "NVIDIA A100-SXM4-40GB",
+            "deviceVer": 800,
+            "multiProcessorCount": 108,
+            "maxSharedMemoryPerBlockOptin": 166912,
+            "reservedSharedMemoryPerBlock": 1024,
+            "maxCtasPerSM": 32,
+            "maxThreadsPerSM": 2048,
+            "totalGlobalMem": 40 * 2**30,
+            "smClockRateKHz": 1410000,
+            "memClockRateKHz": 1215000,
+            "l2CacheSize": 41943040,
+        },
     ),
     DataSheet(
         "l4",
@@ -103,6 +166,21 @@ DEVICES = _by_name(
         "NVIDIA L4 Tensor Core GPU data sheet, specifications (tensor rates printed with sparsity)",
         300 * GIGA,
         {"fp32": 303 * TERA // 10, "tf32": 120 * TERA // 2, "bf16": 242 * TERA // 2},
+        # The same guide as for Hopper, compute capability 8.9; L4 data sheet.
+        _COMMON
+        | {
+            "deviceName": "NVIDIA L4",
+            "deviceVer": 890,
+            "multiProcessorCount": 58,
+            "maxSharedMemoryPerBlockOptin": 101376,
+            "reservedSharedMemoryPerBlock": 1024,
+            "maxCtasPerSM": 24,
+            "maxThreadsPerSM": 1536,
+            "totalGlobalMem": 23034 * 2**20,
+            "smClockRateKHz": 2040000,
+            "memClockRateKHz": 6251000,
+            "l2CacheSize": 50331648,
+        },
     ),
     DataSheet(
         "t4",
@@ -112,6 +190,21 @@ DEVICES = _by_name(
         "Turing's tensor cores know neither TF32 nor bfloat16",
         320 * GIGA,
         {"fp32": 81 * TERA // 10},
+        # The same guide as for Hopper, compute capability 7.5; T4 data sheet.
+        _COMMON
+        | {
+            "deviceName": "Tesla T4",
+            "deviceVer": 750,
+            "multiProcessorCount": 40,
+            "maxSharedMemoryPerBlockOptin": 65536,
+            "reservedSharedMemoryPerBlock": 0,
+            "maxCtasPerSM": 16,
+            "maxThreadsPerSM": 1024,
+            "totalGlobalMem": 15828320256,
+            "smClockRateKHz": 1590000,
+            "memClockRateKHz": 5001000,
+            "l2CacheSize": 4194304,
+        },
     ),
     DataSheet(
         "phone_8gb",

@@ -13,8 +13,8 @@ four. Ask the version that a torch release pins::
     python tools/cudnn_workspaces.py --device h100 --torch 2.15.0
 
 Without ``--site`` the cuDNN of this environment answers. The library loads in
-seconds and answers in about 2 ms a plan. The devices below carry public data-sheet
-figures; ``--device-json`` takes what a real device serialized of itself, as
+seconds and answers in about 2 ms a plan. `ninlab.devices` describes the devices
+by public data-sheet figures; ``--device-json`` takes what a real device serialized of itself, as
 ``python -m ninlab measure`` stores it.
 """
 
@@ -31,105 +31,17 @@ from typing import Any
 
 from ninlab.architectures import ARCHITECTURES, Architecture
 from ninlab.cudnn import Cudnn, Oracle, modes, site_of_this_environment
+from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
-from ninlab.formulas import placed_layers
-from ninlab.layers import BatchNorm, Conv, Linear
+from ninlab.formulas import layer_parameters, placed_layers
+from ninlab.layers import Conv
 from ninlab.workspaces import ConvCall, Direction
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 TABLES = Path(__file__).resolve().parents[1] / "ninlab" / "tables"
 
-# ---------------------------------------------------------------- devices
-
 DATA_SHEET = "public data-sheet and programming-guide figures, not serialized by a device"
 
-_COMMON = {
-    "warpSize": 32,
-    "maxSharedMemoryPerBlock": 49152,
-    "oversizedSharedMemoryPerBlock": 0,
-    "maxRegistersPerSM": 65536,
-    "regsPerBlock": 65536,
-    "maxThreadsPerBlock": 1024,
-    "maxBlockSize": [1024, 1024, 64],
-    "maxGridSize": [2147483647, 65535, 65535],
-    "supportCoopLaunch": 1,
-    "pciDeviceId": 0,
-    "isTccDriver": 0,
-    "cudaDeviceId": 0,
-    "driverVer": 13000,
-}
-# CUDA C++ Programming Guide, specifications of compute capability 9.0; H100 SXM5 data sheet.
-_HOPPER = _COMMON | {
-    "deviceVer": 900,
-    "multiProcessorCount": 132,
-    "maxSharedMemoryPerBlockOptin": 232448,
-    "reservedSharedMemoryPerBlock": 1024,
-    "maxCtasPerSM": 32,
-    "maxThreadsPerSM": 2048,
-    "smClockRateKHz": 1980000,
-}
-DEVICES: Mapping[str, Mapping[str, Any]] = {
-    "h100": _HOPPER
-    | {
-        "deviceName": "NVIDIA H100 80GB HBM3",
-        "totalGlobalMem": 84942979072,
-        "memClockRateKHz": 2619000,
-        "l2CacheSize": 52428800,
-    },
-    # Its memory (141 GB of HBM3e) and its second-level cache are larger; H200 data sheet.
-    "h200": _HOPPER
-    | {
-        "deviceName": "NVIDIA H200",
-        "totalGlobalMem": 143771 * 2**20,
-        "memClockRateKHz": 3201000,
-        "l2CacheSize": 62914560,
-    },
-    # The same guide, compute capability 8.0; A100 data sheet, SXM4 with 40 GB.
-    "a100": _COMMON
-    | {
-        "deviceName": "NVIDIA A100-SXM4-40GB",
-        "deviceVer": 800,
-        "multiProcessorCount": 108,
-        "maxSharedMemoryPerBlockOptin": 166912,
-        "reservedSharedMemoryPerBlock": 1024,
-        "maxCtasPerSM": 32,
-        "maxThreadsPerSM": 2048,
-        "totalGlobalMem": 40 * 2**30,
-        "smClockRateKHz": 1410000,
-        "memClockRateKHz": 1215000,
-        "l2CacheSize": 41943040,
-    },
-    # The same guide, compute capability 8.9; L4 data sheet.
-    "l4": _COMMON
-    | {
-        "deviceName": "NVIDIA L4",
-        "deviceVer": 890,
-        "multiProcessorCount": 58,
-        "maxSharedMemoryPerBlockOptin": 101376,
-        "reservedSharedMemoryPerBlock": 1024,
-        "maxCtasPerSM": 24,
-        "maxThreadsPerSM": 1536,
-        "totalGlobalMem": 23034 * 2**20,
-        "smClockRateKHz": 2040000,
-        "memClockRateKHz": 6251000,
-        "l2CacheSize": 50331648,
-    },
-    # The same guide, compute capability 7.5; T4 data sheet.
-    "t4": _COMMON
-    | {
-        "deviceName": "Tesla T4",
-        "deviceVer": 750,
-        "multiProcessorCount": 40,
-        "maxSharedMemoryPerBlockOptin": 65536,
-        "reservedSharedMemoryPerBlock": 0,
-        "maxCtasPerSM": 16,
-        "maxThreadsPerSM": 1024,
-        "totalGlobalMem": 15828320256,
-        "smClockRateKHz": 1590000,
-        "memClockRateKHz": 5001000,
-        "l2CacheSize": 4194304,
-    },
-}
 # ---------------------------------------------------------------- the book's convolutions
 
 
@@ -156,7 +68,7 @@ def convolutions(architecture: Architecture) -> Iterator[tuple[ConvCall, Directi
             yield call, Direction.WEIGHT_GRADIENT
             if learns_before:
                 yield call, Direction.INPUT_GRADIENT
-        learns_before = learns_before or isinstance(placed.layer, Conv | Linear | BatchNorm)
+        learns_before = learns_before or layer_parameters(placed.layer, placed.input_shape) > 0
 
 
 def table_rows(oracle: Oracle, batch_sizes: Sequence[int]) -> dict[str, Any]:
@@ -189,8 +101,11 @@ def write_table(path: Path, head: Mapping[str, Any], rows: Mapping[str, Any]) ->
 
 def main() -> None:
     """Writes one table; see the module's documentation."""
+    described = {name: each.described for name, each in DEVICES.items() if each.described}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
-    parser.add_argument("--device", required=True, help=f"name of the table: {', '.join(DEVICES)}")
+    parser.add_argument(
+        "--device", required=True, help=f"name of the table: {', '.join(described)}"
+    )
     parser.add_argument("--torch", required=True, help="torch release that pins this cuDNN: 2.11.0")
     parser.add_argument("--site", type=Path, help="directory that holds nvidia/cudnn")
     parser.add_argument("--device-json", type=Path, help="properties a real device serialized")
@@ -199,10 +114,10 @@ def main() -> None:
     if arguments.device_json:
         properties = json.loads(arguments.device_json.read_text(encoding="utf-8"))
         source = "serialized by the device"
-    elif arguments.device in DEVICES:
-        properties, source = dict(DEVICES[arguments.device]), DATA_SHEET
+    elif arguments.device in described:
+        properties, source = dict(described[arguments.device]), DATA_SHEET
     else:
-        parser.error(f"{arguments.device!r} needs --device-json; described: {', '.join(DEVICES)}")
+        parser.error(f"{arguments.device!r} needs --device-json; described: {', '.join(described)}")
     site = arguments.site or site_of_this_environment()
     if site is None:
         parser.error("this environment has no nvidia-cudnn wheel; name one with --site")

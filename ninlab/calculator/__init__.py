@@ -234,8 +234,9 @@ def knowledge(networks: Sequence[str]) -> dict[str, Any]:
 
 
 def _without_source(device: DataSheet) -> dict[str, Any]:
-    """A device as the page reads it: where its numbers are from stands in the book."""
-    return {name: value for name, value in asdict(device).items() if name != "source"}
+    """A device as the page reads it, which knows no scratch; sources stand in the book."""
+    unread = ("source", "described")
+    return {name: value for name, value in asdict(device).items() if name not in unread}
 
 
 def _shared(network: Architecture) -> object:
