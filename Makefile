@@ -5,6 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+ON_ALL_CORES := --numprocesses auto --dist worksteal
 DIST ?= dist
 NAME := network-in-network
 
@@ -20,13 +21,14 @@ book: $(VENV)/.book ## build the book into _build/html; a warning is an error
 	@tools/system_packages.sh dataset-fashion-mnist
 	$(BIN)/jupyter-book build -n -W --keep-going . || { rm -rf _build/.doctrees; exit 1; }
 
-test: $(VENV)/.test book ## run all tests, the chapters and the built pages in a browser
+test: $(VENV)/.test book ## run all tests, the built pages in a browser among them
 	@tools/system_packages.sh chromium
-	$(BIN)/python -m pytest --nbmake --numprocesses auto --dist worksteal $(ARGS)
+	@echo "== all tests, side by side on all cores: about 8 minutes on two"
+	$(BIN)/python -m pytest $(ON_ALL_CORES) $(ARGS)
 
-quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, two minutes of one core
+quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, two minutes on two cores
 	@tools/system_packages.sh dataset-fashion-mnist
-	$(BIN)/python -m pytest tests -m "not slow and not browser" $(ARGS)
+	$(BIN)/python -m pytest tests -m "not slow and not browser" $(ON_ALL_CORES) $(ARGS)
 
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check .
