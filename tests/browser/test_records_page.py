@@ -13,7 +13,7 @@ from playwright.sync_api import Browser, Page
 
 from ninlab.records import runs_folder
 from tests import book
-from tests.browser.test_pages import VIEWS, barriers, opened, sideways_pixels
+from tests.browser.test_pages import BOTH_WIDTHS, VIEWS, barriers, opened, sideways_pixels
 
 pytestmark = pytest.mark.browser
 
@@ -69,7 +69,7 @@ def test_the_row_of_a_run_has_the_device_the_software_and_the_date_of_its_record
         assert record["provenance"]["utc"][:10] in text
 
 
-@pytest.mark.parametrize("view", VIEWS, ids=str)
+@pytest.mark.parametrize("view", BOTH_WIDTHS, ids=str)
 def test_the_open_tables_stay_inside_the_page_and_can_be_scrolled(
     browser: Browser, site: str, view: object
 ) -> None:
