@@ -5,6 +5,7 @@ the counting core needs no torch.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -189,6 +190,14 @@ def test_nobody_imports_the_command_line() -> None:
     for name in set(modules()) - MAY_IMPORT_ALL:
         siblings, _ = siblings_and_packages(modules()[name])
         assert not siblings & MAY_IMPORT_ALL, f"{name} imports the command line"
+
+
+def test_contributing_has_a_line_for_every_module() -> None:
+    text = (PACKAGE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    laid_out = text.partition("## How the code is laid out")[2].partition("## How to add")[0]
+    heads = [line.partition(":")[0] for line in laid_out.splitlines() if line.startswith("- `")]
+    listed = sorted(re.findall(r"`(\w+)`", " ".join(heads)))
+    assert listed == sorted(set(modules()) - {"__init__", "__main__"})
 
 
 def assert_no_cycle(imported_by: Mapping[str, set[str]]) -> None:
