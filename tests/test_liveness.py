@@ -385,8 +385,8 @@ def test_with_expandable_segments_the_step_allocates_its_tensors_in_whole_512_by
 
 
 def test_a_wrong_optimizer_or_precision_gets_the_list_of_the_right_ones():
-    with pytest.raises(UnknownNameError, match="unknown optimizer 'adma'; did you mean 'adam'"):
-        liveness.timeline(architecture("nin"), "adma")
+    with pytest.raises(UnknownNameError, match="'momentun'; did you mean 'momentum'"):
+        liveness.timeline(architecture("nin"), "momentun")
     with pytest.raises(UnknownNameError, match="known: fp32, tf32, bf16"):
         liveness.timeline(architecture("nin"), precision="fp8")
 
