@@ -24,9 +24,9 @@ from __future__ import annotations
 from ninlab.architectures import Architecture
 from ninlab.steps import Optimizer, Precision, named
 from ninlab.tape.rules import Player
-from ninlab.tape.writer import Call, Kept, Size, Storage, Tape
+from ninlab.tape.writer import Tape
 
-__all__ = ["Call", "Kept", "Size", "Storage", "Tape", "record"]
+__all__ = ["Tape", "record"]
 
 
 def record(

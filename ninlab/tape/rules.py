@@ -42,16 +42,11 @@ from ninlab.steps import (
 from ninlab.tape.writer import (
     Backward,
     Parameter,
-    Size,
     Storage,
     TapeWriter,
     Value,
 )
 from ninlab.units import Shape
-
-_SCALAR: Size = (FLOAT32_BYTES, 0)
-_COUNTER: Size = (INT64_BYTES, 0)
-_LABELS: Size = (0, INT64_BYTES)
 
 
 class Player:
