@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from ninlab.errors import NinlabError
+from ninlab.steps import Precision
 from ninlab.workspaces import MEMORY_FORMATS, PRECISIONS, ConvCall, Direction, Workspaces
 
 ALIGNMENT_BYTES = 32  # the most that ATen claims; the caching allocator gives 512
@@ -45,7 +46,7 @@ def modes(properties: Mapping[str, Any]) -> tuple[str, ...]:
         f"{precision} {memory_format}"
         for memory_format in MEMORY_FORMATS
         for precision in PRECISIONS
-        if precision != "bf16" or properties["deviceVer"] >= BFLOAT16_FROM
+        if precision != Precision.BF16 or properties["deviceVer"] >= BFLOAT16_FROM
     )
 
 
@@ -96,7 +97,9 @@ class _Answers:
         self, call: ConvCall, direction: Direction, batch_size: int, mode: str
     ) -> int | None:
         if call.is_depthwise and mode.endswith("contiguous"):
-            return None if mode.startswith("bf16") else 0  # a kernel of ATen's own, without scratch
+            return (
+                None if mode.startswith(Precision.BF16) else 0
+            )  # a kernel of ATen's own, without scratch
         cudnn = installed()
         if cudnn is None:
             return None
@@ -380,9 +383,13 @@ class Oracle:
         """
         precision, memory_format = mode.split()
         graph = self._graph(
-            call, direction, batch_size, precision == "bf16", memory_format == "channels_last"
+            call,
+            direction,
+            batch_size,
+            precision == Precision.BF16,
+            memory_format == "channels_last",
         )
-        dropped = {DOWN_CONVERT_INPUTS} | ({TENSOR_CORE} if precision == "fp32" else set())
+        dropped = {DOWN_CONVERT_INPUTS} | ({TENSOR_CORE} if precision == Precision.FP32 else set())
         refusals = []
         for heuristics_mode in (INSTANT, FALLBACK):
             for config in self._configs(graph, heuristics_mode):

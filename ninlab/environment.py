@@ -21,6 +21,7 @@ import torch
 import ninlab
 from ninlab.errors import NinlabError
 from ninlab.records import Device, Software
+from ninlab.steps import Precision
 from ninlab.torch_private import empty_cache_between_trials, is_cache_emptied_between_trials
 
 
@@ -124,7 +125,7 @@ def arithmetic(precision: str, *, benchmark: bool) -> Iterator[None]:
     before = [backend.fp32_precision for backend in backends]
     benchmark_before = torch.backends.cudnn.benchmark
     for backend in backends:
-        backend.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+        backend.fp32_precision = "tf32" if precision == Precision.TF32 else "ieee"
     torch.backends.cudnn.benchmark = benchmark
     empties = is_cache_emptied_between_trials()
     empty_cache_between_trials(not benchmark and empties)

@@ -141,7 +141,7 @@ def orders_in_words(pairs: Sequence[Pair]) -> str:
 def bound_of_run(run: RunRecord) -> TimeBound | None:
     """The least that one training step of the run can take, None where no data sheet says so."""
     recipe = run.recipe
-    mode = "momentum" if recipe.momentum else str(recipe.optimizer)
+    mode = str(recipe.counted_optimizer)
     case = Case(run.network, run.input_shape, recipe.batch_size, str(recipe.precision), mode)
     return bound(case, run.device)
 

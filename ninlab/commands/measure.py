@@ -47,7 +47,7 @@ from ninlab.predictions import (
 )
 from ninlab.recording import check_tree
 from ninlab.records import Device, Software
-from ninlab.steps import Optimizer
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_bytes, format_seconds
 
 BATCH_SIZES = (1, 16, 128)
@@ -78,7 +78,7 @@ def measure(
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(measurement.MODES)}; repeatable. [the first four]"),
+        typer.Option(help=f"{', '.join(measurement.MODES)}; repeatable. [{', '.join(MODES)}]"),
     ] = None,
     allocator: Annotated[
         list[Allocator] | None,
@@ -127,7 +127,7 @@ def measure(
     """
     where = parse_device(device)
     on_gpu = where.type == "cuda"
-    precisions = precision or [p for p in measurement.PRECISIONS if on_gpu or p != "tf32"]
+    precisions = precision or [p for p in measurement.PRECISIONS if on_gpu or p != Precision.TF32]
     settings = _settings(allocator, on_gpu)
     cases = [
         Case(name, architecture(name).input_shape, size, arithmetic, kind)

@@ -39,8 +39,8 @@ class Case:
     network: str
     input_shape: Shape
     batch_size: int
-    precision: str = "fp32"
-    mode: str = "sgd"
+    precision: str = Precision.FP32
+    mode: str = Optimizer.SGD
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

@@ -5,8 +5,8 @@ operator wraps. It has no counterpart in a count of tensors. The operator is the
 its overload, that does not only call others: `torch.where` with a number calls two, and
 `torch.std` of everything is one.
 
-Known limits. A block of which no birth was seen counts as nothing when it is freed: `recorded` has
-to begin before the network is built.
+Known limits. A block of which no birth was seen lowers the peak when it is freed: `recorded` has to
+begin before the network is built.
 """
 
 from __future__ import annotations

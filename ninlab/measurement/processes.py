@@ -31,6 +31,7 @@ from ninlab.measurement.cases import Allocator, Case, Failed, Measured, measured
 from ninlab.measurement.cpu import measure_on_cpu
 from ninlab.measurement.gpu import events_path, measure_on_gpu
 from ninlab.measurement.steps import NetworkFactory
+from ninlab.steps import Precision
 
 DEFAULT_TIMED_STEPS = 20
 
@@ -56,7 +57,7 @@ def measure(
     """
     if device.type == "cuda":
         return measure_on_gpu(case, device, timed_steps, events, build_network)
-    if case.precision == "tf32":
+    if case.precision == Precision.TF32:
         raise NinlabError("tf32 is arithmetic of NVIDIA GPUs; measure fp32 or bf16 on a CPU")
     return measure_on_cpu(case, device, timed_steps, build_network)
 

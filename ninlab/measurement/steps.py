@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ninlab import optimizers
 from ninlab.environment import arithmetic
-from ninlab.measurement.cases import Case
+from ninlab.measurement.cases import INFERENCE, Case
 from ninlab.networks import build
 from ninlab.steps import Precision
 
@@ -41,7 +41,7 @@ class CaseStep:
         self._images = torch.zeros(case.batch_size, *case.input_shape, device=device)
         self._held: tuple[Tensor, ...] = ()
         self._optimizer: torch.optim.Optimizer | None = None
-        if case.mode == "inference":
+        if case.mode == INFERENCE:
             self._network.eval()
             return
         self._labels = torch.zeros(case.batch_size, dtype=torch.int64, device=device)

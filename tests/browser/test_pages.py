@@ -186,7 +186,12 @@ def theme(page: Page) -> str:
 def barriers(page: Page, rules: Sequence[str] = ()) -> list[str]:
     """What axe-core calls serious or critical by these of its rules, else by all."""
     # A fold that is still fading in is pale: axe-core is asked about what the reader comes to see.
-    page.evaluate("() => document.getAnimations().forEach((motion) => motion.finish())")
+    page.evaluate(
+        """() => document.getAnimations().forEach((motion) => {
+            const endless = motion.effect?.getComputedTiming().endTime === Infinity;
+            return endless ? motion.cancel() : motion.finish();
+        })"""
+    )
     page.evaluate(AXE)
     violations = page.evaluate(
         """async (rules) => (await axe.run(document, {
@@ -212,19 +217,6 @@ def test_the_pages_built_are_those_of_the_table_of_contents() -> None:
     }
     expected = {*book.documents(), *book.SPHINX_PAGES}
     assert built == expected, "a page of an earlier build? `make clean` removes it"
-
-
-def test_every_cell_of_a_chapter_ran_as_it_stands_when_the_book_was_built() -> None:
-    for document in book.documents():
-        path = book.source(document)
-        if path.suffix == ".ipynb":
-            executed = book.read(book.EXECUTED / f"{document}.ipynb").cells
-            stands = [(cell.id, cell.source) for cell in book.read(path).cells]
-            assert [(cell.id, cell.source) for cell in executed] == stands, f"{document}: make book"
-            code = [cell for cell in executed if cell.cell_type == "code"]
-            assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
-            outputs = {output.output_type for cell in code for output in cell.outputs}
-            assert "error" not in outputs, document
 
 
 def test_every_captioned_cell_put_out_a_figure() -> None:
