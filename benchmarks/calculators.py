@@ -74,7 +74,7 @@ def ninlab_profile(module: nn.Module, network: Architecture, batch_size: int) ->
 
 
 def ninlab_liveness(module: nn.Module, network: Architecture, batch_size: int) -> Claim:
-    """The peak in closed form, played anew; saved bytes and MACs are formulas of their own."""
+    """The peak on paper, played anew; saved bytes and MACs are on the same tape."""
     from ninlab.liveness import peak_bytes, timeline
 
     timeline.cache_clear()

@@ -2,7 +2,7 @@
 
 For each network and precision: the milliseconds to play a step anew and to find its peak at
 batch 128, for each optimizer and for inference; nothing is remembered from one call to the
-next. Then, of Adam's step, which is the longest: its events, the lines of its peak over all
+next. Then, of Adagrad's step, which is the longest: its events, the lines of its peak over all
 batches, and the milliseconds to find these lines and to replay the step twice through the
 model of the caching allocator. Times are the least of many, so that other work on the machine
 is left out.
@@ -24,7 +24,7 @@ from ninlab.steps import Optimizer
 
 BATCH_SIZE = 128
 REPEATS = 50
-LONGEST = "adam"
+LONGEST = Optimizer.ADAGRAD
 COLUMNS = (
     "network", "precision", *Optimizer, "inference",
     "events", "lines", "all peaks", "allocator",

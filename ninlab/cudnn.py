@@ -34,7 +34,7 @@ from typing import Any
 
 from ninlab.errors import NinlabError
 from ninlab.steps import Precision
-from ninlab.workspaces import MEMORY_FORMATS, PRECISIONS, ConvCall, Direction, Workspaces
+from ninlab.workspaces import MEMORY_FORMATS, ConvCall, Direction, Workspaces
 
 ALIGNMENT_BYTES = 32  # the most that ATen claims; the caching allocator gives 512
 BFLOAT16_FROM = 800  # below sm_80 ATen computes bf16 convolutions without cuDNN
@@ -45,7 +45,7 @@ def modes(properties: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(
         f"{precision} {memory_format}"
         for memory_format in MEMORY_FORMATS
-        for precision in PRECISIONS
+        for precision in Precision
         if precision != Precision.BF16 or properties["deviceVer"] >= BFLOAT16_FROM
     )
 

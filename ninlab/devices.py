@@ -30,8 +30,8 @@ TERA = 10**12
 class DataSheet:
     """One device. flops_per_second is by precision: "fp32", "tf32", "bf16".
 
-    described is how cuDNN describes it, for which `ninlab.cudnn` answers without the device; empty
-    where nobody has looked that up, and then its scratch is not known.
+    described holds the properties that cuDNN asks of a device. With them `ninlab.cudnn` answers for
+    it on other machines; empty, its scratch is not known.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Shapes, parameters, MACs and saved bytes in closed form, without torch.
+"""Shapes, parameters, MACs and saved bytes of a network on paper, without torch.
 
 The first of the three counters: what a reader can follow with paper. Counts are of one image;
 saved bytes are of the whole batch in float32. `resources` arrives at the same numbers from the

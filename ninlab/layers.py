@@ -2,22 +2,32 @@
 
 A layer is a frozen value. `Leaf` is the closed union of those that compute; every module that
 tells them apart ends in ``typing.assert_never``, so that mypy names each place that a new kind
-was forgotten in. `Block` and `Branches` contain others. They are taken apart here and nowhere
-else but where they are drawn: by `named_layers`, which lists, and by `walk`, which carries a
-value (a shape, a tensor on paper) from the first layer to the last.
+was forgotten in. `Block` and `Branches` contain others, and are walked through here: by
+`named_layers`, which lists, and by `walk`, which carries a value (a shape, a tensor on paper) from
+the first layer to the last.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeVar, get_args
+from typing import ClassVar, TypeVar
 
 from ninlab.errors import NinlabError
 
 Value = TypeVar("Value")
 
 # ---------------------------------------------------------------- leaves
+
+
+class _Named:
+    """A kind of layer that no number tells from others of its kind."""
+
+    words: ClassVar[str]
+
+    def __str__(self) -> str:
+        """What it is, in a word or two."""
+        return self.words
 
 
 @dataclass(frozen=True)
@@ -61,36 +71,27 @@ class Linear:
 
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(_Named):
     """Batch normalization over each channel, with a learned scale and shift."""
 
     module_name: ClassVar[str] = "BatchNorm2d"
-
-    def __str__(self) -> str:
-        """In two words."""
-        return "batch norm"
+    words: ClassVar[str] = "batch norm"
 
 
 @dataclass(frozen=True)
-class ReLU:
+class ReLU(_Named):
     """max(x, 0), written to a new tensor."""
 
     module_name: ClassVar[str] = "ReLU"
-
-    def __str__(self) -> str:
-        """In a word."""
-        return "ReLU"
+    words: ClassVar[str] = "ReLU"
 
 
 @dataclass(frozen=True)
-class Sigmoid:
+class Sigmoid(_Named):
     """1 / (1 + exp(-x)), the activation of LeNet."""
 
     module_name: ClassVar[str] = "Sigmoid"
-
-    def __str__(self) -> str:
-        """In a word."""
-        return "sigmoid"
+    words: ClassVar[str] = "sigmoid"
 
 
 @dataclass(frozen=True)
@@ -130,14 +131,11 @@ class AvgPool:
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool:
+class GlobalAvgPool(_Named):
     """Mean of each channel over the whole map: (channels, height, width) to (channels, 1, 1)."""
 
     module_name: ClassVar[str] = "AdaptiveAvgPool2d"
-
-    def __str__(self) -> str:
-        """In two words."""
-        return "global average"
+    words: ClassVar[str] = "global average"
 
 
 @dataclass(frozen=True)
@@ -160,14 +158,11 @@ class Dropout:
 
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(_Named):
     """(channels, height, width) to (channels * height * width,); a view, no copy."""
 
     module_name: ClassVar[str] = "Flatten"
-
-    def __str__(self) -> str:
-        """In a word."""
-        return "flatten"
+    words: ClassVar[str] = "flatten"
 
 
 def _check_window(layer: Conv | Pool) -> None:
@@ -199,10 +194,6 @@ Pool = MaxPool | AvgPool
 
 Leaf = Activation | Pool | Conv | Linear | BatchNorm | GlobalAvgPool | Dropout | Flatten
 """Every layer that computes. Each has words for its ``str()``, and the name of torch's module."""
-
-LEAVES: tuple[type[Leaf], ...] = get_args(Leaf)
-"""The kinds of `Leaf`, for what holds for each of them."""
-
 
 # ---------------------------------------------------------------- containers
 
@@ -307,8 +298,8 @@ def walk(
             result = walk(layer.layers, value, leaf, join, hold, let_go, f"{path}.")
         elif isinstance(layer, Branches):
             ends = [
-                walk(branch.layers, value, leaf, join, hold, let_go, f"{path}.{name}.")
-                for name, branch in named_blocks(layer)
+                walk(branch.layers, value, leaf, join, hold, let_go, f"{path}.{branch_name}.")
+                for branch_name, branch in named_blocks(layer)
             ]
             result = join(path, layer, ends)
         else:

@@ -34,6 +34,7 @@ from ninlab.layers import (
     walk,
 )
 from ninlab.shapes import joined_shape, leaf_shape
+from ninlab.steps import SavedKind
 from ninlab.units import Shape
 
 if TYPE_CHECKING:
@@ -243,7 +244,9 @@ def _with_margin(count: int) -> int:
 def _on_cpu(network: Architecture, batch_size: int) -> int:
     """Dropout's masks take four bytes a value there, not the one of CUDA."""
     kept = formulas.saved_tensors(network, batch_size)
-    return sum(tensor.bytes * (4 if tensor.kind == "dropout_mask" else 1) for tensor in kept)
+    return sum(
+        tensor.bytes * (4 if tensor.kind == SavedKind.DROPOUT_MASK else 1) for tensor in kept
+    )
 
 
 Rule = Callable[[Architecture, int], int]

@@ -94,17 +94,24 @@ class Recipe:
             self.momentum,
             "above 0 for Nesterov's variant",
         )
-        _require(
-            self.optimizer in TRAINED,
-            "optimizer",
-            self.optimizer,
-            f"one of {', '.join(TRAINED)}; SGD with momentum is sgd and a momentum",
-        )
+        if self.optimizer is Optimizer.MOMENTUM:
+            raise NinlabError("SGD with momentum is optimizer sgd with a momentum, such as 0.9")
+        if self.optimizer not in TRAINED:
+            raise NinlabError(
+                f"torch takes no step of {self.optimizer} in a CUDA graph, as runs on a GPU do; "
+                f"take one of {', '.join(TRAINED)}"
+            )
         _require(
             self.momentum == 0 or self.optimizer is Optimizer.SGD,
             "momentum",
             self.momentum,
             f"0 for {self.optimizer}; it is SGD's",
+        )
+        _require(
+            self.weight_decay > 0 or self.optimizer is not Optimizer.ADAMW,
+            "weight decay",
+            self.weight_decay,
+            "above 0 for adamw, which is adam without it",
         )
         _require(self.weight_decay >= 0, "weight decay", self.weight_decay, "at least 0")
         _require(

@@ -1,6 +1,6 @@
 """What does every counter return?
 
-One vocabulary for all counters: closed form (`formulas`, `liveness`), operator
+One vocabulary for all counters: paper (`formulas`, `liveness`), operator
 dispatch (`resources`) and measurement (`measurement`) answer in these records,
 so that two of them can be compared field by field. All quantities are integers
 in the unit of their name; nothing is rounded here.

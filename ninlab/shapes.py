@@ -1,7 +1,8 @@
 """What does each layer put out, and how many parameters and MACs has it?
 
-The arithmetic of single layers in closed form, without torch, for one image: what `formulas` adds
-up over a network and `tape` plays through a step.
+The arithmetic of layers in closed form, without torch, for one image: what `formulas` adds up over
+a network and `tape` plays through a step. `placed_layers` gives each layer of a network the shape
+that it meets there.
 """
 
 from __future__ import annotations

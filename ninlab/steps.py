@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from ninlab.errors import UnknownNameError
 
@@ -35,7 +35,18 @@ class Precision(StrEnum):
     @property
     def element_bytes(self) -> int:
         """Bytes of one number that convolutions and linear layers read and put out."""
-        return 2 if self is Precision.BF16 else FLOAT32_BYTES
+        match self:
+            case Precision.FP32 | Precision.TF32:
+                return FLOAT32_BYTES
+            case Precision.BF16:
+                return 2
+            case _:
+                assert_never(self)
+
+    @property
+    def autocasts(self) -> bool:
+        """Whether torch's autocast makes narrower copies of what such a layer reads."""
+        return self.element_bytes != FLOAT32_BYTES
 
 
 class Optimizer(StrEnum):

@@ -459,7 +459,7 @@ class Normalize:
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.Optimizer:
-    """The recipe's optimizer, fused and reading its learning rate from a tensor on the device."""
+    """The recipe's optimizer, fused where it can be, with its learning rate in a tensor."""
     options = {
         "lr": rate,
         "momentum": recipe.momentum,
@@ -515,7 +515,7 @@ def autocast(device: torch.device, precision: Precision) -> torch.autocast:
 
     Casts are not cached: a cached cast would outlive the CUDA graph that it was made in.
     """
-    enabled = precision is Precision.BF16
+    enabled = precision.autocasts
     return torch.autocast(device.type, torch.bfloat16, enabled=enabled, cache_enabled=False)
 
 

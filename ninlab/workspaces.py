@@ -28,10 +28,9 @@ from typing import Any
 
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.reports import Phase
-from ninlab.steps import Precision
+from ninlab.steps import Precision, named
 from ninlab.units import Shape, format_shape
 
-PRECISIONS = tuple(Precision)
 MEMORY_FORMATS = ("contiguous", "channels_last")
 
 
@@ -207,17 +206,16 @@ class Workspaces:
         call: ConvCall,
         direction: Direction,
         batch_size: int,
-        precision: str = "fp32",
+        precision: str = Precision.FP32,
         memory_format: str = "contiguous",
     ) -> int | None:
         """Bytes that cuDNN allocates around that call, or None where nobody knows.
 
-        precision is one of `PRECISIONS`, memory_format one of `MEMORY_FORMATS`. None also
+        precision is one of `steps.Precision`, memory_format one of `MEMORY_FORMATS`. None also
         where ATen does not give the call to cuDNN, as bf16 on a T4.
         Raises UnknownNameError for a precision or format that does not exist.
         """
-        if precision not in PRECISIONS:
-            raise UnknownNameError("precision", precision, PRECISIONS)
+        named(Precision, precision)
         if memory_format not in MEMORY_FORMATS:
             raise UnknownNameError("memory format", memory_format, MEMORY_FORMATS)
         mode = f"{precision} {memory_format}"

@@ -9,7 +9,6 @@ from ninlab.architectures import Architecture
 from ninlab.errors import ShapeError
 from ninlab.formulas import output_shape
 from ninlab.layers import (
-    LEAVES,
     Block,
     Branches,
     Conv,
@@ -60,7 +59,7 @@ def of_kind(kind: type[Leaf]) -> st.SearchStrategy:
 
 pools = st.one_of(map(of_kind, get_args(Pool)))
 on_maps = st.one_of(
-    of_kind(kind) for kind in LEAVES if kind not in (Linear, Flatten, GlobalAvgPool)
+    of_kind(kind) for kind in get_args(Leaf) if kind not in (Linear, Flatten, GlobalAvgPool)
 )
 """Every kind of layer that reads maps and puts out maps."""
 

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from ninlab.devices import DEVICES, TERA, device, of_cuda_name
 from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.workspaces import PRECISIONS, available
+from ninlab.steps import Precision
+from ninlab.workspaces import available
 
 devices = st.sampled_from(list(DEVICES.values()))
 
@@ -25,12 +26,12 @@ def test_a_device_holds_its_own_memory_and_not_a_byte_more(one):
 @pytest.mark.parametrize("one", DEVICES.values(), ids=lambda one: one.name)
 def test_every_device_names_its_document_and_only_known_precisions(one):
     assert one.source
-    assert set(one.flops_per_second) <= set(PRECISIONS)
+    assert set(one.flops_per_second) <= set(Precision)
 
 
 @pytest.mark.parametrize("one", DEVICES.values(), ids=lambda one: one.name)
 def test_fewer_bits_are_never_slower(one):
-    rates = [one.flops_per_second[p] for p in PRECISIONS if p in one.flops_per_second]
+    rates = [one.flops_per_second[p] for p in Precision if p in one.flops_per_second]
     assert rates == sorted(rates)
 
 

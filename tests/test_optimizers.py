@@ -42,7 +42,7 @@ def test_torch_makes_the_state_when_the_rule_says(optimizer):
 
 
 @pytest.mark.parametrize("optimizer", sorted(set(Optimizer) - {Optimizer.SGD, Optimizer.MOMENTUM}))
-def test_a_graph_can_take_the_step_of_an_optimizer_that_torch_calls_capturable(optimizer):
+def test_torch_offers_capturable_for_the_optimizers_whose_rule_says_so(optimizer):
     # SGD counts no steps, and so needs no option for it.
     can = bool(known_options(optimizer, {"capturable": True}))
     assert can is OPTIMIZERS[optimizer].is_capturable
@@ -66,8 +66,13 @@ def test_state_that_is_made_with_the_optimizer_stands_before_the_batch():
 
 @pytest.mark.parametrize("optimizer", sorted(set(Optimizer) - set(TRAINED)))
 def test_a_recipe_refuses_an_optimizer_that_no_run_can_use(optimizer):
-    with pytest.raises(NinlabError, match="must be one of sgd, adam, adamw, rmsprop"):
+    with pytest.raises(NinlabError, match=r"sgd with a momentum|no step of .* take one of"):
         Recipe(0.1, 1, optimizer=optimizer)
+
+
+def test_adamw_without_weight_decay_is_refused_for_it_is_adam():
+    with pytest.raises(NinlabError, match=r"weight decay is 0\.0, but must be above 0 for adamw"):
+        Recipe(0.1, 1, optimizer=Optimizer.ADAMW)
 
 
 def test_momentum_is_a_number_of_sgd_alone():

@@ -54,7 +54,9 @@ recipes = st.builds(
     train_images=st.none() | st.integers(1, 60000),
 )
 updates = st.one_of(
-    st.fixed_dictionaries({"optimizer": st.sampled_from(TRAINED)}),
+    st.fixed_dictionaries(
+        {"optimizer": st.sampled_from(TRAINED), "weight_decay": st.floats(1e-6, 1)}
+    ),
     st.fixed_dictionaries({"momentum": st.floats(0.01, 0.99), "nesterov": st.booleans()}),
 )
 

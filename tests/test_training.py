@@ -158,8 +158,10 @@ def test_learning_beats_guessing_on_real_images():
             weight_decay=1e-2,
             schedule=Schedule.ONE_CYCLE,
         ),
+        Recipe(0.01, 2, batch_size=16, optimizer=Optimizer.ADAMW, weight_decay=1e-2),
+        Recipe(0.001, 2, batch_size=16, optimizer=Optimizer.RMSPROP),
     ],
-    ids=["sgd", "nesterov", "adam, one cycle"],
+    ids=["sgd", "nesterov", "adam, one cycle", "adamw", "rmsprop"],
 )
 def test_epochs_take_the_steps_of_torchs_plain_loop(recipe):
     images = noise(80)
@@ -170,8 +172,9 @@ def test_epochs_take_the_steps_of_torchs_plain_loop(recipe):
 
     ours, plain = network(), network()
     engine = Engine(ours, images, recipe, seed=5)
-    if recipe.optimizer is Optimizer.ADAM:
-        optimizer = torch.optim.Adam(
+    classes = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "rmsprop": torch.optim.RMSprop}
+    if recipe.optimizer in classes:
+        optimizer = classes[recipe.optimizer](
             plain.parameters(), lr=1.0, weight_decay=recipe.weight_decay, foreach=False
         )
     else:

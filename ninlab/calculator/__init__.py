@@ -12,7 +12,7 @@ them, compressed, and evaluates them. Weighed against that were Python itself in
 of image sizes and designs) and the formulas once more in JavaScript (two places to be wrong
 in). All of it, script and styles included, is one piece of HTML that asks for nothing else: it
 works in the book, from a folder, in JupyterLab and in an isolated frame. What it weighs,
-`benchmarks/calculator_page.py` prints: some 135 kB, of which a network takes about one.
+`benchmarks/calculator_page.py` prints.
 Where scripts do not run, and on paper, a table of the book's three networks stands instead.
 
 Known limits: tensors only, without the scratch of cuDNN and cuBLAS and without the allocator's

@@ -51,7 +51,7 @@ from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_bytes, format_seconds
 
 BATCH_SIZES = (1, 16, 128)
-MODES = (measurement.INFERENCE, Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAM)
+DEFAULT_MODES = (measurement.INFERENCE, Optimizer.SGD, Optimizer.MOMENTUM, Optimizer.ADAM)
 """What is measured unless the reader says otherwise, in all precisions that there are."""
 
 
@@ -74,11 +74,13 @@ def measure(
         list[int] | None, typer.Option(help="Images in one batch; repeatable. [1, 16, 128]")
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="fp32, tf32 or bf16; repeatable. [all there are]")
+        list[str] | None, typer.Option(help=f"{', '.join(Precision)}; repeatable. [all there are]")
     ] = None,
     mode: Annotated[
         list[str] | None,
-        typer.Option(help=f"{', '.join(measurement.MODES)}; repeatable. [{', '.join(MODES)}]"),
+        typer.Option(
+            help=f"{', '.join(measurement.MODES)}; repeatable. [{', '.join(DEFAULT_MODES)}]"
+        ),
     ] = None,
     allocator: Annotated[
         list[Allocator] | None,
@@ -127,14 +129,14 @@ def measure(
     """
     where = parse_device(device)
     on_gpu = where.type == "cuda"
-    precisions = precision or [p for p in measurement.PRECISIONS if on_gpu or p != Precision.TF32]
+    precisions = precision or [p for p in Precision if on_gpu or p != Precision.TF32]
     settings = _settings(allocator, on_gpu)
     cases = [
         Case(name, architecture(name).input_shape, size, arithmetic, kind)
         for name in networks
         for size in batch_size or BATCH_SIZES
         for arithmetic in precisions
-        for kind in mode or MODES
+        for kind in mode or DEFAULT_MODES
     ]
     target, about, software = existing_folder(folder), describe_device(where), describe_software()
     rows = [

@@ -22,9 +22,9 @@ from ninlab.commands.shared import (
     wide_console,
 )
 from ninlab.errors import RecordError
-from ninlab.recipes import Augmentation, Recipe, Schedule
+from ninlab.recipes import TRAINED, Augmentation, Recipe, Schedule
 from ninlab.records import Device, RunRecord
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Optimizer, Precision, named
 from ninlab.units import format_seconds
 from ninlab.watching import Status, Watchers
 
@@ -51,9 +51,9 @@ def train(
     learning_rate: Annotated[
         float, typer.Option(help="Learning rate, the peak's for one_cycle.")
     ] = 0.003,
-    optimizer: Annotated[Optimizer, typer.Option(help="Optimizer.")] = Optimizer.ADAM,
+    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINED)}.")] = Optimizer.ADAM,
     momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="L2 penalty.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay, as torch has it.")] = 0.0,
     schedule: Annotated[Schedule, typer.Option(help="How the rate moves.")] = Schedule.ONE_CYCLE,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
     precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.FP32,
@@ -92,7 +92,7 @@ def train(
         learning_rate,
         epochs,
         batch_size=batch_size,
-        optimizer=optimizer,
+        optimizer=named(Optimizer, optimizer),
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=schedule,

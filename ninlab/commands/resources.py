@@ -38,7 +38,7 @@ from ninlab.resources import (
     trace_batches,
     trace_step,
 )
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Optimizer, Precision, named
 from ninlab.units import (
     format_bytes,
     format_count,
@@ -114,7 +114,10 @@ def resources(
     shape = None if input_shape is None else parse_shape(input_shape)
     memory = None if fit is None else parse_bytes(fit)
     sizes = None if batches is None else _batch_sizes(batches)
-    options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision == Precision.BF16}
+    options: dict[str, Any] = {
+        "optimizer": optimizer,
+        "autocast": named(Precision, precision).autocasts,
+    }
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
     with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer

@@ -61,6 +61,7 @@ def timeline(
     return record(architecture, optimizer, precision, training=training).events
 
 
+@lru_cache(maxsize=128)
 def saved_lines(
     architecture: Architecture, precision: str = Precision.FP32
 ) -> tuple[SavedLine, ...]:

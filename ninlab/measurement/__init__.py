@@ -19,7 +19,7 @@ what came out, `agreement` holds it against the prediction.
 Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
 assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
 for the whole device, other processes included. CPU totals change with the number of
-threads; without scratch they do not, and hold Adam's step counters, 4 bytes a
+threads; without scratch they do not, and hold step counters of optimizers, 4 bytes a
 parameter tensor, which a training step on a GPU keeps on the host.
 """
 
@@ -42,7 +42,6 @@ from ninlab.measurement.agreement import (
 from ninlab.measurement.cases import (
     INFERENCE,
     MODES,
-    PRECISIONS,
     Allocator,
     Case,
     CaseOutcome,
@@ -73,7 +72,6 @@ __all__ = [
     "MODES",
     "PARTS",
     "PEAKS",
-    "PRECISIONS",
     "TOLERANCE",
     "WARM_STEPS",
     "Allocator",

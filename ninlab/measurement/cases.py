@@ -9,10 +9,9 @@ from typing import Any
 
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.records import whole
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Optimizer, Precision, named
 from ninlab.units import Shape
 
-PRECISIONS = tuple(Precision)
 MODES = (INFERENCE := "inference", *Optimizer)
 """What can be measured: one forward pass, or a training step with that optimizer."""
 
@@ -43,8 +42,7 @@ class Case:
     mode: str = Optimizer.SGD
 
     def __post_init__(self) -> None:
-        if self.precision not in PRECISIONS:
-            raise UnknownNameError("precision", self.precision, PRECISIONS)
+        named(Precision, self.precision)
         if self.mode not in MODES:
             raise UnknownNameError("mode", self.mode, MODES)
         if self.batch_size < 1:

@@ -65,7 +65,7 @@ class CaseStep:
             return (self._network(self._images),)
 
     def _autocast(self) -> contextlib.AbstractContextManager[object]:
-        if self._case.precision != Precision.BF16:
+        if not Precision(self._case.precision).autocasts:
             return contextlib.nullcontext()
         return torch.autocast(self._images.device.type, torch.bfloat16)
 
@@ -89,7 +89,7 @@ def probe_rate(device: torch.device, precision: str) -> float:
     channels, size, batch_size = 64, 56, 8
     conv = nn.Conv2d(channels, channels, 3, padding=1).to(device)
     images = torch.zeros(batch_size, channels, size, size, device=device, requires_grad=True)
-    enabled = precision == Precision.BF16
+    enabled = Precision(precision).autocasts
 
     def step() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=enabled):

@@ -57,13 +57,13 @@ def profile(
     module_or_name: nn.Module | str,
     input_shape: Shape | None = None,
     batch_size: int = 1,
-    optimizer: str = "sgd",
-    precision: str = "fp32",
+    optimizer: str = Optimizer.SGD,
+    precision: str = Precision.FP32,
     device: str | None = None,
     *,
     torch_version: str | None = None,
     channels_last: bool = False,
-    weight_decay: float = 0.0,
+    weight_decay: float | None = None,
 ) -> NetworkCost:
     """What the network costs at that input shape, batch size, optimizer and precision.
 
@@ -83,7 +83,7 @@ def profile(
     tables = None if device is None else _tables(device, torch_version)
     subject = load(module_or_name, input_shape)
     counts = count(subject)
-    options: Any = {"autocast": precision == Precision.BF16, "channels_last": channels_last}
+    options: Any = {"autocast": Precision(precision).autocasts, "channels_last": channels_last}
     steps = [
         trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
         trace_step(subject, batch_size, training=False, **options),

@@ -77,20 +77,22 @@ def trace_step(
     *,
     autocast: bool = False,
     training: bool = True,
-    weight_decay: float = 0.0,
+    weight_decay: float | None = None,
     channels_last: bool = False,
     on_cuda: bool = True,
 ) -> StepTimeline:
     """The timeline of one warm training step, or of one prediction without gradients.
 
-    optimizer is one of `steps.Optimizer` or makes an optimizer of the parameters. With
+    optimizer is one of `steps.Optimizer`, with torch's own weight decay unless one is given, or
+    makes an optimizer of the parameters. With
     on_cuda the choices are CUDA's and host memory is left out; without it they are the
     CPU's, so that the step can be compared with a real one.
     Raises UnknownNameError for another optimizer, and NinlabError for a step that the module
     cannot take, with one that it can if one is near, and where this torch lacks what tracing needs.
     """
+    decay: dict[str, Any] = {} if weight_decay is None else {"weight_decay": weight_decay}
     make_optimizer = (
-        partial(make, named(Optimizer, optimizer), weight_decay=weight_decay)
+        partial(make, named(Optimizer, optimizer), **decay)
         if isinstance(optimizer, str)
         else optimizer
     )

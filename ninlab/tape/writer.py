@@ -113,7 +113,7 @@ class Tape:
                 yield Kept(storage, node.layer, kind)
 
 
-# A step has thousands of them, and this takes a third of the time of a call with arguments.
+# A step has thousands of them; a call with arguments takes three times as long.
 _event = partial(tuple.__new__, MemoryEvent)
 
 
@@ -123,11 +123,11 @@ _event = partial(tuple.__new__, MemoryEvent)
 class Backward(NamedTuple):
     """A call that makes the gradients of some of an operator's inputs.
 
-    It makes only those that are needed, and is not called when none is; with makes_all, which
-    operators with parameters may have, it makes them all. In what it reads the result stands for
-    its own gradient, which is as large; what it writes that is worth counting is the gradient of
-    the first input. With joins_call it is part of the call before it, if there was one. A view is
-    part of the gradient that came, and takes no call.
+    It makes only the gradients that are needed, and is not called when none is. With makes_all,
+    which only operators with parameters have, it makes them all. In reads the result stands for its
+    gradient, which is as large. Of what is written, the gradient of the first input counts. With
+    joins_call it is part of the call before it, if there was one. A view is a part of the gradient
+    that came: it takes no call.
     """
 
     operator: str

@@ -29,6 +29,8 @@ RECIPES = {
         PLAIN, momentum=0.9, nesterov=True, weight_decay=5e-4, schedule=Schedule.ONE_CYCLE
     ),
     "adam": replace(PLAIN, optimizer=Optimizer.ADAM, learning_rate=0.002),
+    "adamw": replace(PLAIN, optimizer=Optimizer.ADAMW, learning_rate=0.002, weight_decay=1e-2),
+    "rmsprop": replace(PLAIN, optimizer=Optimizer.RMSPROP, learning_rate=0.0005),
     "mirrored": replace(PLAIN, augmentation=Augmentation.FLIP, standardize=True),
 }
 
