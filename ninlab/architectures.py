@@ -72,8 +72,9 @@ KAIMING_ZERO_BIASES = Initialization(Weights.KAIMING_NORMAL, Biases.ZERO)
 class Architecture:
     """A network as data, with its source and every known deviation from it.
 
-    Networks of one family that read the same images differ in their variant: what is changed in
-    the one whose variant is empty. A network without a family is compared with no variant.
+    Networks of one family that read the same images differ in their variant. It is empty for
+    the one that the others change, if there is such a one. A network without a family is related
+    to no other. Family and variant are outside the digest.
     """
 
     name: str
@@ -356,10 +357,17 @@ ARCHITECTURES: dict[str, Architecture] = {}
 def register(architecture: Architecture) -> Architecture:
     """The architecture itself, findable by name from now on.
 
-    Raises NinlabError when the name is taken.
+    Raises NinlabError when the name is taken, and when the family has a network of that variant
+    for the same images.
     """
     if architecture.name in ARCHITECTURES:
         raise NinlabError(f"the network name {architecture.name!r} is taken; choose another")
+    same = _related(architecture).get(architecture.variant)
+    if same is not None:
+        raise NinlabError(
+            f"the variant {architecture.variant!r} of family {architecture.family!r} for images "
+            f"{architecture.input_shape} is {same.name!r}; choose another variant, or no family"
+        )
     ARCHITECTURES[architecture.name] = architecture
     return architecture
 
@@ -373,20 +381,26 @@ def architecture(name: str) -> Architecture:
 
 
 def variant_of(name: str, variant: str) -> Architecture:
-    """The network of that one's family that reads the same images and is changed in this way.
+    """The network of that one's family that reads the same images and has that variant.
 
-    An empty variant is the network that nothing is changed in. Raises UnknownNetworkError for the
-    name, UnknownNameError for the variant.
+    A network without a family has no variant but its own. Raises UnknownNetworkError for the name,
+    UnknownNameError for the variant.
     """
     asked = architecture(name)
-    related: dict[str, Architecture] = {}
-    for other in ARCHITECTURES.values():
-        if (other.family, other.input_shape) == (asked.family, asked.input_shape):
-            related.setdefault(other.variant, other)
+    related = _related(asked) or {asked.variant: asked}
     try:
         return related[variant]
     except KeyError:
         raise UnknownNameError(f"variant of {name}", variant, related) from None
+
+
+def _related(asked: Architecture) -> dict[str, Architecture]:
+    """The networks of its family that read the same images, by variant; none without a family."""
+    return {
+        other.variant: other
+        for other in ARCHITECTURES.values()
+        if asked.family and (other.family, other.input_shape) == (asked.family, asked.input_shape)
+    }
 
 
 def normalized(variant: str = "") -> str:
@@ -547,78 +561,71 @@ NORMALIZED_DESIGNS = (
 )
 """The designs that there are with batch normalization, too, for the better recipe."""
 
+_Change = tuple[str, str, dict[str, Any]]
+"""What a changed network is called, in a name and in a title, and its arguments of `nin_layers`."""
+
+_BATCH_NORM: _Change = (normalized(), "batch normalization", {"batch_norm": True})
+
+
+def _gradual(stem: Stem) -> _Change:
+    last_width = stem.blocks[-1][0]
+    widths = (last_width // 2, last_width // 4)
+    return ("gradual", "last block narrows in three steps", {"reduction": widths})
+
+
+def _register_changed(base: Architecture, stem: Stem, change: _Change, **kept: Any) -> None:
+    """Register the network with one change; kept are arguments of `nin_layers` that stay."""
+    variant, what, changed = change
+    register(
+        replace(
+            base,
+            name=f"{base.name}_{variant}",
+            title=f"{base.title}, {what}",
+            layers=nin_layers(stem, **kept, **changed),
+            deviations=(*base.deviations, what),
+            variant=variant,
+        )
+    )
+
 
 def _design_variants(base: Architecture, stem: Stem) -> None:
     """Register one changed design decision at a time, starting from the repaired network.
 
     Starting from the textbook's would mix every effect with the lottery of a bad start.
     """
-    last_width = stem.blocks[-1][0]
-    variants: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    designs: tuple[_Change, ...] = (
         ("no_1x1", "no 1x1 layer", {"one_by_one_layers": 0}),
         ("one_1x1", "one 1x1 layer a block", {"one_by_one_layers": 1}),
         ("three_1x1", "three 1x1 layers a block", {"one_by_one_layers": 3}),
         ("3x3", "3x3 in place of 1x1 layers", {"inner_kernel_size": 3}),
         ("linear_head", "class maps flattened into a linear layer", {"head": Head.LINEAR}),
         ("fully_connected", "AlexNet's head", {"head": Head.FULLY_CONNECTED}),
-        (
-            "gradual",
-            "last block narrows in three steps",
-            {"reduction": (last_width // 2, last_width // 4)},
-        ),
+        _gradual(stem),
         ("early_classes", "no pool before the class maps", {"last_pool": False}),
         ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
         ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
     )
-    variants = (
-        *variants,
-        (normalized(), "batch normalization", {"batch_norm": True}),
-        *(
-            (normalized(variant), f"{what}, batch normalization", knobs | {"batch_norm": True})
-            for variant, what, knobs in variants
-            if variant in NORMALIZED_DESIGNS
-        ),
+    _, also, batch_norm = _BATCH_NORM
+    with_norms = (
+        (normalized(variant), f"{what}, {also}", knobs | batch_norm)
+        for variant, what, knobs in designs
+        if variant in NORMALIZED_DESIGNS
     )
-    for variant, what, knobs in variants:
-        register(
-            replace(
-                base,
-                name=f"{base.name}_{variant}",
-                title=f"{base.title}, {what}",
-                layers=nin_layers(stem, last_relu=False, **knobs),
-                deviations=(*base.deviations, what),
-                variant=variant,
-            )
-        )
+    for change in (*designs, _BATCH_NORM, *with_norms):
+        _register_changed(base, stem, change, last_relu=False)
 
 
 def _repairs(textbook: Architecture, stem: Stem) -> None:
     """Register each repair of the textbook's network, tried or true, on its own."""
-    last_width = stem.blocks[-1][0]
-    repairs: tuple[tuple[str, str, Initialization, dict[str, Any]], ...] = (
-        ("zero_bias", "zero biases", XAVIER_ZERO_BIASES, {}),
-        ("kaiming", "Kaiming weights and zero biases", KAIMING_ZERO_BIASES, {}),
-        ("linear_last", "no ReLU after the last convolution", XAVIER_WEIGHTS, {"last_relu": False}),
-        (normalized(), "batch normalization", XAVIER_WEIGHTS, {"batch_norm": True}),
-        (
-            "gradual",
-            "last block narrows in three steps",
-            XAVIER_WEIGHTS,
-            {"reduction": (last_width // 2, last_width // 4)},
-        ),
+    repairs: tuple[tuple[Initialization, _Change], ...] = (
+        (XAVIER_ZERO_BIASES, ("zero_bias", "zero biases", {})),
+        (KAIMING_ZERO_BIASES, ("kaiming", _REPAIRED[0], {})),
+        (XAVIER_WEIGHTS, ("linear_last", _REPAIRED[1], {"last_relu": False})),
+        (XAVIER_WEIGHTS, _BATCH_NORM),
+        (XAVIER_WEIGHTS, _gradual(stem)),
     )
-    for variant, what, initialization, knobs in repairs:
-        register(
-            replace(
-                textbook,
-                name=f"{textbook.name}_{variant}",
-                title=f"{textbook.title}, {what}",
-                layers=nin_layers(stem, **knobs),
-                deviations=(*textbook.deviations, what),
-                initialization=initialization,
-                variant=variant,
-            )
-        )
+    for initialization, change in repairs:
+        _register_changed(replace(textbook, initialization=initialization), stem, change)
 
 
 for _base, _textbook, _stem in (

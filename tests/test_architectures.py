@@ -92,6 +92,36 @@ def test_a_taken_name_and_an_unknown_one_are_refused():
         architecture("alexnett")
 
 
+@pytest.fixture
+def add(monkeypatch):
+    """Registers a network like another one until the test ends."""
+    monkeypatch.setattr("ninlab.architectures.ARCHITECTURES", dict(ARCHITECTURES))
+
+    def add(name: str, like: str, **changes: str) -> Architecture:
+        return register(replace(architecture(like), name=name, title=name, **changes))
+
+    return add
+
+
+@pytest.mark.parametrize("network", ALL, ids=lambda network: network.name)
+def test_a_variant_that_a_family_has_is_refused_with_the_network_that_it_is(network, add):
+    said = f"variant {network.variant!r} of family {network.family!r} .* is {network.name!r}"
+    with pytest.raises(NinlabError, match=f"{said}; choose another variant"):
+        add("another", network.name)
+    with pytest.raises(UnknownNetworkError):
+        architecture("another")
+    assert add("another", network.name, variant="new").variant == "new"
+
+
+def test_a_network_without_a_family_is_related_to_itself_alone(add):
+    one, other = add("one", "nin", family=""), add("other", "nin", family="", variant="changed")
+    again = add("again", "nin", family="")
+    assert [variant_of(name, "") for name in ("one", "again")] == [one, again]
+    assert variant_of("other", "changed") is other
+    with pytest.raises(UnknownNameError):
+        variant_of("one", "changed")
+
+
 def test_two_blocks_of_one_name_are_refused():
     twice = (Block("same", (ReLU(),)), Block("same", (ReLU(),)))
     with pytest.raises(NinlabError, match="'same'"):
