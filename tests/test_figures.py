@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from inspect import get_annotations, isfunction
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
@@ -28,7 +28,7 @@ from ninlab.bookext import site_templates
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.figures import labels
-from ninlab.layers import Conv, Linear, ReLU
+from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, Outcome, RunRecord
 from ninlab.reports import Category, tensor_peak
 from ninlab.units import format_bytes
@@ -455,6 +455,14 @@ def test_a_convolution_without_a_relu_says_so():
     assert [sum("no ReLU" in text for text in column) for column in texts] == [0, 1]
 
 
+@pytest.mark.parametrize("kind", get_args(Activation))
+def test_an_activation_belongs_to_the_convolution_above_it(kind):
+    block = Block("b", (Conv(4, 3), kind()))
+    figure = figures.diagram(figures.Column.of_block(block, (3, 8, 8), "nin"))
+    assert len(boxes(figure)) == 1
+    assert not any("no ReLU" in text for text in figure.data[0].text)
+
+
 def test_every_layer_has_words_of_its_own():
     layers = {type(leaf): leaf for net in ARCHITECTURES.values() for _, leaf in net.named_leaves()}
     words = [str(layer) for layer in layers.values()]
@@ -541,12 +549,27 @@ def one_run_each(networks: Sequence[str]) -> list[RunRecord]:
     return [replace(run(name, 0, [0.5, 0.6]), network=name) for name in networks]
 
 
-@pytest.mark.parametrize("draw", [figures.training_curves, figures.learning_rates])
+DRAWN_IN_ONE_COLOR: dict[str, Callable[[Sequence[str]], go.Figure]] = {
+    "training_curves": lambda networks: figures.training_curves(one_run_each(networks)),
+    "learning_rates": lambda networks: figures.learning_rates(one_run_each(networks)),
+    "rate_by_macs": lambda networks: figures.rate_by_macs(
+        one_run_each(networks), {name: name for name in networks}
+    ),
+    "fading_signal": lambda networks: figures.fading_signal(
+        (0.5, 0.25),
+        dict.fromkeys(networks, (0.4, 0.2)),
+        layers=("conv1", "conv2"),
+        provenance=SOURCE,
+    ),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWN_IN_ONE_COLOR.values(), ids=DRAWN_IN_ONE_COLOR)
 def test_a_seventh_line_of_one_color_is_refused_with_the_limit(draw):
     of_one_color = [one.name for one in ARCHITECTURES.values() if one.family == "nin_fixed"]
-    draw(one_run_each(of_one_color[:6]))
+    draw(of_one_color[:6])
     with pytest.raises(NinlabError, match="6 lines of one color"):
-        draw(one_run_each(of_one_color[:7]))
+        draw(of_one_color[:7])
 
 
 @pytest.mark.parametrize("draw", [figures.training_curves, figures.learning_rates])

@@ -16,7 +16,7 @@ from ninlab.figures.colors import NEUTRAL, color_of, faded
 from ninlab.figures.layout import finish
 from ninlab.figures.words import times
 from ninlab.formulas import layer_macs, layer_parameters, output_shape
-from ninlab.layers import BatchNorm, Block, Branches, Conv, Flatten, Layer, Linear, ReLU, Sigmoid
+from ninlab.layers import Activation, BatchNorm, Block, Branches, Conv, Flatten, Layer, Linear
 from ninlab.units import Shape
 
 
@@ -42,7 +42,8 @@ class Column:
 
 
 _Span = tuple[float, float]  # from the left, or from the top
-_Nonlinear = ReLU | BatchNorm | Sigmoid  # what may stand behind a convolution that has no note
+_Nonlinear = Activation | BatchNorm  # what may stand behind a convolution that has no note
+_Undrawn = Activation | Flatten  # part of the box above, or no computation
 _BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
 _SECOND_LINE = 12.0  # of the text in a box
 _TEXT, _SMALL_TEXT, _NARROW = 11, 10, 0.25  # the small one in the boxes of four branches
@@ -80,7 +81,7 @@ class _Drawing:
         for layer, after in zip(layers, following, strict=True):
             put_out = output_shape(layer, shape)
             match layer:
-                case ReLU() | Sigmoid() | Flatten():  # part of the box above, or no computation
+                case _ if isinstance(layer, _Undrawn):
                     pass
                 case Block():
                     y = self._block(layer, shape, x, y)
@@ -157,7 +158,7 @@ def diagram(*columns: Column) -> go.Figure:
     """The layers of networks or blocks as boxes from the top down, one column each.
 
     Frames are blocks. A filled box has weights: the fuller, the more each output value
-    reads (1x1, larger window, everything). A ReLU belongs to the convolution above it, and
+    reads (1x1, larger window, everything). An activation belongs to the layer above it, and
     a convolution that has none says so. Hover text: shapes, parameters, MACs.
     """
     figure = go.Figure()
