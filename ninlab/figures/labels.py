@@ -1,6 +1,7 @@
-"""How are lines told apart and named where they end, without a legend?
+"""How are lines told apart, and named where they end?
 
-Known limits: the width of a label is guessed from its letters; a label may lie on a band.
+Known limits: more than `MOST_LABELS` lines have a legend instead, and so has every line on a phone;
+the width of a label is guessed from its letters; a label may lie on a band.
 """
 
 from __future__ import annotations
@@ -28,8 +29,11 @@ SYMBOLS = {
 }
 """Markers by which lines of one color are told apart, and the same signs as text."""
 
-MOST_SERIES = len(SYMBOLS)
-"""Lines of one color that a figure tells apart, and lines that have labels: more have a legend."""
+MOST_OF_ONE_COLOR = len(SYMBOLS)
+"""Lines of one color that a figure tells apart."""
+
+MOST_LABELS = 6
+"""Lines that have room for labels beside them."""
 
 COLUMN_PIXELS = 480
 """Across a plot on a desk."""
@@ -67,10 +71,10 @@ class Symbols:
 
     def next(self, color: str) -> str:
         """The marker of the next line of that color. Raises NinlabError when all are given."""
-        if self._given[color] == MOST_SERIES:
+        if self._given[color] == MOST_OF_ONE_COLOR:
             raise NinlabError(
-                f"a figure tells {MOST_SERIES} lines of one color apart, and not one more; draw "
-                "fewer, or several figures"
+                f"a figure tells {MOST_OF_ONE_COLOR} lines of one color apart, and not one more; "
+                "draw fewer, or several figures"
             )
         symbol = list(SYMBOLS)[self._given[color]]
         self._given[color] += 1
@@ -114,10 +118,10 @@ def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
 
     The labels stand inside the plot, in room made for them. Where lines end one before the other,
     a label also keeps off the lines that go on. A column too narrow for labels has a legend over
-    the plot in their place, and so has every column where they are more than `MOST_SERIES`. The
+    the plot in their place, and so has every column where they are more than `MOST_LABELS`. The
     axes may be logarithmic; annotations that are no labels of lines have to be there before.
     """
-    if len(ends) > MOST_SERIES:
+    if len(ends) > MOST_LABELS:
         figure.update_layout(showlegend=True, legend=LEGEND)
         ends = []
     x_of, y_of = (_scale(axis.type) for axis in (figure.layout.xaxis, figure.layout.yaxis))
@@ -168,7 +172,7 @@ def _off_the_lines(
     ends: Sequence[End], points: Sequence[Point], lines: list[tuple[Point, Point]]
 ) -> list[float]:
     """How high labels stand beside these points: as near as they can, meeting nothing."""
-    nearer = [step * LINE_PIXELS / 4 for step in range(4 * MOST_SERIES)]
+    nearer = [step * LINE_PIXELS / 4 for step in range(4 * MOST_LABELS)]
     order = sorted(range(len(ends)), key=lambda i: -points[i][0])  # the last has the most room
     choices = []
     for end, (x, y) in ((ends[i], points[i]) for i in order):

@@ -1,6 +1,7 @@
 """How much of a device's peak rate can a whole step of a network reach?
 
-Known limits: one device, at most six networks; what a bound leaves out, see `ninlab.roofline`.
+Known limits: one device, at most `MOST_LABELS` networks; what a bound leaves out, see
+`ninlab.roofline`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ninlab.figures.labels import (
     COLUMN_PIXELS,
     HOLLOW_SYMBOL,
     LEGEND,
-    MOST_SERIES,
+    MOST_LABELS,
     PHONE_PIXELS,
     Symbols,
 )
@@ -52,11 +53,11 @@ def roofline(
     hangs below the roof as far as operators that wait for memory and operators that wait for
     arithmetic take turns. measured gives the seconds that a step really took: solid marks.
     Raises NinlabError where no document gives the device's rates, and for no network or more
-    than six.
+    than `MOST_LABELS`.
     Source: Williams2009, who draws single operators.
     """
-    if not 1 <= len(networks) <= MOST_SERIES:
-        raise NinlabError(f"a roofline shows 1 to {MOST_SERIES} networks, not {len(networks)}")
+    if not 1 <= len(networks) <= MOST_LABELS:
+        raise NinlabError(f"a roofline shows 1 to {MOST_LABELS} networks, not {len(networks)}")
     roof = _Roof(device, precision)
     steps = [
         _Step(name, time_bound(operators, device, precision), (measured or {}).get(name))
