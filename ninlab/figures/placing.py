@@ -117,11 +117,10 @@ class Occupied:
         )
 
     def arranged(self, choices: Sequence[Sequence[Box]]) -> list[int]:
-        """Which of its boxes each label gets, so that none meets anything: the best come first.
+        """Which of its boxes each label gets, as a position among them.
 
-        As many labels as can be get such a box, as far as `MOST_TRIES` boxes show; the first of
-        such choices wins, with the first label's box before the second's. A label that gets none
-        has its first box all the same.
+        Gives a free box to as many labels as possible. Earlier labels and earlier boxes are
+        preferred. Stops after `MOST_TRIES`. A label without a free box gets its first one.
         """
         free = [[i for i, box in enumerate(boxes) if self.has_room_for(box)] for boxes in choices]
         hoped_for = [sum(map(bool, free[label:])) for label in range(len(choices) + 1)]
