@@ -419,15 +419,21 @@ FULL_STAGES = (
         "a third seed of those, and how often the textbook's network collapses",
         {name: FULL_SEEDS[name] for name in (*AGAIN, "collapse/nin", "collapse/nin_lr0.1")},
     ),
-    Stage("plain", "the exercises under plain SGD, at rates that hold", {"own_rate": 3}),
+    Stage(
+        "plain",
+        "the exercises under plain SGD, at rates that hold",
+        {"own_rate": FULL_SEEDS["own_rate"]},
+    ),
     Stage(
         "rivals",
         "the other networks, under the textbook's recipe and the better one",
         {
-            "baselines/alexnet": 2,
-            "baselines/vgg11_quarter": 2,
-            "baselines/googlenet": 2,
-            "improved": 3,
+            **{
+                path: FULL_SEEDS["baselines"]
+                for path in (f"baselines/{rival}" for rival in FULL.rivals)
+                if path != COSTLY
+            },
+            "improved": FULL_SEEDS["improved"],
         },
     ),
     Stage("costly", "a single run of VGG-11, which takes minutes", {COSTLY: 1}),
