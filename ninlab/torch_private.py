@@ -5,9 +5,11 @@ storage, which call of an operator only calls others. Every such name stands her
 of ninlab's own that says what it means, and no other module uses one. `check` says what a torch
 lacks before anything is counted.
 
-Known limits. All names were looked up in torch 2.11.0 and 2.15.0, and mean the same in both; a
-name that another version keeps and gives another meaning is not noticed here. What fvcore keeps
-to itself, `resources.operators` uses.
+Known limits. All names were looked up in the versions `LOOKED_UP`, and mean the same in all of
+them; a name that another version keeps and gives another meaning is not noticed here. Some names
+`check` does not ask for: a torch without the two that are imported below fails on import; what
+fields a node keeps beside a result, what a finished profile holds and what ``torch.compile`` makes
+show only in use. What fvcore keeps to itself, `resources.operators` uses.
 """
 
 from __future__ import annotations
@@ -25,7 +27,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import NinlabError
 
+LOOKED_UP = ("2.11", "2.15")
+"""The versions of torch that all names were looked up in."""
+
 _needed: list[str] = []
+_needed_of_nodes: list[str] = []
 
 
 def _of_torch(path: str) -> Any:
@@ -47,14 +53,25 @@ def _of_each(path: str, example: str) -> Callable[[Any], Any]:
     return attrgetter(path)
 
 
+def _of_nodes(name: str) -> str:
+    """The name of an attribute of autograd's nodes, which `check` asks one of relu for."""
+    _needed_of_nodes.append(name)
+    return name
+
+
 @cache
 def check() -> None:
     """Raises NinlabError where this torch lacks a name that counting or tracing needs."""
     missing = [f"torch.{path}" for path in _needed if _found(path) is None]
+    with torch.inference_mode(False):  # and with gradients
+        node = type(torch.ones(1, device="cpu", requires_grad=True).relu().grad_fn)
+    missing += [
+        f"torch.Tensor.grad_fn.{name}" for name in _needed_of_nodes if not hasattr(node, name)
+    ]
     if missing:
         raise NinlabError(
             f"torch {torch.__version__} lacks {', '.join(missing)}, which ninlab needs to follow "
-            "a step; install torch 2.11 or 2.15"
+            f"a step; install torch {' or '.join(LOOKED_UP)}"
         )
 
 
@@ -62,7 +79,10 @@ def check() -> None:
 
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every operator that runs while it is entered, in ``__torch_dispatch__``."""
+    """Sees every operator that runs while it is entered, in ``__torch_dispatch__``.
+
+    Its methods do what torch's do, and have the types that torch's lack.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -98,7 +118,12 @@ _can_decompose: Callable[[OpOverload], Callable[[], bool]] = _of_each(
 
 
 def is_composite(operator: OpOverload) -> bool:
-    """Whether the operator only calls others."""
+    """Whether the operator only calls others, in C++ or by a decomposition in Python.
+
+    `has_kernel` for ``CompositeImplicitAutograd`` is the first half of that. Upsampling to the
+    nearest neighbor and ``aten::native_batch_norm`` have kernels of their own, and a decomposition
+    that a `DispatchMode` may take in their place: true here, false there.
+    """
     return bool(_can_decompose(operator)())
 
 
@@ -109,7 +134,8 @@ _has_kernel_for = _of_torch("_C._dispatch_has_kernel_for_dispatch_key")
 def has_kernel(operator: str, key: str) -> bool:
     """Whether an operator, ``aten::std.correction``, has a kernel of its own for a dispatch key.
 
-    False for a name that no operator has.
+    False for a name that no operator has. Kernels in Python do not count: `is_composite` counts
+    them.
     """
     return bool(_has_kernels(operator) and _has_kernel_for(operator, key))
 
@@ -193,11 +219,13 @@ nodes_made: Callable[[], int] = _of_torch("_C._autograd._get_sequence_nr")
 
 _hooks_on_top = _of_torch("_C._autograd._top_saved_tensors_default_hooks")
 _SAVED = "_saved_"
+_NUMBER = _of_nodes("_sequence_nr")
+_of_nodes(f"{_SAVED}result")
 
 
 def number_of(node: Any) -> int:
     """The node's number among those of its thread, in order of making."""
-    number: int = node._sequence_nr()
+    number: int = getattr(node, _NUMBER)()
     return number
 
 
@@ -229,6 +257,11 @@ def uncompiled(module: nn.Module) -> nn.Module:
 # ---------------------------------------------------------------- the profiler
 
 _Configuration = _of_torch("_C._profiler._ExperimentalConfig")
+_KINETO_EVENT, _RESULT = "_C._autograd._KinetoEvent", "_C._autograd._ProfilerResult"
+_correlation_id = _of_each("correlation_id", _KINETO_EVENT)
+_overload_name = _of_each("overload_name", _KINETO_EVENT)
+_events = _of_each("events", _RESULT)
+_event_tree = _of_each("experimental_event_tree", _RESULT)
 
 
 def profile_of_the_cpu() -> torch.profiler.profile:
@@ -246,13 +279,14 @@ def events_of(profile: torch.profiler.profile) -> tuple[Sequence[Any], Mapping[i
     An operator comes with its overload: ``aten::std.correction``. An event that allocates or
     releases memory is called ``[memory]``.
     """
-    results: Any = profile.profiler
+    profiler: Any = profile.profiler
+    results = profiler.kineto_results
     operators = {
-        event.correlation_id(): f"{event.name()}.{event.overload_name()}".rstrip(".")
-        for event in results.kineto_results.events()
+        _correlation_id(event)(): f"{event.name()}.{_overload_name(event)()}".rstrip(".")
+        for event in _events(results)()
         if event.name().startswith("aten::")
     }
-    return results.kineto_results.experimental_event_tree(), operators
+    return _event_tree(results)(), operators
 
 
 # ---------------------------------------------------------------- only where CUDA is

@@ -117,6 +117,11 @@ def test_kernels_are_met_inside_the_block_only():
         ("_C._autograd._get_sequence_nr", torch._C._autograd),
         ("_C._ExcludeDispatchKeyGuard", torch._C),
         ("_prims_common.suggest_memory_format", torch._prims_common),
+        ("_C._autograd._KinetoEvent.overload_name", torch._C._autograd._KinetoEvent),
+        (
+            "_C._autograd._ProfilerResult.experimental_event_tree",
+            torch._C._autograd._ProfilerResult,
+        ),
     ],
 )
 def test_a_torch_that_lacks_a_name_is_refused_by_its_version(monkeypatch, path, owner):
@@ -127,6 +132,39 @@ def test_a_torch_that_lacks_a_name_is_refused_by_its_version(monkeypatch, path, 
         with pytest.raises(NinlabError) as refused:
             use(subject)
         assert str(refused.value).startswith(f"torch {torch.__version__} lacks torch.{path}, ")
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_torch_whose_nodes_do_not_say_what_they_keep_is_refused(monkeypatch, mode):
+    with mode():
+        torch_private.check.cache_clear()
+        torch_private.check()
+        monkeypatch.setattr(torch.Tensor, "relu", torch.Tensor.neg)  # which keeps nothing
+        torch_private.check.cache_clear()
+        with pytest.raises(NinlabError, match=r"lacks torch\.Tensor\.grad_fn\._saved_result, "):
+            torch_private.check()
+
+
+def test_a_refused_torch_is_answered_with_the_versions_that_were_looked_up(monkeypatch):
+    monkeypatch.delattr(torch._C, "_storage_Use_Count")
+    torch_private.check.cache_clear()
+    with pytest.raises(NinlabError) as refused:
+        torch_private.check()
+    assert all(version in str(refused.value) for version in torch_private.LOOKED_UP)
+
+
+@pytest.mark.parametrize(
+    ("operator", "in_cpp", "at_all"),
+    [
+        (torch.ops.aten.linear.default, True, True),
+        (torch.ops.aten.upsample_nearest2d.default, False, True),
+        (torch.ops.aten.relu.default, False, False),
+    ],
+)
+def test_an_operator_may_call_others_in_python_alone(operator, in_cpp, at_all):
+    name = operator.name()
+    assert torch_private.has_kernel(name, "CompositeImplicitAutograd") is in_cpp
+    assert torch_private.is_composite(operator) is at_all
 
 
 def test_all_that_a_torch_lacks_is_named_at_once(monkeypatch):
