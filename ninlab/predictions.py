@@ -7,7 +7,7 @@ operators of `roofline`. The three constants of step time are fitted to the step
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import nn
@@ -15,7 +15,7 @@ from torch import nn
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.devices import device, of_cuda_name
-from ninlab.measurement import PEAKS, WARM_STEPS, Allocator, Case, MemoryRecord
+from ninlab.measurement import INFERENCE, PEAKS, WARM_STEPS, Allocator, Case, MemoryRecord
 from ninlab.records import Device
 from ninlab.resources import profile
 from ninlab.roofline import (
@@ -27,6 +27,7 @@ from ninlab.roofline import (
     time_bound,
     training_operators,
 )
+from ninlab.steps import Optimizer
 from ninlab.workspaces import has_table
 
 FITTED_NETWORKS = ("vgg11", "lenet")
@@ -36,7 +37,7 @@ FITTED_NETWORKS = ("vgg11", "lenet")
 def predicted(case: Case, allocator: Allocator, on: Device) -> dict[str, float]:
     """What a record of the case says was predicted: the peaks in bytes, and ``bound_seconds``.
 
-    What nobody can predict of it is left out.
+    Values that cannot be predicted are missing.
     """
     on_gpu = allocator is not Allocator.CPU
     peaks = predicted_peaks(case, allocator, on if on_gpu else None)
@@ -58,7 +59,7 @@ def predicted_peaks(
     device and of that torch, by default the installed one. network is the module that was
     measured, by default the book's of the case's name.
     """
-    training = case.mode != "inference"
+    training = case.mode != INFERENCE
     described = None if on is None else of_cuda_name(on.name)
     version = torch_version or torch.__version__
     tabled = described is not None and has_table(described.name, version)
@@ -66,7 +67,7 @@ def predicted_peaks(
         case.network if network is None else network,
         case.input_shape,
         batch_size=case.batch_size,
-        optimizer=case.mode if training else "sgd",
+        optimizer=case.mode if training else Optimizer.SGD,
         precision=case.precision,
         device=described.name if described is not None and tabled else None,
         torch_version=".".join(version.split(".")[:2]),
@@ -85,7 +86,7 @@ def predicted_peaks(
 def operators(case: Case) -> tuple[Operator, ...]:
     """What the case's step calls."""
     network = architecture(case.network)
-    if case.mode == "inference":
+    if case.mode == INFERENCE:
         return inference_operators(network, case.batch_size, case.precision)
     return training_operators(network, case.batch_size, case.mode, case.precision)
 
@@ -106,10 +107,8 @@ def time_model(steps: Iterable[MemoryRecord], device_name: str, precision: str) 
     """
     timed = [
         (operators(step.case), seconds)
-        for step in steps
-        if step.case.precision == precision
-        and step.case.network in FITTED_NETWORKS
-        and (seconds := step.measured.median_seconds) is not None
+        for step, seconds in _timed(steps, precision)
+        if step.case.network in FITTED_NETWORKS
     ]
     return fit(timed, device(device_name), precision)
 
@@ -118,11 +117,17 @@ def prediction_errors(model: TimeModel, steps: Iterable[MemoryRecord]) -> dict[s
     """Predicted over measured seconds, less one, of steps that the fit has not seen, by id."""
     return {
         step.id: model.seconds(operators(step.case)) / seconds - 1
-        for step in steps
-        if step.case.precision == model.precision
-        and step.case.network not in FITTED_NETWORKS
-        and (seconds := step.measured.median_seconds) is not None
+        for step, seconds in _timed(steps, model.precision)
+        if step.case.network not in FITTED_NETWORKS
     }
+
+
+def _timed(steps: Iterable[MemoryRecord], precision: str) -> Iterator[tuple[MemoryRecord, float]]:
+    """The steps of that precision that were timed, each with its median seconds."""
+    for step in steps:
+        seconds = step.measured.median_seconds
+        if step.case.precision == precision and seconds is not None:
+            yield step, seconds
 
 
 def estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
