@@ -20,7 +20,7 @@ def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
     found = [
         replace(A_RECORD, experiment=e, name=name, seed=seed)
         for seed in (1, 0)
-        for e, name in [("family", v.name) for v in family.rows]
+        for e, name in [("family", row.name) for row in family.rows]
         + [("collapse", "nin_28"), ("collapse", "nin_28_textbook")]
     ]
     runs = runs_of(family, found)
@@ -33,8 +33,7 @@ def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order)
     family = PLANS["compact"].experiment("family")
     found = recorded("compact", "family")
     other = [on_another_device(run) for run in found]
-    rows = {name: [run.seed for run in group] for name, group in
-            runs_of(family, found).items()}  # fmt: skip
+    rows = {name: [run.seed for run in group] for name, group in runs_of(family, found).items()}
     both = runs_of(family, [*found, *other][::order])
     assert {name: [run.seed for run in group] for name, group in both.items()} == rows
     assert len({run.device.slug for group in both.values() for run in group}) == 1
@@ -98,17 +97,14 @@ def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(
     rows = comparison(["family"], labels, family + collapse, scale)
     assert list(rows) == ["four", "eight", "six"]
     part = [run for run in family if architecture(run.network).variant != "8_blocks"]
-    assert list(comparison(["family"], labels, part + collapse, scale)) == [
-        "four",
-        "six",
-    ]
+    assert list(comparison(["family"], labels, part + collapse, scale)) == ["four", "six"]
     assert list(comparison(["family"], labels, collapse, scale)) == ["four"]
 
 
 @pytest.mark.parametrize("scale", PLANS)
 def test_without_the_network_compared_with_there_is_no_comparison(scale):
-    assert comparison(["family"], {"": "four", "6_blocks": "six"},
-                                  recorded(scale, "family"), scale) == {}  # fmt: skip
+    labels = {"": "four", "6_blocks": "six"}
+    assert comparison(["family"], labels, recorded(scale, "family"), scale) == {}
 
 
 def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
@@ -126,8 +122,8 @@ def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compa
 def test_several_questions_are_answered_by_one_device():
     labels = {"": "two", "no_1x1": "none", "3x3": "3x3"}
     here = [run for name in ("collapse", "one_by_one") for run in recorded("full", name)]
-    there = [on_another_device(run) for name in ("collapse", "window")
-             for run in recorded("full", name)]  # fmt: skip
+    elsewhere = [run for name in ("collapse", "window") for run in recorded("full", name)]
+    there = [on_another_device(run) for run in elsewhere]
     rows = comparison(["one_by_one", "window"], labels, here + there, "full")
     assert len({run.device.slug for group in rows.values() for run in group}) == 1
 

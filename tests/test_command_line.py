@@ -101,7 +101,7 @@ def test_help_names_every_command():
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two runs of one variant, one of them replaced, and one on another device."""
+    """Two runs of one row, one of them replaced, and one on another device."""
     run = replace(A_RECORD, network_digest=ARCHITECTURES[A_RECORD.network].digest)
     gpu = replace(run.device, slug="nvidia-h100")
     correction = replace(run, seed=1, name="nin_28_again", corrects=run.id)
@@ -191,7 +191,7 @@ def test_a_printed_list_has_the_last_epoch_of_each_run_under_its_column(answers,
     assert rows[diverged.id][1:4] == ["diverged", "0.6000", "not finite"]
 
 
-def test_a_printed_summary_has_the_numbers_of_each_variant_under_their_columns(answers, folder):
+def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answers, folder):
     for seed, accuracy in ((1, 0.8), (2, 0.1)):
         outcome = Outcome.STUCK if accuracy < 0.5 else Outcome.FINISHED
         last = replace(A_RECORD.last, test_accuracy=accuracy, dead_classes=3 * seed)
@@ -201,7 +201,7 @@ def test_a_printed_summary_has_the_numbers_of_each_variant_under_their_columns(a
     _, header, *lines = answers("--summary").splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
     assert cells(header) == [
-        "variant", "device", "n", "accuracy, mean", "lowest", "highest", "most dead",
+        "row", "device", "n", "accuracy, mean", "lowest", "highest", "most dead",
         "most never predicted", "relapsed", "outcomes",
     ]  # fmt: skip
     assert rows["collapse/family"][1:] == [

@@ -38,7 +38,10 @@ def runs(
     outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
     output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
     summary: Annotated[
-        bool, typer.Option("--summary", help="One row a variant and device, over its seeds.")
+        bool,
+        typer.Option(
+            "--summary", help="One line for each row of a plan and device, over its seeds."
+        ),
     ] = False,
     validate: Annotated[bool, typer.Option("--validate", help="Check every file instead.")] = False,
     missing: Annotated[
@@ -289,7 +292,7 @@ def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
 
 def _print_summaries(summaries: Sequence[RowSummary]) -> None:
     table = Table()
-    for column in ("variant", "device"):
+    for column in ("row", "device"):
         table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "most never predicted",
                    "relapsed", "outcomes"):  # fmt: skip
