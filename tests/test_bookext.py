@@ -163,7 +163,7 @@ def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_figure_offers_its_numbers_and_one_of_pictures_only_has_none(tmp_path: Path) -> None:
+def test_a_figure_offers_its_numbers_and_a_figure_of_pictures_offers_none(tmp_path: Path) -> None:
     bars = "# Half.\nimport plotly.graph_objects as go\ngo.Figure(go.Bar(x=['a'], y=[0.5]))"
     picture = "# Dark.\nimport plotly.graph_objects as go\ngo.Figure(go.Heatmap(z=[[0, 1]]))"
     _, page = build(tmp_path, bars, picture)
