@@ -89,13 +89,24 @@ def page(browser: Browser, lab: str) -> Iterator[Page]:
 
 
 def run(page: Page) -> None:
-    """Run the one cell; JupyterLab forgets a key that is pressed before the kernel answers."""
+    """Run the one cell; answer JupyterLab's dialogs as its reader would, with their own choice.
+
+    It forgets a key that is pressed before the kernel answers. Where a kernel did not start, it says
+    so in a dialog and asks for one in the next; nothing below a dialog takes a click.
+    """
     end = time.monotonic() + PATIENCE
     prompt = page.locator(".jp-CodeCell .jp-InputPrompt")
+    dialog = page.locator(".jp-Dialog")
+    asked: list[str] = []
+    prompt.wait_for()
     while not re.match(r"\[(\*|\d+)\]", prompt.inner_text()):
-        assert time.monotonic() < end, "the kernel did not take the cell"
-        page.locator(".jp-CodeCell .cm-content").click()
-        page.keyboard.press("Control+Enter")
+        assert time.monotonic() < end, f"the kernel did not take the cell; dialogs: {asked}"
+        if dialog.count():
+            asked += dialog.all_inner_texts()
+            dialog.locator(".jp-mod-accept").last.click()
+        else:
+            page.locator(".jp-CodeCell .cm-content").focus()
+            page.keyboard.press("Control+Enter")
         page.wait_for_timeout(1000)
 
 
