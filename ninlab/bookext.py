@@ -29,10 +29,13 @@ from urllib.parse import urlsplit
 
 import plotly.io
 from docutils import nodes
+from jupyter_cache import get_cache
+from jupyter_cache.executors import load_executor
 from plotly.offline import get_plotlyjs
 from sphinx.addnodes import download_reference
 from sphinx.application import Sphinx
 from sphinx.config import Config
+from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
 from ninlab.figures import table
@@ -217,6 +220,22 @@ def _choose_execution_cache(app: Sphinx, config: Config) -> None:
     config.nb_execution_cache_path = str(current)
 
 
+def _execute_side_by_side(app: Sphinx, env: BuildEnvironment, documents: list[str]) -> None:
+    """Fill the cache with one notebook on each core; myst-nb alone runs one after the other.
+
+    A notebook that fails is not in the cache: myst-nb runs it again and fails the build.
+    """
+    if app.config.nb_execution_mode != "cache":
+        return
+    cache = get_cache(app.config.nb_execution_cache_path)
+    notebooks = [path for path in map(env.doc2path, documents) if path.endswith(".ipynb")]
+    for path in notebooks:
+        cache.add_nb_to_project(path)
+    _log.info("executing notebooks, one on each core")
+    executor = load_executor("local-parallel", cache)
+    executor.run_and_cache(timeout=app.config.nb_execution_timeout)
+
+
 def _use_local_mathjax(app: Sphinx, config: Config) -> None:
     config.mathjax_path = f"{_SHARED}/mathjax/{_MATHJAX}"
 
@@ -314,6 +333,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _use_local_mathjax)
     app.connect("config-inited", _choose_execution_cache)
     app.connect("config-inited", _follow_repository)
+    app.connect("env-before-read-docs", _execute_side_by_side)
     app.connect("builder-inited", _add_static_files)
     app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("doctree-resolved", _end_captions_with_data)

@@ -137,9 +137,21 @@ def build(folder: Path, *cells: str, url: str = "") -> tuple[str, str]:
     return run.stdout + run.stderr, (folder / "_build" / "html" / "index.html").read_text()
 
 
+NAMELESS = "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))"
+BARS = "# Half.\nimport plotly.graph_objects as go\ngo.Figure(go.Bar(x=['a'], y=[0.5]))"
+PICTURE = "# Dark.\nimport plotly.graph_objects as go\ngo.Figure(go.Heatmap(z=[[0, 1]]))"
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, str]:
+    """(folder, log, page) of a book without an address."""
+    folder = tmp_path_factory.mktemp("book")
+    return folder, *build(folder, BARS, PICTURE, NAMELESS)
+
+
 @pytest.mark.slow
-def test_without_an_address_no_button_points_anywhere(tmp_path: Path) -> None:
-    _, page = build(tmp_path, "1 + 1")
+def test_without_an_address_no_button_points_anywhere(built: tuple[Path, str, str]) -> None:
+    _, _, page = built
     assert "github.com" not in page
     assert "colab.research" not in page
 
@@ -157,17 +169,35 @@ def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
 
 
 @pytest.mark.slow
-def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(tmp_path: Path) -> None:
-    log, _ = build(tmp_path, "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))")
-    assert "WARNING: a Plotly figure has neither a caption nor a title" in log
+def test_a_figure_that_nobody_could_name_is_a_warning_of_the_build(
+    built: tuple[Path, str, str],
+) -> None:
+    _, log, _ = built
+    assert log.count("WARNING: a Plotly figure has neither a caption nor a title") == 1
 
 
 @pytest.mark.slow
-def test_a_figure_offers_its_numbers_and_a_figure_of_pictures_offers_none(tmp_path: Path) -> None:
-    bars = "# Half.\nimport plotly.graph_objects as go\ngo.Figure(go.Bar(x=['a'], y=[0.5]))"
-    picture = "# Dark.\nimport plotly.graph_objects as go\ngo.Figure(go.Heatmap(z=[[0, 1]]))"
-    _, page = build(tmp_path, bars, picture)
+def test_a_figure_offers_its_numbers_and_a_figure_of_pictures_offers_none(
+    built: tuple[Path, str, str],
+) -> None:
+    folder, _, page = built
     assert page.count("Data (csv)") == page.count('href="_downloads/data/fig-1.csv"') == 1
-    downloads = tmp_path / "_build" / "html" / "_downloads" / "data"
+    downloads = folder / "_build" / "html" / "_downloads" / "data"
     assert [file.name for file in downloads.iterdir()] == ["fig-1.csv"]
     assert (downloads / "fig-1.csv").read_text() == "x,y\na,0.5\n"
+
+
+@pytest.mark.slow
+def test_a_page_is_executed_before_pages_are_read_and_only_then(
+    built: tuple[Path, str, str],
+) -> None:
+    _, log, _ = built
+    assert "Using cached notebook" in log
+    assert "Executed notebook in" not in log
+
+
+@pytest.mark.slow
+def test_a_cell_that_fails_fails_the_build_with_its_error(tmp_path: Path) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        build(tmp_path, "1 + 1", "1 / 0")
+    assert "ZeroDivisionError" in failed.value.stderr
