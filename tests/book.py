@@ -7,10 +7,12 @@ from typing import Any
 
 import nbformat
 import yaml
+from jupyter_cache import get_cache
+
+from ninlab.bookext import results_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
-EXECUTED = ROOT / "_build" / "jupyter_execute"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 SPHINX_PAGES = ("search",)
 HIDDEN_OUTPUT = {"remove-cell", "remove-output"}
@@ -61,14 +63,26 @@ def figure_labels(path: Path) -> list[str]:
     return [figure["name"] for figure in options if figure]
 
 
+def executed(document: str) -> Any:
+    """The notebook of a page with what its cells put out when the book was built.
+
+    Raises AssertionError where no build ran its cells as they, the module and the records stand.
+    """
+    built = ROOT / "_build" / f".jupyter_cache-{results_digest(ROOT)}"
+    assert built.exists(), "the book is older than its sources; run `make book` first"
+    try:
+        return get_cache(str(built)).merge_match_into_notebook(read(source(document)))[1]
+    except KeyError:
+        raise AssertionError(f"{document} was edited; run `make book` first") from None
+
+
 def figures_drawn_by(document: str) -> int:
     """How many Plotly figures the executed notebook of a page put out, hidden ones apart."""
-    executed = EXECUTED / f"{document}.ipynb"
     if source(document).suffix != ".ipynb":
         return 0
     return sum(
         PLOTLY_MIME in output.get("data", {})
-        for cell in read(executed).cells
+        for cell in executed(document).cells
         if cell.cell_type == "code" and not tags(cell) & HIDDEN_OUTPUT
         for output in cell.outputs
     )

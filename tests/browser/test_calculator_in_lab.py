@@ -91,8 +91,8 @@ def page(browser: Browser, lab: str) -> Iterator[Page]:
 def run(page: Page) -> None:
     """Run the one cell; answer JupyterLab's dialogs as its reader would, with their own choice.
 
-    It forgets a key that is pressed before the kernel answers. Where a kernel did not start, it says
-    so in a dialog and asks for one in the next; nothing below a dialog takes a click.
+    It forgets a key that is pressed before the kernel answers. Where a kernel did not start, it
+    says so in a dialog and asks for one in the next; nothing below a dialog takes a click.
     """
     end = time.monotonic() + PATIENCE
     prompt = page.locator(".jp-CodeCell .jp-InputPrompt")
