@@ -175,11 +175,22 @@ def scale_of(runs: Sequence[RunRecord]) -> tuple[int, str]:
     Raises NinlabError without runs, and for runs of several scales, which no list, table or mean
     may mix: between two scales more changes than the network.
     """
-    scales = sorted({(run.input_shape[-1], run.device.slug) for run in runs})
+    scales = sorted({run.scale for run in runs})
     if len(scales) != 1:
         listed = " and ".join(f"{side}x{side} on {slug}" for side, slug in scales)
         raise NinlabError(f"runs of one scale belong together, not of {listed or 'none'}")
     return scales[0]
+
+
+def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:
+    """The groups of each scale, scales and groups in the order given.
+
+    Raises NinlabError for a group that `scale_of` refuses.
+    """
+    parts: dict[tuple[int, str], dict[str, Sequence[RunRecord]]] = {}
+    for label, runs in groups.items():
+        parts.setdefault(scale_of(runs), {})[label] = runs
+    return list(parts.values())
 
 
 def conditions(groups: Groups) -> str:

@@ -195,6 +195,11 @@ class RunRecord:
         return run_id(self.experiment, self.name, self.seed, self.device.slug)
 
     @property
+    def scale(self) -> tuple[int, str]:
+        """Side of an image and slug of the device: runs of two scales are not compared."""
+        return self.input_shape[-1], self.device.slug
+
+    @property
     def last(self) -> EpochResult:
         """The last epoch: the one that is reported, never the best."""
         return self.epochs[-1]

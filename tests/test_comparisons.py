@@ -11,6 +11,7 @@ from scipy.special import stdtrit
 
 from ninlab import records
 from ninlab.comparisons import (
+    by_scale,
     conditions,
     difference,
     effects,
@@ -300,6 +301,18 @@ def test_runs_of_two_scales_are_never_listed_together():
                 told({"first": mixed[:2], "second": mixed[2:]})
     with pytest.raises(NinlabError, match="not of none"):
         scale_of([])
+
+
+def test_each_scale_has_its_own_groups():
+    small, large = on(group([0.8, 0.9]), "cpu", "a CPU", 28), on(group([0.8]), "cpu", "a CPU")
+    elsewhere = on(group([0.7]), "gpu", "a GPU", 28)
+    assert {run.scale for run in small} == {(28, "cpu")}
+    groups = {"small": small, "large": large, "elsewhere": elsewhere, "again": small}
+    first, *others = by_scale(groups)
+    assert list(first) == ["small", "again"]
+    assert others == [{"large": large}, {"elsewhere": elsewhere}]
+    with pytest.raises(NinlabError, match="one scale"):
+        by_scale({"mixed": [*small, *large]})
 
 
 def test_conditions_say_once_what_all_rows_have_in_common():

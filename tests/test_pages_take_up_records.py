@@ -363,7 +363,7 @@ def watched() -> Iterator[set[Read]]:
 
     def spy(run: RunRecord, name: str) -> Any:
         if name in RESULTS and not loading[0]:
-            seen.add(Read(run.id, (run.input_shape[-1], run.device.slug)))
+            seen.add(Read(run.id, run.scale))
         return plain(run, name)
 
     def silent(*args: Any, **options: Any) -> list[RunRecord]:
