@@ -349,6 +349,13 @@ def test_pointing_at_a_bar_names_the_unit_once(title, unit, said):
     assert figure.data[0].hovertext[0].partition("<br>")[2] == said
 
 
+def test_a_network_goes_by_the_title_that_its_figure_gives_it():
+    quantity = figures.Quantity("Parameters", {"nin": 3, "vgg11": 2})
+    figure = figures.bars(quantity, titles={"nin": "ours"}, provenance=SOURCE)
+    assert figure.layout.yaxis.ticktext == ("ours ", "VGG-11 ")
+    assert figure.data[0].hovertext[0].startswith("<b>ours</b>")
+
+
 @drawing
 @given(counts)
 def test_counted_bars_are_hollow_and_measured_ones_solid(values):
@@ -445,6 +452,22 @@ def test_the_boxes_of_a_diagram_do_not_overlap_and_stay_inside(name):
     for left, right, upper, lower in boxes(figure):
         assert 0 <= left < right <= 2
         assert top <= upper < lower <= bottom
+
+
+@pytest.mark.parametrize("block", ["block1", "block2", "block3"])
+def test_a_column_behind_a_block_reads_what_the_block_puts_out(block):
+    costs = formulas.layer_costs(architecture("nin"))
+    column = figures.Column.of("nin", behind=block)
+    *_, last = (cost for cost in costs if cost.name.startswith(f"{block}."))
+    assert column.input_shape == last.output_shape
+    before = architecture("nin").layers[: -len(column.layers)]
+    assert before[-1].name == block
+    assert before + column.layers == architecture("nin").layers
+
+
+def test_a_block_that_a_network_lacks_is_refused_with_those_it_has():
+    with pytest.raises(NinlabError, match="known: block1, block2, block3, classes"):
+        figures.Column.of("nin", behind="block4")
 
 
 def test_a_convolution_without_a_relu_says_so():

@@ -111,16 +111,18 @@ def bars(
     *quantities: Quantity,
     provenance: str,
     like: Mapping[str, str] | None = None,
+    titles: Mapping[str, str] | None = None,
     side_by_side: bool = False,
 ) -> go.Figure:
     """One panel a quantity, one bar a network, each labeled with its value.
 
     The first quantity sorts the bars, in all panels alike; where another one lacks a value, its
     panel says so in place of the bar. like gives labels that are no networks the color of one:
-    ``{"NiN block": "nin"}``. Panels lie below one another, or side_by_side where there is the
-    width.
+    ``{"NiN block": "nin"}``; titles gives networks other titles than their own. Panels lie below
+    one another, or side_by_side where there is the width.
     """
     order = sorted(quantities[0].values, key=lambda name: -quantities[0].values[name])
+    labels = [(titles or {}).get(name, title_of(name)) for name in order]
     across = len(quantities) if side_by_side else 1
     down = len(quantities) // across
     figure = make_subplots(
@@ -137,12 +139,12 @@ def bars(
         add_bars(
             figure,
             place,
-            [title_of(name) for name in order],
+            labels,
             values,
             text=["" if value is None else quantity.write(value) for value in values],
             hover=[
-                "" if value is None else f"<b>{title_of(name)}</b><br>{quantity.said(value)}"
-                for name, value in zip(order, values, strict=True)
+                "" if value is None else f"<b>{label}</b><br>{quantity.said(value)}"
+                for label, value in zip(labels, values, strict=True)
             ],
             colors=[color_of(quantity.like or name, like) for name in order],
             measured=quantity.measured,

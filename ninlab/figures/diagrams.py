@@ -12,6 +12,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
+from ninlab.errors import UnknownNameError
 from ninlab.figures.colors import NEUTRAL, color_of, faded
 from ninlab.figures.layout import finish
 from ninlab.figures.words import times
@@ -30,10 +31,23 @@ class Column:
     color: str = NEUTRAL
 
     @classmethod
-    def of(cls, name: str) -> Column:
-        """The column of a whole network, in its color."""
+    def of(cls, name: str, *, behind: str = "", title: str = "") -> Column:
+        """The column of a network in its color, under its title or another one.
+
+        behind leaves out all layers up to and including that block. Raises UnknownNameError for
+        a block that the network does not have.
+        """
         network = architecture(name)
-        return cls(network.title, network.layers, network.input_shape, color_of(name))
+        ends = {"": 0} | {
+            layer.name: end
+            for end, layer in enumerate(network.layers, start=1)
+            if isinstance(layer, Block)
+        }
+        if behind not in ends:
+            raise UnknownNameError(f"block of {name}", behind, [*filter(None, ends)])
+        before, shown = network.layers[: ends[behind]], network.layers[ends[behind] :]
+        shape = output_shape(Block("before", before), network.input_shape)
+        return cls(title or network.title, shown, shape, color_of(name))
 
     @classmethod
     def of_block(cls, block: Block | Branches, input_shape: Shape, like: str) -> Column:
