@@ -60,7 +60,6 @@ def add_bars(
             "line": {"color": list(colors), "width": 1.5},
         },
         hovertext=list(hover),
-        hoverinfo="text",
         row=row,
         col=column,
     )
@@ -213,7 +212,6 @@ def predicted_and_measured(pairs: Sequence[Pair], *, provenance: str) -> go.Figu
         mode="markers",
         marker={"size": 9, "color": colors},
         hovertext=hover,
-        hoverinfo="text",
     )
     return finish(
         figure,

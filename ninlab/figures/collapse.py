@@ -55,7 +55,6 @@ def fading_signal(
                 f"<b>{label}</b><br>behind {layer}: {ratio:.2%}"
                 for layer, ratio in zip(layers, ratios, strict=True)
             ],
-            hoverinfo="text",
         )
         ends.append(End(x[-1], y[-1], label, color, symbol))
     figure.update_yaxes(type="log")
@@ -120,7 +119,6 @@ def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
             f"{value:.3f}, test accuracy {result.test_accuracy:.1%}"
             for result, value in zip(run.epochs, losses, strict=True)
         ],
-        hoverinfo="text",
     )
 
 
@@ -152,7 +150,6 @@ def _add_floors(
             f"test loss at least {value:.3f}"
             for result, value in zip(run.epochs, floors, strict=True)
         ],
-        hoverinfo="text",
     )
 
 
@@ -261,7 +258,6 @@ def _add_lost(figure: go.Figure, row: int, groups: Groups) -> None:
                 f"{run.outcome}"
                 for run in group
             ],
-            hoverinfo="text",
             row=row,
             col=1,
         )

@@ -117,7 +117,6 @@ class _Curves:
                 f"<br>{self._where(place)}"
                 for place, median, at in zip(x, middle, values, strict=True)
             ],
-            hoverinfo="text",
         )
         return End(x[-1], middle[-1], self.label, self.color, self.symbol)
 
@@ -144,7 +143,6 @@ class _Curves:
                 f"<br>{self._said(value)}<br>{self._where(place)}"
                 for place, value in zip(x, y, strict=True)
             ],
-            hoverinfo="text",
         )
 
     @property
@@ -248,6 +246,5 @@ def _add_line_of_rates(figure: go.Figure, runs: Sequence[RunRecord], symbols: Sy
             f"{run.last.test_accuracy:.1%}, {run.outcome}"
             for run in runs
         ],
-        hoverinfo="text",
     )
     return End(x[-1], y[-1], title, color, symbol)

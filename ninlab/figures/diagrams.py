@@ -192,7 +192,6 @@ def diagram(*columns: Column) -> go.Figure:
             hovertext=drawn.hover,
             name=column.title,
             mode="text",
-            hoverinfo="text",
             textfont={"size": drawn.size},
         )
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])

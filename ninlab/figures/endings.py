@@ -213,7 +213,6 @@ def _add_endings(
             f"{run.outcome}, {dead(run.last.dead_classes)}, {run.never_predicted} never predicted"
             for run in runs
         ],
-        hoverinfo="text",
         **axes,
     )
     if ended.mean is not None and ended.finished > 1:
@@ -229,7 +228,6 @@ def _add_endings(
                 "line": {"color": color, "width": 2},
             },
             hovertext=f"<b>{label}</b><br>mean of {ended.finished}: {ended.mean:.1%}",
-            hoverinfo="text",
             **axes,
         )
     figure.add_annotation(
@@ -267,7 +265,6 @@ def _add_intervals(figure: go.Figure, panel: _Panel, first_place: int, groups: G
             line={"color": color, "width": 1.5},
             hovertext=f"<b>{label}</b><br>{apart} points from {first}, "
             f"with a confidence of {CONFIDENCE:.0%}",
-            hoverinfo="text",
             xaxis=panel.x,
             yaxis=panel.y,
         )

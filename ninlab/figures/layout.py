@@ -27,8 +27,10 @@ def finish(
 ) -> go.Figure:
     """The figure with the book's layout; what depends on the theme is left to the site.
 
-    quantities names what the axes measure that show no title.
+    Pointing at a mark shows its hover text, where its trace does not skip that. quantities names
+    what the axes measure that show no title.
     """
+    figure.update_traces(hoverinfo="text", selector=lambda trace: trace.hoverinfo is None)
     settings: dict[str, Any] = {
         "height": height,
         "margin": {"l": 8, "r": 8, "t": 34, "b": 40},

@@ -108,7 +108,6 @@ def _add_category(figure: go.Figure, levels: _Levels, category: Category, opacit
             f"<b>{label}: {format_bytes(count)}</b><br>of {format_bytes(total)}<br>{moment}"
             for count, total, moment in zip(counts, levels.totals, levels.moments, strict=True)
         ],
-        hoverinfo="text",
     )
 
 
@@ -125,7 +124,6 @@ def _add_peak(figure: go.Figure, levels: _Levels) -> int:
         marker={"size": 9, "color": NEUTRAL},
         showlegend=False,
         hovertext=[f"<b>peak: {format_bytes(bytes_)}</b><br>{levels.moments[at]}"],
-        hoverinfo="text",
     )
     figure.add_annotation(x=at, y=bytes_ / _MIB, text=text, yshift=14, showarrow=False)
     return bytes_
@@ -225,7 +223,6 @@ def _add_sizes(
             f"<b>{title_of(name)}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
             for batch, count in points.items()
         ],
-        hoverinfo="text",
     )
     largest = max(points)
     return End(largest, points[largest], title_of(name), color, DASHED)
@@ -241,7 +238,6 @@ def _add_device(figure: go.Figure, device: str, count: int, batches: Sequence[in
         line={"color": NEUTRAL, "width": 1},
         showlegend=False,
         hovertext=f"<b>{device}</b><br>{format_bytes(count)}",
-        hoverinfo="text",
     )
     figure.add_annotation(
         x=log10(batches[0]), y=log10(count), text=f"{device}, {format_bytes(count)}",

@@ -88,7 +88,6 @@ def _add_tile(
             [f"<b>{tile.title}</b><br>row {y}, column {x}: {v}" for x, v in enumerate(line)]
             for y, line in enumerate(written)
         ],
-        hoverinfo="text",
         row=row,
         col=column,
     )

@@ -168,7 +168,6 @@ def _add_roof(figure: go.Figure, roof: _Roof, plot: LogPlot) -> None:
         showlegend=False,
         hovertext=f"<b>{roof.device.title}, {roof.precision}</b><br>{roof.slope_text}, "
         f"{roof.top_text}<br>ridge at {roof.ridge:.0f} FLOPs a byte",
-        hoverinfo="text",
     )
     figure.add_shape(
         type="line", name=f"ridge of {roof.device.title}", x0=roof.ridge, x1=roof.ridge,
@@ -205,7 +204,6 @@ def _add_step(figure: go.Figure, roof: _Roof, step: _Step, symbol: str) -> None:
             f"{format_seconds(step.seconds[how])}: {format_count(rate)}FLOP/s"
             f"<br>{rate / roof.peak:.0%} of the peak rate, {rate / roof.at(x):.0%} of the roof"
             f"<br>{x:.3g} FLOPs a byte",
-            hoverinfo="text",
         )
 
 

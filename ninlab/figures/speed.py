@@ -88,7 +88,6 @@ def _add_operators(figure: go.Figure, row: int, name: str, operators: Sequence[O
             f"<br>{at:.3g} FLOPs a byte<br>{one.flops / total:.1%} of the step's FLOPs"
             for one, at in zip(computing, x, strict=True)
         ],
-        hoverinfo="text",
     )
 
 
@@ -164,7 +163,6 @@ def _add_rates(
             f"<br>{which} of {len(rates)} runs: {rate:,.0f} images/s"
             for which, rate in (("fastest", max(rates)), ("slowest", min(rates)))
         ],
-        hoverinfo="text",
     )
 
 
