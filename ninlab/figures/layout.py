@@ -16,6 +16,9 @@ import plotly.graph_objects as go
 
 from ninlab.units import format_count
 
+MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
+"""Pixels around a plot, as long as a figure asks for no others."""
+
 
 def finish(
     figure: go.Figure,
@@ -33,7 +36,7 @@ def finish(
     figure.update_traces(hoverinfo="text", selector=lambda trace: trace.hoverinfo is None)
     settings: dict[str, Any] = {
         "height": height,
-        "margin": {"l": 8, "r": 8, "t": 34, "b": 40},
+        "margin": MARGIN,
         "showlegend": bool(figure.layout.showlegend),
         "hoverlabel": {"align": "left"},
         "dragmode": False,  # a finger that scrolls the page must not zoom the plot

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ninlab.errors import NinlabError
-from ninlab.records import Device, Provenance, RunRecord, Software
+from ninlab.records import Device, Provenance, Recorded, RunRecord, Software
 
 
 def counted(counts: Mapping[str, object]) -> str:
@@ -51,11 +51,8 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
         runs_of_a_group[group] = runs_of_a_group.get(group, 0) + 1
     fewest, most = min(runs_of_a_group.values()), max(runs_of_a_group.values())
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-    dates = sorted({run.provenance.utc[:10] for run in runs})
     parts = [
-        _listed(run.device.name for run in runs),
-        dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
-        "torch " + _listed(run.software.torch for run in runs),
+        *_made_by(runs),
         _listed(str(run.recipe.precision) for run in runs),
         "batch " + _listed(str(run.recipe.batch_size) for run in runs),
         "one seed" if most == 1 else f"{statistic} of {seeds} seeds",
@@ -72,11 +69,8 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
     return f"Measured: {', '.join(parts)}; {source}."
 
 
-class _MeasuredStep(Protocol):
-    """What `measured_steps` reads of a record of `measurement`, which this module cannot import."""
-
-    @property
-    def id(self) -> str: ...
+class _Measured(Recorded, Protocol):
+    """What is read of a record, be it one of `measurement`, which this module cannot import."""
 
     @property
     def provenance(self) -> Provenance: ...
@@ -88,22 +82,26 @@ class _MeasuredStep(Protocol):
     def software(self) -> Software: ...
 
 
-def measured_steps(steps: Sequence[_MeasuredStep]) -> str:
+def measured_steps(steps: Sequence[_Measured]) -> str:
     """The line that says where measured steps come from: device, date, software, records.
 
     Raises NinlabError without a step: nothing was measured.
     """
     if not steps:
         raise NinlabError("no measured step was given; a measured figure needs at least one")
-    dates = sorted({step.provenance.utc[:10] for step in steps})
-    parts = [
-        _listed(step.device.name for step in steps),
-        dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
-        "torch " + _listed(step.software.torch for step in steps),
-    ]
     folder = steps[0].id.partition("/")[0]
     source = f"record {steps[0].id}" if len(steps) == 1 else f"{len(steps)} records of {folder}"
-    return f"Measured: {', '.join(parts)}; {source}."
+    return f"Measured: {', '.join(_made_by(steps))}; {source}."
+
+
+def _made_by(records: Sequence[_Measured]) -> list[str]:
+    """Devices, dates and versions of torch of the records."""
+    dates = sorted({record.provenance.utc[:10] for record in records})
+    return [
+        _listed(record.device.name for record in records),
+        dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}",
+        "torch " + _listed(record.software.torch for record in records),
+    ]
 
 
 def _listed(values: Iterable[str]) -> str:

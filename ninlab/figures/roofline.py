@@ -25,14 +25,13 @@ from ninlab.figures.labels import (
     PHONE_PIXELS,
     Symbols,
 )
-from ninlab.figures.layout import add_narrow, finish, log_axis
+from ninlab.figures.layout import MARGIN, add_narrow, finish, log_axis
 from ninlab.figures.placing import OVER, OVER_LEFT, LogPlot, Point
 from ninlab.figures.words import title_of
 from ninlab.roofline import Operator, TimeBound, time_bound
 from ninlab.units import format_count, format_seconds
 
 _HEIGHT = 430
-_MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
 _MARK = 11  # pixels across
 _PLACES = 20  # along a side of the roof, for its label
 
@@ -69,7 +68,7 @@ def roofline(
     y_range = (0.6 * min(roof.at(x_range[0]), *rates), 1.8 * roof.peak)
     figure = go.Figure()
     desk, phone = (
-        LogPlot(x_range, y_range, width, _HEIGHT - _MARGIN["t"] - _MARGIN["b"])
+        LogPlot(x_range, y_range, width, _HEIGHT - MARGIN["t"] - MARGIN["b"])
         for width in (COLUMN_PIXELS, PHONE_PIXELS)
     )
     _add_roof(figure, roof, desk)
@@ -88,7 +87,7 @@ def roofline(
         figure.add_annotation(note)
     figure.update_xaxes(log_axis(x_range), title="FLOPs a byte (log scale)")
     figure.update_yaxes(log_axis(y_range), title="FLOP/s (log scale)")
-    return finish(figure, height=_HEIGHT, provenance=provenance, margin=_MARGIN)
+    return finish(figure, height=_HEIGHT, provenance=provenance)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from ninlab.architectures import architecture
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
 from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, PHONE_PIXELS, Symbols
-from ninlab.figures.layout import add_narrow, finish, log_axis
+from ninlab.figures.layout import MARGIN, add_narrow, finish, log_axis
 from ninlab.figures.placing import OVER_RIGHT, LogPlot, Point
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import title_of
@@ -24,7 +24,6 @@ _UNLABELED = 0.5  # opacity of the dots that have no label beside them
 _LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
 _DOT, _SMALL_DOT = 10, 6  # pixels across the dot of a network with a label, and without
 _HEIGHT = 440  # pixels of the figure of rates
-_MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
 _SMALL_TEXT = 10  # pixels
 _PLACES = 40  # along a diagonal, for its label
 
@@ -109,7 +108,7 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
     figure = go.Figure()
     desk, phone = (
-        LogPlot(x_range, y_range, width, _HEIGHT - _MARGIN["t"] - _MARGIN["b"])
+        LogPlot(x_range, y_range, width, _HEIGHT - MARGIN["t"] - MARGIN["b"])
         for width in (COLUMN_PIXELS, PHONE_PIXELS)
     )
     symbols = Symbols()
@@ -134,7 +133,7 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
         figure.add_annotation(note)
     figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
     figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
-    return finish(figure, height=_HEIGHT, provenance=provenance, margin=_MARGIN)
+    return finish(figure, height=_HEIGHT, provenance=provenance)
 
 
 def _add_rates(
