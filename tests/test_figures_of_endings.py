@@ -3,7 +3,6 @@
 import statistics
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 
 import plotly.graph_objects as go
 import pytest
@@ -13,10 +12,9 @@ from hypothesis import strategies as st
 from ninlab import figures
 from ninlab.comparisons import conditions, difference
 from ninlab.errors import NinlabError
-from ninlab.records import LossCurve, Outcome, RunRecord, load
+from ninlab.records import LossCurve, Outcome, RunRecord
+from tests.test_figures import run
 
-A_RUN = min(load(Path(__file__).parents[1] / "runs"), key=lambda run: run.id)
-STEADY = replace(A_RUN, loss=LossCurve(20, (2.3, 1.0)), outcome=Outcome.FINISHED)
 accuracies = st.lists(st.integers(0, 1000).map(lambda part: part / 1000), min_size=1, max_size=5)
 groups = st.lists(accuracies, min_size=1, max_size=4)
 SIDES = {"small": 28, "large": 224}
@@ -26,16 +24,14 @@ def ended_at(
     accuracies: list[float], side: int = 28, outcome: Outcome = Outcome.FINISHED
 ) -> list[RunRecord]:
     """Runs of one network that end at these accuracies, one a seed."""
-    run = replace(STEADY, input_shape=(1, side, side), outcome=outcome)
-    recipe, epoch = replace(run.recipe, epochs=1), run.epochs[0]
     return [
-        replace(run, seed=seed, recipe=recipe, epochs=(replace(epoch, test_accuracy=accuracy),))
+        replace(run("nin", seed, [accuracy], outcome), input_shape=(1, side, side))
         for seed, accuracy in enumerate(accuracies)
     ]
 
 
 def mean(runs: list[RunRecord]) -> float:
-    return sum(run.last.test_accuracy for run in runs) / len(runs)
+    return statistics.fmean(one.last.test_accuracy for one in runs)
 
 
 def labeled(groups: list[list[float]], scale: str) -> dict[str, list[RunRecord]]:
@@ -139,7 +135,7 @@ def test_failures_are_crosses_in_no_mean_and_counted_in_the_label() -> None:
 
 
 def test_relapsed_runs_are_counted_in_the_label() -> None:
-    fell = [replace(run, loss=LossCurve(20, (0.5, 1.5))) for run in ended_at([0.8])]
+    fell = [replace(one, loss=LossCurve(20, (0.5, 1.5))) for one in ended_at([0.8])]
     assert "row: 80.0%, n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))
 
 
