@@ -20,6 +20,8 @@ from ninlab.figures.words import dead
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.records import RunRecord
 
+_CLASSES = 10  # of the one data set that runs are recorded of
+
 
 def fading_signal(
     predicted_ratios: Sequence[float],
@@ -69,7 +71,7 @@ def fading_signal(
     return finish(figure, height=420, provenance=provenance)
 
 
-def plateaus(runs: Sequence[RunRecord], *, num_classes: int = 10) -> go.Figure:
+def plateaus(runs: Sequence[RunRecord]) -> go.Figure:
     """Training loss, test loss and the floor under it, one seed at a time, chosen by a slider.
 
     Losses are measured and solid; the hollow squares are the `loss_floor` of the classes that are
@@ -80,10 +82,10 @@ def plateaus(runs: Sequence[RunRecord], *, num_classes: int = 10) -> go.Figure:
     figure = go.Figure()
     for place, run in enumerate(runs):
         _add_losses(figure, run, shown=place == 0)
-        _add_floors(figure, run, num_classes, shown=place == 0)
+        _add_floors(figure, run, shown=place == 0)
     if len(runs) > 1:
         figure.update_layout(sliders=[_seeds(runs, traces=len(figure.data) // len(runs))])
-    guess = log(num_classes)
+    guess = log(_CLASSES)
     figure.add_hline(
         y=guess, name="guessing", line={"color": NEUTRAL, "width": 1, "dash": "dot"},
         annotation={"text": "guessing", "xanchor": "right", "yanchor": "bottom", "yshift": 4},
@@ -122,15 +124,9 @@ def _add_losses(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
     )
 
 
-def _add_floors(
-    figure: go.Figure,
-    run: RunRecord,
-    num_classes: int,
-    *,
-    shown: bool,
-) -> None:
+def _add_floors(figure: go.Figure, run: RunRecord, *, shown: bool) -> None:
     """Draw the least loss that the dead classes of each epoch leave."""
-    floors = [loss_floor(result.dead_classes, num_classes) for result in run.epochs]
+    floors = [loss_floor(result.dead_classes, _CLASSES) for result in run.epochs]
     figure.add_scatter(
         x=[result.epoch for result in run.epochs],
         y=floors,
@@ -181,7 +177,7 @@ _PANEL_PIXELS = 250
 _LONGEST_HEADING = 40  # letters of a line beside the ticks of a phone
 
 
-def lost_classes(*scales: Groups, num_classes: int = 10) -> go.Figure:
+def lost_classes(*scales: Groups) -> go.Figure:
     """Where each run ended against how many classes it never predicts, one panel a scale.
 
     Dots are runs, measured and solid: squares where a class is dead as well, crosses for runs that
@@ -200,10 +196,10 @@ def lost_classes(*scales: Groups, num_classes: int = 10) -> go.Figure:
         vertical_spacing=0.26 / len(shown),
     )
     for row, groups in enumerate(shown, start=1):
-        _add_roofs(figure, row, num_classes)
+        _add_roofs(figure, row)
         _add_lost(figure, row, groups)
     figure.update_xaxes(
-        tickvals=list(range(num_classes)), range=[-0.6, num_classes - 0.4], zeroline=False
+        tickvals=list(range(_CLASSES)), range=[-0.6, _CLASSES - 0.4], zeroline=False
     )
     figure.update_xaxes(title="classes never predicted", row=len(shown), col=1)
     figure.update_yaxes(title="test accuracy at the end", tickformat=".0%", range=[0, 1.06])
@@ -218,11 +214,11 @@ def lost_classes(*scales: Groups, num_classes: int = 10) -> go.Figure:
     )
 
 
-def _add_roofs(figure: go.Figure, row: int, num_classes: int) -> None:
+def _add_roofs(figure: go.Figure, row: int) -> None:
     """Draw the highest accuracy that each number of lost classes allows, as steps."""
     figure.add_scatter(
-        x=[lost + side for lost in range(num_classes) for side in (-0.5, 0.5)],
-        y=[accuracy_roof(lost, num_classes) for lost in range(num_classes) for _ in range(2)],
+        x=[lost + side for lost in range(_CLASSES) for side in (-0.5, 0.5)],
+        y=[accuracy_roof(lost, _CLASSES) for lost in range(_CLASSES) for _ in range(2)],
         name="roof",
         mode="lines",
         line={"color": NEUTRAL, "width": 1.5, "dash": "dash"},

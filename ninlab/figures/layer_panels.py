@@ -30,25 +30,22 @@ from ninlab.units import Shape, format_count
 
 _ROOM_FOR_TEXT = 1.5  # width of a panel, in lengths of its longest bar: two share a phone's width
 
-_COUNTS: Mapping[str, tuple[str, Callable[[Any, Shape], int]]] = {
-    "parameters": ("parameters", layer_parameters),
-    "macs": ("MACs", layer_macs),
+_COUNTS: Mapping[str, Callable[[Any, Shape], int]] = {
+    "parameters": layer_parameters,
+    "MACs": layer_macs,
 }
 
 
-def shares_by_layer(
-    names: Sequence[str], *, counts: Sequence[str] = ("parameters", "macs"), provenance: str
-) -> go.Figure:
+def shares_by_layer(names: Sequence[str], *, provenance: str) -> go.Figure:
     """For each network, the share of its parameters and of its MACs in each layer that has any.
 
-    One row of panels a network, one column a count ("parameters", "macs"); the layers run
-    from the top down in order of execution.
+    One row of panels a network; the layers run from the top down in order of execution.
     """
-    splits = [[_Split.of(architecture(name), count) for count in counts] for name in names]
+    splits = [[_Split.of(architecture(name), unit) for unit in _COUNTS] for name in names]
     rows = [len(row[0].layers) for row in splits]
     figure = make_subplots(
         rows=len(names),
-        cols=len(counts),
+        cols=len(_COUNTS),
         row_heights=rows,
         shared_yaxes=True,
         horizontal_spacing=0.04,
@@ -99,12 +96,11 @@ class _Split:
     values: tuple[int, ...]
 
     @classmethod
-    def of(cls, network: Architecture, count: str) -> _Split:
-        unit, formula = _COUNTS[count]
+    def of(cls, network: Architecture, unit: str) -> _Split:
         layers = tuple(
             at for at in placed_layers(network) if layer_parameters(at.layer, at.input_shape)
         )
-        values = tuple(formula(at.layer, at.input_shape) for at in layers)
+        values = tuple(_COUNTS[unit](at.layer, at.input_shape) for at in layers)
         return cls(network, unit, layers, values)
 
     @property

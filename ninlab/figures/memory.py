@@ -20,11 +20,12 @@ from ninlab.units import format_bytes
 
 _MIB = 2**20
 _LETTER, _LETTER_ON_A_PHONE = 0.012, 0.022  # of the width
+_FILL = 0.3  # opacity of an area
 _TICK_SPACE = 0.045  # of the width, from one slanted label to the next
 
 
 def memory_timeline(
-    events: Sequence[MemoryEvent], batch_size: int, *, provenance: str, measured: bool = False
+    events: Sequence[MemoryEvent], batch_size: int, *, provenance: str
 ) -> go.Figure:
     """Live bytes after each allocation and release of one step, by category, layer by layer.
 
@@ -35,9 +36,9 @@ def memory_timeline(
     levels = _Levels.of(events, batch_size)
     figure = go.Figure()
     for category in levels.live:
-        _add_category(figure, levels, category, opacity=0.75 if measured else 0.3)
+        _add_category(figure, levels, category)
     peak = _add_peak(figure, levels)
-    _mark_phases(figure, [event.phase for event in levels.steps[1:]], offset=1)
+    _mark_phases(figure, [event.phase for event in levels.steps[1:]])
     places, names = _layer_ticks(levels.steps)
     figure.update_xaxes(
         title="allocations and releases in order, by layer",
@@ -95,7 +96,7 @@ class _Levels:
         )
 
 
-def _add_category(figure: go.Figure, levels: _Levels, category: Category, opacity: float) -> None:
+def _add_category(figure: go.Figure, levels: _Levels, category: Category) -> None:
     label, color = str(category).replace("_", " "), CATEGORY_COLORS[category]
     counts = levels.live[category]
     figure.add_scatter(
@@ -103,7 +104,7 @@ def _add_category(figure: go.Figure, levels: _Levels, category: Category, opacit
         name=label,
         stackgroup="live",
         line={"color": color, "width": 1, "shape": "hv"},
-        fillcolor=faded(color, opacity),
+        fillcolor=faded(color, _FILL),
         hovertext=[
             f"<b>{label}: {format_bytes(count)}</b><br>of {format_bytes(total)}<br>{moment}"
             for count, total, moment in zip(counts, levels.totals, levels.moments, strict=True)
@@ -151,21 +152,21 @@ def _layer_ticks(events: Sequence[MemoryEvent]) -> tuple[list[float], list[str]]
     return list(named), list(named.values())
 
 
-def _mark_phases(figure: go.Figure, phases: Sequence[Phase], offset: int = 0) -> None:
+def _mark_phases(figure: go.Figure, phases: Sequence[Phase]) -> None:
     """Draw a line where a phase begins, and name the phases that are as wide as their name.
 
-    offset is where the first of them begins.
+    The first event of the step stands at 1, behind what the step finds.
     """
     starts = [i for i, phase in enumerate(phases) if not i or phase != phases[i - 1]]
     narrow = list(figure.layout.annotations)
     for start, end in zip(starts, [*starts[1:], len(phases)], strict=True):
-        figure.add_vline(x=start + offset, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
+        figure.add_vline(x=start + 1, line={"color": NEUTRAL, "width": 0.6, "dash": "dot"})
         text = str(phases[start]).replace("_", " ")
         letter = (end - start) / len(text) / len(phases)  # of the width, for each of its letters
         if letter < _LETTER:
             continue
         figure.add_annotation(
-            x=(start + end) / 2 + offset, y=1, yref="paper", yanchor="bottom", text=text,
+            x=(start + end) / 2 + 1, y=1, yref="paper", yanchor="bottom", text=text,
             showarrow=False,
         )  # fmt: skip
         if letter >= _LETTER_ON_A_PHONE:

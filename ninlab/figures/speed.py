@@ -90,7 +90,7 @@ def _add_operators(figure: go.Figure, row: int, name: str, operators: Sequence[O
     )
 
 
-def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = None) -> go.Figure:
+def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Figure:
     """Images trained in one second against the MACs of one image, a dot for each network.
 
     The dot is the fastest run, which other work on the machine disturbed least; the line goes
@@ -99,7 +99,6 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str] | None = N
     Raises NinlabError without runs and for more than six labels of one color.
     """
     provenance = measured(runs, "fastest")
-    labels = labels or {}
     rates: dict[str, list[float]] = {}
     for run in runs:
         rates.setdefault(run.network, []).append(run.images_per_second)
