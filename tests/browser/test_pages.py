@@ -260,10 +260,6 @@ def test_a_page_is_complete_and_readable_in_its_first_theme_and_in_the_other(
             assert sideways_pixels(page) <= 0
 
 
-def test_some_page_has_a_figure() -> None:
-    assert sum(book.figures_drawn_by(document) for document in book.documents()) > 0
-
-
 def ink(page: Page) -> str:
     """The color of the first figure's axis labels or titles."""
     return page.evaluate(
@@ -277,22 +273,27 @@ def illustrated() -> str:
     return next(document for document in book.documents() if book.figures_drawn_by(document))
 
 
-def test_figures_follow_the_theme_switch(browser: Browser, site: str, illustrated: str) -> None:
+@pytest.fixture
+def desk(browser: Browser, site: str, illustrated: str) -> Iterator[Page]:
+    """That page on a desk, in the light."""
     with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
-        on_light = ink(page)
-        for _ in ("auto", "light", "dark"):  # a full turn of the switch, from wherever it starts
-            page.locator("button.theme-switch-button:visible").first.click()
-            if theme(page) == "dark":
-                break
-        assert theme(page) == "dark"
-        assert ink(page) != on_light
+        yield page
+
+
+def test_figures_follow_the_theme_switch(desk: Page) -> None:
+    on_light = ink(desk)
+    for _ in ("auto", "light", "dark"):  # a full turn of the switch, from wherever it starts
+        desk.locator("button.theme-switch-button:visible").first.click()
+        if theme(desk) == "dark":
+            break
+    assert theme(desk) == "dark"
+    assert ink(desk) != on_light
 
 
 def test_a_dark_page_is_printed_with_dark_ink(
-    browser: Browser, site: str, illustrated: str
+    browser: Browser, site: str, illustrated: str, desk: Page
 ) -> None:
-    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
-        on_light = ink(page)
+    on_light = ink(desk)
     with opened(browser, site, illustrated, VIEWS[1]) as (page, _):
         on_dark = ink(page)
         page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
@@ -306,38 +307,28 @@ def test_a_dark_page_is_printed_with_dark_ink(
 A4_COLUMN = 658  # CSS pixels of 210 mm less two margins of 18 mm
 
 
-def test_figures_fit_on_paper_and_come_back_to_the_screen(
-    browser: Browser, site: str, illustrated: str
-) -> None:
+def test_figures_fit_on_paper_and_come_back_to_the_screen(desk: Page) -> None:
     beyond = """() => [...document.querySelectorAll('.ninlab-figure')].map((figure) =>
         figure.querySelector('.main-svg').getBoundingClientRect().width - figure.clientWidth)"""
-    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
-        page.evaluate("() => dispatchEvent(new Event('beforeprint'))")
-        page.set_viewport_size({"width": A4_COLUMN, "height": 900})
-        page.emulate_media(media="print")
-        assert max(page.evaluate(beyond)) <= 0
-        assert page.get_by_role("link", name="Data (csv)").count() == 0
-        page.emulate_media(media="screen")
-        page.set_viewport_size({"width": VIEWS[0].width, "height": VIEWS[0].height})
-        page.evaluate("() => dispatchEvent(new Event('afterprint'))")
-        page.wait_for_function(f"() => ({beyond})().every((pixels) => pixels === 0)")
+    desk.evaluate("() => dispatchEvent(new Event('beforeprint'))")
+    desk.set_viewport_size({"width": A4_COLUMN, "height": 900})
+    desk.emulate_media(media="print")
+    assert max(desk.evaluate(beyond)) <= 0
+    assert desk.get_by_role("link", name="Data (csv)").count() == 0
+    desk.emulate_media(media="screen")
+    desk.set_viewport_size({"width": VIEWS[0].width, "height": VIEWS[0].height})
+    desk.evaluate("() => dispatchEvent(new Event('afterprint'))")
+    desk.wait_for_function(f"() => ({beyond})().every((pixels) => pixels === 0)")
 
 
-FIGURE_WIDTHS = """() => [...document.querySelectorAll('.ninlab-figure')].map(
-    (figure) => figure.clientWidth)"""
-
-
-def test_figures_follow_their_column_also_where_the_window_stays(
-    browser: Browser, site: str, illustrated: str
-) -> None:
+def test_figures_follow_their_column_also_where_the_window_stays(desk: Page) -> None:
+    width = "() => document.querySelector('.ninlab-figure').clientWidth"
     beside = """() => [...document.querySelectorAll('.ninlab-figure')].every((figure) =>
         figure.querySelector('.main-svg').clientWidth === figure.clientWidth)"""
-    with opened(browser, site, illustrated, VIEWS[0]) as (page, _):
-        (before, *_) = page.evaluate(FIGURE_WIDTHS)
-        page.add_style_tag(content="article.bd-article { padding-right: 200px !important }")
-        page.wait_for_function(beside)
-        (after, *_) = page.evaluate(FIGURE_WIDTHS)
-        assert after < before
+    before = desk.evaluate(width)
+    desk.add_style_tag(content="article.bd-article { padding-right: 200px !important }")
+    desk.wait_for_function(beside)
+    assert desk.evaluate(width) < before
 
 
 def test_a_figure_scrolls_in_a_column_that_is_too_narrow_for_its_texts(
