@@ -11,7 +11,7 @@ from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import UnknownNameError
 from ninlab.experiments import PLANS, plans
 from ninlab.records import RunRecord
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 
 
 def test_an_experiments_runs_come_with_those_beside_it_in_its_order():

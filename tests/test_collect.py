@@ -14,12 +14,11 @@ from ninlab.__main__ import main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.failures import Cause, FailureRecord
 from ninlab.handover import ARCHIVE, hand_over, weights_name
-from ninlab.records import Device, RunRecord
-from tests.test_records import A_RECORD
+from ninlab.records import RunRecord
+from tests.records import A_RECORD, H100
 
-GPU = Device("nvidia-h100", "NVIDIA H100", 2**36, driver="580")
 RUN = replace(A_RECORD, network_digest=ARCHITECTURES["nin_28"].digest)
-ON_GPU = replace(RUN, device=GPU)
+ON_GPU = replace(RUN, device=H100)
 
 
 @pytest.fixture
@@ -69,7 +68,8 @@ def test_records_come_home_to_the_byte_with_their_weights_and_probes(away, home,
     with_weights(ON_GPU, away, b"weights")
     failure = FailureRecord(
         run="head/b-seed0-nvidia-h100", cause=Cause.HUNG, sentence="it stood in step 7",
-        tried_eagerly=True, code=None, provenance=RUN.provenance, device=GPU, software=RUN.software,
+        tried_eagerly=True, code=None, provenance=RUN.provenance, device=H100,
+        software=RUN.software,
     )  # fmt: skip
     records.write_json_once(records.record_path(away, failure.id), failure.to_json())
     records.write_bytes(away / "probes" / "events" / "a.json.gz", b"trace")
@@ -269,7 +269,7 @@ def test_what_is_neither_record_nor_probe_is_left_out_and_said(away, home, resul
 def test_that_runs_of_another_gpu_come_home_is_said_first(away, home, results, capsys):
     records.write(home, RUN)
     records.write(home, ON_GPU)
-    records.write(away, replace(ON_GPU, device=replace(GPU, slug="nvidia-h200"), seed=1))
+    records.write(away, replace(ON_GPU, device=replace(H100, slug="nvidia-h200"), seed=1))
     hand_over(away, results)
     assert collected(home, results) == 0
     said = capsys.readouterr().out

@@ -21,7 +21,7 @@ from ninlab.commands.runs import RowSummary
 from ninlab.experiments import PLANS
 from ninlab.records import Outcome
 from ninlab.units import format_seconds
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD, H100, H200
 
 
 def ninlab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -103,9 +103,8 @@ def test_help_names_every_command():
 def folder(tmp_path):
     """Two runs of one row, one of them replaced, and one on another device."""
     run = replace(A_RECORD, network_digest=ARCHITECTURES[A_RECORD.network].digest)
-    gpu = replace(run.device, slug="nvidia-h100")
     correction = replace(run, seed=1, name="nin_28_again", corrects=run.id)
-    for record in (run, correction, replace(run, device=gpu)):
+    for record in (run, correction, replace(run, device=H100)):
         records.write(tmp_path, record)
     return tmp_path
 
@@ -211,19 +210,18 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
 
 
 def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, capsys):
-    gpu = replace(A_RECORD.device, slug="nvidia-h100")
     for seed in (0, 1):
         records.write(
             folder,
-            replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=gpu),
+            replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=H100),
         )
     plan = PLANS["full"]
-    made = {f"collapse/nin_fixed-seed{seed}-{gpu.slug}" for seed in (0, 1)}
-    left = [run for run in plan.runs if run.id(gpu.slug) not in made]
+    made = {f"collapse/nin_fixed-seed{seed}-{H100.slug}" for seed in (0, 1)}
+    left = [run for run in plan.runs if run.id(H100.slug) not in made]
     assert main(["runs", "--missing", "full", "--runs", str(folder)]) == 0
     written = capsys.readouterr()
-    assert written.out.splitlines() == [run.id(gpu.slug) for run in left]
-    estimates = plan.estimates(records.load(folder), gpu)
+    assert written.out.splitlines() == [run.id(H100.slug) for run in left]
+    estimates = plan.estimates(records.load(folder), H100)
     seconds = format_seconds(
         sum(estimates.seconds(run.row.network, run.row.recipe) for run in left)
     )
@@ -311,13 +309,11 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, cap
 
 
 def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):
-    h100 = replace(A_RECORD.device, slug="nvidia-h100", name="NVIDIA H100")
-    of_h100 = replace(A_RECORD, device=h100, input_shape=(1, 224, 224))
-    records.write(tmp_path, of_h100)
-    warn_of_another_gpu(tmp_path, h100)
+    records.write(tmp_path, replace(A_RECORD, device=H100, input_shape=(1, 224, 224)))
+    warn_of_another_gpu(tmp_path, H100)
     warn_of_another_gpu(tmp_path, A_RECORD.device)
     assert capsys.readouterr().err == ""
-    warn_of_another_gpu(tmp_path, replace(h100, slug="nvidia-h200", name="NVIDIA H200"))
+    warn_of_another_gpu(tmp_path, H200)
     assert capsys.readouterr().err == (
         "runs/ holds 1 run of NVIDIA H100; those of this NVIDIA H200 would not join them\n"
     )

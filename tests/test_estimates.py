@@ -15,7 +15,7 @@ from ninlab.experiments import PLANS
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.roofline import time_bound, training_operators
 from ninlab.steps import Optimizer, Precision
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 
 H100 = "nvidia-h100-80gb-hbm3"
 PLAIN = Recipe(0.05, 10, precision=Precision.BF16)

@@ -26,7 +26,7 @@ from ninlab.recipes import EvaluationSet
 from ninlab.records import LossCurve, Outcome, RunRecord
 from ninlab.relapses import relapse
 from ninlab.steps import Precision
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 
 EACH_PLAN = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 H100 = "nvidia-h100-80gb-hbm3"

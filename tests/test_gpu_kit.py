@@ -22,7 +22,7 @@ from ninlab import data, handover, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.experiments import plan
 from tests.book import ROOT
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 from tools import gpu_kit
 
 MOST_BYTES = 56 * 2**20

@@ -42,7 +42,7 @@ from ninlab.measurement.cpu import marked, recorded, without_scratch
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software
 from ninlab.steps import OPTIMIZERS
-from tests.test_records import without_one_field
+from tests.records import without_one_field
 
 CPU = torch.device("cpu")
 LENET = (1, 28, 28)

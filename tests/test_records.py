@@ -35,6 +35,7 @@ from ninlab.records import (
     Software,
 )
 from ninlab.steps import Precision
+from tests.records import A_RECORD, files, without_one_field
 
 FRACTIONS = st.floats(0, 1)
 LOSSES = st.none() | st.floats(0, 1e6)
@@ -103,32 +104,9 @@ def run_records(draw) -> RunRecord:
     )
 
 
-A_RECORD = RunRecord(
-    experiment="collapse",
-    name="nin_28",
-    seed=0,
-    provenance=Provenance("2026-01-01T00:00:00Z", "python -m ninlab record", "c" * 40, True),
-    network="nin_28",
-    network_digest="0" * 12,
-    input_shape=(1, 28, 28),
-    parameters=39030,
-    data_set=DataSet("fashion-mnist", {}, 60000, 3),
-    recipe=Recipe(0.1, 1),
-    device=Device("cpu", "processor", 2**34, threads=1),
-    software=Software("3.11", "2.11", "0.1"),
-    execution="eager",
-    outcome=Outcome.FINISHED,
-    loss=LossCurve(1, (2.3,)),
-    epochs=(EpochResult(1, 0.5, 1.2, 0.6, 1.1, 0, 4.0, 0.2),),
-    confusion=((1, 0), (1, 1)),
-    images_per_second=15000.0,
-    wall_seconds=5.0,
-)
-
-
 def in_process(program: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
     """What a Python of its own makes of the program; ``record`` in it is A_RECORD."""
-    preamble = "from tests.test_records import A_RECORD as record\nfrom ninlab import records\n"
+    preamble = "from tests.records import A_RECORD as record\nfrom ninlab import records\n"
     return subprocess.run(
         [sys.executable, "-c", preamble + textwrap.dedent(program), *map(str, arguments)],
         capture_output=True,
@@ -139,12 +117,6 @@ def in_process(program: str, *arguments: object, **options) -> subprocess.Comple
     )
 
 
-def files(folder: Path) -> set[str]:
-    """Every file below a folder but the locks, by its path."""
-    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    return {path for path in found if not path.startswith(".claims/")}
-
-
 # ---------------------------------------------------------------- the schema
 
 
@@ -152,19 +124,6 @@ def files(folder: Path) -> set[str]:
 def test_a_record_reads_back_as_it_was(record):
     text = json.dumps(record.to_json(), allow_nan=False)
     assert RunRecord.from_json(json.loads(text)) == record
-
-
-def without_one_field(content):
-    """(name, the JSON object without it) for each field of an object and of those in it."""
-    inner = content if isinstance(content, dict) else dict(enumerate(content))
-    for name, value in inner.items():
-        if isinstance(content, dict):
-            yield name, {key: content[key] for key in content if key != name}
-        if isinstance(value, dict | list):
-            for missing, rest in without_one_field(value):
-                changed = content.copy()
-                changed[name] = rest
-                yield missing, changed
 
 
 def test_a_record_without_one_field_of_its_own_or_of_its_parts_is_refused():
@@ -445,7 +404,7 @@ def private_mount(command: str, folder: Path, program: str) -> subprocess.Comple
     probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip("needs unprivileged mount namespaces")
-    preamble = "import sys\nfrom pathlib import Path\nfrom tests.test_records import A_RECORD\n"
+    preamble = "import sys\nfrom pathlib import Path\nfrom tests.records import A_RECORD\n"
     script = f'{command} && exec "$0" "$@"'
     return subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, sys.executable, "-c",

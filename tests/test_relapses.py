@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from ninlab import records
 from ninlab.records import LossCurve
 from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapse, relapsed
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 
 losses = st.lists(st.floats(0.01, 4), min_size=1, max_size=30)
 

@@ -18,7 +18,6 @@ from ninlab.data import LabeledImages
 from ninlab.errors import NinlabError
 from ninlab.measurement import CaseOutcome, Failed, Measured
 from ninlab.recipes import Recipe
-from ninlab.records import Device
 from ninlab.selfcheck import (
     ALL_WORKS,
     ANOTHER_GPU,
@@ -34,10 +33,8 @@ from ninlab.selfcheck import (
     verdict,
 )
 from ninlab.steps import Precision
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD, H100, H200
 
-H100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")
-H200 = Device("nvidia-h200", "NVIDIA H200", 141 * 10**9, driver="580.1")
 A_MEASURED = Measured(CaseOutcome.FINISHED, 2**20, 2**20, timed_steps=2)
 OF_H100 = replace(A_RECORD, device=H100, input_shape=(1, 224, 224))
 CPU = Subject("cpu", predicted_peaks=lambda case, allocator, device: {})

@@ -11,7 +11,7 @@ import torch
 
 from ninlab import handover
 from ninlab.measurement import CaseOutcome, Failed, Measured
-from ninlab.records import Device
+from tests.records import H100
 
 FINISHED = Measured(CaseOutcome.FINISHED, 5 * 2**20, 4 * 2**20)
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "strangers.py"
@@ -140,9 +140,8 @@ def test_in_a_folder_each_device_has_a_file(strangers, answered, tmp_path):
     for folder in (tmp_path, tmp_path / "not_there_yet"):
         assert strangers.main([str(folder), "--device", "cpu"]) == 0
         assert [file.name for file in folder.glob("*.jsonl")] == ["strangers-cpu.jsonl"]
-    h100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9)
-    assert strangers.file_in(tmp_path, h100) == tmp_path / "strangers-nvidia-h100.jsonl"
-    assert strangers.file_in(tmp_path / "mine.jsonl", h100) == tmp_path / "mine.jsonl"
+    assert strangers.file_in(tmp_path, H100) == tmp_path / "strangers-nvidia-h100.jsonl"
+    assert strangers.file_in(tmp_path / "mine.jsonl", H100) == tmp_path / "mine.jsonl"
 
 
 def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(strangers, answered, tmp_path):
@@ -151,7 +150,7 @@ def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(strangers, 
     assert strangers.main([str(file), "--device", "cpu"]) == 0
     here, unknown = map(json.loads, file.read_text().splitlines())
     del unknown["device"]
-    elsewhere = {**here, "device": asdict(Device("nvidia-h100", "NVIDIA H100", 80 * 10**9))}
+    elsewhere = {**here, "device": asdict(H100)}
     file.write_text("".join(f"{json.dumps(line)}\n" for line in (elsewhere, unknown)))
     asked.clear()
     assert strangers.main([str(file), "--device", "cpu"]) == 0

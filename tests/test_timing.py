@@ -22,7 +22,7 @@ from ninlab.timing import (
     step_times,
     training_rates,
 )
-from tests.test_records import A_RECORD
+from tests.records import A_RECORD
 
 H100 = Device("nvidia-h100", "NVIDIA H100 80GB HBM3", 80 * 10**9)
 TRUTH = TimeModel(device("h100"), "tf32", 0.6, 0.8, 1e-5)

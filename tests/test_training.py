@@ -20,12 +20,12 @@ from ninlab.errors import DataError, RecordError, UnknownNetworkError
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
-from ninlab.records import Outcome, Provenance
+from ninlab.records import Outcome
 from ninlab.steps import Optimizer, Precision
 from ninlab.training import Engine, Normalize, _alike, evaluate, train
+from tests.records import NOBODY
 
 SMALL = Recipe(0.05, 2, batch_size=32)
-NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
 
 
 @pytest.fixture(autouse=True)
