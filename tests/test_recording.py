@@ -2,108 +2,40 @@
 
 import gzip
 import json
-import multiprocessing
 import os
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import data, experiments, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
-from ninlab.estimates import Estimates, LinearCost, RooflineCost
+from ninlab.estimates import Estimates, RooflineCost
 from ninlab.experiments import Experiment, Plan, Row
-from ninlab.recipes import EvaluationSet, Recipe
-from ninlab.recording import Site
+from ninlab.recipes import Recipe
 from ninlab.records import Provenance
 from ninlab.watching import Status, Watcher
-from tests.test_records import files
+from tests.recorders import IDS, JUDGES, PLAN, SERVER, SHORT, SWEEP, printed, recorded, site, start
+from tests.records import NOBODY, files
 
-SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
-HELD_OUT = Recipe(0.05, 1, batch_size=64, train_images=128, evaluation_set=EvaluationSet.HELD_OUT)
-SWEEP = tuple(
-    Row(f"nin_28_lr{rate:g}", "nin_28", replace(HELD_OUT, learning_rate=rate), 1)
-    for rate in (0.01, 0.05)
-)
-PLAN = Plan(
-    "tiny",
-    "small networks for two steps",
-    (
-        Experiment(
-            "one_by_one", "How many?",
-            (Row("nin_28_no_1x1", "nin_28_no_1x1", SHORT, 1),
-             Row("nin_28", "nin_28", SHORT, 1, kept_seeds=1)),
-        ),
-        Experiment(experiments.SWEEP, "Which rate?", SWEEP),
-        Experiment(
-            "own_rate", "And then?",
-            (Row("nin_28", "nin_28", SHORT, 1,
-                 rate_from=tuple(f"{experiments.SWEEP}/{v.name}" for v in SWEEP)),),
-        ),
-    ),
-    LinearCost(seconds_per_layer=1e-4, seconds_per_parameter=7e-9, seconds_per_mac=3e-11),
-)  # fmt: skip
-IDS = [run.id("cpu") for run in PLAN.runs]
-NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
-
-
-def site(folder: Path) -> Site:
-    return Site(folder, "cpu", NOBODY, threads=1)
-
-
-def recorded(folder: Path) -> list[str]:
-    return [run.id for run in records.load(folder)]
-
-
-SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload([__name__])
-"""Forks processes that have torch loaded already: one import of it for all of them."""
-
-
-def start(program: Callable[[Path], object], folder: Path) -> BaseProcess:
-    """A process of its own that runs the program on folder; what it prints goes to files there."""
-    process = SERVER.Process(target=run_alone, args=(program, folder))
-    process.start()
-    return process
-
-
-def run_alone(program: Callable[[Path], object], folder: Path) -> None:
-    for stream, descriptor in (("stdout", 1), ("stderr", 2)):
-        with printed(folder, stream, os.getpid()).open("w") as file:
-            os.dup2(file.fileno(), descriptor)
-    torch.set_num_threads(1)
-    program(folder)
-
-
-def printed(folder: Path, stream: str, pid: int | None) -> Path:
-    """Where the process of that id prints, beside the records."""
-    return folder.parent / f"{stream}-{pid}"
+pytestmark = pytest.mark.usefixtures("few_judges")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory) -> Path:
+def finished(few_judges, tmp_path_factory) -> Path:
     """A folder with the whole plan recorded, by one undisturbed recorder."""
     folder = tmp_path_factory.mktemp("finished")
     tally = recording.record(PLAN, site(folder))
     assert tally.ids(Status.RECORDED) == IDS
     return folder
-
-
-@pytest.fixture
-def tiny_plan(monkeypatch) -> None:
-    """Lets the command line know PLAN."""
-    monkeypatch.setattr(experiments.plans, "PLANS", {"tiny": PLAN})
 
 
 # ---------------------------------------------------------------- what is recorded
@@ -127,7 +59,7 @@ def test_only_the_weights_that_chapters_need_are_kept(finished):
     ]
     record = records.read(records.record_path(finished, "one_by_one/nin_28-seed0-cpu"))
     network = training.load_network(record, finished)
-    result = training.evaluate(network, data.fashion_mnist()[1])
+    result = training.evaluate(network, data.fashion_mnist()[1].take(slice(JUDGES)))
     assert result.accuracy == record.last.test_accuracy
 
 
@@ -136,7 +68,7 @@ def test_a_chosen_rate_names_the_runs_that_chose_it(finished):
     run = records.read(records.record_path(finished, "own_rate/nin_28-seed0-cpu"))
     assert run.recipe.learning_rate == experiments.best_rate(sweep, run.network)
     assert set(run.learning_rate_from) == {of_sweep.id for of_sweep in sweep}
-    assert run.data_set.evaluation_images == 10000
+    assert run.data_set.evaluation_images == JUDGES
 
 
 def test_a_budget_that_is_spent_starts_nothing(tmp_path):
@@ -179,7 +111,7 @@ def test_a_run_hangs_by_what_is_known_of_the_device(tmp_path, finished):
     clock = recording.Clock(PLAN, site(finished), None)
     assert clock.hangs_after(run, None) is None
     assert clock.hangs_after(run, 4.0) == 60  # the least
-    assert clock.hangs_after(run, 1000.0) == pytest.approx(1000 * clock.expected(run))
+    assert clock.hangs_after(run, 10**6) == pytest.approx(10**6 * clock.expected(run))
     known = recording.Clock(PLAN, site(tmp_path), None)
     known._estimates = Estimates(RooflineCost("h100").on("NVIDIA H100"))
     assert known.hangs_after(run, 4.0) == 180
@@ -267,14 +199,6 @@ def tells_what_it_recorded(folder: Path) -> None:
     print(json.dumps(tally.ids(Status.RECORDED)), flush=True)
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """An empty folder for records, with room beside it."""
-    path = tmp_path / "runs"
-    path.mkdir()
-    return path
-
-
 @pytest.mark.slow
 def test_killed_in_mid_run_loses_that_run_only(folder, finished):
     process = start(dies_in_mid_run, folder)
@@ -325,7 +249,14 @@ def test_two_workers_record_the_whole_plan(tmp_path, finished):
     resumed(tmp_path, finished)
 
 
+@pytest.fixture
+def forked(monkeypatch) -> None:
+    """Workers that have torch loaded already; a test above starts them as a recording does."""
+    monkeypatch.setattr(recording.multiprocessing, "get_context", lambda method: SERVER)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_workers_keep_to_the_budget(tmp_path):
     tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2, deadline=time.time())
     assert tally.ids(Status.NO_TIME) == IDS
@@ -333,6 +264,7 @@ def test_workers_keep_to_the_budget(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("forked")
 def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
     for row in SWEEP:
         path = records.record_path(tmp_path, f"{experiments.SWEEP}/{row.name}-seed0-cpu")

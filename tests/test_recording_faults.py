@@ -1,7 +1,6 @@
 """One run that fails, hangs or loses the device costs the others nothing, and is written down."""
 
 import ctypes
-import importlib
 import os
 import random
 import resource
@@ -14,14 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from ninlab import data, experiments, failures, handover, recording, records, training
+from ninlab import experiments, failures, handover, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
 from ninlab.experiments import Experiment, Row
 from ninlab.failures import Cause, FailureRecord
 from ninlab.recording import DeviceLostError
 from ninlab.watching import Status, Watcher
-from tests.test_recording import PLAN, SHORT, printed, site, start
+from tests.recorders import PLAN, SHORT, printed, site, start
+
+pytestmark = pytest.mark.usefixtures("few_judges")
 
 VICTIM = "nin_28_no_1x1"
 NAMES = ("nin_28", VICTIM, "nin_28_linear_head")
@@ -193,12 +194,6 @@ def test_a_device_lost_without_a_graph_is_the_runs_fault_and_it_is_passed_over(
     assert [failure.cause for failure in failures.load(tmp_path)] == [Cause.DEVICE_LOST]
 
 
-@pytest.fixture
-def tiny_plan(monkeypatch) -> None:
-    """Lets the command line know PLAN."""
-    monkeypatch.setattr(experiments.plans, "PLANS", {"tiny": PLAN})
-
-
 def test_a_lost_device_has_an_exit_code_of_its_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiments.plans, "PLANS", {"three": THREE})
     failing(monkeypatch, RuntimeError("unspecified launch failure"))
@@ -301,14 +296,6 @@ def dies_in_the_second_run(folder: Path) -> None:
     recording.record(THREE, committed(folder))
 
 
-@pytest.fixture
-def folder(tmp_path) -> Path:
-    """An empty folder for records, with room beside it."""
-    path = tmp_path / "runs"
-    path.mkdir()
-    return path
-
-
 @pytest.mark.slow
 def test_a_run_that_hangs_ends_the_process_and_the_next_start_goes_on_behind_it(folder):
     process = start(hangs_in_the_second_run, folder)
@@ -375,10 +362,7 @@ def wait_for_more(archive: Path) -> None:
 
 
 def records_and_is_killed_again_and_again(folder: Path) -> None:
-    """The command, on so few images that a run takes a few hundredths of a second."""
-    importlib.import_module("torch._dynamo")  # a second that every optimizer's birth would take
-    few = tuple(images.take(slice(200)) for images in data.fashion_mnist())
-    data.fashion_mnist = lambda: few
+    """The command, in a process whose runs take a few hundredths of a second."""
     experiments.plans.PLANS = {"many": MANY}
     arguments = ["record", "--plan", "many", "--device", "cpu", "--allow-dirty"]
     arguments += ["--runs", str(folder), "--results", str(folder.parent / "results")]

@@ -4,7 +4,7 @@ import pytest
 
 from ninlab import recording, records
 from ninlab.watching import Status
-from tests.test_recording import IDS, PLAN, site
+from tests.recorders import IDS, PLAN, site
 
 ray = pytest.importorskip("ray", reason="needs the ray extra")
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
