@@ -1,4 +1,5 @@
-"""Steps of any module and optimizer on the CPU, as `ninlab.measurement.cpu` records them.
+"""Steps of any module and optimizer on the CPU, as `ninlab.measurement.cpu` records them, and
+the timelines that foretell them.
 
 Scratch is left out: a timeline of operators cannot and should not know it, and CUDA's kernels do
 not make it.
@@ -14,6 +15,11 @@ import torch
 from torch import nn
 
 from ninlab.measurement.cpu import marked, peak_bytes, recorded, without_scratch
+from ninlab.reports import Phase, tensor_peak
+from ninlab.resources import StepTimeline, Subject, trace_step
+
+SCALAR_BYTES = 8
+"""An optimizer or a formula may hold one host scalar, wrapped as a float64 tensor, at the peak."""
 
 
 @dataclass(frozen=True)
@@ -89,3 +95,33 @@ def _run_twice(
             held = train()
     del held
     module.zero_grad(set_to_none=True)
+
+
+def as_on_cpu(subject: Subject, step: WarmStep, **options: Any) -> StepTimeline:
+    """The timeline of the step that `measure` takes."""
+    return trace_step(
+        subject,
+        step.batch_size,
+        step.make_optimizer or "sgd",
+        training=step.training,
+        on_cuda=False,
+        **options,
+    )
+
+
+def peak_of(timeline: StepTimeline) -> int:
+    """Bytes of its tensors at the peak."""
+    peak = tensor_peak(timeline.events, timeline.batch_size).tensor_peak_bytes
+    assert peak is not None
+    return peak
+
+
+def block_sizes(timeline: StepTimeline) -> tuple[int, ...]:
+    """The sizes of the blocks that the step asks for, sorted."""
+    return tuple(
+        sorted(
+            event.constant_bytes
+            for event in timeline.events
+            if event.allocates and event.phase is not Phase.SETUP
+        )
+    )

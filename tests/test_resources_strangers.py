@@ -13,41 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ninlab.errors import NinlabError
 from ninlab.optimizers import make
-from ninlab.reports import Phase, tensor_peak
 from ninlab.resources import load, profile, trace_step
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of
-from tests.cpu_step import WarmStep, measure
+from tests.cpu_step import SCALAR_BYTES, WarmStep, as_on_cpu, block_sizes, measure, peak_of
 
 BATCH_SIZE = 2
-SCALAR_BYTES = 8
-"""A formula may hold one host scalar, wrapped as a float64 tensor, when the peak is reached."""
 KEPT_SCALARS_BYTES = 4 * SCALAR_BYTES
 """A network may keep such scalars until its gradient is made: Swin keeps three."""
-
-
-def as_on_cpu(module, input_shape, step):
-    return trace_step(
-        load(module, input_shape),
-        step.batch_size,
-        step.make_optimizer or "sgd",
-        training=step.training,
-        on_cuda=False,
-    )
-
-
-def peak(timeline):
-    return tensor_peak(timeline.events, timeline.batch_size).tensor_peak_bytes
-
-
-def block_sizes(timeline):
-    """Of what the step allocates, scalars left out."""
-    return sorted(
-        event.constant_bytes
-        for event in timeline.events
-        if event.allocates
-        and event.phase is not Phase.SETUP
-        and event.constant_bytes > SCALAR_BYTES
-    )
 
 
 # ---------------------------------------------------------------- networks of others
@@ -98,8 +70,8 @@ def test_the_timeline_is_the_real_step_of_networks_of_others(name):
     loss = SummedLoss()
     step = WarmStep(BATCH_SIZE, partial(make, "sgd"))
     (real,) = measure(STRANGERS[name], shape, [step], loss)
-    timeline = as_on_cpu(STRANGERS[name](), shape, step)
-    assert abs(peak(timeline) - real.peak_bytes + loss.surplus_bytes) <= KEPT_SCALARS_BYTES
+    timeline = as_on_cpu(load(STRANGERS[name](), shape), step)
+    assert abs(peak_of(timeline) - real.peak_bytes + loss.surplus_bytes) <= KEPT_SCALARS_BYTES
     assert timeline.unmodeled == {}
 
 
@@ -153,9 +125,13 @@ OPERATIONS = {
 def test_every_block_of_an_operation_is_that_of_the_real_step(operation):
     step = WarmStep(3, partial(make, "sgd"))
     (real,) = measure(lambda: Around(operation), (3, 8, 8), [step])
-    timeline = as_on_cpu(Around(operation), (3, 8, 8), step)
-    assert block_sizes(timeline) == [size for size in real.block_sizes if size > SCALAR_BYTES]
-    assert abs(peak(timeline) - real.peak_bytes) <= SCALAR_BYTES
+    timeline = as_on_cpu(load(Around(operation), (3, 8, 8)), step)
+    ours, theirs = (
+        [size for size in sizes if size > SCALAR_BYTES]
+        for sizes in (block_sizes(timeline), real.block_sizes)
+    )
+    assert ours == theirs
+    assert abs(peak_of(timeline) - real.peak_bytes) <= SCALAR_BYTES
 
 
 class Transposed(nn.Module):
@@ -175,7 +151,7 @@ def test_a_linear_layer_on_a_transposed_input_adds_its_bias_in_place(training):
     layer = Transposed(lambda linear, x: linear(x))
     by_hand = Transposed(lambda linear, x: (x @ linear.weight.t()).add_(linear.bias))
     peaks = [
-        peak(trace_step(load(module, (64, 4, 4)), 2, training=training))
+        peak_of(trace_step(load(module, (64, 4, 4)), 2, training=training))
         for module in (layer, by_hand)
     ]
     assert peaks[0] == peaks[1]
@@ -270,8 +246,8 @@ def test_a_step_that_recomputes_is_the_real_step_but_for_the_random_states():
     random_state = torch.get_rng_state().nbytes  # of the host, kept by every checkpoint
     step = WarmStep(4, partial(make, "sgd"))
     (real,) = measure(lambda: Recomputing(True), (3, 16, 16), [step])
-    timeline = as_on_cpu(Recomputing(True), (3, 16, 16), step)
-    assert 0 <= real.peak_bytes - peak(timeline) <= 4 * random_state
+    timeline = as_on_cpu(load(Recomputing(True), (3, 16, 16)), step)
+    assert 0 <= real.peak_bytes - peak_of(timeline) <= 4 * random_state
 
 
 # ---------------------------------------------------------------- what cannot be answered
