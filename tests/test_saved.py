@@ -1,21 +1,34 @@
-"""Saved bytes on paper against what autograd really hands to its hooks."""
+"""Saved bytes on paper and read from autograd's graph against the tensors that torch hands to its
+hooks.
+"""
+
+from collections.abc import Iterable
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from torch import nn
 
 from ninlab import formulas
-from ninlab.architectures import Architecture, architecture
+from ninlab.architectures import ARCHITECTURES
 from ninlab.networks import build
+from ninlab.reports import SavedTensor
+from ninlab.resources import load, profile, trace_step
+from ninlab.resources.loss import cross_entropy, labels_for, scores_of
 from tests.strategies import architectures
 
+BATCH_SIZE = 2
+BOOK = (
+    *("lenet", "nin", "alexnet", "vgg11", "googlenet", "nin_28_batch_norm", "nin_cifar10"),
+    *("nin_28", "nin_28_fully_connected", "googlenet_28", "nin_cifar10_strided"),
+)
+TORCHVISION = ("alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2", "densenet121")
 
-def hooked_bytes(network: Architecture, batch_size: int) -> int:
-    """Bytes of the distinct storages that forward and loss pack, parameters excluded."""
-    module = build(network, seed=0)
-    own = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    own |= {b.untyped_storage().data_ptr() for b in module.buffers()}
+
+def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """Bytes of the distinct storages that a real forward pass and its loss pack on the CPU."""
+    own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
     packed: dict[int, torch.UntypedStorage] = {}
 
     def pack(tensor: torch.Tensor) -> torch.Tensor:
@@ -24,41 +37,106 @@ def hooked_bytes(network: Architecture, batch_size: int) -> int:
             packed[storage.data_ptr()] = storage
         return tensor
 
-    images = torch.zeros(batch_size, *network.input_shape)
-    labels = torch.zeros(batch_size, dtype=torch.int64)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        nn.functional.cross_entropy(module(images), labels)
+        scores = scores_of(module.train()(torch.zeros(BATCH_SIZE, *input_shape)))
+        cross_entropy(scores, [each.zero_() for each in labels_for(scores)])
     return sum(storage.nbytes() for storage in packed.values())
 
 
-def mask_surplus(network: Architecture, batch_size: int) -> int:
-    """On the CPU a dropout mask is kept as float32: three bytes an element more than on CUDA."""
-    saved = formulas.saved_tensors(network, batch_size)
-    return sum(3 * tensor.bytes for tensor in saved if tensor.kind == "dropout_mask")
+def with_cpus_masks(saved: Iterable[SavedTensor]) -> int:
+    """Bytes of tensors that CUDA keeps, where each dropout mask is a float32 as on the CPU."""
+    return sum(each.bytes * (4 if each.kind == "dropout_mask" else 1) for each in saved)
 
 
-@pytest.mark.parametrize(
-    "name", ["lenet", "nin_28", "nin_28_batch_norm", "nin_28_fully_connected", "googlenet_28",
-             "googlenet", "nin_cifar10", "nin_cifar10_strided", "alexnet"],
-)  # fmt: skip
-@pytest.mark.parametrize("batch_size", [1, 3])
-def test_saved_bytes_are_what_autograd_packs(name, batch_size):
-    network = architecture(name)
-    expected = formulas.saved_bytes(network, batch_size) + mask_surplus(network, batch_size)
-    assert hooked_bytes(network, batch_size) == expected
+def check(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+    """The bytes that the graph and the hooks tell alike."""
+    real = hooked_bytes(module, input_shape)
+    subject = load(module, input_shape)
+    as_on_cpu = trace_step(subject, BATCH_SIZE, on_cuda=False).saved
+    assert sum(tensor.bytes for tensor in as_on_cpu) == real
+    assert with_cpus_masks(trace_step(subject, BATCH_SIZE).saved) == real
+    return real
+
+
+@pytest.mark.parametrize("name", BOOK)
+def test_saved_bytes_are_what_autograd_packs(name):
+    network = ARCHITECTURES[name]
+    real = check(build(name), network.input_shape)
+    assert with_cpus_masks(formulas.saved_tensors(network, BATCH_SIZE)) == real
 
 
 @settings(deadline=None, max_examples=50)
 @given(network=architectures())
 def test_saved_bytes_are_what_autograd_packs_on_random_networks(network):
-    expected = formulas.saved_bytes(network, 2) + mask_surplus(network, 2)
-    assert hooked_bytes(network, 2) == expected
+    real = hooked_bytes(build(network, seed=0), network.input_shape)
+    assert with_cpus_masks(formulas.saved_tensors(network, BATCH_SIZE)) == real
+
+
+@pytest.mark.parametrize("name", TORCHVISION)
+def test_saved_bytes_are_what_autograd_packs_in_networks_of_others(name):
+    options = {"init_weights": False} if name in ("googlenet", "vgg11") else {}
+    check(getattr(torchvision.models, name)(weights=None, **options), (3, 224, 224))
 
 
 def test_pool_indices_take_eight_bytes_and_relu_results_four():
     kinds = {}
-    for tensor in formulas.saved_tensors(architecture("nin"), batch_size=2):
+    for tensor in formulas.saved_tensors(ARCHITECTURES["nin"], batch_size=BATCH_SIZE):
         kinds[tensor.layer, tensor.kind] = tensor.bytes
-    assert kinds["block1.relu1", "relu_result"] == 2 * 96 * 54 * 54 * 4
-    assert kinds["maxpool1", "pool_indices"] == 2 * 96 * 26 * 26 * 8
-    assert kinds["dropout1", "dropout_mask"] == 2 * 384 * 5 * 5
+    assert kinds["block1.relu1", "relu_result"] == BATCH_SIZE * 96 * 54 * 54 * 4
+    assert kinds["maxpool1", "pool_indices"] == BATCH_SIZE * 96 * 26 * 26 * 8
+    assert kinds["dropout1", "dropout_mask"] == BATCH_SIZE * 384 * 5 * 5
+
+
+class Square(torch.autograd.Function):
+    """x * x, with a backward pass written in Python."""
+
+    @staticmethod
+    def forward(context, values):
+        context.save_for_backward(values)
+        return values * values
+
+    @staticmethod
+    def backward(context, gradient):
+        (values,) = context.saved_tensors
+        return 2 * values * gradient
+
+
+class Custom(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1, 8, 8))
+
+    def forward(self, images):
+        return Square.apply(images * self.scale).flatten(1)
+
+
+def test_what_a_backward_written_in_python_keeps_is_listed():
+    check(Custom(), (1, 8, 8))
+    kept = profile(Custom(), (1, 8, 8), batch_size=BATCH_SIZE).saved_tensors
+    assert [(each.kind, each.bytes) for each in kept if each.layer == ""] == [
+        ("mul_self", BATCH_SIZE * 256),
+        ("square_saved_tensors", BATCH_SIZE * 256),
+    ]
+
+
+def test_bf16_keeps_half_of_each_activation_and_a_copy_of_each_weight():
+    kinds: dict[str, dict[str, int]] = {}
+    for precision in ("fp32", "bf16"):
+        kinds[precision] = {}
+        for each in profile("nin", batch_size=4, precision=precision).saved_tensors:
+            kinds[precision][each.kind] = kinds[precision].get(each.kind, 0) + each.bytes
+    full, half = kinds["fp32"], kinds["bf16"]
+    assert 2 * half["relu_result"] == full["relu_result"]
+    assert half["pool_indices"] == full["pool_indices"]
+    weights = sum(each.numel() for each in build("nin").parameters() if each.dim() == 4)
+    assert half["weight_copy"] == 2 * weights
+    assert "weight_copy" not in full
+
+
+def test_a_number_that_autograd_keeps_lies_on_the_host():
+    class Scaled(nn.Conv2d):
+        def forward(self, images):
+            return torch.tanh(super().forward(images) * 3).mean((2, 3))
+
+    saved = profile(Scaled(3, 8, 1), (3, 8, 8)).saved_tensors
+    assert [each.kind for each in saved if each.layer == ""] == ["input", "tanh_result"]
