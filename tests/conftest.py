@@ -1,9 +1,37 @@
 """What tests of several modules ask for by name."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from ninlab.__main__ import main
+
+
+@pytest.fixture
+def printed(capsys) -> Callable[..., str]:
+    """What a command of ninlab prints, which must end well."""
+
+    def run(*arguments: object) -> str:
+        assert main([*map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+@pytest.fixture
+def refusal(capsys) -> Callable[..., str]:
+    """The one sentence with which a command of ninlab refuses what a reader asks."""
+
+    def run(*arguments: object) -> str:
+        assert main([*map(str, arguments)]) == 2
+        written = capsys.readouterr()
+        assert written.out == ""
+        (sentence,) = written.err.splitlines()
+        assert sentence.startswith("error: ")
+        return sentence
+
+    return run
 
 
 @pytest.fixture

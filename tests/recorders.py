@@ -86,13 +86,13 @@ def start(program: Callable[[Path], object], folder: Path) -> BaseProcess:
 
 def run_alone(program: Callable[[Path], object], folder: Path) -> None:
     for stream, descriptor in (("stdout", 1), ("stderr", 2)):
-        with printed(folder, stream, os.getpid()).open("w") as file:
+        with output(folder, stream, os.getpid()).open("w") as file:
             os.dup2(file.fileno(), descriptor)
     torch.set_num_threads(1)
     training.choose_split = judged_by_few
     program(folder)
 
 
-def printed(folder: Path, stream: str, pid: int | None) -> Path:
+def output(folder: Path, stream: str, pid: int | None) -> Path:
     """Where the process of that id prints, beside the records."""
     return folder.parent / f"{stream}-{pid}"

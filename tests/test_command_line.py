@@ -1,12 +1,10 @@
-"""The command line as a reader meets it: real processes, real exit codes."""
+"""The command line as a reader meets it: what it prints, and its exit codes."""
 
 import csv
 import io
 import json
 import re
 import statistics
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
@@ -21,26 +19,21 @@ from ninlab.commands.runs import RowSummary
 from ninlab.experiments import PLANS
 from ninlab.records import Outcome
 from ninlab.units import format_seconds
+from tests.processes import python, run
 from tests.records import A_RECORD, H100, H200
 
 
-def ninlab(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "ninlab", *arguments], capture_output=True, text=True, check=False
-    )
-
-
-def test_the_list_of_networks_is_complete_and_exact():
-    listed = json.loads(ninlab("networks", "--format", "json").stdout)["networks"]
+def test_the_list_of_networks_is_complete_and_exact(printed):
+    listed = json.loads(printed("networks", "--format", "json"))["networks"]
     assert [row["network"] for row in listed] == list(ARCHITECTURES)
     for row in listed:
         assert row["parameters"] == formulas.parameters(ARCHITECTURES[row["network"]])
         assert row["macs"] == formulas.macs(ARCHITECTURES[row["network"]])
 
 
-def test_the_networks_as_csv_are_the_networks_as_json():
-    listed = json.loads(ninlab("networks", "--format", "json").stdout)["networks"]
-    rows = list(csv.DictReader(io.StringIO(ninlab("networks", "--format", "csv").stdout)))
+def test_the_networks_as_csv_are_the_networks_as_json(printed):
+    listed = json.loads(printed("networks", "--format", "json"))["networks"]
+    rows = list(csv.DictReader(io.StringIO(printed("networks", "--format", "csv"))))
     for row, network in zip(rows, listed, strict=True):
         assert row.keys() == network.keys()
         for name in ("network", "title", "source", "digest"):
@@ -51,49 +44,52 @@ def test_the_networks_as_csv_are_the_networks_as_json():
 
 
 def test_the_table_of_networks_has_one_line_for_every_network_wherever_it_goes():
-    lines = ninlab("networks").stdout.splitlines()
+    lines = python("-m", "ninlab", "networks").stdout.splitlines()
     for network in ARCHITECTURES.values():
         (line,) = [line for line in lines if f" {network.name} " in line]
         assert network.title in line
         assert network.source in line
 
 
-def test_a_network_that_is_asked_for_tells_its_deviations(capsys):
-    assert main(["networks", "nin_cifar10", "googlenet_28"]) == 0
-    printed = capsys.readouterr().out
+def test_a_network_that_is_asked_for_tells_its_deviations(printed, refusal):
+    told = printed("networks", "nin_cifar10", "googlenet_28")
     for name in ("nin_cifar10", "googlenet_28"):
         for deviation in ARCHITECTURES[name].deviations:
-            assert deviation in printed
-    assert "alexnet" not in printed
-    assert main(["networks", "googlenett"]) == 2
-    assert "did you mean 'googlenet'?" in capsys.readouterr().err
+            assert deviation in told
+    assert "alexnet" not in told
+    assert "did you mean 'googlenet'?" in refusal("networks", "googlenett")
 
 
 @pytest.mark.parametrize(
     "arguments", [("netwroks",), ("networks", "--format", "yaml"), ("networks", "--color")]
 )
-def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(arguments):
-    run = ninlab(*arguments)
-    assert run.returncode == 2
-    assert run.stdout == ""
-    assert len(run.stderr.splitlines()) == 1
-    assert arguments[-1] in run.stderr
-    assert "Value error" not in run.stderr  # words of what checks the values, not of the reader's
+def test_bad_usage_is_one_line_on_stderr_and_exit_code_2(arguments, refusal):
+    said = refusal(*arguments)
+    assert arguments[-1] in said
+    assert "Value error" not in said  # words of what checks the values, not of the reader's
 
 
-def test_listing_networks_does_not_import_torch():
-    code = (
-        "import sys; from ninlab.__main__ import main; main(['networks']); "
-        "assert 'torch' not in sys.modules, 'torch was imported'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+def test_a_process_ends_with_the_same_line_and_exit_code_2(refusal):
+    arguments = ("resources", "nin", "--input", "1x20x20")
+    ended = python("-m", "ninlab", *arguments)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.splitlines() == [refusal(*arguments)]
 
 
-def test_help_names_every_command():
-    run = ninlab("--help")
-    assert run.returncode == 0
+@pytest.mark.parametrize("arguments", [["networks"], ["selfcheck", "--device", "none"]])
+def test_torch_is_not_imported_before_it_is_needed(arguments):
+    run(f"""
+        import sys
+        from ninlab.__main__ import main
+        main({arguments!r})
+        assert "torch" not in sys.modules, "torch was imported"
+    """)
+
+
+def test_help_names_every_command(printed):
+    told = printed("--help")
     for command in COMMANDS:
-        assert command in run.stdout
+        assert command in told
 
 
 # ---------------------------------------------------------------- runs
@@ -110,14 +106,9 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def answers(folder, capsys):
-    """What ``runs`` writes about the folder; it must end well."""
-
-    def run(*arguments: str) -> str:
-        assert main(["runs", *arguments, "--runs", str(folder)]) == 0
-        return capsys.readouterr().out
-
-    return run
+def answers(folder, printed):
+    """What ``runs`` writes about the folder."""
+    return lambda *arguments: printed("runs", *arguments, "--runs", folder)
 
 
 def test_runs_of_one_device_are_chosen_by_its_name(answers):
@@ -209,7 +200,7 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
     ]  # fmt: skip
 
 
-def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, capsys):
+def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, answers, capsys):
     for seed in (0, 1):
         records.write(
             folder,
@@ -228,30 +219,29 @@ def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folde
     assert written.err == (
         f"{len(left)} of {len(plan.runs)} are missing on nvidia-h100: {seconds}\n"
     )
-    assert main(["runs", "--missing", "full", "--device", "cpu", "--runs", str(folder)]) == 0
-    assert len(capsys.readouterr().out.splitlines()) == len(plan.runs)
+    of_cpu = answers("--missing", "full", "--device", "cpu")
+    assert len(of_cpu.splitlines()) == len(plan.runs)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--summary",), ("--experiment", "collapse")])
-def test_where_there_is_no_run_a_sentence_says_so(arguments, tmp_path, capsys):
-    assert main(["runs", *arguments, "--runs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("no run is like that")
+def test_where_there_is_no_run_a_sentence_says_so(arguments, tmp_path, printed):
+    assert printed("runs", *arguments, "--runs", tmp_path).startswith("no run is like that")
 
 
-def test_an_export_of_no_run_has_its_header_all_the_same(tmp_path, answers, capsys):
+def test_an_export_of_no_run_has_its_header_all_the_same(tmp_path, answers, printed):
+    empty = tmp_path / "empty"
+    empty.mkdir()
     for arguments in ([], ["--summary"]):
         header = answers(*arguments, "--format", "csv").splitlines()[0]
-        empty = tmp_path / "empty"
-        empty.mkdir(exist_ok=True)
-        assert main(["runs", *arguments, "--format", "csv", "--runs", str(empty)]) == 0
-        assert capsys.readouterr().out.splitlines() == [header]
+        exported = printed("runs", *arguments, "--format", "csv", "--runs", empty)
+        assert exported.splitlines() == [header]
 
 
 def test_validation_counts_every_kind_and_names_what_it_cannot_check(answers, folder):
     records.write_json_once(folder / "steps/nin.json", {"kind": "step"})
-    printed = answers("--validate")
-    assert "3 valid records" in printed
-    assert "1 of kind 'step'" in printed
+    told = answers("--validate")
+    assert "3 valid records" in told
+    assert "1 of kind 'step'" in told
 
 
 def test_validation_reads_measured_steps_too(folder, capsys):
@@ -272,13 +262,11 @@ def test_validation_reads_measured_steps_too(folder, capsys):
         (("--device", "nvidia-h10"), "did you mean 'nvidia-h100'?"),
     ],
 )
-def test_an_option_without_bearing_on_the_question_is_refused(arguments, said, folder, capsys):
-    assert main(["runs", *arguments, "--runs", str(folder)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+def test_an_option_without_bearing_on_the_question_is_refused(arguments, said, folder, refusal):
+    assert said in refusal("runs", *arguments, "--runs", folder)
 
 
-def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, capsys):
+def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, printed, refusal):
     def runs(experiment, name, *accuracies):
         for seed, accuracy in enumerate(accuracies):
             last = replace(A_RECORD.last, test_accuracy=accuracy)
@@ -289,23 +277,18 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, cap
     runs("collapse", "nin_28", 0.900, 0.901, 0.899)
     runs("window", "nin_28_3x3", 0.930, 0.931)
     runs("head", "nin_28_linear_head", 0.9)
-    assert main(["runs", "--decide", "compact", "--runs", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    rows = {}
-    for line in printed.splitlines():
-        cells = [cell.strip() for cell in line.split("│")]
-        if len(cells) > 3:
-            rows[cells[1]] = cells[2:4] + cells[-2:-1]
-    assert rows == {
+    told = printed("runs", "--decide", "compact", "--runs", tmp_path)
+    rows = [row for row in map(cells, told.splitlines()[3:]) if len(row) > 3]
+    assert {row[0]: [*row[1:3], row[-1]] for row in rows} == {
         "collapse/nin_28 (reference)": ["3", "3", ""],
         "window/nin_28_3x3": ["2", "2", "gain"],
         "head/nin_28_linear_head": ["1", "1", "open"],
     }
-    assert "collapse/nin_28: 0 of 3 (0% to 71%) never predict a class" in printed
-    assert main(["runs", "--decide", "full", "--runs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.startswith("nothing of the plan full is recorded on cpu")
-    assert main(["runs", "--decide", "compact", "--missing", "full"]) == 2
-    assert main(["runs", "--decide", "compcat"]) == 2
+    assert "collapse/nin_28: 0 of 3 (0% to 71%) never predict a class" in told
+    told = printed("runs", "--decide", "full", "--runs", tmp_path)
+    assert told.startswith("nothing of the plan full is recorded on cpu")
+    assert refusal("runs", "--decide", "compact", "--missing", "full")
+    assert refusal("runs", "--decide", "compcat")
 
 
 def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import ninlab
+from tests.processes import run
 
 PACKAGE = Path(ninlab.__file__).parent
 ANYONE = {"errors", "steps", "units", "__init__"}
@@ -247,13 +247,9 @@ def test_no_module_that_a_torch_free_one_imports_needs_torch() -> None:
 def test_the_torch_free_modules_load_without_torch() -> None:
     # bookext is imported by the build, where all of the book's packages are at hand.
     present = [name for name in TORCH_FREE if name in modules() and name != "__init__"]
-    program = (
-        "import importlib, sys\n"
-        "sys.modules['torch'] = sys.modules['torchvision'] = None  # importing either now raises\n"
-        f"for name in {present!r}:\n"
-        "    importlib.import_module(f'ninlab.{name}')\n"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    run(f"""
+        import importlib, sys
+        sys.modules["torch"] = sys.modules["torchvision"] = None  # importing either now raises
+        for name in {present!r}:
+            importlib.import_module(f"ninlab.{{name}}")
+    """)

@@ -23,7 +23,7 @@ from ninlab.experiments import Experiment, Plan, Row
 from ninlab.recipes import Recipe
 from ninlab.records import Provenance
 from ninlab.watching import Status, Watcher
-from tests.recorders import IDS, JUDGES, PLAN, SERVER, SHORT, SWEEP, printed, recorded, site, start
+from tests.recorders import IDS, JUDGES, PLAN, SERVER, SHORT, SWEEP, output, recorded, site, start
 from tests.records import NOBODY, files
 
 pytestmark = pytest.mark.usefixtures("few_judges")
@@ -223,7 +223,7 @@ def test_a_disk_without_room_ends_the_recording_in_one_sentence(folder, finished
     process = start(has_no_room_for_weights, folder)
     process.join()
     assert process.exitcode == 2
-    message = printed(folder, "stderr", process.pid).read_text().strip().splitlines()[-1]
+    message = output(folder, "stderr", process.pid).read_text().strip().splitlines()[-1]
     assert message.startswith("error: ")
     assert "nin_28-seed0-cpu.safetensors could not be written" in message
     assert files(folder) == {f"{IDS[0]}.json"}
@@ -236,8 +236,8 @@ def test_two_recorders_at_once_make_every_run_once(folder, finished):
     made = []
     for process in both:
         process.join()
-        assert process.exitcode == 0, printed(folder, "stderr", process.pid).read_text()
-        made += json.loads(printed(folder, "stdout", process.pid).read_text())
+        assert process.exitcode == 0, output(folder, "stderr", process.pid).read_text()
+        made += json.loads(output(folder, "stdout", process.pid).read_text())
     assert sorted(made) == sorted(IDS)  # no run twice
     resumed(folder, finished)
 
@@ -318,24 +318,19 @@ def test_a_dirty_tree_is_refused_unless_allowed():
 
 
 @pytest.mark.usefixtures("tiny_plan")
-def test_missing_lists_the_runs_without_a_record(tmp_path, finished, capsys):
-    assert main(["runs", "--missing", "tiny", "--runs", str(finished)]) == 0
-    assert capsys.readouterr().out == ""
-    assert main(["runs", "--missing", "tiny", "--runs", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.split() == IDS
+def test_missing_lists_the_runs_without_a_record(tmp_path, finished, printed):
+    assert printed("runs", "--missing", "tiny", "--runs", finished) == ""
+    assert printed("runs", "--missing", "tiny", "--runs", tmp_path).split() == IDS
 
 
-def test_exports_hold_every_run_and_filters_hold_some(finished, capsys):
-    assert main(["runs", "--format", "json", "--runs", str(finished)]) == 0
-    exported = json.loads(capsys.readouterr().out)["runs"]
+def test_exports_hold_every_run_and_filters_hold_some(finished, printed):
+    exported = json.loads(printed("runs", "--format", "json", "--runs", finished))["runs"]
     assert [run["id"] for run in exported] == sorted(IDS)
     chosen = ["--format", "csv", "--experiment", "own_rate", "--network", "nin_28"]
-    assert main(["runs", *chosen, "--runs", str(finished)]) == 0
-    header, *rows = capsys.readouterr().out.strip().splitlines()
+    header, *rows = printed("runs", *chosen, "--runs", finished).strip().splitlines()
     assert header.startswith("id,")
     assert [line.partition(",")[0] for line in rows] == [i for i in sorted(IDS) if "own_rate" in i]
-    assert main(["runs", "--runs", str(finished)]) == 0
-    assert "own_rate/nin_28-seed0-cpu" in capsys.readouterr().out
+    assert "own_rate/nin_28-seed0-cpu" in printed("runs", "--runs", finished)
 
 
 def test_validation_names_a_broken_record_and_fails(tmp_path, finished, capsys):
@@ -348,12 +343,11 @@ def test_validation_names_a_broken_record_and_fails(tmp_path, finished, capsys):
     assert str(path) in capsys.readouterr().out
 
 
-def test_a_dry_run_prints_every_run_with_its_estimate(capsys):
+def test_a_dry_run_prints_every_run_with_its_estimate(printed):
     for name, plan in experiments.PLANS.items():
-        assert main(["record", "--plan", name, "--dry-run"]) == 0
-        printed = capsys.readouterr().out
-        assert f"│ {len(plan.runs)} " in printed
-        assert all(row.name in printed for e in plan.experiments for row in e.rows)
+        told = printed("record", "--plan", name, "--dry-run")
+        assert f"│ {len(plan.runs)} " in told
+        assert all(row.name in told for e in plan.experiments for row in e.rows)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from ninlab.experiments import Experiment, Row
 from ninlab.failures import Cause, FailureRecord
 from ninlab.recording import DeviceLostError
 from ninlab.watching import Status, Watcher
-from tests.recorders import PLAN, SHORT, printed, site, start
+from tests.recorders import PLAN, SHORT, output, site, start
 
 pytestmark = pytest.mark.usefixtures("few_judges")
 
@@ -300,7 +300,7 @@ def dies_in_the_second_run(folder: Path) -> None:
 def test_a_run_that_hangs_ends_the_process_and_the_next_start_goes_on_behind_it(folder):
     process = start(hangs_in_the_second_run, folder)
     process.join()
-    assert process.exitcode == 1, printed(folder, "stderr", process.pid).read_text()
+    assert process.exitcode == 1, output(folder, "stderr", process.pid).read_text()
     watcher = Stumbles()
     tally = recording.record(THREE, committed(folder), watcher=watcher)
     assert tally.ids(Status.PRESENT) == IDS[:1]
@@ -386,7 +386,7 @@ def records_and_is_killed_again_and_again(folder: Path) -> None:
 def test_killed_at_any_moment_at_most_the_run_in_hand_is_lost(folder):
     process = start(records_and_is_killed_again_and_again, folder)
     process.join()
-    assert process.exitcode == 0, printed(folder, "stderr", process.pid).read_text()
+    assert process.exitcode == 0, output(folder, "stderr", process.pid).read_text()
     handed_over = [0]
     for attempt in range(KILLS):
         results = folder.parent / f"results-{attempt}"
@@ -423,7 +423,7 @@ def test_a_workers_exit_code_says_that_the_device_is_lost(folder):
     process = start(loses_the_device, folder)
     process.join()
     assert process.exitcode == DeviceLostError.exit_code
-    assert printed(folder, "stderr", process.pid).read_text().startswith("error: the device cpu is")
+    assert output(folder, "stderr", process.pid).read_text().startswith("error: the device cpu is")
 
 
 class CrashingRay:

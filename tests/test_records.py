@@ -35,6 +35,7 @@ from ninlab.records import (
     Software,
 )
 from ninlab.steps import Precision
+from tests.processes import python, run
 from tests.records import A_RECORD, files, without_one_field
 
 FRACTIONS = st.floats(0, 1)
@@ -104,17 +105,10 @@ def run_records(draw) -> RunRecord:
     )
 
 
-def in_process(program: str, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+def in_process(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """What a Python of its own makes of the program; ``record`` in it is A_RECORD."""
     preamble = "from tests.records import A_RECORD as record\nfrom ninlab import records\n"
-    return subprocess.run(
-        [sys.executable, "-c", preamble + textwrap.dedent(program), *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parent.parent,
-        **options,
-    )
+    return python("-c", preamble + textwrap.dedent(program), *arguments)
 
 
 # ---------------------------------------------------------------- the schema
@@ -393,9 +387,9 @@ def test_a_disk_that_refuses_bytes_leaves_nothing_behind(tmp_path):
         except records.RecordError as error:
             sys.exit(str(error))
     """
-    run = in_process(program, tmp_path)
-    assert run.returncode == 1
-    assert "could not be written" in run.stderr
+    ended = in_process(program, tmp_path)
+    assert ended.returncode == 1
+    assert "could not be written" in ended.stderr
     assert files(tmp_path) == set()
 
 
@@ -432,9 +426,9 @@ def test_a_full_disk_is_said_and_recording_goes_on_when_there_is_room(tmp_path):
         records.write(folder, A_RECORD)
         assert records.load(folder) == [A_RECORD]
     """
-    run = private_mount(f"mount -t tmpfs -o size=64k tmpfs {tmp_path}", tmp_path, program)
-    assert run.returncode == 0, run.stderr
-    assert "No space left on device; nothing was left behind" in run.stdout
+    ended = private_mount(f"mount -t tmpfs -o size=64k tmpfs {tmp_path}", tmp_path, program)
+    assert ended.returncode == 0, ended.stderr
+    assert "No space left on device; nothing was left behind" in ended.stdout
 
 
 def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
@@ -447,11 +441,11 @@ def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
                 print(error)
     """
     claim = "def claim(folder):\n    with records.claim(folder, 'a/b'):\n        pass\n"
-    run = private_mount(
+    ended = private_mount(
         f"mount -t tmpfs -o ro tmpfs {tmp_path}", tmp_path, claim + textwrap.dedent(program)
     )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.count("Read-only file system") == 2
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.count("Read-only file system") == 2
 
 
 # ---------------------------------------------------------------- claims
@@ -518,10 +512,7 @@ def provenance_of(checkout: Path) -> tuple[str, bool]:
     program = (
         "from ninlab import records; p = records.provenance('x'); print(p.commit, p.clean_tree)"
     )
-    answer = subprocess.run(
-        [sys.executable, "-c", program], cwd=checkout, capture_output=True, text=True, check=True
-    )
-    commit, clean = answer.stdout.split()
+    commit, clean = run(program, cwd=checkout).split()
     return commit, clean == "True"
 
 

@@ -1,7 +1,5 @@
 """Counts from operators against fvcore, torch, torchvision's published figures and closed forms."""
 
-import subprocess
-import sys
 import warnings
 from contextlib import contextmanager
 
@@ -21,6 +19,7 @@ from ninlab.errors import NinlabError, ShapeError
 from ninlab.layers import BatchNorm, GlobalAvgPool
 from ninlab.networks import build
 from ninlab.resources import CHANCE, count, load, profile
+from tests.processes import python, run
 from tests.strategies import architectures
 
 TORCHVISION = {
@@ -171,13 +170,8 @@ def test_an_operator_without_a_rule_is_named_and_pooling_makes_no_noise():
 
 
 def test_fvcore_is_imported_without_a_warning():
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "-c", "import ninlab.resources"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    ended = python("-W", "error", "-c", "import ninlab.resources")
+    assert ended.returncode == 0, ended.stderr
 
 
 class Tied(nn.Module):
@@ -288,19 +282,15 @@ def test_real_lazy_and_meta_modules_cost_the_same():
 @pytest.mark.slow
 def test_no_weight_is_allocated_for_a_network_known_by_name():
     """VGG-19 has 558 MB of weights; the whole analysis stays under 50 MB of resident memory."""
-    program = (
-        "import resource\n"
-        "from ninlab.resources import profile\n"
-        "profile('nin_28')\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "profile('vgg19', batch_size=128)\n"
-        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
-        "assert grown * 1024 < 50e6, grown\n"
-    )
-    run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 0, run.stderr
+    run("""
+        import resource
+        from ninlab.resources import profile
+        profile("nin_28")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        profile("vgg19", batch_size=128)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown * 1024 < 50e6, grown
+    """)
 
 
 class Checkpointed(nn.Module):

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -33,6 +32,7 @@ from ninlab.selfcheck import (
     verdict,
 )
 from ninlab.steps import Precision
+from tests.processes import python
 from tests.records import A_RECORD, H100, H200
 
 A_MEASURED = Measured(CaseOutcome.FINISHED, 2**20, 2**20, timed_steps=2)
@@ -340,14 +340,12 @@ def test_only_the_records_of_another_gpu_settle_what_to_do():
         (("--report", "nowhere/below/a/file/"), "nowhere"),
     ],
 )
-def test_bad_input_is_one_sentence_before_any_check(arguments, said, capsys, tmp_path, monkeypatch):
+def test_bad_input_is_one_sentence_before_any_check(
+    arguments, said, refusal, tmp_path, monkeypatch
+):
     (tmp_path / "nowhere").write_text("a file, in whose place no folder can be made")
     monkeypatch.chdir(tmp_path)
-    assert main(["selfcheck", "--device", "cpu", *arguments]) == 2
-    written = capsys.readouterr()
-    assert written.out == ""
-    (line,) = written.err.splitlines()
-    assert said in line
+    assert said in refusal("selfcheck", "--device", "cpu", *arguments)
 
 
 # ---------------------------------------------------------------- the report
@@ -457,22 +455,10 @@ def test_a_broken_record_is_no_sign_of_another_gpu(ended, tmp_path):
 @pytest.mark.slow
 def test_all_that_recording_needs_works_on_a_cpu(tmp_path):
     report = tmp_path / "selfcheck.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "ninlab", "selfcheck", "--device", "cpu", "--allow-dirty",
-         "--report", str(report)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert run.returncode == ALL_WORKS, run.stdout + run.stderr
-    *lines, words = run.stdout.splitlines()
+    asked = ("selfcheck", "--device", "cpu", "--allow-dirty", "--report", report)
+    ended = python("-m", "ninlab", *asked)
+    assert ended.returncode == ALL_WORKS, ended.stdout + ended.stderr
+    *lines, words = ended.stdout.splitlines()
     assert len(lines) == len(checks(on_gpu=False))
     assert all(line.startswith("ok ") for line in lines)
     assert json.loads(report.read_text())["verdict"] == words
-
-
-@pytest.mark.slow
-def test_the_command_begins_before_torch_is_imported():
-    code = (
-        "import sys; from ninlab.__main__ import main; main(['selfcheck', '--device', 'none']); "
-        "assert 'torch' not in sys.modules, 'torch was imported'"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

@@ -1,8 +1,6 @@
 """What torch keeps to itself is used in one module, which says what a torch lacks."""
 
 import ast
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from ninlab.errors import NinlabError
 from ninlab.measurement.cpu import recorded
 from ninlab.resources import count, load, trace_step
 from ninlab.resources.cuda import as_on_cuda
+from tests.processes import run
 
 PACKAGE = Path(ninlab.__file__).parent
 ROOM = PACKAGE / "torch_private.py"
@@ -86,17 +85,16 @@ def test_a_private_name_is_found_however_it_is_used(source):
 
 
 def test_importing_registers_no_kernel_and_the_first_step_on_cuda_does():
-    program = (
-        "import ninlab.resources, ninlab.measurement\n"
-        "from ninlab.resources.cuda import as_on_cuda\n"
-        "from ninlab.torch_private import SPARE_KEY, has_kernel\n"
-        "before = has_kernel('aten::dropout', SPARE_KEY)\n"
-        "with as_on_cuda():\n"
-        "    pass\n"
-        "print(before, has_kernel('aten::dropout', SPARE_KEY))\n"
-    )
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert answer.stdout.split() == ["False", "True"], answer.stderr
+    printed = run("""
+        import ninlab.resources, ninlab.measurement
+        from ninlab.resources.cuda import as_on_cuda
+        from ninlab.torch_private import SPARE_KEY, has_kernel
+        before = has_kernel("aten::dropout", SPARE_KEY)
+        with as_on_cuda():
+            pass
+        print(before, has_kernel("aten::dropout", SPARE_KEY))
+    """)
+    assert printed.split() == ["False", "True"]
 
 
 def test_kernels_are_met_inside_the_block_only():
