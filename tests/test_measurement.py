@@ -126,30 +126,15 @@ def test_the_quartiles_of_the_step_are_in_order():
 
 
 @pytest.mark.slow
-def test_a_process_of_its_own_measures_the_same_bytes_in_the_order_asked():
-    cases = [Case("lenet", LENET, batch_size) for batch_size in (8, 2)]
-    elsewhere = list(measure_in_process(cases, CPU, Allocator.CPU, timed_steps=2))
-    here = [measure(case, CPU, timed_steps=2) for case in cases]
-    assert [m.tensor_peak_bytes for m in elsewhere] == [m.tensor_peak_bytes for m in here]
-
-
-@pytest.mark.slow
-def test_a_failing_case_is_answered_with_its_sentence_and_the_next_one_is_measured():
-    cases = [Case("no_such_network", LENET, 2), Case("lenet", LENET, 2)]
-    failed, measured = measure_in_process(cases, CPU, Allocator.CPU, timed_steps=0)
-    assert "unknown network 'no_such_network'" in failed.sentence
-    assert measured.tensor_peak_bytes == predicted_peak(cases[1])
-
-
-@pytest.mark.slow
-def test_a_case_that_crashes_its_process_twice_is_answered_so_and_the_next_one_is_measured(
+def test_a_process_of_its_own_measures_the_same_bytes_and_says_how_a_case_failed_or_crashed(
     tmp_path, monkeypatch
 ):
     log = tmp_path / "log"
-    (tmp_path / "crashing_factories.py").write_text(
+    (tmp_path / "some_factories.py").write_text(
         "import os, sys\n"
         "from ninlab.networks import build\n"
         "def lenet(): return build('lenet', seed=0)\n"
+        "def failing(): return build('no_such_network', seed=0)\n"
         "def crashing():\n"
         f"    open({str(log)!r}, 'a').write('x')\n"
         "    sys.stderr.write('what(): CUDA error: misaligned address\\nframe #0: c10::Error\\n')\n"
@@ -158,13 +143,16 @@ def test_a_case_that_crashes_its_process_twice_is_answered_so_and_the_next_one_i
         "    os.abort()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    cases = [Case("crashing", LENET, 2), Case("lenet", LENET, 2)]
-    crashed, measured = measure_in_process(
-        cases, CPU, Allocator.CPU, timed_steps=0, factories="crashing_factories"
+    asked = (("lenet", 8), ("lenet", 2), ("failing", 2), ("crashing", 2))
+    cases = [Case(name, LENET, batch_size) for name, batch_size in asked]
+    *elsewhere, failed, crashed = measure_in_process(
+        cases, CPU, Allocator.CPU, timed_steps=2, factories="some_factories"
     )
+    here = [measure(case, CPU, timed_steps=2) for case in cases[:2]]
+    assert [m.tensor_peak_bytes for m in elsewhere] == [m.tensor_peak_bytes for m in here]
+    assert failed.sentence.startswith("unknown network 'no_such_network'")
     assert crashed == Failed("its process crashed: what(): CUDA error: misaligned address")
     assert log.read_text() == "xx"
-    assert measured.tensor_peak_bytes == predicted_peak(cases[1])
 
 
 def test_a_measuring_process_answers_whatever_a_case_raises(monkeypatch, capsys):
