@@ -1,32 +1,22 @@
 """Other people's networks: measured once each, and joined with their predictions anywhere."""
 
-import importlib.util
 import json
 import re
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import strangers
 from ninlab import handover
 from ninlab.measurement import CaseOutcome, Failed, Measured
 from tests.records import H100
 
 FINISHED = Measured(CaseOutcome.FINISHED, 5 * 2**20, 4 * 2**20)
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "strangers.py"
-
-
-@pytest.fixture(scope="module")
-def strangers():
-    spec = importlib.util.spec_from_file_location("strangers", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
-def answered(strangers, monkeypatch):
+def answered(monkeypatch):
     """Puts an answer in the measuring process's place; gives the cases that were asked for.
 
     The options of the call are the attribute of its function.
@@ -49,7 +39,7 @@ def answered(strangers, monkeypatch):
 
 @pytest.mark.slow
 def test_a_broken_factory_is_said_and_the_network_behind_it_is_measured_and_joined(
-    strangers, monkeypatch, tmp_path, capsys
+    monkeypatch, tmp_path, capsys
 ):
     (tmp_path / "some_factories.py").write_text(
         "from torchvision.models import resnet18\n"
@@ -74,7 +64,7 @@ def test_a_broken_factory_is_said_and_the_network_behind_it_is_measured_and_join
     assert "tensor: 1 of 1 predictions within 1%, the worst +0.00%" in joined
 
 
-def test_each_line_is_handed_over_when_it_is_there(strangers, answered, tmp_path, monkeypatch):
+def test_each_line_is_handed_over_when_it_is_there(answered, tmp_path, monkeypatch):
     runs, results = tmp_path / "runs", tmp_path / "results"
     runs.mkdir()
     file = runs / "probes" / "strangers.jsonl"
@@ -95,7 +85,7 @@ def test_each_line_is_handed_over_when_it_is_there(strangers, answered, tmp_path
 
 
 def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
-    strangers, answered, tmp_path, monkeypatch
+    answered, tmp_path, monkeypatch
 ):
     results = tmp_path / "results"
     answers = iter([FINISHED, Failed("lost"), FINISHED])
@@ -112,7 +102,7 @@ def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
 
 
 def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_later(
-    strangers, answered, tmp_path, monkeypatch, capsys
+    answered, tmp_path, monkeypatch, capsys
 ):
     runs, results = tmp_path / "runs", tmp_path / "results"
     runs.mkdir()
@@ -135,7 +125,7 @@ def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_l
     assert asked == []
 
 
-def test_in_a_folder_each_device_has_a_file(strangers, answered, tmp_path):
+def test_in_a_folder_each_device_has_a_file(answered, tmp_path):
     answered(lambda: FINISHED)
     for folder in (tmp_path, tmp_path / "not_there_yet"):
         assert strangers.main([str(folder), "--device", "cpu"]) == 0
@@ -144,7 +134,7 @@ def test_in_a_folder_each_device_has_a_file(strangers, answered, tmp_path):
     assert strangers.file_in(tmp_path / "mine.jsonl", H100) == tmp_path / "mine.jsonl"
 
 
-def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(strangers, answered, tmp_path):
+def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(answered, tmp_path):
     file = tmp_path / "strangers.jsonl"
     asked = answered(lambda: FINISHED)
     assert strangers.main([str(file), "--device", "cpu"]) == 0
@@ -158,14 +148,14 @@ def test_lines_of_another_device_or_of_none_are_no_lines_of_this_one(strangers, 
     assert len(file.read_text().splitlines()) == 4
 
 
-def test_threads_are_those_that_were_asked_for(strangers, answered, tmp_path):
+def test_threads_are_those_that_were_asked_for(answered, tmp_path):
     answered(lambda: FINISHED)
     for name, options, threads in (("one", ["--threads", "3"], 3), ("other", [], 1)):
         assert strangers.main([str(tmp_path / name), "--device", "cpu", *options]) == 0
         assert answered.options["threads"] == threads
 
 
-def test_a_second_run_measures_only_what_the_file_lacks(strangers, answered, tmp_path, capsys):
+def test_a_second_run_measures_only_what_the_file_lacks(answered, tmp_path, capsys):
     file = tmp_path / "strangers.jsonl"
     answers = iter([Failed("lost"), FINISHED, FINISHED])
     asked = answered(lambda: next(answers))
@@ -181,7 +171,7 @@ def test_a_second_run_measures_only_what_the_file_lacks(strangers, answered, tmp
 
 
 def test_a_line_of_a_gpu_is_joined_without_one_and_without_its_prediction_where_that_fails(
-    strangers, tmp_path, capsys
+    tmp_path, capsys
 ):
     case = {"network": "squeezenet1_1", "input_shape": [3, 64, 64], "batch_size": 2}
     case |= {"precision": "tf32", "mode": "sgd"}
@@ -198,7 +188,7 @@ def test_a_line_of_a_gpu_is_joined_without_one_and_without_its_prediction_where_
     assert "no_such_network-b2-tf32-sgd is not predicted: AttributeError" in printed.err
 
 
-def test_every_stranger_is_measured_in_every_setting_on_a_gpu(strangers):
+def test_every_stranger_is_measured_in_every_setting_on_a_gpu():
     cases = strangers.cases_for(torch.device("cuda"))
     assert len({case.slug for case in cases}) == len(cases) == 14 * 4
     assert {case.network for case in cases[:14]} == {case.network for case in cases}
@@ -214,9 +204,7 @@ def test_every_stranger_is_measured_in_every_setting_on_a_gpu(strangers):
         ("", ["--threads", "0"], "--threads must be at least 1, not 0"),
     ],
 )
-def test_a_readers_mistake_is_one_sentence_and_exit_code_2(
-    strangers, tmp_path, capsys, text, arguments, said
-):
+def test_a_readers_mistake_is_one_sentence_and_exit_code_2(tmp_path, capsys, text, arguments, said):
     file = tmp_path / "strangers.jsonl"
     file.write_text(f"{text}\n" if text else "")
     assert strangers.main([str(file), *arguments]) == 2

@@ -1,8 +1,5 @@
-import importlib.util
 import json
-import sys
 from functools import cache
-from pathlib import Path
 
 import pytest
 import torch
@@ -30,13 +27,15 @@ from ninlab.workspaces import (
     available,
     has_table,
 )
+from tests.book import ROOT
+from tools import cudnn_workspaces
 
 BATCH_SIZES = (1, 16, 32, 64, 128, 256)
 PRINTED = sorted(
     {record.case.network for record in load_records(runs_folder()) if record.device.slug != "cpu"}
 )
 """The networks that a GPU was measured with: the book prints what they should take there."""
-TOOL = Path(__file__).parents[1] / "tools" / "cudnn_workspaces.py"
+TABLES = ROOT / "ninlab" / "tables"
 NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
 
 
@@ -112,8 +111,8 @@ def test_every_gpu_that_cudnn_is_told_of_has_a_table_for_the_oldest_torch_and_fo
 
 def test_a_table_that_a_data_sheet_made_was_made_from_that_of_its_device():
     for name in available():
-        head = json.loads((TOOL.parents[1] / "ninlab" / "tables" / name.file).read_text())
-        if head["device_properties_source"] == tool().DATA_SHEET:
+        head = json.loads((TABLES / name.file).read_text())
+        if head["device_properties_source"] == cudnn_workspaces.DATA_SHEET:
             assert head["device_properties"] == DEVICES[name.device].described
 
 
@@ -263,26 +262,16 @@ def test_operators_that_are_no_matrix_products_ask_cublas_for_nothing():
 
 def test_a_table_says_where_it_comes_from(table):
     name = next(n for n in available() if (n.device, n.cudnn) == (table.device, table.cudnn))
-    path = TOOL.parents[1] / "ninlab" / "tables" / name.file
-    head = json.loads(path.read_text(encoding="utf-8"))
+    head = json.loads((TABLES / name.file).read_text(encoding="utf-8"))
     assert head["command"].startswith("python tools/cudnn_workspaces.py --device")
     assert head["generated"]
     assert head["device_properties_source"]
     assert (head["cudnn"], head["torch"], head["device"]) == (name.cudnn, name.torch, name.device)
 
 
-@cache
-def tool():
-    spec = importlib.util.spec_from_file_location("cudnn_workspaces", TOOL)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_tool_asks_for_the_same_convolutions_as_the_modules_run():
     for name, architecture in ARCHITECTURES.items():
-        asked = set(tool().convolutions(architecture))
+        asked = set(cudnn_workspaces.convolutions(architecture))
         ran = {
             (call, direction)
             for call, needs_input_gradient in convolutions_of(name)
@@ -302,7 +291,7 @@ def test_the_cudnn_of_this_environment_still_answers_what_the_tables_say():
     for name in names:
         table = Workspaces.load(name.device, cudnn=name.cudnn)
         oracle = Oracle(cudnn, DEVICES[name.device].described)
-        for call, direction in tool().convolutions(ARCHITECTURES["nin"]):
+        for call, direction in cudnn_workspaces.convolutions(ARCHITECTURES["nin"]):
             for mode in table.modes:
                 assert table.convolution_bytes(
                     call, direction, 64, *mode.split()
