@@ -378,15 +378,16 @@ def test_a_run_whose_sweep_failed_is_ready_with_what_is_left_of_it():
     assert ready(run, {}, "cpu", {first, second, *rest}) == Ready(run.row.recipe)
 
 
+def whole_sweep(run: PlannedRun) -> dict[str, RunRecord]:
+    """What chooses that run's rate, by id; the best of four is 0.2."""
+    points = zip((0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True)
+    made = [replace(swept(*point), network=run.row.network) for point in points]
+    return dict(zip(run.rate_sources("cpu"), made, strict=True))
+
+
 def test_the_rate_of_a_rows_first_run_stands_though_its_sweep_has_grown():
     run = next(run for run in PLANS["compact"].runs if run.row.rate_from and run.seed == 1)
-    sources = run.rate_sources("cpu")
-    found = {
-        source: replace(swept(rate, accuracy), network=run.row.network)
-        for source, rate, accuracy in zip(
-            sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
-        )
-    }
+    found, sources = whole_sweep(run), run.rate_sources("cpu")
     assert ready(run, found, "cpu").recipe.learning_rate == 0.2
     earlier = replace(swept(0.1, 0.9), learning_rate_from=sources[:1])
     with_sibling = found | {replace(run, seed=0).id("cpu"): earlier}
@@ -396,15 +397,8 @@ def test_the_rate_of_a_rows_first_run_stands_though_its_sweep_has_grown():
 
 
 def test_a_run_is_ready_when_its_sweep_is_whole():
-    plan = PLANS["compact"]
-    run = next(run for run in plan.runs if run.row.rate_from)
-    sources = run.rate_sources("cpu")
-    sweep = {
-        source: replace(swept(rate, accuracy), network=run.row.network)
-        for source, rate, accuracy in zip(
-            sources, (0.1, 0.2, 0.3, 0.4), (0.5, 0.8, 0.7, 0.6), strict=True
-        )
-    }
+    run = next(run for run in PLANS["compact"].runs if run.row.rate_from)
+    sweep = whole_sweep(run)
     assert ready(run, dict(list(sweep.items())[:-1]), "cpu") is None
     assert ready(run, sweep, "cpu").recipe == replace(run.row.recipe, learning_rate=0.2)
 
