@@ -121,7 +121,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         set(),
     ),
-    "bookext": ({"figures"}, {"docutils", "plotly", "sphinx"}),
+    "bookext": ({"figures"}, {"docutils", "jupyter_cache", "plotly", "sphinx"}),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}
 TORCH_FREE = sorted(
