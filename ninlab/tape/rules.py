@@ -99,11 +99,8 @@ class Player:
         weights = Storage(0, size, Category.PARAMETER)  # of all, for what a call moves
         made: list[Storage] = []
         for call in rule.calls:
-            makes = [
-                self.writer.make(parameter.size, Category.TEMPORARY)
-                for parameter in self.parameters
-                if call.makes_list
-            ]
+            parameters = self.parameters if call.makes_list else []
+            makes = [self.writer.make(like.size, Category.TEMPORARY) for like in parameters]
             self.writer.call(call.operator, (weights,) * call.moved_lists, (), makes)
             made += makes
         for storage in made:
@@ -152,66 +149,68 @@ class Player:
         shape = joined_shape(path, branches, [part.shape for part in parts])
         widest = max(part.element_bytes for part in parts)
         joined = self._result("cat", parts, shape, widest)
-        self.writer.remember(
-            joined,
-            [
+        if any(part.source for part in parts):
+            backward = [
                 Backward("narrow", (part,), is_view=True)
                 if part.element_bytes == widest
                 else Backward("_to_copy", (part,), (part,))
                 for part in parts
-            ],
-        )
+            ]
+            self.writer.remember(joined, backward)
         for part in parts:
             self.writer.drop(part.storage)
         return joined
 
     def _convolution(self, layer: Conv, value: Value, shape: Shape) -> Value:
-        counts = parameter_counts(layer, value.shape)
-        macs = product_macs(counts[0], shape)
-        source, weight, *bias = self._operands(value, counts)
+        source, weight, bias, macs = self._operands(layer, value, shape)
         result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
-        operator = "convolution_backward"
-        self.writer.remember(
-            result,
-            (
-                Backward(operator, (source,), (result, weight), macs),
-                Backward(operator, (weight, *bias), (result, source), macs, joins_call=True),
-            ),
-            ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY)),
-        )
+        if weight.source:
+            operator = "convolution_backward"
+            self.writer.remember(
+                result,
+                (
+                    Backward(operator, (source,), (result, weight), macs),
+                    Backward(operator, (weight, *bias), (result, source), macs, joins_call=True),
+                ),
+                ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY)),
+            )
         self.writer.drop(source.storage)
         return result
 
     def _linear(self, layer: Linear, value: Value, shape: Shape) -> Value:
-        counts = parameter_counts(layer, value.shape)
-        macs = product_macs(counts[0], shape)
-        source, weight, *bias = self._operands(value, counts)
-        operator = "addmm" if layer.bias else "mm"
+        source, weight, bias, macs = self._operands(layer, value, shape)
+        operator = "addmm" if bias else "mm"
         result = self._result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
-        keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
-        self.writer.remember(
-            result,
-            (
-                Backward("mm", (source,), (result, weight), macs),
-                Backward("mm", (weight,), (result, source), macs),
-                Backward("sum", bias, (result,)),
-            ),
-            keeps if source.source else keeps[:1],  # only the input's gradient needs the weight
-        )
+        if weight.source:
+            keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
+            self.writer.remember(
+                result,
+                (
+                    Backward("mm", (source,), (result, weight), macs),
+                    Backward("mm", (weight,), (result, source), macs),
+                    Backward("sum", bias, (result,)),
+                ),
+                keeps if source.source else keeps[:1],  # only the input's gradient needs the weight
+            )
         self.writer.drop(source.storage)
         return result
 
-    def _operands(self, value: Value, counts: Sequence[int]) -> list[Value]:
-        """The value and the parameters of so many numbers, in the width of a product.
+    def _operands(
+        self, layer: Conv | Linear, value: Value, shape: Shape
+    ) -> tuple[Value, Value, list[Value], int]:
+        """What a product reads, in its width: the value, the weight, and the bias if there is one.
 
-        Autocast casts arguments from right to left, and holds the copies of parameters.
+        The last are its MACs. Autocast casts arguments from right to left, and holds the copies
+        of parameters.
         """
+        counts = parameter_counts(layer, value.shape)
         parameters = self._parameters(counts)
         if self.compute_bytes != FLOAT32_BYTES:
             copies = [self._cast(each, self.compute_bytes) for each in reversed(parameters)]
             self.casts += copies
             parameters = copies[::-1]
-        return [self._cast(value, self.compute_bytes), *parameters]
+        weight, *bias = parameters
+        return self._cast(value, self.compute_bytes), weight, bias, product_macs(counts[0], shape)
 
     def _batch_norm(self, layer: BatchNorm, value: Value) -> Value:
         """On float32 it is cuDNN's, which makes no statistics at prediction; on bf16 torch's."""
@@ -220,10 +219,9 @@ class Player:
         operator = "cudnn_batch_norm" if by_cudnn else "native_batch_norm"
         weights = self._parameters(parameter_counts(layer, value.shape))
         of_a_channel = weights[0].size
-        *_, batches_seen = (
-            writer.find(Category.PARAMETER, size, writer.layer)
-            for size in (of_a_channel, of_a_channel, (INT64_BYTES, 0))  # mean and variance first
-        )
+        for _ in ("mean", "variance"):
+            writer.find(Category.PARAMETER, of_a_channel, writer.layer)
+        batches_seen = writer.find(Category.PARAMETER, (INT64_BYTES, 0), writer.layer)
         if self.training:
             writer.call("add_", (batches_seen,), (batches_seen,))
         result = self._new(value.shape, value.element_bytes)
@@ -232,16 +230,14 @@ class Player:
             category = Category.ACTIVATION if self.training else Category.TEMPORARY
             statistics = [writer.make(of_a_channel, category) for _ in range(2)]
         writer.call(operator, (value,), (result,), (result.storage, *statistics))
-        kinds = (SavedKind.BATCH_MEAN, SavedKind.BATCH_INVERSE_DEVIATION)
-        writer.remember(
-            result,
-            [
-                Backward(
-                    f"{operator}_backward", (value, *weights), (result, value), makes_all=by_cudnn
-                )
-            ],
-            ((value.storage, SavedKind.INPUT), *zip(statistics, kinds, strict=False)),
-        )
+        if self.training:
+            kinds = (SavedKind.BATCH_MEAN, SavedKind.BATCH_INVERSE_DEVIATION)
+            operator, of = f"{operator}_backward", (value, *weights)
+            writer.remember(
+                result,
+                [Backward(operator, of, (result, value), makes_all=by_cudnn)],
+                ((value.storage, SavedKind.INPUT), *zip(statistics, kinds, strict=True)),
+            )
         for each in statistics:
             writer.drop(each)
         return result
@@ -249,38 +245,42 @@ class Player:
     def _activation(self, operator: str, derivative: str, value: Value) -> Value:
         """One whose gradient follows from its result."""
         result = self._result(operator, (value,), value.shape, value.element_bytes)
-        self.writer.remember(
-            result,
-            [Backward(derivative, (value,), (result, result))],
-            ((result.storage, f"{operator}_result"),),
-        )
+        if value.source:
+            self.writer.remember(
+                result,
+                [Backward(derivative, (value,), (result, result))],
+                ((result.storage, f"{operator}_result"),),
+            )
         return result
 
     def _max_pool(self, value: Value, shape: Shape) -> Value:
         """Autograd keeps the input, of which the way back needs no more than the shape."""
         operator = "max_pool2d_with_indices"
         result, indices = self._two_results(operator, value, shape, INT64_BYTES)
-        self.writer.remember(
-            result,
-            [Backward(f"{operator}_backward", (value,), (result, indices))],
-            ((value.storage, SavedKind.POOL_INPUT), (indices, SavedKind.POOL_INDICES)),
-        )
+        if value.source:
+            self.writer.remember(
+                result,
+                [Backward(f"{operator}_backward", (value,), (result, indices))],
+                ((value.storage, SavedKind.POOL_INPUT), (indices, SavedKind.POOL_INDICES)),
+            )
         self.writer.drop(indices)
         return result
 
     def _average_pool(self, value: Value, shape: Shape) -> Value:
         """As `_max_pool`: the input is kept and not read again."""
         result = self._result("avg_pool2d", (value,), shape, value.element_bytes)
-        self.writer.remember(
-            result,
-            [Backward("avg_pool2d_backward", (value,), (result,))],
-            ((value.storage, SavedKind.POOL_INPUT),),
-        )
+        if value.source:
+            self.writer.remember(
+                result,
+                [Backward("avg_pool2d_backward", (value,), (result,))],
+                ((value.storage, SavedKind.POOL_INPUT),),
+            )
         return result
 
     def _global_average(self, value: Value, shape: Shape) -> Value:
         result = self._result("mean", (value,), shape, value.element_bytes)
-        self.writer.remember(result, [Backward("div", (value,), (result,))])
+        if value.source:
+            self.writer.remember(result, [Backward("div", (value,), (result,))])
         return result
 
     def _dropout(self, layer: Dropout, value: Value) -> Value:
@@ -294,9 +294,10 @@ class Player:
         else:
             result, factor = self._two_results("native_dropout", value, value.shape, BOOL_BYTES)
             kind, derivative = SavedKind.DROPOUT_MASK, "native_dropout_backward"
-        self.writer.remember(
-            result, [Backward(derivative, (value,), (result, factor))], ((factor, kind),)
-        )
+        if value.source:
+            self.writer.remember(
+                result, [Backward(derivative, (value,), (result, factor))], ((factor, kind),)
+            )
         self.writer.drop(factor)
         return result
 
@@ -304,25 +305,27 @@ class Player:
         """The mean loss; its logarithms are computed as the scores come, and picked in float32."""
         writer = self.writer
         logs = self._result("_log_softmax", (scores,), scores.shape, scores.element_bytes)
-        writer.remember(
-            logs,
-            [Backward("_log_softmax_backward_data", (scores,), (logs, logs))],
-            ((logs.storage, SavedKind.LOG_SOFTMAX),),
-        )
+        if scores.source:
+            writer.remember(
+                logs,
+                [Backward("_log_softmax_backward_data", (scores,), (logs, logs))],
+                ((logs.storage, SavedKind.LOG_SOFTMAX),),
+            )
         wide = self._cast(logs, FLOAT32_BYTES)
         labels = writer.find(Category.INPUT, (0, INT64_BYTES))
         loss, total_weight = (writer.make((FLOAT32_BYTES, 0)) for _ in range(2))
         writer.call("nll_loss_forward", (labels,), (), (loss, total_weight))
         result = Value(loss, (), FLOAT32_BYTES)
-        writer.remember(
-            result,
-            [Backward("nll_loss_backward", (wide,), (labels,))],
-            (
-                (wide.storage, SavedKind.LOG_SOFTMAX),
-                (labels, SavedKind.LABELS),
-                (total_weight, SavedKind.TOTAL_WEIGHT),
-            ),
-        )
+        if wide.source:
+            writer.remember(
+                result,
+                [Backward("nll_loss_backward", (wide,), (labels,))],
+                (
+                    (wide.storage, SavedKind.LOG_SOFTMAX),
+                    (labels, SavedKind.LABELS),
+                    (total_weight, SavedKind.TOTAL_WEIGHT),
+                ),
+            )
         for storage in (total_weight, wide.storage, logs.storage):
             writer.drop(storage)
         return result
@@ -387,7 +390,8 @@ class Player:
         )
         copy = Value(storage, value.shape, element_bytes)
         self.writer.call("_to_copy", (value,), (copy,), (storage,))
-        self.writer.remember(copy, [Backward("_to_copy", (value,), (copy,))])
+        if value.source:
+            self.writer.remember(copy, [Backward("_to_copy", (value,), (copy,))])
         return copy
 
 

@@ -194,8 +194,9 @@ class TapeWriter:
     def find(self, category: Category, size: Size, layer: str = "") -> Storage:
         """A storage that is there when the step begins."""
         number = next(self._numbers)
+        constant, per_image = size
         self._found[category].append(
-            _event((True, number, *size, category, Phase.SETUP, layer, ""))
+            _event((True, number, constant, per_image, category, Phase.SETUP, layer, ""))
         )
         return Storage(number, size, category)
 
@@ -253,9 +254,7 @@ class TapeWriter:
     def remember(
         self, result: Value, backward: Sequence[Backward], keeps: Sequence[tuple[Storage, str]] = ()
     ) -> None:
-        """Remember how result was made, if any of its inputs needs a gradient."""
-        if not _learns(backward):
-            return
+        """Remember how result was made. To be called where an input of it needs a gradient."""
         for storage, _ in keeps:
             storage.holders += 1
         result.source = Node(self.layer, backward, keeps)
@@ -326,15 +325,6 @@ class TapeWriter:
             if part is not total:
                 self.drop(part)
         node.gradient, node.is_view = total, False
-
-
-def _learns(backward: Sequence[Backward]) -> bool:
-    """Whether a gradient is to be made at all."""
-    for each in backward:
-        for value in each.of:
-            if value.source:
-                return True
-    return False
 
 
 def _category(value: Value) -> Category:
