@@ -95,39 +95,37 @@ class Sigmoid(_Named):
 
 
 @dataclass(frozen=True)
-class MaxPool:
-    """Largest value of each window; autograd keeps where it stood."""
+class _Windowed:
+    """A kind of layer that makes one value of each window, without parameters."""
 
     kernel_size: int
     stride: int
     padding: int = 0
 
-    module_name: ClassVar[str] = "MaxPool2d"
+    words: ClassVar[str]
 
     def __post_init__(self) -> None:
         _check_window(self)
 
     def __str__(self) -> str:
-        """In a few words: ``3×3 max pool /2``."""
-        return f"{_window(self)} max pool{_by(self)}"
+        """In a few words: ``3×3 max pool /2``, where /2 is the stride."""
+        return f"{_window(self)} {self.words}{_by(self)}"
 
 
 @dataclass(frozen=True)
-class AvgPool:
+class MaxPool(_Windowed):
+    """Largest value of each window; autograd keeps where it stood."""
+
+    module_name: ClassVar[str] = "MaxPool2d"
+    words: ClassVar[str] = "max pool"
+
+
+@dataclass(frozen=True)
+class AvgPool(_Windowed):
     """Mean of each window."""
 
-    kernel_size: int
-    stride: int
-    padding: int = 0
-
     module_name: ClassVar[str] = "AvgPool2d"
-
-    def __post_init__(self) -> None:
-        _check_window(self)
-
-    def __str__(self) -> str:
-        """In a few words: ``8×8 mean /8``."""
-        return f"{_window(self)} mean{_by(self)}"
+    words: ClassVar[str] = "mean"
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ class Flatten(_Named):
     words: ClassVar[str] = "flatten"
 
 
-def _check_window(layer: Conv | Pool) -> None:
+def _check_window(layer: Conv | _Windowed) -> None:
     _check_at_least(1, layer, "kernel_size", "stride")
     _check_at_least(0, layer, "padding")
 
@@ -178,11 +176,11 @@ def _check_at_least(minimum: int, layer: object, *names: str) -> None:
             )
 
 
-def _window(layer: Conv | Pool) -> str:
+def _window(layer: Conv | _Windowed) -> str:
     return f"{layer.kernel_size}×{layer.kernel_size}"
 
 
-def _by(layer: Conv | Pool) -> str:
+def _by(layer: Conv | _Windowed) -> str:
     return f" /{layer.stride}" if layer.stride > 1 else ""
 
 
