@@ -28,7 +28,7 @@ from ninlab.roofline import (
     training_operators,
 )
 from ninlab.steps import Optimizer
-from ninlab.workspaces import has_table
+from ninlab.workspaces import has_table, minor_version
 
 FITTED_NETWORKS = ("vgg11", "lenet")
 """Large batches of the first tell how well kernels run, steps of the second wait for the host."""
@@ -70,7 +70,7 @@ def predicted_peaks(
         optimizer=case.mode if training else Optimizer.SGD,
         precision=case.precision,
         device=described.name if described is not None and tabled else None,
-        torch_version=".".join(version.split(".")[:2]),
+        torch_version=minor_version(version),
     )
     report = cost.training if training else cost.inference
     if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:

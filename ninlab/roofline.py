@@ -153,6 +153,13 @@ class TimeModel:
     bandwidth_efficiency: float  # share of the bandwidth that the others reach
     seconds_per_call: float
 
+    def __str__(self) -> str:
+        """Its constants: ``71% of the peak rate, 83% of the bandwidth, 5.0 µs a call``."""
+        return (
+            f"{self.compute_efficiency:.0%} of the peak rate, {self.bandwidth_efficiency:.0%} of "
+            f"the bandwidth, {format_seconds(self.seconds_per_call)} a call"
+        )
+
     def seconds(self, operators: Sequence[Operator]) -> float:
         """Predicted duration of a step of these operators."""
         ratio = self.compute_efficiency / self.bandwidth_efficiency

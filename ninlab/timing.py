@@ -43,9 +43,7 @@ def models_in_words(steps: Sequence[MemoryRecord], device_name: str) -> str:
             else "wait for steps of other networks"
         )
         sentences.append(
-            f"Three constants fitted to {learned_from} alone ({precision}: "
-            f"{model.compute_efficiency:.0%} of the peak rate, {model.bandwidth_efficiency:.0%} of "
-            f"the bandwidth, {format_seconds(model.seconds_per_call)} a call) {outcome}."
+            f"Three constants fitted to {learned_from} alone ({precision}: {model}) {outcome}."
         )
     return " ".join(sentences)
 

@@ -261,7 +261,7 @@ def has_table(device: str, torch_version: str) -> bool:
     torch_version may carry a build, as in "2.11.0+cu130".
     """
     return any(
-        table.device == device and _minor(table.torch) == _minor(torch_version)
+        table.device == device and minor_version(table.torch) == minor_version(torch_version)
         for table in available()
     )
 
@@ -271,7 +271,7 @@ def _read(file: str) -> Workspaces:
     table: Mapping[str, Any] = json.loads(
         files("ninlab").joinpath("tables", file).read_text(encoding="utf-8")
     )
-    rule = CUBLAS_RULES.get(_minor(table["torch"]))
+    rule = CUBLAS_RULES.get(minor_version(table["torch"]))
     if rule is None:
         raise NinlabError(
             f"{file} is for torch {table['torch']}, whose cuBLAS rule is not in CUBLAS_RULES "
@@ -290,7 +290,8 @@ def _read(file: str) -> Workspaces:
     )
 
 
-def _minor(version: str) -> str:
+def minor_version(version: str) -> str:
+    """Major and minor of a torch version: "2.11" of "2.11.0+cu130"."""
     return ".".join(version.split(".")[:2])
 
 

@@ -269,12 +269,7 @@ def _print_time_models(console: Console, folder: Path, device: Device) -> None:
         except NinlabError as error:
             console.print(f"{precision}: no prediction of time: {error}")
             continue
-        text = (
-            f"{precision}: {model.compute_efficiency:.0%} of the peak rate, "
-            f"{model.bandwidth_efficiency:.0%} of the bandwidth, "
-            f"{format_seconds(model.seconds_per_call)} a call, "
-            f"fitted on {' and '.join(FITTED_NETWORKS)}"
-        )
+        text = f"{precision}: {model}, fitted on {' and '.join(FITTED_NETWORKS)}"
         errors = prediction_errors(model, made).values()
         if errors:
             mean = fmean(map(abs, errors))

@@ -35,7 +35,7 @@ from ninlab.resources.scratch import with_scratch
 from ninlab.resources.timeline import CHANCE, StepTimeline, trace_step
 from ninlab.steps import LOSS, Optimizer, Precision, named
 from ninlab.units import Shape
-from ninlab.workspaces import Workspaces, available
+from ninlab.workspaces import Workspaces, available, has_table, minor_version
 
 __all__ = [
     "CHANCE",
@@ -119,13 +119,10 @@ def profile(
 def _tables(device: str, torch_version: str | None) -> Workspaces | None:
     """The workspaces of that device, or None if no table is that device's."""
     devices.device(device)  # raises for a device that nobody knows
-    tables = [table for table in available() if table.device == device]
-    if not tables:
+    if all(table.device != device for table in available()):
         return None
-    if torch_version is None:
-        installed = ".".join(torch.__version__.split(".")[:2])
-        if any(table.torch.startswith(f"{installed}.") for table in tables):
-            torch_version = installed
+    if torch_version is None and has_table(device, torch.__version__):
+        torch_version = minor_version(torch.__version__)
     return answering(Workspaces.load(device, torch=torch_version))
 
 
