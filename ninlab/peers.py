@@ -17,16 +17,20 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from ninlab import formulas, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.errors import RecordError
 from ninlab.layers import (
     AvgPool,
+    BatchNorm,
     Branches,
     Conv,
+    Dropout,
+    Flatten,
     GlobalAvgPool,
+    Leaf,
     Linear,
     MaxPool,
     ReLU,
@@ -194,12 +198,12 @@ def _averaged(network: Architecture) -> int:
     return sum(prod(at.input_shape) for at in placed if isinstance(at.layer, GlobalAvgPool))
 
 
-def _in_windows(network: Architecture, kind: type[MaxPool] | type[AvgPool], more: int) -> int:
-    """Operations of the pools of that kind, at as many a value as its window has, and more."""
+def _averaged_in_windows(network: Architecture) -> int:
+    """Operations of the mean pools: one for each value of a window, and one more."""
     return sum(
-        (at.layer.kernel_size**2 + more) * prod(at.output_shape)
+        (at.layer.kernel_size**2 + 1) * prod(at.output_shape)
         for at in formulas.placed_layers(network)
-        if isinstance(at.layer, kind)
+        if isinstance(at.layer, AvgPool)
     )
 
 
@@ -212,18 +216,29 @@ def _linear_macs(network: Architecture) -> int:
     )
 
 
-def _torchmeter_macs(network: Architecture, batch_size: int) -> int:
-    """As torchmeter counts the batch.
+def _torchmeter_operations(layer: Leaf) -> int:
+    """What a value that the layer puts out takes in torchmeter's count, its MACs aside.
 
-    A ReLU is one operation a value, a sigmoid two, and a pool the steps from one value of its
-    window to the next; a linear layer is counted as if the batch were one image.
+    A pool takes the steps from one value of its window to the next.
     """
-    of_an_image = (
-        formulas.macs(network)
-        + put_out(network, ReLU)
-        + 2 * put_out(network, Sigmoid)
-        + _in_windows(network, MaxPool, -1)
-        + _in_windows(network, AvgPool, -1)
+    match layer:
+        case ReLU():
+            return 1
+        case Sigmoid():
+            return 2
+        case MaxPool() | AvgPool():
+            return layer.kernel_size**2 - 1
+        case Conv() | Linear() | BatchNorm() | GlobalAvgPool() | Dropout() | Flatten():
+            return 0
+        case _:
+            assert_never(layer)
+
+
+def _torchmeter_macs(network: Architecture, batch_size: int) -> int:
+    """As torchmeter counts the batch: a linear layer as if it were one image."""
+    of_an_image = formulas.macs(network) + sum(
+        _torchmeter_operations(at.layer) * prod(at.output_shape)
+        for at in formulas.placed_layers(network)
     )
     return batch_size * of_an_image - (batch_size - 1) * _linear_macs(network)
 
@@ -278,7 +293,7 @@ RULES: Mapping[str, Mapping[str, Rule]] = MappingProxyType(
                     formulas.macs(n)
                     + _averaged(n)
                     + put_out(n, GlobalAvgPool)
-                    + _in_windows(n, AvgPool, +1)
+                    + _averaged_in_windows(n)
                 )
             ),
             "torchinfo": _with_bias,
