@@ -45,11 +45,11 @@ from torchvision.datasets import FashionMNIST
 from ninlab import data
 from ninlab.architectures import Architecture, architecture
 from ninlab.environment import describe_device, describe_software, parse_device
-from ninlab.formulas import at_input
 from ninlab.layers import Flatten, Linear
 from ninlab.networks import build
 from ninlab.recipes import Recipe
 from ninlab.roofline import training_operators
+from ninlab.shapes import at_input
 from ninlab.training import Engine
 
 LINEAR = Architecture("linear", "linear classifier", (1, 28, 28), 10, (Flatten(), Linear(10)), "")

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, assert_never
 
-from ninlab import formulas, records
+from ninlab import formulas, records, shapes
 from ninlab.architectures import Architecture, architecture
 from ninlab.errors import RecordError
 from ninlab.layers import (
@@ -174,7 +174,7 @@ def put_out(network: Architecture, *kinds: type) -> int:
     """Values that the layers of these kinds put out for one image; without a kind, all layers."""
     return sum(
         prod(at.output_shape)
-        for at in formulas.placed_layers(network)
+        for at in shapes.placed_layers(network)
         if isinstance(at.layer, kinds or object)
     )
 
@@ -194,7 +194,7 @@ def joined(network: Architecture) -> int:
 
 def _averaged(network: Architecture) -> int:
     """Values that the global average reads."""
-    placed = formulas.placed_layers(network)
+    placed = shapes.placed_layers(network)
     return sum(prod(at.input_shape) for at in placed if isinstance(at.layer, GlobalAvgPool))
 
 
@@ -202,17 +202,15 @@ def _averaged_in_windows(network: Architecture) -> int:
     """Operations of the mean pools: one for each value of a window, and one more."""
     return sum(
         (at.layer.kernel_size**2 + 1) * prod(at.output_shape)
-        for at in formulas.placed_layers(network)
+        for at in shapes.placed_layers(network)
         if isinstance(at.layer, AvgPool)
     )
 
 
 def _linear_macs(network: Architecture) -> int:
-    placed = formulas.placed_layers(network)
+    placed = shapes.placed_layers(network)
     return sum(
-        formulas.layer_macs(at.layer, at.input_shape)
-        for at in placed
-        if isinstance(at.layer, Linear)
+        shapes.layer_macs(at.layer, at.input_shape) for at in placed if isinstance(at.layer, Linear)
     )
 
 
@@ -238,7 +236,7 @@ def _torchmeter_macs(network: Architecture, batch_size: int) -> int:
     """As torchmeter counts the batch: a linear layer as if it were one image."""
     of_an_image = formulas.macs(network) + sum(
         _torchmeter_operations(at.layer) * prod(at.output_shape)
-        for at in formulas.placed_layers(network)
+        for at in shapes.placed_layers(network)
     )
     return batch_size * of_an_image - (batch_size - 1) * _linear_macs(network)
 

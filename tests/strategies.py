@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from ninlab.architectures import Architecture
 from ninlab.errors import ShapeError
-from ninlab.formulas import output_shape
 from ninlab.layers import (
     Block,
     Branches,
@@ -20,6 +19,7 @@ from ninlab.layers import (
     Pool,
     ReLU,
 )
+from ninlab.shapes import output_shape
 
 
 def image_shapes(max_channels: int = 12, max_size: int = 24) -> st.SearchStrategy:

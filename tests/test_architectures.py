@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from ninlab import formulas
+from ninlab import formulas, shapes
 from ninlab.architectures import (
     ARCHITECTURES,
     NORMALIZED_DESIGNS,
@@ -36,8 +36,8 @@ ALL = list(ARCHITECTURES.values())
 def head_share(network: Architecture) -> float:
     """Share of the parameters that sits in linear layers."""
     in_head = sum(
-        formulas.layer_parameters(at.layer, at.input_shape)
-        for at in formulas.placed_layers(network)
+        shapes.layer_parameters(at.layer, at.input_shape)
+        for at in shapes.placed_layers(network)
         if isinstance(at.layer, Linear)
     )
     return in_head / formulas.parameters(network)
@@ -47,7 +47,7 @@ def head_share(network: Architecture) -> float:
 def test_every_network_names_its_source_and_ends_in_its_classes(network):
     assert network.source
     assert network.deviations
-    *_, last = formulas.placed_layers(network)
+    *_, last = shapes.placed_layers(network)
     assert last.output_shape == (network.num_classes,)
 
 
@@ -77,8 +77,8 @@ def test_the_authors_cifar_10_network_has_the_parameters_that_others_publish():
 
 def test_the_maps_of_the_authors_imagenet_network_have_the_published_sides():
     # 55-27-13-6 is published beside 224x224, and is what images of 227x227 give: chapter 12.
-    network = formulas.at_input(architecture("nin_imagenet"), (3, 227, 227))
-    sides = {at.name: at.output_shape[-1] for at in formulas.placed_layers(network)}
+    network = shapes.at_input(architecture("nin_imagenet"), (3, 227, 227))
+    sides = {at.name: at.output_shape[-1] for at in shapes.placed_layers(network)}
     steps = ("block1.conv1", "maxpool1", "maxpool2", "maxpool3")
     assert [sides[name] for name in steps] == [55, 27, 13, 6]
     for block, side in (("block2", 27), ("block3", 13), ("classes", 6)):
@@ -254,8 +254,8 @@ def test_the_width_factor_scales_the_weights_between_wide_layers_by_its_square()
     def inner_weights(factor: float) -> int:
         network = Architecture("w", "w", (1, 224, 224), 10, nin_layers(width_factor=factor), "none")
         return next(
-            formulas.layer_parameters(replace(at.layer, bias=False), at.input_shape)
-            for at in formulas.placed_layers(network)
+            shapes.layer_parameters(replace(at.layer, bias=False), at.input_shape)
+            for at in shapes.placed_layers(network)
             if at.name == "block2.conv2"
         )
 
@@ -265,5 +265,5 @@ def test_the_width_factor_scales_the_weights_between_wide_layers_by_its_square()
 @pytest.mark.parametrize("head", list(Head))
 def test_every_head_maps_to_the_classes(head):
     network = Architecture("h", "h", (1, 224, 224), 7, nin_layers(num_classes=7, head=head), "none")
-    *_, last = formulas.placed_layers(network)
+    *_, last = shapes.placed_layers(network)
     assert last.output_shape == (7,)

@@ -27,10 +27,11 @@ from ninlab.calculator.tracing import Quotient, Symbol, Traced, Tracer, TracingE
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.figures import CATEGORY_COLORS
-from ninlab.formulas import at_input, macs, parameters, smallest_input
+from ninlab.formulas import macs, parameters
 from ninlab.liveness import saved_lines, timeline
 from ninlab.reports import live_bytes, tensor_peak
 from ninlab.roofline import training_operators
+from ninlab.shapes import at_input, smallest_input
 from ninlab.steps import Optimizer, Precision
 from tests import book
 from tests.strategies import architectures

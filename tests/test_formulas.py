@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ninlab import formulas
+from ninlab import formulas, shapes
 from ninlab.architectures import (
     ARCHITECTURES,
     VGG_CONVOLUTIONS,
@@ -50,18 +50,16 @@ def as_module(conv: Conv, in_channels: int) -> nn.Conv2d:
 def test_convolution_macs_are_half_of_torchs_flops(conv, input_shape):
     assume(reads(conv, input_shape))
     module = as_module(conv, input_shape[0])
-    assert 2 * formulas.layer_macs(conv, input_shape) == torch_counted_flops(module, input_shape)
+    assert 2 * shapes.layer_macs(conv, input_shape) == torch_counted_flops(module, input_shape)
 
 
 @given(conv=convolutions(), input_shape=image_shapes())
 def test_convolution_shape_and_parameters_are_torchs(conv, input_shape):
     assume(reads(conv, input_shape))
     module = as_module(conv, input_shape[0])
-    assert formulas.layer_parameters(conv, input_shape) == sum(
-        p.numel() for p in module.parameters()
-    )
+    assert shapes.layer_parameters(conv, input_shape) == sum(p.numel() for p in module.parameters())
     image = torch.empty(1, *input_shape, device="meta")
-    assert formulas.output_shape(conv, input_shape) == module(image).shape[1:]
+    assert shapes.output_shape(conv, input_shape) == module(image).shape[1:]
 
 
 @given(pool=pools, input_shape=image_shapes())
@@ -70,14 +68,14 @@ def test_pool_shapes_are_torchs(pool, input_shape):
     kind = {"MaxPool": nn.MaxPool2d, "AvgPool": nn.AvgPool2d}[type(pool).__name__]
     module = kind(pool.kernel_size, pool.stride, pool.padding)
     image = torch.empty(1, *input_shape, device="meta")
-    assert formulas.output_shape(pool, input_shape) == module(image).shape[1:]
+    assert shapes.output_shape(pool, input_shape) == module(image).shape[1:]
 
 
 @given(conv=convolutions(), input_shape=image_shapes())
 def test_doubling_out_channels_doubles_macs(conv, input_shape):
     assume(reads(conv, input_shape))
     doubled = replace(conv, out_channels=2 * conv.out_channels)
-    assert formulas.layer_macs(doubled, input_shape) == 2 * formulas.layer_macs(conv, input_shape)
+    assert shapes.layer_macs(doubled, input_shape) == 2 * shapes.layer_macs(conv, input_shape)
 
 
 @given(input_shape=image_shapes(), conv=convolutions())
@@ -85,10 +83,10 @@ def test_a_1x1_convolution_costs_the_linear_layer_at_every_pixel(conv, input_sha
     conv = Conv(conv.out_channels, kernel_size=1)
     linear = Linear(conv.out_channels)
     channels, height, width = input_shape
-    assert formulas.layer_parameters(conv, input_shape) == formulas.layer_parameters(
+    assert shapes.layer_parameters(conv, input_shape) == shapes.layer_parameters(
         linear, (channels,)
     )
-    assert formulas.layer_macs(conv, input_shape) == height * width * formulas.layer_macs(
+    assert shapes.layer_macs(conv, input_shape) == height * width * shapes.layer_macs(
         linear, (channels,)
     )
 
@@ -125,8 +123,8 @@ def test_every_network_of_the_book_counts_as_torch_counts_it(network):
 def test_the_parameters_of_nin_do_not_depend_on_the_image_but_those_of_vgg_do():
     nin, vgg = architecture("nin"), architecture("vgg11")
     larger = (1, 288, 288)
-    assert formulas.parameters(formulas.at_input(nin, larger)) == formulas.parameters(nin)
-    assert formulas.parameters(formulas.at_input(vgg, larger)) > formulas.parameters(vgg)
+    assert formulas.parameters(shapes.at_input(nin, larger)) == formulas.parameters(nin)
+    assert formulas.parameters(shapes.at_input(vgg, larger)) > formulas.parameters(vgg)
 
 
 # ---------------------------------------------------------------- published figures
@@ -171,16 +169,16 @@ def test_nin_has_the_counts_that_every_other_counter_gives_it():
 def test_an_input_too_small_is_answered_with_the_smallest_that_works():
     network = architecture("nin")
     with pytest.raises(ShapeError, match="1x67x67") as error:
-        formulas.at_input(network, (1, 60, 60))
+        shapes.at_input(network, (1, 60, 60))
     assert "nin cannot read 1x60x60" in str(error.value)
-    formulas.at_input(network, (1, 67, 67))
+    shapes.at_input(network, (1, 67, 67))
     with pytest.raises(ShapeError):
-        formulas.at_input(network, (1, 66, 66))
+        shapes.at_input(network, (1, 66, 66))
 
 
 def test_wrong_channels_are_named():
     with pytest.raises(ShapeError, match=r"nin reads 1 channel.*3x224x224"):
-        formulas.at_input(architecture("nin"), (3, 224, 224))
+        shapes.at_input(architecture("nin"), (3, 224, 224))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1])
@@ -191,8 +189,8 @@ def test_a_batch_has_at_least_one_image(batch_size):
 
 def test_layers_that_do_not_fit_say_why():
     with pytest.raises(ShapeError, match="groups must divide"):
-        formulas.output_shape(Conv(4, 1, groups=2), (3, 8, 8))
+        shapes.output_shape(Conv(4, 1, groups=2), (3, 8, 8))
     with pytest.raises(ShapeError, match="flatten first"):
-        formulas.output_shape(Linear(10), (3, 8, 8))
+        shapes.output_shape(Linear(10), (3, 8, 8))
     with pytest.raises(ShapeError, match="channels x height x width"):
-        formulas.output_shape(Conv(4, 1), (10,))
+        shapes.output_shape(Conv(4, 1), (10,))

@@ -108,8 +108,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # what readers see
     "figures": (
         {
-            *("architectures", "layers", "formulas", "liveness", "allocator", "workspaces"),
-            "devices",
+            *("architectures", "layers", "formulas", "shapes", "liveness", "allocator"),
+            *("devices", "workspaces"),
             *("comparisons", "lost_classes", "records", "relapses", "reports", "roofline"),
         },
         {"numpy", "pandas", "plotly"},
@@ -117,7 +117,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "calculator": (
         {
             *("architectures", "devices", "formulas", "layers", "liveness", "reports"),
-            *("roofline", "tape"),
+            *("roofline", "shapes", "tape"),
         },
         set(),
     ),

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from ninlab import formulas
+from ninlab import shapes
 from ninlab.architectures import (
     ARCHITECTURES,
     KAIMING_ZERO_BIASES,
@@ -18,16 +18,16 @@ from tests.strategies import architectures
 @pytest.mark.parametrize("network", ARCHITECTURES.values(), ids=lambda network: network.name)
 def test_modules_carry_the_names_and_shapes_that_the_formulas_give(network):
     module = build(network, device="meta")
-    shapes = {}
+    put_out = {}
     for name, leaf in module.named_modules():
         if not list(leaf.children()):
             leaf.register_forward_hook(
-                lambda _, __, output, name=name: shapes.update({name: tuple(output.shape[1:])})
+                lambda _, __, output, name=name: put_out.update({name: tuple(output.shape[1:])})
             )
     module(torch.empty(2, *network.input_shape, device="meta"))
-    placed = {at.name: at.output_shape for at in formulas.placed_layers(network)}
-    assert shapes == placed
-    assert list(shapes) == list(placed)
+    placed = {at.name: at.output_shape for at in shapes.placed_layers(network)}
+    assert put_out == placed
+    assert list(put_out) == list(placed)
 
 
 @settings(deadline=None)
@@ -86,4 +86,4 @@ def test_what_cannot_be_built_says_so_before_anything_is_allocated():
         build("resnet")
     network = architecture("vgg11")
     with pytest.raises(ShapeError, match="smallest"):
-        formulas.at_input(network, (1, 28, 28))
+        shapes.at_input(network, (1, 28, 28))

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from ninlab import peers, resources
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.errors import RecordError
-from ninlab.formulas import placed_layers
 from ninlab.layers import BatchNorm
 from ninlab.networks import build
 from ninlab.records import record_path
+from ninlab.shapes import placed_layers
 from tests.strategies import architectures
 
 with_rules = pytest.mark.parametrize("quantity", sorted(peers.RULES))

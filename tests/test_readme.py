@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ninlab import figures, formulas, records
+from ninlab import figures, formulas, records, shapes
 from ninlab.__main__ import COMMANDS
 from ninlab.answers import answer
 from ninlab.architectures import architecture
@@ -25,7 +25,7 @@ PROSE = " ".join(re.sub(NOT_PROSE, "", README, flags=re.DOTALL | re.MULTILINE).s
 ALTERNATIVE = re.findall(r'alt="([^"]*)"', README)[0]
 BATCH_SIZE = readme_figure.BATCH_SIZE
 NETWORKS = {
-    name: formulas.at_input(architecture(name), readme_figure.INPUT_SHAPE)
+    name: shapes.at_input(architecture(name), readme_figure.INPUT_SHAPE)
     for name in readme_figure.NETWORKS
 }
 PARAMETERS = {name: formulas.parameters(network) for name, network in NETWORKS.items()}
@@ -81,7 +81,7 @@ def range_of_endings(name: str) -> str:
 
 def classes_block_shapes() -> str:
     """What goes into the last block of NiN's convolutions and what comes out of it."""
-    placed = [at for at in formulas.placed_layers(NETWORKS["nin"]) if at.name.startswith("classes")]
+    placed = [at for at in shapes.placed_layers(NETWORKS["nin"]) if at.name.startswith("classes")]
     ends = placed[0].input_shape, placed[-1].output_shape
     return " to ".join(map(format_shape, ends))
 

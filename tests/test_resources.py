@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from ninlab import formulas
+from ninlab import formulas, shapes
 from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import NinlabError, ShapeError
 from ninlab.layers import BatchNorm, GlobalAvgPool
@@ -82,7 +82,7 @@ def test_fvcore_adds_pools_and_norms_to_the_macs_and_nothing_else(name):
     """fvcore counts one "flop" an input of a global pool, two of a norm in evaluation mode."""
     beside = sum(
         torch.Size(at.input_shape).numel() * {GlobalAvgPool: 1, BatchNorm: 2}[type(at.layer)]
-        for at in formulas.placed_layers(ARCHITECTURES[name])
+        for at in shapes.placed_layers(ARCHITECTURES[name])
         if isinstance(at.layer, GlobalAvgPool | BatchNorm)
     )
     cost = profile(name)

@@ -13,7 +13,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.devices import DEVICES, device
 from ninlab.errors import NinlabError, UnknownNameError
-from ninlab.formulas import layer_macs, placed_layers
 from ninlab.layers import Conv, Dropout, Flatten, GlobalAvgPool
 from ninlab.networks import build
 from ninlab.optimizers import make
@@ -26,6 +25,7 @@ from ninlab.roofline import (
     time_bound,
     training_operators,
 )
+from ninlab.shapes import layer_macs, placed_layers
 from ninlab.steps import OPTIMIZERS, Optimizer
 from tests.strategies import architectures
 

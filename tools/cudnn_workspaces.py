@@ -33,8 +33,8 @@ from ninlab.architectures import ARCHITECTURES, Architecture
 from ninlab.cudnn import Cudnn, Oracle, modes, site_of_this_environment
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
-from ninlab.formulas import layer_parameters, placed_layers
 from ninlab.layers import Conv
+from ninlab.shapes import layer_parameters, placed_layers
 from ninlab.workspaces import ConvCall, Direction
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)

@@ -15,7 +15,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ninlab import figures, formulas, liveness
+from ninlab import figures, formulas, liveness, shapes
 from ninlab.architectures import architecture
 from ninlab.bookext import site_templates
 from ninlab.units import format_bytes
@@ -34,7 +34,7 @@ _RANDOM_NAME = re.compile(r"(clip|legend|topdefs-|defs-)[0-9a-f]{6}")
 
 def costs() -> go.Figure:
     """What four networks cost: parameters, MACs and the memory of a training step."""
-    networks = [formulas.at_input(architecture(name), INPUT_SHAPE) for name in NETWORKS]
+    networks = [shapes.at_input(architecture(name), INPUT_SHAPE) for name in NETWORKS]
     peaks = {n.name: liveness.peak_bytes(liveness.timeline(n), BATCH_SIZE) for n in networks}
     return figures.bars(
         figures.Quantity("Parameters", {n.name: formulas.parameters(n) for n in networks}),

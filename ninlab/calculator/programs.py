@@ -24,11 +24,12 @@ from typing import Any
 
 from ninlab.architectures import NIN, TEXTBOOK_STEM, Architecture, Head, Stem, nin_layers
 from ninlab.calculator.tracing import Quotient, Symbol, Terms, Traced, Tracer
-from ninlab.formulas import at_input, macs, parameters
+from ninlab.formulas import macs, parameters
 from ninlab.layers import Block, Conv
 from ninlab.liveness import kept
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.roofline import Operator, operators
+from ninlab.shapes import at_input
 from ninlab.steps import Optimizer, Precision
 from ninlab.tape import record
 

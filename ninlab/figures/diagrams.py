@@ -16,8 +16,8 @@ from ninlab.errors import UnknownNameError
 from ninlab.figures.colors import NEUTRAL, color_of, faded
 from ninlab.figures.layout import finish
 from ninlab.figures.words import times
-from ninlab.formulas import layer_macs, layer_parameters, output_shape
 from ninlab.layers import Activation, BatchNorm, Block, Branches, Conv, Flatten, Layer, Linear
+from ninlab.shapes import layer_macs, layer_parameters, output_shape
 from ninlab.units import Shape
 
 

@@ -18,14 +18,8 @@ from ninlab.figures.bar_panels import MARGIN_OF_BARS, add_bars
 from ninlab.figures.colors import color_of
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.words import times
-from ninlab.formulas import (
-    PlacedLayer,
-    layer_macs,
-    layer_parameters,
-    output_shape,
-    placed_layers,
-)
 from ninlab.layers import Flatten
+from ninlab.shapes import PlacedLayer, layer_macs, layer_parameters, output_shape, placed_layers
 from ninlab.units import Shape, format_count
 
 _ROOM_FOR_TEXT = 1.5  # width of a panel, in lengths of its longest bar: two share a phone's width

@@ -35,10 +35,11 @@ from ninlab.calculator.programs import (
 )
 from ninlab.devices import DEVICES, DataSheet
 from ninlab.errors import NinlabError, ShapeError
-from ninlab.formulas import at_input, macs, parameters
+from ninlab.formulas import macs, parameters
 from ninlab.liveness import largest_batch, saved_lines, timeline
 from ninlab.reports import tensor_peak
 from ninlab.roofline import time_bound, training_operators
+from ninlab.shapes import at_input
 from ninlab.steps import Optimizer, Precision
 from ninlab.units import BYTE_UNITS, format_bytes, format_count, format_seconds, format_shape
 from tests.browser.conftest import QuietHandler
