@@ -1,12 +1,12 @@
-"""Shapes, parameters, MACs and saved bytes of a network on paper, without torch.
+"""Parameters, MACs and saved bytes of a network on paper, without torch.
 
 The first of the three counters: what a reader can follow with paper. Counts are of one image;
 saved bytes are of the whole batch in float32. `resources` arrives at the same numbers from the
 operators that torch runs; tests/test_formulas.py and tests/test_saved.py compare the two.
 
-Single layers are the business of `shapes`, whose functions are here as well. What autograd keeps
-is read off the `tape`: it has no second derivation on paper, and three oracles that run torch,
-namely the hooks on saved tensors, the traced graph and fvcore's count of activations.
+Single layers are the business of `shapes`. What autograd keeps is read off the `tape`: it has no
+second derivation on paper, and three oracles that run torch, namely the hooks on saved tensors,
+the traced graph and fvcore's count of activations.
 """
 
 from __future__ import annotations
@@ -17,31 +17,8 @@ from ninlab.architectures import Architecture
 from ninlab.errors import NinlabError
 from ninlab.liveness import saved_lines
 from ninlab.reports import LayerCost, SavedTensor
-from ninlab.shapes import (
-    PlacedLayer,
-    at_input,
-    layer_macs,
-    layer_parameters,
-    output_shape,
-    placed_layers,
-    smallest_input,
-)
+from ninlab.shapes import layer_macs, layer_parameters, placed_layers
 from ninlab.steps import LOSS
-
-__all__ = [
-    "PlacedLayer",
-    "at_input",
-    "layer_costs",
-    "layer_macs",
-    "layer_parameters",
-    "macs",
-    "output_shape",
-    "parameters",
-    "placed_layers",
-    "saved_bytes",
-    "saved_tensors",
-    "smallest_input",
-]
 
 
 def parameters(architecture: Architecture) -> int:
