@@ -35,32 +35,32 @@ ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge: such a segment is a multiple of it
 
 
 @dataclass(slots=True, eq=False)
-class Block:
+class CachedBlock:
     """Part of a segment: handed out, or free and waiting in its pool.
 
     previous and next are its neighbors in the same segment.
     """
 
-    pool: Pool
+    pool: BlockPool
     address: int
     bytes: int
     requested_bytes: int | None = None  # None while the block is free
-    previous: Block | None = field(default=None, repr=False)
-    next: Block | None = field(default=None, repr=False)
+    previous: CachedBlock | None = field(default=None, repr=False)
+    next: CachedBlock | None = field(default=None, repr=False)
 
 
 @dataclass(slots=True, eq=False)
-class Pool:
+class BlockPool:
     """The segments of either the small or the large requests, and their free blocks."""
 
     segment_bytes: int  # of a shared segment, and of one page of an expandable one
     smallest_remainder: int  # a block is split if at least that much remains
     expandable: bool
     end: int  # the first address never used so far
-    free: list[tuple[int, int, Block]] = field(default_factory=list)  # by size, then address
-    last: Block | None = None  # the block at the end of the newest segment
+    free: list[tuple[int, int, CachedBlock]] = field(default_factory=list)  # by size, then address
+    last: CachedBlock | None = None  # the block at the end of the newest segment
 
-    def best_fit(self, wanted: int) -> Block | None:
+    def best_fit(self, wanted: int) -> CachedBlock | None:
         """The smallest free block of at least that many bytes, taken out of the pool.
 
         The last block of an expandable segment counts as the largest: it can grow.
@@ -72,26 +72,26 @@ class Pool:
             index += 1
         return self.free.pop(index)[2]
 
-    def take(self, block: Block) -> Block:
+    def take(self, block: CachedBlock) -> CachedBlock:
         """That free block, taken out of the pool."""
         self.free.pop(bisect_left(self.free, (block.bytes, block.address)))
         return block
 
-    def put(self, block: Block) -> None:
+    def put(self, block: CachedBlock) -> None:
         """Make the block free for the next request that it fits."""
         insort(self.free, (block.bytes, block.address, block))
 
-    def new_segment(self, wanted: int) -> Block:
+    def new_segment(self, wanted: int) -> CachedBlock:
         """A segment from the device, large enough for that many bytes."""
         size = self.segment_bytes
         if wanted >= OWN_SEGMENT_BYTES:
             size = _round_up(wanted, ROUND_LARGE_BYTES)
-        block = Block(self, self.end, size)
+        block = CachedBlock(self, self.end, size)
         self.end += size
         self.last = block
         return block
 
-    def expand(self, wanted: int) -> tuple[Block, int]:
+    def expand(self, wanted: int) -> tuple[CachedBlock, int]:
         """The end of the one expandable segment, grown to at least that many bytes.
 
         Returns the block and the bytes of the pages mapped for it. Free memory at the
@@ -101,7 +101,7 @@ class Pool:
         tail = self.take(last) if last is not None and last.requested_bytes is None else None
         mapped = _round_up(wanted - (tail.bytes if tail else 0), self.segment_bytes)
         if tail is None:
-            tail = Block(self, self.end, 0, previous=last)
+            tail = CachedBlock(self, self.end, 0, previous=last)
             if last is not None:
                 last.next = tail
             self.last = tail
@@ -109,12 +109,12 @@ class Pool:
         self.end += mapped
         return tail, mapped
 
-    def split(self, block: Block, size: int) -> None:
+    def split(self, block: CachedBlock, size: int) -> None:
         """Cut the block to size and free the remainder, where the pool's rule allows it."""
         remainder = block.bytes - size
         if remainder < self.smallest_remainder:
             return
-        rest = Block(self, block.address + size, remainder, previous=block, next=block.next)
+        rest = CachedBlock(self, block.address + size, remainder, previous=block, next=block.next)
         if rest.next is not None:
             rest.next.previous = rest
         if self.last is block:
@@ -123,7 +123,7 @@ class Pool:
         block.bytes = size
         self.put(rest)
 
-    def merge(self, block: Block) -> None:
+    def merge(self, block: CachedBlock) -> None:
         """Free the block, joined with the free blocks beside it."""
         before, after = block.previous, block.next
         if before is not None and before.requested_bytes is None:
@@ -155,9 +155,9 @@ class CachingAllocator:
         self.expandable_segments = expandable_segments
         split_all = MIN_BLOCK_BYTES
         split_large = split_all if expandable_segments else LARGEST_SMALL_BYTES + 1
-        self._small = Pool(SMALL_SEGMENT_BYTES, split_all, expandable_segments, end=0)
-        self._large = Pool(LARGE_SEGMENT_BYTES, split_large, expandable_segments, end=2**60)
-        self._live: dict[int, Block] = {}
+        self._small = BlockPool(SMALL_SEGMENT_BYTES, split_all, expandable_segments, end=0)
+        self._large = BlockPool(LARGE_SEGMENT_BYTES, split_large, expandable_segments, end=2**60)
+        self._live: dict[int, CachedBlock] = {}
         self.requested_bytes = self.allocated_bytes = self.reserved_bytes = 0
         self.reset_peaks()
 
@@ -167,7 +167,7 @@ class CachingAllocator:
         self.allocated_peak_bytes = self.allocated_bytes
         self.reserved_peak_bytes = self.reserved_bytes
 
-    def allocate(self, requested_bytes: int) -> Block:
+    def allocate(self, requested_bytes: int) -> CachedBlock:
         """A block of at least that many bytes: the best fit in the pool, or new memory.
 
         Raises NinlabError for a request under one byte; a tensor without elements asks
@@ -194,7 +194,7 @@ class CachingAllocator:
         self.reserved_peak_bytes = max(self.reserved_peak_bytes, self.reserved_bytes)
         return block
 
-    def release(self, block: Block) -> None:
+    def release(self, block: CachedBlock) -> None:
         """Take the block back; its memory stays reserved for the requests that follow.
 
         Raises NinlabError when the block is not handed out.
@@ -242,7 +242,7 @@ class _Steps:
         self.batch_size = batch_size
         self.setup = [event for event in events if event.phase is Phase.SETUP]
         self.step = [event for event in events if event.phase is not Phase.SETUP]
-        self.live: dict[int, Block | None] = {}  # None: a tensor without elements
+        self.live: dict[int, CachedBlock | None] = {}  # None: a tensor without elements
         released = {event.block for event in self.step if not event.allocates}
         self.inherited = [event for event in self.setup if event.block in released]
 
