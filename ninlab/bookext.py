@@ -23,6 +23,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from importlib import metadata, util
+from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -232,7 +233,9 @@ def _execute_side_by_side(app: Sphinx, env: BuildEnvironment, documents: list[st
     for path in notebooks:
         cache.add_nb_to_project(path)
     _log.info("executing notebooks, one on each core")
-    executor = load_executor("local-parallel", cache)
+    quiet = getLogger(f"{__name__}.executor")
+    quiet.setLevel(WARNING)  # else it lets every process of the build say that it shuts down
+    executor = load_executor("local-parallel", cache, quiet)
     executor.run_and_cache(timeout=app.config.nb_execution_timeout)
 
 
