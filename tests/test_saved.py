@@ -26,7 +26,7 @@ BOOK = (
 TORCHVISION = ("alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2", "densenet121")
 
 
-def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
     """Bytes of the distinct storages that a real forward pass and its loss pack on the CPU."""
     own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
     packed: dict[int, torch.UntypedStorage] = {}
@@ -38,7 +38,7 @@ def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...]) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = scores_of(module.train()(torch.zeros(BATCH_SIZE, *input_shape)))
+        scores = scores_of(module.train()(torch.zeros(batch_size, *input_shape)))
         cross_entropy(scores, [each.zero_() for each in labels_for(scores)])
     return sum(storage.nbytes() for storage in packed.values())
 
@@ -48,27 +48,28 @@ def with_cpus_masks(saved: Iterable[SavedTensor]) -> int:
     return sum(each.bytes * (4 if each.kind == "dropout_mask" else 1) for each in saved)
 
 
-def check(module: nn.Module, input_shape: tuple[int, ...]) -> int:
+def check(module: nn.Module, input_shape: tuple[int, ...], batch_size: int = BATCH_SIZE) -> int:
     """The bytes that the graph and the hooks tell alike."""
-    real = hooked_bytes(module, input_shape)
+    real = hooked_bytes(module, input_shape, batch_size)
     subject = load(module, input_shape)
-    as_on_cpu = trace_step(subject, BATCH_SIZE, on_cuda=False).saved
+    as_on_cpu = trace_step(subject, batch_size, on_cuda=False).saved
     assert sum(tensor.bytes for tensor in as_on_cpu) == real
-    assert with_cpus_masks(trace_step(subject, BATCH_SIZE).saved) == real
+    assert with_cpus_masks(trace_step(subject, batch_size).saved) == real
     return real
 
 
+@pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", BOOK)
-def test_saved_bytes_are_what_autograd_packs(name):
+def test_saved_bytes_are_what_autograd_packs(name, batch_size):
     network = ARCHITECTURES[name]
-    real = check(build(name), network.input_shape)
-    assert with_cpus_masks(formulas.saved_tensors(network, BATCH_SIZE)) == real
+    real = check(build(name), network.input_shape, batch_size)
+    assert with_cpus_masks(formulas.saved_tensors(network, batch_size)) == real
 
 
 @settings(deadline=None, max_examples=50)
 @given(network=architectures())
 def test_saved_bytes_are_what_autograd_packs_on_random_networks(network):
-    real = hooked_bytes(build(network, seed=0), network.input_shape)
+    real = hooked_bytes(build(network, seed=0), network.input_shape, BATCH_SIZE)
     assert with_cpus_masks(formulas.saved_tensors(network, BATCH_SIZE)) == real
 
 
