@@ -50,8 +50,8 @@ QUANTITIES = ("macs", "saved_bytes", "peak_bytes")
 """What the tools were asked for, of a whole batch: MACs of the forward pass, bytes kept for the
 backward pass, peak of one SGD step."""
 
-Asked = tuple[str, int]
-"""What a tool was asked of: a network's name and a batch size."""
+Workload = tuple[str, int]
+"""What the tools were asked of: a network's name and a batch size."""
 
 
 # ---------------------------------------------------------------- what was said
@@ -72,8 +72,8 @@ class Comparison:
     torch: str
     titles: Mapping[str, str]
     versions: Mapping[str, str]
-    said: Mapping[str, Mapping[str, Mapping[Asked, int]]]
-    peaks: Mapping[Asked, int]
+    said: Mapping[str, Mapping[str, Mapping[Workload, int]]]
+    peaks: Mapping[Workload, int]
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Comparison:
@@ -82,7 +82,7 @@ class Comparison:
             if (content["kind"], content["schema_version"]) != (KIND, SCHEMA_VERSION):
                 raise ValueError(f"it is no {KIND} of schema version {SCHEMA_VERSION}")
             titles = dict(content["tools"])
-            said: dict[str, dict[str, dict[Asked, int]]] = {name: {} for name in QUANTITIES}
+            said: dict[str, dict[str, dict[Workload, int]]] = {name: {} for name in QUANTITIES}
             for answer in content["answers"]:
                 case = answer["network"], answer["batch_size"]
                 for quantity, told in said.items():
@@ -108,7 +108,7 @@ class Comparison:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise RecordError(f"the comparison does not fit its schema: {error!r}") from error
 
-    def errors(self, quantity: str, true: Mapping[Asked, int]) -> pd.DataFrame:
+    def errors(self, quantity: str, true: Mapping[Workload, int]) -> pd.DataFrame:
         """Said less true: a row for each tool that answered all of these cases, the best first.
 
         Rows are titles of tools, in the order of their largest relative error; columns are the
@@ -126,7 +126,7 @@ class Comparison:
         worst = (apart / truth).abs().max(axis=1)
         return apart.loc[worst.sort_values(kind="stable").index]
 
-    def by_rule(self, quantity: str) -> dict[str, dict[Asked, int]]:
+    def by_rule(self, quantity: str) -> dict[str, dict[Workload, int]]:
         """What the rules say of the cases that the tools answered, as far as a tool has a rule."""
         rules = RULES[quantity]
         return {

@@ -83,7 +83,7 @@ def predicted_peaks(
 # ---------------------------------------------------------------- time
 
 
-def operators_of_case(case: Case) -> tuple[Operator, ...]:
+def case_operators(case: Case) -> tuple[Operator, ...]:
     """What the case's step calls."""
     network = architecture(case.network)
     if case.mode == INFERENCE:
@@ -96,7 +96,7 @@ def bound(case: Case, on: Device) -> TimeBound | None:
     described = of_cuda_name(on.name)
     if described is None or case.precision not in described.flops_per_second:
         return None
-    return time_bound(operators_of_case(case), described, case.precision)
+    return time_bound(case_operators(case), described, case.precision)
 
 
 def time_model(steps: Iterable[MemoryRecord], device_name: str, precision: str) -> TimeModel:
@@ -106,7 +106,7 @@ def time_model(steps: Iterable[MemoryRecord], device_name: str, precision: str) 
     where the steps leave a constant open.
     """
     timed = [
-        (operators_of_case(step.case), seconds)
+        (case_operators(step.case), seconds)
         for step, seconds in _timed(steps, precision)
         if step.case.network in FITTED_NETWORKS
     ]
@@ -116,7 +116,7 @@ def time_model(steps: Iterable[MemoryRecord], device_name: str, precision: str) 
 def prediction_errors(model: TimeModel, steps: Iterable[MemoryRecord]) -> dict[str, float]:
     """Predicted over measured seconds, less one, of steps that the fit has not seen, by id."""
     return {
-        step.id: model.seconds(operators_of_case(step.case)) / seconds - 1
+        step.id: model.seconds(case_operators(step.case)) / seconds - 1
         for step, seconds in _timed(steps, model.precision)
         if step.case.network not in FITTED_NETWORKS
     }
@@ -134,4 +134,4 @@ def estimated_seconds(case: Case, timed_steps: int, rate: float) -> float:
     """Arithmetic of all steps of a case at that rate; what else a step does comes on top."""
     timed = WARM_STEPS + timed_steps if timed_steps else 0
     steps = 2 + timed + 1  # peaks, warm and timed, traced
-    return steps * sum(operator.flops for operator in operators_of_case(case)) / rate
+    return steps * sum(operator.flops for operator in case_operators(case)) / rate

@@ -67,17 +67,17 @@ def training_operators(
     Raises UnknownNameError for an unknown optimizer or precision, ShapeError where the
     network cannot read its input.
     """
-    return operators_on_tape(record(architecture, optimizer, precision), batch_size)
+    return tape_operators(record(architecture, optimizer, precision), batch_size)
 
 
 def inference_operators(
     architecture: Architecture, batch_size: int, precision: str = Precision.FP32
 ) -> tuple[Operator, ...]:
     """What one forward pass in evaluation mode without gradients calls."""
-    return operators_on_tape(record(architecture, precision=precision, training=False), batch_size)
+    return tape_operators(record(architecture, precision=precision, training=False), batch_size)
 
 
-def operators_on_tape(tape: Tape, batch_size: int) -> tuple[Operator, ...]:
+def tape_operators(tape: Tape, batch_size: int) -> tuple[Operator, ...]:
     """What the tape's step calls, in order."""
     if batch_size < 1:
         raise NinlabError(f"batch size {batch_size} is too small; use 1 or more")

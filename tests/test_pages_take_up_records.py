@@ -464,7 +464,7 @@ def test_the_chapter_on_time_predicts_networks_that_the_constants_were_not_fitte
     for network, sizes in (("vgg11", (32, 64, 128)), ("lenet", (1, 16)), ("nin", (16, 128))):
         for size in sizes:
             step = measured_step(network, "tf32", size)
-            seconds = truth.seconds(predictions.operators_of_case(step.case))
+            seconds = truth.seconds(predictions.case_operators(step.case))
             measured = replace(step.measured, step_seconds=(seconds,) * 3)
             steps.append(replace(step, measured=measured))
     fill(tmp_path, [step.to_json() for step in steps])

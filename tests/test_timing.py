@@ -11,7 +11,7 @@ from ninlab.comparisons import Groups
 from ninlab.devices import device
 from ninlab.formulas import macs
 from ninlab.measurement import Allocator, Case, CaseOutcome, Measured, MemoryRecord
-from ninlab.predictions import bound, operators_of_case, prediction_errors, time_model
+from ninlab.predictions import bound, case_operators, prediction_errors, time_model
 from ninlab.records import Device, Provenance, Software
 from ninlab.roofline import TimeModel
 from ninlab.timing import (
@@ -49,7 +49,7 @@ def step(of: Case, seconds: float | None) -> MemoryRecord:
 def timed(networks: Sequence[str], batch_sizes: Sequence[int]) -> list[MemoryRecord]:
     """Steps that take just what the true constants say."""
     cases = [case(network, size) for network in networks for size in batch_sizes]
-    return [step(one, TRUTH.seconds(operators_of_case(one))) for one in cases]
+    return [step(one, TRUTH.seconds(case_operators(one))) for one in cases]
 
 
 USED_FOR_THE_FIT = [*timed(["vgg11"], [32, 64, 128]), *timed(["lenet"], [1, 16])]
@@ -97,7 +97,7 @@ def test_a_bound_is_there_where_the_device_and_its_rate_are_described():
 
 @pytest.mark.parametrize("mode", ["sgd", "momentum", "adam"])
 def test_a_prediction_calls_less_than_a_training_step(mode):
-    forward, training = (operators_of_case(case("nin", 8, mode=m)) for m in ("inference", mode))
+    forward, training = (case_operators(case("nin", 8, mode=m)) for m in ("inference", mode))
     assert sum(one.calls for one in forward) < sum(one.calls for one in training)
 
 

@@ -28,7 +28,7 @@ from ninlab.formulas import macs, parameters
 from ninlab.layers import Block, Conv
 from ninlab.liveness import kept
 from ninlab.reports import Category, MemoryEvent, Phase
-from ninlab.roofline import Operator, operators_on_tape
+from ninlab.roofline import Operator, tape_operators
 from ninlab.shapes import at_input
 from ninlab.steps import Optimizer, Precision
 from ninlab.tape import record
@@ -139,7 +139,7 @@ def _program(tracer: Tracer, architecture: Architecture) -> Json:
         for optimizer in Optimizer:
             tape = record(architecture, optimizer, precision)
             training[f"{optimizer} {width}"] = recording.step(tape.events)
-            work[f"{optimizer} {width}"] = recording.work(operators_on_tape(tape, batch))
+            work[f"{optimizer} {width}"] = recording.work(tape_operators(tape, batch))
         lines = kept(tape)  # which no optimizer changes
         saved[width] = [
             number(sum(line.constant_bytes for line in lines)),
