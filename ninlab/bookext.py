@@ -9,6 +9,9 @@ A figure that says where its numbers come from, in ``layout.meta["provenance"]``
 line at the end of its caption, and behind it a link to the numbers themselves: a file that
 lies beside the pages, one row a mark, and needs neither a network nor a script.
 
+The assertions that prove a chapter's numbers stand in a file beside it (`ninlab.checks`); they run
+with the chapter, and no page shows them.
+
 It is loaded twice: by myst-nb through the entry point of pyproject.toml, and by
 Jupyter Book through ``local_extensions`` in _config.yml.
 
@@ -28,6 +31,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import nbformat
 import plotly.io
 from docutils import nodes
 from jupyter_cache import get_cache
@@ -39,6 +43,7 @@ from sphinx.config import Config
 from sphinx.environment import BuildEnvironment
 from sphinx.util import logging
 
+from ninlab import checks
 from ninlab.figures import table
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
@@ -59,6 +64,8 @@ _DOWNLOADS = "_downloads"
 """Where Sphinx looks for what its download links name."""
 _IDS_OF_EVERY_BOX = {"exercise-content", "solution-content"}
 _SENTENCE_END = re.compile(r"(?<=[.?!])\s")
+_READER = "ninlab_checks"
+"""What pyproject.toml calls `checks.read` before jupyter-cache."""
 _RESULTS_DEPEND_ON = ("numpy", "pandas", "plotly", "torch", "torchvision", "fvcore")
 
 _log = logging.getLogger(__name__)
@@ -231,12 +238,19 @@ def _execute_side_by_side(app: Sphinx, env: BuildEnvironment, documents: list[st
     cache = get_cache(app.config.nb_execution_cache_path)
     notebooks = [path for path in map(env.doc2path, documents) if path.endswith(".ipynb")]
     for path in notebooks:
-        cache.add_nb_to_project(path)
+        cache.add_nb_to_project(path, read_data={"name": _READER, "type": "plugin"})
     _log.info("executing notebooks, one on each core")
     quiet = getLogger(f"{__name__}.executor")
     quiet.setLevel(WARNING)  # else it lets every process of the build say that it shuts down
     executor = load_executor("local-parallel", cache, quiet)
     executor.run_and_cache(timeout=app.config.nb_execution_timeout)
+
+
+def _join_checks(app: Sphinx, document: str, source: list[str]) -> None:
+    """Let the assertions of a page run with it: see `ninlab.checks`."""
+    path = Path(app.env.doc2path(document))
+    if path.suffix == ".ipynb":
+        source[0] = nbformat.writes(checks.read(path))
 
 
 def _use_local_mathjax(app: Sphinx, config: Config) -> None:
@@ -337,6 +351,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _choose_execution_cache)
     app.connect("config-inited", _follow_repository)
     app.connect("env-before-read-docs", _execute_side_by_side)
+    app.connect("source-read", _join_checks)
     app.connect("builder-inited", _add_static_files)
     app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("doctree-resolved", _end_captions_with_data)

@@ -9,12 +9,14 @@ import nbformat
 import yaml
 from jupyter_cache import get_cache
 
+from ninlab import checks
 from ninlab.bookext import results_digest
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 SPHINX_PAGES = ("search",)
+HIDDEN_SOURCE = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
 HIDDEN_OUTPUT = {"remove-cell", "remove-output"}
 
 
@@ -48,8 +50,22 @@ def notebooks() -> list[Path]:
 
 
 def read(path: Path) -> Any:
-    """A notebook as nbformat reads it."""
+    """A notebook as its readers get it, without the assertions beside it."""
     return nbformat.read(path, as_version=4)
+
+
+def shown(path: Path) -> list[Any]:
+    """The code cells of a notebook that its page shows open, in order."""
+    return [cell for cell in _code(path) if not tags(cell) & HIDDEN_SOURCE]
+
+
+def typed(path: Path) -> list[Any]:
+    """The code cells that a reader can see: open ones, and behind a link those of figures."""
+    return [cell for cell in _code(path) if not tags(cell) & (HIDDEN_SOURCE - {"hide-input"})]
+
+
+def _code(path: Path) -> list[Any]:
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
 
 
 def tags(cell: Any) -> set[str]:
@@ -64,14 +80,14 @@ def figure_labels(path: Path) -> list[str]:
 
 
 def executed(document: str) -> Any:
-    """The notebook of a page with what its cells put out when the book was built.
+    """The notebook of a page, assertions included, with what its cells put out in the last build.
 
     Raises AssertionError where no build ran its cells as they, the module and the records stand.
     """
     built = ROOT / "_build" / f".jupyter_cache-{results_digest(ROOT)}"
     assert built.exists(), "the book is older than its sources; run `make book` first"
     try:
-        return get_cache(str(built)).merge_match_into_notebook(read(source(document)))[1]
+        return get_cache(str(built)).merge_match_into_notebook(checks.read(source(document)))[1]
     except KeyError:
         raise AssertionError(f"{document} was edited; run `make book` first") from None
 

@@ -15,9 +15,8 @@ from ninlab.architectures import ARCHITECTURES
 from tests import book
 from tools import set_repository
 
-LONGEST_CELL = 20  # lines that fit on a screen beside their explanation
-LONGEST_CHAPTER = 120  # visible lines of code
-HIDDEN_SOURCE = {"hide-cell", "hide-input", "remove-cell", "remove-input"}
+LONGEST_CELL = 28  # lines that fit on a screen beside their explanation
+LONGEST_CHAPTER = 160  # visible lines of code
 LABEL = re.compile(r"^\(([\w-]+)\)=", re.M)
 DIRECTIVE_LABEL = re.compile(r"^\s*:(?:label|name): ([\w-]+)", re.M)
 EQUATION_LABEL = re.compile(r"^\s*\$\$ \(([\w-]+)\)", re.M)
@@ -103,13 +102,23 @@ def test_the_first_code_of_a_chapter_sets_up_colab_for_the_books_address(path: P
 
 @chapters
 def test_visible_code_is_short(path: Path) -> None:
-    lengths = [
-        len(cell.source.splitlines())
-        for cell in code_cells(path)
-        if not book.tags(cell) & HIDDEN_SOURCE
-    ]
+    lengths = [len(cell.source.splitlines()) for cell in book.shown(path)]
     assert max(lengths, default=0) <= LONGEST_CELL
     assert sum(lengths) <= LONGEST_CHAPTER
+
+
+@chapters
+def test_what_a_page_hides_is_hidden_in_jupyterlab_and_colab_too(path: Path) -> None:
+    for cell in code_cells(path):
+        hidden = bool(book.tags(cell) & {"hide-input", "remove-input"})
+        assert bool(cell.metadata.get("jupyter", {}).get("source_hidden")) == hidden, cell.id
+        assert (cell.metadata.get("cellView") == "form") == hidden, cell.id
+
+
+@chapters
+def test_no_cell_but_the_set_up_of_hosts_is_kept_from_a_reader(path: Path) -> None:
+    removed = [cell for cell in code_cells(path) if "remove-cell" in book.tags(cell)]
+    assert all(set_repository.is_setup_cell(cell) for cell in removed)
 
 
 @chapters

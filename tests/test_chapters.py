@@ -4,9 +4,9 @@ A number in prose needs proof when it is a decimal, a percentage, has a unit or 
 above twelve; the shape of a map (``96×54×54``) does too, the window of a layer (``3×3``) does
 not, and neither does a quotation. What is counted of runs, seeds, rows, classes or epochs needs
 proof however small it is, in words as in digits: "four of the five runs" asks for "4 of 5 runs".
-Proof is an ``assert`` in the same chapter that compares
-something with the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``),
-or with the bare whole number.
+Proof is an ``assert`` in the file of assertions beside the chapter (`ninlab.checks`) that compares
+something with the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``), or
+with the bare whole number.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 
+from ninlab import checks
 from tests import book
 from tests.test_book_sources import (
     CITATION,
@@ -40,7 +41,7 @@ SECTIONS = [
     "Exercises",
 ]
 FEWEST_WORDS, MOST_WORDS = 900, 2200
-LONGEST_PLOT = 5  # lines; what is longer belongs into ninlab.figures
+LONGEST_PLOT = 30  # lines, what is drawn included; what is longer belongs into ninlab
 LARGEST_FREE_NUMBER = 12
 FREE_NUMBERS = {*range(LARGEST_FREE_NUMBER + 1), *range(1950, 2050)}  # small ones and years
 
@@ -161,16 +162,15 @@ def claims(text: str) -> Iterator[str]:
 
 
 def proofs(path: Path) -> str:
-    """Every string and whole number that an assertion of the chapter compares with, joined."""
+    """Every string and whole number that an assertion beside the chapter compares with, joined."""
     found: list[str] = []
-    for cell in code_cells(path):
-        source = re.sub(r"^\s*%.*$", "pass", cell.source, flags=re.M)  # Colab's installation
-        for statement in ast.walk(ast.parse(source)):
-            if isinstance(statement, ast.Assert):
-                for node in ast.walk(statement.test):
-                    if isinstance(node, ast.Compare):
-                        for operand in (node.left, *node.comparators):
-                            found += constants(operand)
+    file = checks.file_of(path)
+    for statement in ast.walk(ast.parse(file.read_text() if file.exists() else "")):
+        if isinstance(statement, ast.Assert):
+            for node in ast.walk(statement.test):
+                if isinstance(node, ast.Compare):
+                    for operand in (node.left, *node.comparators):
+                        found += constants(operand)
     return " | ".join(found)
 
 
@@ -304,10 +304,8 @@ def test_a_chapter_has_two_to_five_figures(path: Path) -> None:
 @numbered
 def test_a_chapter_has_three_to_five_exercises_with_a_checked_solution_each(path: Path) -> None:
     assert 3 <= len(EXERCISE.findall(prose(path))) <= 5
-    cells = book.read(path).cells
-    for cell, following in pairwise(cells):
+    for cell, following in pairwise(checks.read(path).cells):
         if cell.cell_type == "markdown" and SOLUTION.search(cell.source):
-            assert "remove-cell" in book.tags(following), cell.source.splitlines()[0]
             assert "assert " in following.source, cell.source.splitlines()[0]
 
 
@@ -341,10 +339,9 @@ def test_a_caption_leaves_its_provenance_to_code(path: Path) -> None:
 
 
 @every
-def test_assertions_are_not_shown(path: Path) -> None:
+def test_assertions_stand_beside_a_chapter_and_not_in_it(path: Path) -> None:
     for cell in code_cells(path):
-        if re.search(r"^\s*assert ", cell.source, re.M):
-            assert "remove-cell" in book.tags(cell), cell.source
+        assert not re.search(r"^\s*assert ", cell.source, re.M), cell.id
 
 
 # ---------------------------------------------------------------- literature and language

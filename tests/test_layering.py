@@ -121,7 +121,11 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         set(),
     ),
-    "bookext": ({"figures"}, {"docutils", "jupyter_cache", "plotly", "sphinx"}),
+    "checks": (set(), {"nbformat"}),
+    "bookext": (
+        {"checks", "figures"},
+        {"docutils", "jupyter_cache", "nbformat", "plotly", "sphinx"},
+    ),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}
 TORCH_FREE = sorted(

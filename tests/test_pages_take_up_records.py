@@ -31,7 +31,7 @@ import pytest
 from IPython.display import Markdown
 from safetensors.torch import save
 
-from ninlab import failures, formulas, peers, predictions, records
+from ninlab import checks, failures, formulas, peers, predictions, records
 from ninlab.architectures import architecture
 from ninlab.devices import device
 from ninlab.experiments import PLANS, PlannedRun, ready
@@ -315,7 +315,7 @@ def shown_by(chapter: str) -> dict[str, Any]:
 def played(chapter: str) -> Page:
     """The chapter, run from top to bottom without the cells of `OWN_WORK`."""
     page = chapter if chapter == "index" else f"chapters/{chapter}"
-    cells = [cell for cell in book.read(book.source(page)).cells if cell.cell_type == "code"]
+    cells = [cell for cell in checks.read(book.source(page)).cells if cell.cell_type == "code"]
     left_out = OWN_WORK.get(chapter, set())
     assert left_out <= {cell.id for cell in cells}
     names: dict[str, Any] = {"__name__": "__main__"}

@@ -1,0 +1,236 @@
+# The numbers of 12_multi_branch, proved: each part runs behind the cell that it names.
+
+# %% hidden-imports
+from ninlab import peers
+from ninlab.reports import live_bytes, tensor_peak
+
+# %% googlenet
+assert format_shape(googlenet.input_shape) == "1x224x224"
+assert format_shape(architecture("googlenet").input_shape) == "1x96x96"
+
+# %% figure-inception
+assert format_shape(before) == "192x28x28"
+assert format_shape(output_shape(inception, before)) == "256x28x28"
+assert f"{3**2 * 192 * 256:,}" == "442,368"
+widths = [output_shape(branch, before)[0] for branch in inception.branches]
+assert widths == [64, 128, 32, 32]
+assert sum(widths) == 256
+
+
+# %% count-one
+def limit(k, c_in, c_out):
+    return k**2 * c_in * c_out / (c_in + k**2 * c_out)
+
+
+def saved_share(k, c_in, c_out, r):
+    return 1 - r * (c_in + k**2 * c_out) / (k**2 * c_in * c_out)
+
+
+assert f"{limit(3, 192, 128):.0f} {limit(5, 192, 32):.0f}" == "165 155"
+assert f"{saved_share(3, 192, 128, 96):.0%} {saved_share(5, 192, 32, 16):.0%}" == "42% 90%"
+assert (192 / 96, 192 / 16) == (2, 12)
+convs = [
+    [layer for layer in branch.layers if isinstance(layer, Conv)] for branch in inception.branches
+]
+assert [conv.out_channels for conv in (convs[1][0], convs[2][0])] == [
+    96,
+    16,
+]
+
+# %% check-costs
+wide = costs["without reductions"]
+assert f"{factor:.2f}, {1 / factor:.1f} times" == "0.37, 2.7 times"
+assert f"{block['kept'] / plain['kept']:.1f} times" == "2.5 times"
+assert f"{wide['macs'] / block['macs']:.1f} times" == "2.4 times"
+assert wide["macs"] < plain["macs"]
+assert f"{wide['macs'] / plain['macs']:.0%}" == "89%"
+
+# %% count-branches-result
+pooling = branches["pool, 1×1"]
+assert [f"{pooling[what] / block[what]:.0%}" for what in block] == [
+    "4%",
+    "54%",
+]
+assert all(sum(c[what] for c in branches.values()) == block[what] for what in block)
+
+
+def places_share(name):
+    kept = profile(name, (1, 224, 224)).saved_tensors
+    return sum(t.bytes for t in kept if t.kind == "pool_indices") / sum(t.bytes for t in kept)
+
+
+assert f"{places_share('googlenet'):.0%} {places_share('nin'):.0%}" == "33% 12%"
+joined = 4 * peers.joined(googlenet)
+unread = 4 * 1024 * 7 * 7  # the last join: the backward pass of a mean needs no values
+copies = (joined - unread) / saved_bytes(googlenet)
+assert f"{copies:.0%}" == "14%"
+read = [
+    tensor.bytes
+    for tensor in profile("googlenet", (1, 224, 224)).saved_tensors
+    if (tensor.layer, tensor.kind) == ("inception3b.branch1.conv1", "input")
+]
+copy = 4 * 256 * 28 * 28
+assert read == [copy]
+with_copy = (block["kept"] + copy) / plain["kept"]
+assert f"{with_copy:.1f} {block['kept'] / plain['kept']:.1f}" == "3.1 2.5"
+
+# %% check-networks
+nin, vgg = networks["nin"], networks["vgg11"]
+assert f"{parameters(googlenet) / parameters(nin):.1f}" == "3.0"
+assert f"{macs(googlenet) / macs(nin):.1f}" == "2.0"
+assert f"{saved_bytes(googlenet) / saved_bytes(nin):.1f} times" == "4.6 times"
+assert f"{macs(vgg) / macs(googlenet):.1f}" == "5.0"
+
+
+def without_reductions(layer):
+    if not isinstance(layer, Branches):
+        return layer
+    return replace(
+        layer,
+        branches=tuple(
+            replace(branch, layers=branch.layers[2:])
+            if branch.name in ("branch2", "branch3")
+            else branch
+            for branch in layer.branches
+        ),
+    )
+
+
+blocks = [layer for layer in googlenet.layers if isinstance(layer, Branches)]
+assert len(blocks) == 9
+wide_network = replace(googlenet, layers=tuple(map(without_reductions, googlenet.layers)))
+assert cost(without_reductions(inception))["macs"] == wide["macs"]
+assert f"{macs(wide_network) / macs(googlenet):.1f} times" == "2.9 times"
+training = peak_bytes(steps["googlenet"], 128)
+assert format_bytes(training) == "4.22 GiB"
+assert f"{training / peak_bytes(steps['nin'], 128):.1f} times" == "4.4 times"
+use = tensor_peak(uses["googlenet"], 128)
+assert format_bytes(use.tensor_peak_bytes) == "831 MiB"
+assert use.at == "forward stem1.relu1 relu"
+in_branches, where = max(
+    (live, f"{event.layer} {event.operator}")
+    for event, live in zip(uses["googlenet"], live_bytes(uses["googlenet"], 128), strict=True)
+    if event.layer.startswith("inception")
+)
+assert format_bytes(in_branches) == "599 MiB"
+assert where == "inception3b.branch4.maxpool1 max_pool2d_with_indices"
+assert str(128) == "128"
+assert f"{googlenet.num_classes} classes" == "10 classes"
+channels = [row.output_shape[0] for row in layer_costs(googlenet)[:-1]]
+assert (channels[0], max(channels)) == (64, 1024)
+
+# %% check-nins
+julia = parameters(architecture("nin_julia"))
+assert f"{julia / 1e6:.2f} million" == "1.77 million"
+
+# %% layer-tables
+FORMATS = {"parameters": "{:,}".format, "MACs": "{:,}".format}
+
+# %% check-sides
+assert sides(227, floor) == sides(227, ceil) == [55, 27, 13, 6]
+assert sides(224, floor) == [54, 26, 12, 5]
+assert sides(224, ceil) == [54, 27, 13, 6]
+placed = {row.name: row.output_shape for row in layer_costs(imagenet)}
+assert sides(224, floor) == [
+    placed[n][1] for n in ("block1.conv1", "maxpool1", "maxpool2", "maxpool3")
+]
+cifar, strided = (
+    architecture("nin_cifar10"),
+    architecture("nin_cifar10_strided"),
+)
+assert f"{parameters(strided) / parameters(cifar) - 1:.0%}" == "15%"
+assert f"{macs(cifar) / macs(strided):.1f} times" == "7.7 times"
+first = layer_costs(strided)[0]
+assert first.output_shape[1:] == (16, 16)  # a quarter of 32x32
+reported = {
+    "nin_cifar10": 1 - 0.1041,
+    "nin_cifar10_strided": 0.7657,
+}  # by the cited sources
+assert [f"{accuracy:.2%}" for accuracy in reported.values()] == [
+    "89.59%",
+    "76.57%",
+]
+
+# %% count-doubled
+assert len(large) == 4
+assert len([r for r in layer_costs(imagenet) if r.parameters]) == 4 + 8
+assert large[0].parameters == (11 * 11 * 3 + 1) * 96
+assert f"{doubled / 1e6:.1f} {whole / 1e6:.2f}" == "10.1 7.60"
+assert f"{(small + doubled) / 1e6:.1f} million" == "12.7 million"
+assert format_bytes(4 * whole) == "29.0 MiB"
+assert format_bytes(4 * (small + doubled)) == "48.3 MiB"
+assert f"{4 * whole / 2**20:.0f} MB" == "29 MB"  # as the author writes MiB
+
+# %% measure-kept
+assert {name: kept_by_autograd(layer) for name, layer in designs.items()} == {
+    name: c["kept"] for name, c in costs.items()
+}
+
+# %% exercises
+assert 5**2 == 25
+last = googlenet.layers[-4]
+assert last.name == "inception5b"
+assert [layer.out_channels for layer in last.branches[2].layers if isinstance(layer, Conv)] == [
+    48,
+    128,
+]
+assert output_shape(Block("all", googlenet.layers[:-4]), googlenet.input_shape)[0] == 832
+assert (
+    f"{limit(5, 832, 128):.0f} {48 * (832 + 25 * 128):,} {25 * 832 * 128:,}"
+    == "660 193,536 2,662,400"
+)
+assert f"{saved_share(5, 832, 128, 48):.0%}" == "93%"
+
+
+# %% exercise-places
+def with_small_places(tensors):
+    return sum(t.bytes // 8 if t.kind == "pool_indices" else t.bytes for t in tensors)
+
+
+tensors = profile("googlenet", (1, 224, 224)).saved_tensors
+inside = [t for t in tensors if t.layer.startswith("inception3a")]
+last_branch = [t for t in inside if t.layer.startswith("inception3a.branch4")]
+assert sum(t.bytes for t in inside) == block["kept"]
+shares = [
+    with_small_places(some) / sum(t.bytes for t in some) for some in (last_branch, inside, tensors)
+]
+assert [f"{share:.0%}" for share in shares] == ["45%", "70%", "72%"], shares
+small = with_small_places(inside) / plain["kept"]
+assert f"{small:.1f} times" == "1.8 times"
+
+# %% exercise-227
+larger = at_input(imagenet, (3, 227, 227))
+assert format_shape(larger.input_shape) == "3x227x227"
+assert larger.input_shape[1] == 227
+assert imagenet.input_shape[1] == 224
+assert parameters(larger) == parameters(imagenet)
+assert f"{macs(larger) / macs(imagenet) - 1:.0%} {(227 / 224) ** 2 - 1:.1%}" == "14% 2.7%"
+assert (6 * 6, 5 * 5) == (36, 25)
+assert f"{36 / 25 - 1:.0%}" == "44%"
+
+# %% exercise-design
+nin = architecture("nin")
+second_block = nin.layers[2]
+assert second_block.layers[0] == Conv(256, 5, padding=2)
+large_window = {row.name: row for row in layer_costs(nin)}["block2.conv1"]
+assert large_window.macs > macs(nin) / 2
+narrowed = replace(
+    nin,
+    layers=(
+        *nin.layers[:2],
+        replace(
+            second_block,
+            layers=(*conv_relu(Conv(24, 1)), *second_block.layers),
+        ),
+        *nin.layers[3:],
+    ),
+)
+assert f"{macs(narrowed) / macs(nin):.0%}" == "59%"
+assert f"{parameters(narrowed) / parameters(nin):.0%}" == "77%"
+more = saved_bytes(narrowed) - saved_bytes(nin)
+reduction = {row.name: row for row in layer_costs(narrowed)}["block2.conv1"]
+assert reduction.output_shape == (24, 26, 26)
+assert format_shape(reduction.output_shape) == "24x26x26"
+assert more == 24 * 26 * 26 * 4
+assert format_bytes(more) == "63.4 KiB"
+assert f"{more / saved_bytes(nin):.0%}" == "1%"
