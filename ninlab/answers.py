@@ -1,4 +1,4 @@
-"""Which recorded runs answer an experiment, in which rows?
+"""Which recorded runs are of which scale, and which answer an experiment, in which rows?
 
 A row of a plan has its network's name; where a network has several rows, the others have behind it
 what tells them apart.
@@ -10,10 +10,33 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import NamedTuple
 
+from ninlab import records
 from ninlab.architectures import architecture, variant_of
 from ninlab.experiments import Experiment, Plan, plan
 from ninlab.records import RunRecord
+
+
+class Recorded(NamedTuple):
+    """The book's runs by scale; either list may be empty."""
+
+    compact: list[RunRecord]
+    full: list[RunRecord]
+
+
+def recorded() -> Recorded:
+    """The book's runs without those that a later one corrects.
+
+    The compact ones are those of networks for 28x28 on a CPU. The full-size ones are all of the
+    one device that made the most of the full plan: two devices repeat each other's seeds.
+    """
+    runs = records.current(records.load())
+    gpu = plan("full").device_of(runs)
+    return Recorded(
+        compact=[run for run in runs if run.scale == (28, "cpu")],
+        full=[run for run in runs if run.device.slug == gpu],
+    )
 
 
 def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:

@@ -5,13 +5,13 @@ from itertools import pairwise
 
 import pytest
 
-from ninlab import answers
+from ninlab import answers, records
 from ninlab.answers import comparison, runs_of
 from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import UnknownNameError
 from ninlab.experiments import PLANS, plans
 from ninlab.records import RunRecord
-from tests.records import A_RECORD
+from tests.records import A_RECORD, H100, H200
 
 
 def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
@@ -31,7 +31,7 @@ def test_an_experiments_runs_come_with_those_beside_it_in_its_order():
 @pytest.mark.parametrize("order", [1, -1])
 def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order):
     family = PLANS["compact"].experiment("family")
-    found = recorded("compact", "family")
+    found = made("compact", "family")
     other = [on_another_device(run) for run in found]
     rows = {name: [run.seed for run in group] for name, group in runs_of(family, found).items()}
     both = runs_of(family, [*found, *other][::order])
@@ -41,12 +41,12 @@ def test_a_second_device_repeats_seeds_and_is_never_pooled_with_the_first(order)
 
 def test_the_device_that_made_more_of_an_experiments_rows_answers_it():
     family = PLANS["compact"].experiment("family")
-    found = recorded("compact", "family")
+    found = made("compact", "family")
     answering = runs_of(family, [*found[1:], *map(on_another_device, found)])
     assert {run.device.slug for group in answering.values() for run in group} == {"another"}
 
 
-def recorded(plan_name: str, experiment_name: str):
+def made(plan_name: str, experiment_name: str):
     """A run of every row of that experiment, at the row's network and rate."""
     experiment = PLANS[plan_name].experiment(experiment_name)
     return [
@@ -67,7 +67,7 @@ def on_another_device(run: RunRecord) -> RunRecord:
 
 
 def test_an_answer_is_of_the_scale_that_was_asked_and_of_no_other():
-    compact, full = recorded("compact", "collapse"), recorded("full", "collapse")
+    compact, full = made("compact", "collapse"), made("full", "collapse")
     for scale, own in (("compact", compact), ("full", full)):
         shown = answers.answer("collapse", compact + full, scale)
         assert shown.plan.name == scale
@@ -83,7 +83,7 @@ def test_an_answer_is_of_the_scale_that_was_asked_and_of_no_other():
 
 
 def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_share_it():
-    answer = answers.answer("collapse", recorded("compact", "collapse"))
+    answer = answers.answer("collapse", made("compact", "collapse"))
     titles = list(answer.titled)
     assert len(titles) == len(answer.runs)
     assert "NiN at 28x28" in titles
@@ -92,7 +92,7 @@ def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_sha
 
 @pytest.mark.parametrize("scale", PLANS)
 def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(scale):
-    family, collapse = recorded(scale, "family"), recorded(scale, "collapse")
+    family, collapse = made(scale, "family"), made(scale, "collapse")
     labels = {"": "four", "8_blocks": "eight", "6_blocks": "six"}
     rows = comparison(["family"], labels, family + collapse, scale)
     assert list(rows) == ["four", "eight", "six"]
@@ -104,12 +104,12 @@ def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(
 @pytest.mark.parametrize("scale", PLANS)
 def test_without_the_network_compared_with_there_is_no_comparison(scale):
     labels = {"": "four", "6_blocks": "six"}
-    assert comparison(["family"], labels, recorded(scale, "family"), scale) == {}
+    assert comparison(["family"], labels, made(scale, "family"), scale) == {}
 
 
 def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
     labels = {"": "four", "6_blocks": "six", "8_blocks": "eight"}
-    family, collapse = recorded("full", "family"), recorded("full", "collapse")
+    family, collapse = made("full", "family"), made("full", "collapse")
     elsewhere = [on_another_device(run) for run in family for _ in range(2)]
     rows = comparison(["family"], labels, family[:1] + collapse + elsewhere, "full")
     assert list(rows) == ["four", "six"]  # the other device has more, and nothing to compare with
@@ -121,19 +121,19 @@ def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compa
 
 def test_several_questions_are_answered_by_one_device():
     labels = {"": "two", "no_1x1": "none", "3x3": "3x3"}
-    here = [run for name in ("collapse", "one_by_one") for run in recorded("full", name)]
-    elsewhere = [run for name in ("collapse", "window") for run in recorded("full", name)]
+    here = [run for name in ("collapse", "one_by_one") for run in made("full", name)]
+    elsewhere = [run for name in ("collapse", "window") for run in made("full", name)]
     there = [on_another_device(run) for run in elsewhere]
     rows = comparison(["one_by_one", "window"], labels, here + there, "full")
     assert len({run.device.slug for group in rows.values() for run in group}) == 1
 
 
 def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
-    runs = [run for name in ("family", "collapse") for run in recorded("compact", name)]
+    runs = [run for name in ("family", "collapse") for run in made("compact", name)]
     common = plans.COMPACT.fixed_rate
     own = [
         replace(run, recipe=replace(run.recipe, learning_rate=rate))
-        for run in recorded("compact", "own_rate")
+        for run in made("compact", "own_rate")
         for rate in [common / 2 if architecture(run.network).variant == "8_blocks" else common]
     ]
     labels = {"6_blocks": "six", "": "four", "8_blocks": "eight"}
@@ -142,6 +142,21 @@ def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
 
 
 def test_an_experiment_that_compares_with_no_other_compares_with_its_first_row():
-    runs = recorded("compact", "collapse")
+    runs = made("compact", "collapse")
     rows = comparison(["collapse"], {"": "as printed"}, runs, "compact")
     assert [run.name for run in rows["as printed"]] == [runs[0].name]
+
+
+def test_the_books_runs_come_by_scale_and_full_size_ones_of_the_device_with_the_most(monkeypatch):
+    of_gpu = [replace(run, device=H100) for run in made("full", "family")]
+    fewer = [replace(run, device=H200) for run in of_gpu[1:]]
+    compact = made("compact", "family")
+    monkeypatch.setattr(records, "load", lambda: [*fewer, *compact, *of_gpu])
+    assert answers.recorded() == (compact, of_gpu)
+
+
+def test_a_run_that_a_later_one_corrects_is_not_among_the_books_runs(monkeypatch):
+    first, *others = made("compact", "family")
+    better = replace(first, seed=77, corrects=first.id)
+    monkeypatch.setattr(records, "load", lambda: [first, *others, better])
+    assert answers.recorded() == ([*others, better], [])
