@@ -114,6 +114,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"numpy", "pandas", "plotly"},
     ),
+    "inventory": (
+        {"estimates", "experiments", "failures", "measurement", "records", "relapses"},
+        {"pandas", "torch"},
+    ),
     "calculator": (
         {
             *("architectures", "devices", "formulas", "layers", "liveness", "reports"),

@@ -1,6 +1,6 @@
-# The numbers of calculator, proved: each part runs behind the cell that it names.
+# The calculator's numbers, proved: each part runs behind the cell that it names.
 
-# %% hidden-imports
+# %% title
 from dataclasses import replace
 
 from ninlab import formulas, liveness
