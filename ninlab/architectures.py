@@ -520,7 +520,7 @@ NIN_28 = register(
     replace(
         NIN_FIXED,
         name="nin_28",
-        title="NiN at 28x28",
+        title="NiN at 28x28, repaired",
         input_shape=_SMALL,
         layers=nin_layers(SMALL_STEM, last_relu=False),
         deviations=(

@@ -86,7 +86,7 @@ def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_sha
     answer = answers.answer("collapse", made("compact", "collapse"))
     titles = list(answer.titled)
     assert len(titles) == len(answer.runs)
-    assert "NiN at 28x28" in titles
+    assert "NiN at 28x28, repaired" in titles
     assert "NiN at 28x28, textbook start, rate 0.05" in titles
 
 

@@ -543,7 +543,7 @@ def test_the_cross_of_a_failed_run_is_where_its_loss_was_last_finite(finite, los
 def test_curves_may_run_over_epochs_images_and_seconds():
     runs = [run("nin", 0, [0.5, 0.6])]
     ends = {
-        against: series(figures.training_curves(runs, against=against), "NiN at 28x28").x
+        against: series(figures.training_curves(runs, against=against), "NiN at 28x28, repaired").x
         for against in ("epoch", "images", "seconds")
     }
     batch = A_RECORD.recipe.batch_size
@@ -553,8 +553,8 @@ def test_curves_may_run_over_epochs_images_and_seconds():
 
 def test_pointing_at_a_curve_says_what_it_is_the_median_of():
     runs = [run("nin", seed, [value, value]) for seed, value in enumerate((0.5, 0.6))]
-    both = series(figures.training_curves(runs, against="seconds"), "NiN at 28x28")
-    alone = series(figures.training_curves(runs[:1], "test_loss"), "NiN at 28x28")
+    both = series(figures.training_curves(runs, against="seconds"), "NiN at 28x28, repaired")
+    alone = series(figures.training_curves(runs[:1], "test_loss"), "NiN at 28x28, repaired")
     assert both.hovertext[1].split("<br>")[1:] == [
         "test accuracy 55.0%, median of 2 seeds (50.0% to 60.0%)",
         "after 4 s of training",
