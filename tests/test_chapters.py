@@ -41,6 +41,9 @@ SECTIONS = [
     "Exercises",
 ]
 FEWEST_WORDS, MOST_WORDS = 900, 2200
+MOST_WORDS_BEFORE_AN_OUTPUT = 250
+LONGEST_TITLE, LONGEST_CLAIM = 28, 30  # letters of a title in the sidebar, words of a claim
+QUESTIONS_OF_A_SELF_TEST = 5
 LONGEST_PLOT = 30  # lines, what is drawn included; what is longer belongs into ninlab
 LARGEST_FREE_NUMBER = 12
 FREE_NUMBERS = {*range(LARGEST_FREE_NUMBER + 1), *range(1950, 2050)}  # small ones and years
@@ -138,7 +141,12 @@ def counts(text: str) -> Iterator[str]:
 
 def text_of(path: Path) -> str:
     """The prose of a chapter with code, names, labels and markup taken out."""
-    text = prose(path).replace("{,}", ",").replace(r"\%", "%").replace("\N{NO-BREAK SPACE}", " ")
+    return plain(prose(path))
+
+
+def plain(text: str) -> str:
+    """Prose with code, names, labels and markup taken out."""
+    text = text.replace("{,}", ",").replace(r"\%", "%").replace("\N{NO-BREAK SPACE}", " ")
     text = re.sub(r"\\text\{([^}]*)\}", r"\1", text)
     for pattern in NOT_PROSE:
         text = pattern.sub(" ", text)
@@ -290,10 +298,72 @@ def test_a_chapter_has_limits(path: Path) -> None:
     assert len(re.findall(r"^- ", sections(path)["Limits"], re.M)) >= 2
 
 
+def words(text: str) -> list[str]:
+    """The words of plain prose."""
+    return re.findall(r"[A-Za-z][\w'’-]*", text)
+
+
 @numbered
 def test_a_chapter_has_a_readable_length(path: Path) -> None:
-    words = re.findall(r"[A-Za-z][\w'’-]*", text_of(path))
-    assert FEWEST_WORDS <= len(words) <= MOST_WORDS
+    assert FEWEST_WORDS <= len(words(text_of(path))) <= MOST_WORDS
+
+
+@numbered
+def test_the_title_fits_the_sidebar_and_the_claim_stands_below_it(path: Path) -> None:
+    first = book.read(path).cells[0].source
+    title, claim = re.search(r"^# (.+)\n\n(.+)\n", first, re.M).groups()
+    assert len(title) <= LONGEST_TITLE
+    assert re.fullmatch(r"\*[^*]+[.?]\*", claim), "the claim is one emphasized paragraph"
+    assert len(words(plain(claim))) <= LONGEST_CLAIM
+
+
+@numbered
+def test_a_reader_sees_something_before_reading_much(path: Path) -> None:
+    before = ""
+    for cell in book.read(path).cells:
+        if cell.cell_type == "markdown":
+            before += f"\n\n{cell.source}"
+        elif not book.tags(cell) & book.HIDDEN_OUTPUT:
+            program = ast.parse(cell.source).body
+            if program and isinstance(program[-1], ast.Expr):
+                break
+    assert len(words(plain(before))) <= MOST_WORDS_BEFORE_AN_OUTPUT
+
+
+def test_every_part_of_the_book_ends_in_a_self_test() -> None:
+    pages = book.documents()
+    ends = [
+        following
+        for page, following in pairwise(pages)
+        if Path(page).name[:2].isdigit() and not Path(following).name[:2].isdigit()
+    ]
+    assert len(ends) == 3
+    for page in ends:
+        assert "self_test" in page
+        questions = re.findall(r"^## Question \d", prose(book.source(page)), re.M)
+        assert len(questions) == QUESTIONS_OF_A_SELF_TEST
+
+
+self_tests = pytest.mark.parametrize(
+    "path",
+    [path for path in book.notebooks() if path.stem.startswith("self_test")],
+    ids=lambda path: path.stem,
+)
+
+
+@self_tests
+def test_one_answer_of_a_self_test_is_right_and_an_assertion_stands_behind_it(path: Path) -> None:
+    questions = [
+        (cell, following)
+        for cell, following in pairwise([*checks.read(path).cells, None])
+        if cell.source.startswith("## Question")
+    ]
+    for question, check in questions:
+        answers = re.findall(r"^:::\{dropdown\} .+\n(.*)", question.source, re.M)
+        assert len(answers) >= 2
+        assert [answer[:8] for answer in answers].count("**Yes.**") == 1
+        assert check is not None
+        assert "assert " in check.source
 
 
 @numbered
