@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
+import shlex
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
-from IPython.core.inputtransformer2 import TransformerManager
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
 
 from tests import book
 from tools import set_repository
@@ -74,8 +77,109 @@ def test_what_is_no_repository_is_refused_and_changes_nothing(copy: Path, wrong:
     assert (copy / "_config.yml").read_text() == before
 
 
-@pytest.mark.parametrize("url", ["", "https://github.com/owner/name"])
-def test_the_set_up_cell_does_nothing_outside_colab(url: str) -> None:
-    cell = set_repository.setup_cell(url, "main")
-    plain = TransformerManager().transform_cell(cell)
-    exec(compile(plain, "set-up cell", "exec"), {})  # get_ipython is unknown: a magic would raise
+# ---------------------------------------------------------------- the set-up cell
+
+ADDRESS = "https://github.com/owner/name"
+WHEEL = "ninlab-0.1.0-py3-none-any.whl"
+HOSTS = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
+on_a_host = pytest.mark.parametrize("host", HOSTS)
+with_and_without_address = pytest.mark.parametrize("url", ["", ADDRESS])
+
+
+@pytest.fixture
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """An empty working folder of a machine that no host of notebooks lends."""
+    for host in HOSTS:
+        monkeypatch.delenv(host, raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def without_ninlab(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python that finds no ninlab."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "ninlab" else find(name)
+    )
+
+
+def installed_by(url: str, inputs: Path = Path("no folder")) -> list[str]:
+    """What the set-up cell gives to pip, word by word; raises what the cell raises.
+
+    inputs is the folder that stands for Kaggle's.
+    """
+    told: list[str] = []
+    settings = Config({"HistoryManager": {"enabled": False}})
+    shell = InteractiveShell(config=settings)
+    shell.register_magic_function(lambda line: told.extend(shlex.split(line)), "line", "pip")
+    cell = set_repository.setup_cell(url, "main").replace("/kaggle/input", str(inputs))
+    shell.run_cell(cell).raise_error()
+    return told
+
+
+@with_and_without_address
+@pytest.mark.usefixtures("without_ninlab", "elsewhere")
+def test_the_set_up_cell_does_nothing_elsewhere(url: str) -> None:
+    assert installed_by(url) == []
+
+
+@on_a_host
+@with_and_without_address
+def test_the_set_up_cell_does_nothing_where_ninlab_is(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path, host: str, url: str
+) -> None:
+    monkeypatch.setenv(host, "any")
+    (elsewhere / WHEEL).touch()
+    assert installed_by(url) == []
+
+
+@on_a_host
+@pytest.mark.usefixtures("without_ninlab", "elsewhere")
+def test_the_set_up_cell_installs_from_the_address(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv(host, "any")
+    assert installed_by(ADDRESS) == ["install", "--quiet", f"git+{ADDRESS}@main"]
+
+
+@on_a_host
+@with_and_without_address
+@pytest.mark.usefixtures("without_ninlab")
+def test_the_set_up_cell_installs_the_wheel_that_was_uploaded(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path, host: str, url: str
+) -> None:
+    monkeypatch.setenv(host, "any")
+    (elsewhere / WHEEL).touch()
+    assert installed_by(url) == ["install", "--quiet", WHEEL]
+
+
+@pytest.mark.usefixtures("without_ninlab")
+def test_the_set_up_cell_finds_a_wheel_among_the_inputs_of_kaggle(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: Path
+) -> None:
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    wheel = elsewhere / "inputs" / "a data set" / WHEEL
+    wheel.parent.mkdir(parents=True)
+    wheel.touch()
+    assert installed_by("", elsewhere / "inputs") == ["install", "--quiet", str(wheel)]
+
+
+@on_a_host
+@pytest.mark.usefixtures("without_ninlab", "elsewhere")
+def test_the_set_up_cell_says_in_one_sentence_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, host: str
+) -> None:
+    monkeypatch.setenv(host, "any")
+    with pytest.raises(FileNotFoundError) as refused:
+        installed_by("")
+    sentence = str(refused.value)
+    assert sentence.count(".") == 1
+    assert sentence.endswith(".")
+    for remedy in ("Upload the wheel", "run this cell again", "address into ADDRESS"):
+        assert remedy in sentence
+
+
+@with_and_without_address
+def test_the_set_up_cell_is_as_narrow_as_a_notebook(url: str) -> None:
+    assert max(map(len, set_repository.setup_cell(url, "main").splitlines())) <= 76

@@ -5,10 +5,11 @@
 
 The address is kept in _config.yml alone (``repository: url``). From there come the
 Colab, repository and issue buttons and the canonical address of the pages (by
-ninlab.bookext) and the first code cell of every notebook, which installs ninlab in
-Colab and does nothing elsewhere (by this tool). Without an argument the cells are
-written anew from the address that stands there; run it so after adding a chapter.
-While the address is empty no page has a button.
+ninlab.bookext) and the first code cell of every notebook, which installs ninlab on
+Colab and Kaggle and does nothing elsewhere (by this tool). Without an argument the
+cells are written anew from the address that stands there; run it so after adding a
+chapter. While the address is empty no page has a button, and the cell asks for the
+wheel of ninlab.
 
 Known limit: addresses on github.com only, since Colab opens no others.
 """
@@ -25,8 +26,31 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 HOST = "https://github.com/"
 SETUP_TAG = "remove-cell"
+SETUP_ID = "colab-setup"
 _OWNER_AND_NAME = re.compile(r"[A-Za-z0-9-]+/[A-Za-z0-9._-]+")
-_UNSET_CELL = "# In Colab this cell installs ninlab, once the book has a public address."
+
+# A wheel that a reader uploads goes before the address: it is what they want to try. Only what is
+# missing is installed, for the package sets lower bounds that both hosts satisfy (.ci/hosts).
+_SETUP = """\
+# On Colab and Kaggle this cell installs ninlab. Elsewhere it does nothing.
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+# The repository, as git+https://github.com/OWNER/NAME:
+ADDRESS = "{address}"
+HOSTS = {"COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE"}
+if HOSTS & set(os.environ) and find_spec("ninlab") is None:
+    uploads = Path("/kaggle/input").rglob("ninlab-*.whl")
+    wheels = [*Path().glob("ninlab-*.whl"), *uploads]
+    source = max(map(str, wheels), default=ADDRESS)
+    if not source:
+        raise FileNotFoundError(
+            "Upload the wheel of ninlab (`make wheel` builds it) and run "
+            "this cell again, or write the address into ADDRESS above."
+        )
+    %pip install --quiet "{source}"
+"""
 
 
 def repository(book: Path = ROOT) -> tuple[str, str]:
@@ -36,24 +60,18 @@ def repository(book: Path = ROOT) -> tuple[str, str]:
 
 
 def setup_cell(url: str, branch: str) -> str:
-    """The first code cell of a chapter: installs ninlab in Colab, does nothing elsewhere."""
-    if not url:
-        return _UNSET_CELL
-    return "\n".join(
-        (
-            "import sys",
-            "",
-            'if "google.colab" in sys.modules:',
-            f'    %pip install --quiet "ninlab @ git+{url}@{branch}"',
-        )
-    )
+    """The first code cell of a chapter: installs ninlab on Colab and Kaggle where it is missing.
+
+    It installs a wheel that was uploaded, else from the address, and with neither raises an error
+    that says what to do. Elsewhere it does nothing.
+    """
+    address = f"git+{url}@{branch}" if url else ""
+    return _SETUP.replace("{address}", address).rstrip()
 
 
 def is_setup_cell(cell: Any) -> bool:
-    """Whether a notebook cell is one that `setup_cell` wrote, for any address."""
-    return cell.cell_type == "code" and (
-        cell.source == _UNSET_CELL or '"google.colab" in sys.modules' in cell.source
-    )
+    """Whether a notebook cell is the one that this tool writes, for any address."""
+    return bool(cell.cell_type == "code" and cell.id == SETUP_ID)
 
 
 def write_config(book: Path, url: str, branch: str) -> None:
@@ -74,7 +92,7 @@ def write_setup_cell(path: Path, url: str, branch: str) -> bool:
     code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     first = code[0] if code else len(notebook.cells)
     if not code or not is_setup_cell(notebook.cells[first]):
-        notebook.cells.insert(first, nbformat.v4.new_code_cell(id="colab-setup"))
+        notebook.cells.insert(first, nbformat.v4.new_code_cell(id=SETUP_ID))
     cell = notebook.cells[first]
     cell.source = setup_cell(url, branch)
     cell.metadata.tags = [SETUP_TAG]
