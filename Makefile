@@ -8,9 +8,10 @@ ARGS ?=
 ON_ALL_CORES := --numprocesses auto --dist worksteal
 DIST ?= dist
 NAME := network-in-network
+HOSTS ?= colab kaggle
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lint lab record kit zip clean distclean constraints
+.PHONY: help book test quick lint lab record kit zip wheel hosted clean distclean constraints
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -53,14 +54,22 @@ zip: book ## pack the built book for reading without a network: dist/network-in-
 	cd $(DIST) && $(PYTHON) -m zipfile -c $(NAME).zip $(NAME)
 	@rm -r $(DIST)/$(NAME)
 
+wheel: | $(BIN)/python ## build what a reader uploads to Colab or Kaggle: dist/ninlab-VERSION-py3-none-any.whl
+	@$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir $(DIST) .
+
+# Each in a .hosts/HOST of its own: 7 GB and 10 minutes, so .ci/run leaves it out.
+hosted: ## run every notebook on what Colab and Kaggle bring: make hosted HOSTS=kaggle
+	@tools/system_packages.sh dataset-fashion-mnist
+	@for host in $(HOSTS); do .ci/hosted $$host || exit 1; done
+
 constraints: $(VENV)/.dev ## find the newest versions that fit together, for constraints.txt
 	$(BIN)/python tools/update_constraints.py
 
 clean: ## remove what was built, and the caches
 	rm -rf _build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .hosts too
+	rm -rf $(VENV) .hosts
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

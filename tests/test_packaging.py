@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -14,6 +15,7 @@ from zipfile import ZipFile
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from ninlab.architectures import NIN
@@ -21,14 +23,17 @@ from ninlab.formulas import parameters
 from tests.book import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-PINS = {
-    canonicalize_name(name): version
-    for name, _, version in (
-        line.partition("==")
-        for line in (ROOT / "constraints.txt").read_text().split()
-        if "==" in line
-    )
-}
+
+
+def pins(lines: str) -> dict[str, str]:
+    """Version by name of the distributions that lines of constraints name."""
+    named = (line.partition("==") for line in lines.split() if "==" in line)
+    return {canonicalize_name(name): version for name, _, version in named}
+
+
+PINS = pins((ROOT / "constraints.txt").read_text())
+HOSTS = {path.stem: path.read_text() for path in (ROOT / ".ci" / "hosts").glob("*.txt")}
+each_host = pytest.mark.parametrize("host", HOSTS)
 
 
 def requirements() -> list[Requirement]:
@@ -47,6 +52,31 @@ def test_the_package_itself_sets_lower_bounds_only() -> None:
     for line in PROJECT["dependencies"]:
         operators = {specifier.operator for specifier in Requirement(line).specifier}
         assert operators == {">="}, f"{line} would replace what a hosted notebook brings"
+
+
+@each_host
+def test_a_host_of_notebooks_satisfies_every_requirement_of_the_package(host: str) -> None:
+    brought = pins(HOSTS[host])
+    for line in PROJECT["dependencies"]:
+        requirement = Requirement(line)
+        assert brought[canonicalize_name(requirement.name)] in requirement.specifier, line
+
+
+@each_host
+def test_what_a_host_lacks_is_a_requirement_of_the_package(host: str) -> None:
+    _, lacking = HOSTS[host].split("# Not there")
+    names = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
+    assert set(pins(lacking)) <= names
+
+
+def test_ci_runs_the_notebooks_on_every_host_with_its_python() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    pythons = {name: re.findall(r"with Python (\S+)", text)[0] for name, text in HOSTS.items()}
+    assert workflow["jobs"]["hosted"]["strategy"]["matrix"]["include"] == [
+        {"host": name, "python": python} for name, python in sorted(pythons.items())
+    ]
+    for python in pythons.values():
+        assert python in SpecifierSet(PROJECT["requires-python"])
 
 
 def test_torch_and_torchvision_are_installed_as_the_pair_that_ci_runs() -> None:
