@@ -5,6 +5,7 @@ import tomllib
 from xml.etree import ElementTree
 
 import pytest
+from PIL import Image, ImageStat
 
 from ninlab import figures, formulas, records, shapes
 from ninlab.__main__ import COMMANDS
@@ -17,7 +18,7 @@ from ninlab.peers import latest
 from ninlab.units import format_bytes, format_seconds, format_shape
 from ninlab.workspaces import available
 from tests.book import ROOT
-from tools import readme_figure
+from tools import readme_figure, readme_page
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 NOT_PROSE = r"```.*?```|`[^`]*`|<[^>]*>|^\|[^\n]*$"
@@ -221,3 +222,31 @@ def test_who_cannot_see_the_figure_is_told_what_it_shows():
         assert network.title in ALTERNATIVE
     assert "NiN has the fewest parameters and MACs" in ALTERNATIVE
     assert "more memory to train than AlexNet" in ALTERNATIVE
+
+
+# ---------------------------------------------------------------- picture of a page
+
+
+@pytest.mark.parametrize("theme", readme_page.FILES)
+def test_the_readme_shows_a_page_in_both_themes(theme):
+    picture = readme_page.FILES[theme]
+    assert f'"{picture.relative_to(ROOT).as_posix()}"' in README
+    assert picture.stat().st_size <= readme_page.LARGEST_BYTES
+    with Image.open(picture) as image:
+        assert image.size == (readme_page.WIDTH, readme_page.HEIGHT)
+
+
+def test_the_picture_of_a_page_is_brighter_in_the_light_theme():
+    brightness = {
+        theme: ImageStat.Stat(Image.open(path).convert("L")).mean[0]
+        for theme, path in readme_page.FILES.items()
+    }
+    assert brightness["dark"] < 128 < brightness["light"]  # half of a pixel's range
+
+
+def test_a_picture_is_compressed_until_it_is_small_enough():
+    noise = Image.effect_noise((readme_page.WIDTH, readme_page.HEIGHT), sigma=20)
+    plain = Image.new("RGB", noise.size)
+    assert len(readme_page.compressed(plain)) <= readme_page.LARGEST_BYTES
+    with pytest.raises(ValueError, match="at most 120,000"):
+        readme_page.compressed(noise.convert("RGB"))
