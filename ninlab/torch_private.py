@@ -27,7 +27,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import NinlabError
 
-LOOKED_UP = ("2.11", "2.15")
+LOOKED_UP = ("2.10", "2.11", "2.15")
 """The versions of torch that all names were looked up in."""
 
 _needed: list[str] = []
