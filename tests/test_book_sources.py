@@ -110,9 +110,11 @@ def test_visible_code_is_short(path: Path) -> None:
 @chapters
 def test_what_a_page_hides_is_hidden_in_jupyterlab_and_colab_too(path: Path) -> None:
     for cell in code_cells(path):
-        hidden = bool(book.tags(cell) & {"hide-input", "remove-input"})
+        hidden = bool(book.tags(cell) & book.HIDDEN_SOURCE)
         assert bool(cell.metadata.get("jupyter", {}).get("source_hidden")) == hidden, cell.id
-        assert (cell.metadata.get("cellView") == "form") == hidden, cell.id
+        # On Colab the set-up stays open: it may ask a reader for an address.
+        folded = hidden and not set_repository.is_setup_cell(cell)
+        assert (cell.metadata.get("cellView") == "form") == folded, cell.id
 
 
 @chapters

@@ -95,7 +95,9 @@ def write_setup_cell(path: Path, url: str, branch: str) -> bool:
         notebook.cells.insert(first, nbformat.v4.new_code_cell(id=SETUP_ID))
     cell = notebook.cells[first]
     cell.source = setup_cell(url, branch)
-    cell.metadata.tags = [SETUP_TAG]
+    cell.metadata = nbformat.from_dict(
+        {"jupyter": {"source_hidden": True}, "tags": [SETUP_TAG]}  # nothing to read in JupyterLab
+    )
     if nbformat.writes(notebook) == before:
         return False
     nbformat.write(notebook, path)
