@@ -14,8 +14,12 @@ from typing import NamedTuple
 
 from ninlab import records
 from ninlab.architectures import architecture, variant_of
-from ninlab.experiments import Experiment, Plan, plan
+from ninlab.errors import UnknownNameError
+from ninlab.experiments import Experiment, Plan, plan, plans
 from ninlab.records import RunRecord
+
+_COMPACT = {plans.FULL.textbook: plans.COMPACT.textbook, plans.FULL.fixed: plans.COMPACT.fixed}
+"""Which compact network stands for a full-size one, for those whose variants are compared."""
 
 
 class Recorded(NamedTuple):
@@ -126,6 +130,31 @@ def comparison(
         key=lambda rows: (len(rows), sum(map(len, rows.values()))),
         default={},
     )
+
+
+def labeled_runs(
+    wanted: Mapping[str, tuple[str, str]], runs: Iterable[RunRecord], scale: str
+) -> dict[str, list[RunRecord]]:
+    """The runs of single rows of several experiments at one scale, by labels for readers.
+
+    wanted gives (experiment, network) of each label, the network by its name at full size: at the
+    compact scale the runs of its counterpart are taken. A row without a run is left out. All are
+    of the device that made most runs of the scale's plan. Raises UnknownNameError for an
+    experiment, a scale or a network of another family, UnknownNetworkError for any other.
+    """
+    runs = list(runs)
+    slug = plan(scale).device_of(runs)
+    of_device = [run for run in runs if run.device.slug == slug]
+    rows = {}
+    for label, (experiment, name) in wanted.items():
+        network = architecture(name)
+        if scale == "compact":
+            if network.family not in _COMPACT:
+                raise UnknownNameError("family with compact counterparts", network.family, _COMPACT)
+            network = variant_of(_COMPACT[network.family], network.variant)
+        if group := answer(experiment, of_device, scale).runs.get(network.name):
+            rows[label] = group
+    return rows
 
 
 def _rows(

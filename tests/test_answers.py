@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from ninlab import answers, records
-from ninlab.answers import comparison, runs_of
+from ninlab.answers import comparison, labeled_runs, runs_of
 from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import UnknownNameError
 from ninlab.experiments import PLANS, plans
@@ -105,6 +105,34 @@ def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(
 def test_without_the_network_compared_with_there_is_no_comparison(scale):
     labels = {"": "four", "6_blocks": "six"}
     assert comparison(["family"], labels, made(scale, "family"), scale) == {}
+
+
+def test_a_label_has_the_runs_of_its_network_at_full_size_and_of_its_counterpart_at_the_other():
+    wanted = {
+        "as the book has it": ("collapse", "nin"),
+        "repaired": ("collapse", "nin_fixed"),
+        "eight": ("family", "nin_fixed_8_blocks"),
+    }
+    networks = {
+        "full": ["nin", "nin_fixed", "nin_fixed_8_blocks"],
+        "compact": ["nin_28_textbook", "nin_28", "nin_28_8_blocks"],
+    }
+    found = [run for s in PLANS for e in ("family", "collapse") for run in made(s, e)]
+    for scale, expected in networks.items():
+        rows = labeled_runs(wanted, found, scale)
+        assert list(rows) == list(wanted)
+        assert [run.network for group in rows.values() for run in group] == expected
+    part = [run for run in found if run.network != "nin_28"]
+    assert list(labeled_runs(wanted, part, "compact")) == ["as the book has it", "eight"]
+
+
+def test_labeled_runs_are_of_one_device_and_of_networks_with_a_counterpart():
+    found = made("full", "collapse")
+    other = on_another_device(found[0])
+    rows = labeled_runs({"NiN": ("collapse", "nin")}, [other, *found], "full")
+    assert {run.device.slug for run in rows["NiN"]} == {found[0].device.slug}
+    with pytest.raises(UnknownNameError, match="known: nin, nin_fixed"):
+        labeled_runs({"AlexNet": ("improved", "alexnet")}, found, "compact")
 
 
 def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
