@@ -130,6 +130,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"checks", "figures"},
         {"docutils", "jupyter_cache", "nbformat", "plotly", "sphinx"},
     ),
+    "two_ideas": (set(), {"torch"}),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}
 TORCH_FREE = sorted(
