@@ -72,6 +72,8 @@ CREDITS = {
 BRITISH = re.compile(
     r"\w*(?:colour|behaviour|favour|neighbour|isation|labelled|modelled)\w*|grey|centre"
 )
+MOST_NUMBERS = 5  # in a paragraph of up to a hundred words; more belong into a table
+READABLE = {"index"}  # the pages that keep to it
 SHORTEST_SOLUTION = 20  # words: a number, and the way to it
 
 numbered = pytest.mark.parametrize(
@@ -245,6 +247,49 @@ def test_what_counts_as_a_number_that_needs_proof(sentence: str, found: list[str
     for pattern in NOT_PROSE:
         sentence = pattern.sub(" ", sentence)
     assert list(claims(sentence)) == found
+
+
+def paragraphs(path: Path) -> list[str]:
+    """The paragraphs of a page, captions among them, as far as prose: no table, no code."""
+    text = re.sub(r"^\|.*$", "", text_of(path), flags=re.M)
+    return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
+
+
+def numbers_written(text: str) -> list[str]:
+    """The numbers that a reader meets in a text; a window (1×1) and a year are names."""
+    found = [match[0] for match in NUMBER.finditer(text)]
+    return [number for number in found if not re.fullmatch(r"(\d)×\1|(?:19|20)\d\d", number)]
+
+
+def numbers_beyond_reading(text: str) -> int:
+    """How many numbers a paragraph has above `MOST_NUMBERS` in a hundred words."""
+    words = len(re.findall(r"[A-Za-z][\w'’-]*", text))
+    return len(numbers_written(text)) - int(MOST_NUMBERS * max(1, words / 100))
+
+
+readable = pytest.mark.parametrize(
+    "path", [path for path in book.notebooks() if path.stem in READABLE], ids=lambda path: path.stem
+)
+
+
+@readable
+def test_a_paragraph_has_few_numbers(path: Path) -> None:
+    full = [text for text in paragraphs(path) if numbers_beyond_reading(text) > 0]
+    assert full == []
+
+
+@pytest.mark.parametrize(
+    ("text", "beyond"),
+    [
+        ("86.3%, 83.8% and 44.4%, in 2013 as with a 1×1 layer, and 980 MiB and 12×12", 0),
+        ("1, 2, 3, 4, 5 and 6 seeds", 1),
+        ("one of five in 1, 2, 3, 4, 5", 0),
+        ("word " * 120 + "1, 2, 3, 4, 5, 6", 0),
+        ("word " * 119 + "1, 2, 3, 4, 5, 6", 1),
+    ],
+)
+def test_what_are_many_numbers_for_a_paragraph(text: str, beyond: int) -> None:
+    assert max(0, numbers_beyond_reading(text)) == beyond
 
 
 def test_a_number_is_proved_by_itself_and_not_by_a_longer_one() -> None:

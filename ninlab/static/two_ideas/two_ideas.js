@@ -130,7 +130,7 @@
         ring.style.setProperty("--column", column);
       }
       for (const [name, value] of Object.entries({ row, column, output })) {
-        this.find(`caption .${name}`).textContent = value;
+        this.find(`[data-place=${name}]`).textContent = value;
       }
       const numbers = [...terms.flatMap((term, i) => [...term, products[i]]), rest, biases[output], sum];
       this.all(".sum data").forEach((cell, i) => {
