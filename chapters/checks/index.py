@@ -1,0 +1,146 @@
+# The numbers of index, proved: each part runs behind the cell that it names.
+
+# %% fig-costs
+import math
+from itertools import combinations
+
+from ninlab import liveness
+from ninlab.answers import answer
+from ninlab.architectures import variant_of
+from ninlab.comparisons import CONFIDENCE, difference, summary
+from ninlab.layers import Conv
+from ninlab.shapes import placed_layers
+from ninlab.units import format_count, format_shape
+
+assert batch == 128
+ratio = parameters["alexnet"] / parameters["nin"]
+assert f"{ratio:.0f}rd" == "23rd"
+assert min(macs, key=macs.get) == "nin"
+assert format_bytes(to_train["nin"]) == "980 MiB"
+assert format_bytes(to_train["alexnet"]) == "864 MiB"
+assert min(to_predict, key=to_predict.get) == "nin"
+shapes = {format_shape(each.input_shape) for each in networks.values()}
+assert shapes == {"1x224x224"}
+
+# %% fig-batch
+crossing = liveness.crossing(training["nin"], training["alexnet"])
+assert (crossing, crossing - 1) == (96, 95)
+for name_, step_ in training.items():
+    in_tf32 = liveness.timeline(networks[name_], "sgd", "tf32")
+    assert peak_bytes(in_tf32, batch) == peak_bytes(step_, batch)
+
+# %% fig-start
+compact_starts = starts[0]
+ended = [summary(group) for group in compact_starts.values()]
+between = [f"{group.least:.1%} {group.greatest:.1%}" for group in ended]
+assert between == [
+    "28.5% 76.9%",
+    "62.2% 81.2%",
+    "79.6% 85.8%",
+    "82.1% 85.6%",
+    "87.5% 89.0%",
+]
+assert f"{ended[0].runs} seeds" == f"{ended[3].runs} seeds" == "5 seeds"
+pairs = [
+    (placed.input_shape[0], placed.output_shape[0])
+    for placed in placed_layers(architecture("nin_28_textbook"))
+    if isinstance(placed.layer, Conv)
+]
+assert math.sqrt(math.prod(a / (a + b) for a, b in pairs)) < 0.01
+assert f"{28}×{28}" == "28×28"
+every_run = [run for group in compact_starts.values() for run in group]
+(recipe,) = {run.recipe for run in every_run}
+assert f"{recipe.epochs} epochs" == "5 epochs"
+by_kaiming = architecture("nin_28").initialization
+stopped = [
+    architecture(run.network).initialization
+    for run in runs
+    if (run.experiment, run.scale) == ("rate_sweep", (28, "cpu"))
+    and run.recipe.learning_rate == 2 * recipe.learning_rate
+    and run.outcome == "stuck"
+]
+assert by_kaiming in stopped
+
+# %% fig-designs
+at_compact = designs[0]
+repaired_runs = at_compact[repaired]
+apart = {
+    label: difference(group, repaired_runs)
+    for label, group in at_compact.items()
+    if label != repaired
+}
+means = {label_: f"{summary(group).mean:.1%}" for label_, group in at_compact.items()}
+assert means[repaired] == "83.8%"
+assert means["no 1×1 layer"] == "86.3%"
+assert means["batch normalization"] == "87.3%"
+assert means["batch normalization, no 1×1 layer"] == "87.4%"
+assert means["batch normalization, better recipe"] == "89.7%"
+rival = answer("improved", runs).runs["alexnet_28_batch_norm"]
+assert f"{summary(rival).mean:.1%}" == "89.7%"
+of_repaired = {run.recipe for run in repaired_runs}
+for label_ in ("batch normalization", "batch normalization, no 1×1 layer"):
+    assert {run.recipe for run in at_compact[label_]} == of_repaired
+three = summary(at_compact["three 1×1 layers"])
+ends = [f"{end:.1%}" for end in (three.least, three.greatest)]
+assert ends == ["44.4%", "79.8%"]
+linear = apart["linear layer in place of the average"]
+assert f"{100 * linear.mean:.1f} points" == "1.8 points"
+assert 0 < linear.low < 0.005
+assert {label for label, one in apart.items() if not one.shown} == {
+    "three 1×1 layers",
+    "3×3 in place of 1×1",
+    "to ten classes in three steps",
+    "twice the blocks, retuned",
+}
+assert f"{CONFIDENCE:.0%}" == "95%"
+assert f"{architecture('nin').num_classes} classes" == "10 classes"
+
+# %% exercises
+parts = {layer.name: layer for layer in placed_layers(networks["nin"])}
+narrowing = (
+    parts["classes.conv1"].input_shape,
+    parts["classes.conv3"].output_shape,
+)
+assert [*map(format_shape, narrowing)] == ["384x5x5", "10x5x5"]
+wide = architecture("nin_fixed_3x3")
+grown = [
+    f"{formulas.parameters(wide) / parameters['nin']:.1f} times",
+    f"{formulas.macs(wide) / macs['nin']:.1f} times",
+]
+assert grown == ["2.8 times", "2.9 times"]
+headed = formulas.parameters(architecture("nin_fixed_fully_connected"))
+assert f"{headed / parameters['nin']:.0f} times" == "29 times"
+assert format_count(parameters["nin"]) == "1.99 M"
+assert format_count(macs["nin"]) == "762 M"
+assert format_bytes(to_predict["nin"]) == "305 MiB"
+
+
+def ours(question, variant):
+    """The runs of one change of the repaired compact NiN."""
+    return answer(question, runs).runs[variant_of("nin_28", variant).name]
+
+
+def gains(question, variant):
+    """Whether the runs show that the change gains accuracy."""
+    return difference(ours(question, variant), repaired_runs).low > 0
+
+
+one = ours("one_by_one", "one_1x1")
+assert not difference(one, repaired_runs).shown
+normalized_runs = answer("one_by_one_batch_norm", runs).runs.values()
+assert not any(difference(*pair).shown for pair in combinations(normalized_runs, 2))
+assert not gains("window", "3x3")
+for question in ("head", "own_rate"):
+    assert not gains(question, "fully_connected")
+gradual = ours("bottleneck", "gradual")
+assert not difference(gradual, repaired_runs).shown
+others = (summary(one).mean, summary(repaired_runs).mean, three.greatest)
+assert summary(ours("one_by_one", "no_1x1")).mean > max(others)
+with_linear = formulas.parameters(architecture("nin_fixed_linear_head"))
+assert with_linear / parameters["nin"] < 1.01
+for question, variant in (
+    ("family", "6_blocks"),
+    ("family", "8_blocks"),
+    ("own_rate", "8_blocks"),
+):
+    assert not gains(question, variant)
