@@ -45,6 +45,7 @@ from sphinx.util import logging
 
 from ninlab import checks
 from ninlab.figures import table
+from ninlab.figures.themes import THEMES, template
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 DEFAULT_HEIGHT = 450
@@ -56,8 +57,6 @@ _SHARED = "ninlab"
 """Folder under _static for what is too large to be listed on every page."""
 _MATHJAX = "tex-chtml.js"
 _MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
-_FONT = "system-ui, sans-serif"
-_THEMES = {"light": "plotly_white", "dark": "plotly_dark"}
 _PROVENANCE_CLASS = "ninlab-provenance"
 _DATA_CLASS = "ninlab-data"
 _DOWNLOADS = "_downloads"
@@ -280,16 +279,13 @@ def _add_static_files(app: Sphinx) -> None:
 
 def site_templates() -> dict[str, Any]:
     """The Plotly template of each theme, as JSON values; backgrounds are the page's."""
-    templates = {}
-    for theme, name in _THEMES.items():
-        template = plotly.io.templates[name].to_plotly_json()
-        template["layout"] |= {
+    templates: dict[str, Any] = {theme: template(theme) for theme in THEMES}
+    for made in templates.values():
+        made["layout"] |= {
             "paper_bgcolor": "rgba(0,0,0,0)",
             "plot_bgcolor": "rgba(0,0,0,0)",
             "margin": {"l": 60, "r": 20, "t": 50, "b": 50},
         }
-        template["layout"]["font"]["family"] = _FONT
-        templates[theme] = template
     return templates
 
 

@@ -241,7 +241,7 @@ def test_the_modules_of_a_package_import_one_another_in_one_direction(package: s
 
 
 def test_what_figures_share_knows_no_family_of_figures() -> None:
-    shared = {"colors", "labels", "layout", "placing", "provenance", "words"}
+    shared = {"colors", "labels", "layout", "placing", "provenance", "themes", "words"}
     for module in shared:
         for name in imports(PACKAGE / "figures" / f"{module}.py"):
             if name.startswith("ninlab.figures"):

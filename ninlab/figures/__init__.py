@@ -9,9 +9,10 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`, `words`,
-`layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
-numbers that a figure draws; `tables_by_scale` says what runs show, in one table a scale.
+`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`,
+`words`, `themes`, `layout`, `placing`, `labels` and `provenance`, which import none of them.
+`table` gives back the numbers that a figure draws; `tables_by_scale` says what runs show, in one
+table a scale.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.

@@ -14,6 +14,7 @@ from typing import Any
 
 import plotly.graph_objects as go
 
+from ninlab.figures.themes import notebook_template
 from ninlab.units import format_count
 
 MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
@@ -28,13 +29,16 @@ def finish(
     quantities: Mapping[str, str] | None = None,
     **layout: Any,
 ) -> go.Figure:
-    """The figure with the book's layout; what depends on the theme is left to the site.
+    """The figure with the book's layout; what depends on the theme is left to a template.
+
+    The site puts its own in the place of the notebook's.
 
     Pointing at a mark shows its hover text, where its trace does not skip that. quantities names
     what the axes measure that show no title.
     """
     figure.update_traces(hoverinfo="text", selector=lambda trace: trace.hoverinfo is None)
     settings: dict[str, Any] = {
+        "template": notebook_template(),
         "height": height,
         "margin": MARGIN,
         "showlegend": bool(figure.layout.showlegend),
