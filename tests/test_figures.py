@@ -28,6 +28,7 @@ from ninlab.bookext import site_templates
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.figures import labels
+from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS
 from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, Outcome, RunRecord
 from ninlab.reports import Category, tensor_peak
@@ -268,6 +269,34 @@ def test_a_figure_leaves_text_and_paper_to_the_theme(draw):
     for path, _ in keys_below(content):
         assert path[-1] not in ("paper_bgcolor", "plot_bgcolor", "bgcolor")
         assert path[-2:] not in (("font", "color"), ("tickfont", "color"), ("textfont", "color"))
+
+
+def test_the_text_of_figures_is_large_enough_to_be_read():
+    assert TEXT_PIXELS >= 12
+    assert DIAGRAM_TEXT_PIXELS >= 13
+
+
+@pytest.mark.parametrize("kind", ONE_OF_EACH)
+def test_no_text_is_smaller_than_the_one_size_of_its_kind_of_figure(kind):
+    """tests/browser/test_figures_drawn.py measures the same texts on a desk and on a phone."""
+    figure = ONE_OF_EACH[kind]()
+    least = DIAGRAM_TEXT_PIXELS if kind == "diagram" else TEXT_PIXELS
+    fonts = [
+        (path, value)
+        for path, value in keys_below(json.loads(figure.to_json()))
+        if path[-1] == "size" and path[-2].endswith("font")
+    ]
+    assert fonts
+    for path, value in fonts:
+        assert value >= (TEXT_PIXELS if "template" in path else least), path
+    for trace in figure.data:
+        assert trace.type != "bar" or trace.constraintext == "none", "Plotly scales its text down"
+        assert kind != "diagram" or trace.textfont.size == least
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_templates_of_the_site_have_the_size_of_text(page):
+    assert site_templates()[page]["layout"]["font"]["size"] == TEXT_PIXELS
 
 
 @each

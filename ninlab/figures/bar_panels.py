@@ -55,6 +55,7 @@ def add_bars(
         text=list(text),
         textposition="outside",
         cliponaxis=False,
+        constraintext="none",  # else Plotly scales it down to the height of its bar
         marker={
             "color": [color if measured else faded(color, HOLLOW) for color in colors],
             "line": {"color": list(colors), "width": 1.5},

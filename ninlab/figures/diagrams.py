@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
@@ -15,6 +16,7 @@ from ninlab.architectures import architecture
 from ninlab.errors import UnknownNameError
 from ninlab.figures.colors import NEUTRAL, color_of, faded
 from ninlab.figures.layout import finish
+from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS
 from ninlab.figures.words import times
 from ninlab.layers import Activation, BatchNorm, Block, Branches, Conv, Flatten, Layer, Linear
 from ninlab.shapes import layer_macs, layer_parameters, output_shape
@@ -58,9 +60,11 @@ class Column:
 _Span = tuple[float, float]  # from the left, or from the top
 _Nonlinear = Activation | BatchNorm  # what may stand behind a convolution that has no note
 _Undrawn = Activation | Flatten  # part of the box above, or no computation
-_BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 17.0  # pixels of a diagram, downwards
-_SECOND_LINE = 12.0  # of the text in a box
-_TEXT, _SMALL_TEXT, _NARROW = 11, 10, 0.25  # the small one in the boxes of four branches
+_BOX, _GAP, _FRAME, _SHAPE_LINE = 24.0, 4.0, 6.0, 18.0  # pixels of a diagram, downwards
+_LINE = 16.0  # pixels from a line of text to the next
+_HEAD = 6.0  # pixels over the title and under the shape of the image
+_LETTER = 7.5  # pixels across a letter, in the wider ones of the fonts that systems have
+_NARROWEST = 328  # pixels across a diagram on a phone: there its texts have the least room
 _SIDE, _INSET, _BETWEEN_BRANCHES = 0.02, 0.03, 0.005  # free on both sides, in columns
 
 
@@ -69,12 +73,12 @@ class _Drawing:
     """Boxes, frames and texts of one column while it is laid out, y in pixels downward."""
 
     color: str
+    letters: float  # that a line has room for where it is as wide as the column
     shapes: list[dict[str, Any]] = field(default_factory=list)
     x: list[float] = field(default_factory=list)
     y: list[float] = field(default_factory=list)
     text: list[str] = field(default_factory=list)
     hover: list[str] = field(default_factory=list)
-    size: list[int] = field(default_factory=list)
 
     def write(self, x: _Span, y: float, text: str, hover: str = "") -> None:
         """Center a text there, in that width."""
@@ -82,7 +86,18 @@ class _Drawing:
         self.y.append(y)
         self.text.append(text)
         self.hover.append(hover or text)
-        self.size.append(_TEXT if x[1] - x[0] > _NARROW else _SMALL_TEXT)
+
+    def lines(self, text: str, x: _Span) -> list[str]:
+        """The text in lines that a phone has room for, in that width.
+
+        The first word has a line of its own where that is enough: the window of a layer over
+        what it does there.
+        """
+        letters = max(1, int((x[1] - x[0]) * self.letters))
+        first, _, rest = text.partition(" ")
+        if len(text) > letters >= len(rest) > 0:
+            return [first, rest]
+        return wrap(text, letters, break_long_words=False)
 
     def layers(
         self, layers: Sequence[Layer], shape: Shape, x: _Span, y: float, *, shapes: bool = False
@@ -124,15 +139,15 @@ class _Drawing:
 
     def _single(self, layer: Layer, after: Layer | None, shape: Shape, x: _Span, y: float) -> float:
         linear = isinstance(layer, Conv) and not isinstance(after, _Nonlinear)
-        opacity, height = _opacity(layer), _BOX + _SECOND_LINE * linear
+        lines = self.lines(str(layer), x) + ["no ReLU"] * linear
+        opacity, height = _opacity(layer), _BOX + _LINE * (len(lines) - 1)
         self._rectangle(
             x,
             (y, y + height),
             fillcolor=faded(self.color, opacity),
             line={"color": self.color, "width": 1.2 if opacity else 0.6},
         )
-        text = str(layer) + ("<br>no ReLU" if linear else "")
-        self.write(x, y + height / 2, text, _hover(layer, shape))
+        self.write(x, y + height / 2, "<br>".join(lines), _hover(layer, shape))
         return y + height + _GAP
 
     def _rectangle(self, x: _Span, y: _Span, **style: Any) -> None:
@@ -177,13 +192,18 @@ def diagram(*columns: Column) -> go.Figure:
     """
     figure = go.Figure()
     shapes: list[dict[str, Any]] = []
+    drawings = [_Drawing(one.color, _NARROWEST / len(columns) / _LETTER) for one in columns]
+    spans = [_inside((number, number + 1), _SIDE) for number in range(len(columns))]
+    titles = [
+        drawn.lines(one.title, x) for drawn, one, x in zip(drawings, columns, spans, strict=True)
+    ]
+    first = _HEAD + _LINE * max(map(len, titles))  # where the shapes of the images begin
     bottom = 0.0
-    for number, column in enumerate(columns):
-        x = _inside((number, number + 1), _SIDE)
-        drawn = _Drawing(column.color)
-        drawn.write(x, 10, f"<b>{column.title}</b>")
-        drawn.write(x, 30, times(column.input_shape), "shape of one image")
-        bottom = max(bottom, drawn.layers(column.layers, column.input_shape, x, 42, shapes=True))
+    for column, drawn, x, title in zip(columns, drawings, spans, titles, strict=True):
+        drawn.write(x, first - _LINE * len(title) / 2, f"<b>{'<br>'.join(title)}</b>")
+        drawn.write(x, first + _LINE / 2, times(column.input_shape), "shape of one image")
+        top = first + _LINE + _HEAD
+        bottom = max(bottom, drawn.layers(column.layers, column.input_shape, x, top, shapes=True))
         shapes += drawn.shapes
         figure.add_scatter(
             x=drawn.x,
@@ -192,7 +212,7 @@ def diagram(*columns: Column) -> go.Figure:
             hovertext=drawn.hover,
             name=column.title,
             mode="text",
-            textfont={"size": drawn.size},
+            textfont={"size": DIAGRAM_TEXT_PIXELS},
         )
     figure.update_xaxes(visible=False, fixedrange=True, range=[0, len(columns)])
     figure.update_yaxes(visible=False, fixedrange=True, range=[bottom + 2, 0])

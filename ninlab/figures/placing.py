@@ -15,14 +15,11 @@ from dataclasses import dataclass, field
 from math import log10
 from typing import Any
 
-TEXT_PIXELS = 12
-"""The usual size of text."""
-
 LETTER_PIXELS = 6.4
-"""Across a letter of that size, about."""
+"""Across a letter of a figure's text, about."""
 
 LINE_PIXELS = 18
-"""From a line of that size to the next."""
+"""From a line of text to the next."""
 
 MOST_TRIES = 1000
 """Boxes that are tried for the labels of a plot, all together."""
@@ -176,18 +173,16 @@ class LogPlot:
         self,
         texts: Mapping[str, Sequence[Point]],
         sides: Sequence[Side] = SIDES,
-        size: float = TEXT_PIXELS,
     ) -> list[dict[str, Any]]:
         """An annotation for each text, beside the first of its points where there is room.
 
-        The room that it takes is taken. size is that of the text.
+        The room that it takes is taken.
         """
-        letter = LETTER_PIXELS * size / TEXT_PIXELS
         frame = Box(0, 0, self.width, self.height + LINE_PIXELS)  # nothing is over a plot
         places: list[list[tuple[Box, Point, Side]]] = []
         for text, points in texts.items():
             around = [
-                (self._beside(point, side, letter * len(text)), point, side)
+                (self._beside(point, side, LETTER_PIXELS * len(text)), point, side)
                 for point in points
                 for side in sides
             ]
@@ -207,7 +202,7 @@ class LogPlot:
                 "xshift": right * _GAP,
                 "yshift": _UP[up],
             }
-            notes.append(note if size == TEXT_PIXELS else note | {"font": {"size": size}})
+            notes.append(note)
         return notes
 
     def _beside(self, point: Point, side: Side, width: float) -> Box:

@@ -24,7 +24,6 @@ _UNLABELED = 0.5  # opacity of the dots that have no label beside them
 _LARGEST_DOT = 26  # pixels across the dot of all of a network's arithmetic
 _DOT, _SMALL_DOT = 10, 6  # pixels across the dot of a network with a label, and without
 _HEIGHT = 440  # pixels of the figure of rates
-_SMALL_TEXT = 10  # pixels
 _PLACES = 40  # along a diagonal, for its label
 
 
@@ -203,4 +202,4 @@ def _diagonal_labels(plot: LogPlot, diagonals: _Diagonals, unit: str) -> list[di
         ]
         for rate, ((left, _), (right, _)) in diagonals.items()
     }
-    return plot.labels(points, [OVER_RIGHT], _SMALL_TEXT)
+    return plot.labels(points, [OVER_RIGHT])

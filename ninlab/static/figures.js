@@ -43,7 +43,6 @@
     merged(
       merged(
         {
-          font: { size: 11 },
           legend: { orientation: "h", x: 0, y: -0.25, yanchor: "top" },
           margin: { l: 48, r: 8 },
         },
