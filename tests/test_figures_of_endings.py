@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ninlab import figures
 from ninlab.comparisons import conditions, difference
 from ninlab.errors import NinlabError
+from ninlab.figures.themes import TEXT_PIXELS
 from ninlab.records import LossCurve, Outcome, RunRecord
 from tests.test_figures import run
 
@@ -80,12 +81,12 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
 
 @given(groups)
 def test_no_mark_of_a_run_hides_another_of_its_row(groups):
-    """Marks 0.002 apart lie side by side; closer ones step aside by a tenth of a row at least."""
+    """Marks 0.002 apart lie side by side; closer ones step aside, by more than half a mark."""
     figure = figures.endings(labeled(groups, "small"))
     for trace in figure.data:
         marks = zip(trace.x, trace.y, strict=True)
         for (x, y), (other_x, other_y) in combinations(marks, 2):
-            assert abs(x - other_x) > 0.0019 or abs(y - other_y) > 0.1
+            assert abs(x - other_x) > 0.0019 or abs(y - other_y) > 5
 
 
 @given(groups)
@@ -94,6 +95,58 @@ def test_the_dots_decide_what_is_in_the_frame(groups):
     low, high = figures.endings(scale, intervals=True).layout.xaxis.range
     assert (low, high) == figures.endings(scale).layout.xaxis.range
     assert all(low <= accuracy <= high for group in groups for accuracy in group)
+
+
+@given(groups)
+def test_an_interval_beyond_the_plot_ends_in_an_arrow_that_tells_all_of_it(groups):
+    scale = labeled(groups, "small")
+    figure = figures.endings(scale, intervals=True)
+    left, right = figure.layout.xaxis.range
+    beyond = {trace.name.split(",")[0]: trace for trace in figure.data if "beyond" in trace.name}
+    for interval in (trace for trace in figure.data if "interval" in trace.name):
+        low, high = interval.x
+        signs = {left: "triangle-left"} if low < left else {}
+        signs |= {right: "triangle-right"} if high > right else {}
+        arrows = beyond.pop(interval.name.split(",")[0], None)
+        assert (arrows is None) == (not signs)
+        if arrows is not None:
+            assert dict(zip(arrows.x, arrows.marker.symbol, strict=True)) == signs
+            assert set(arrows.y) == set(interval.y)
+            assert arrows.cliponaxis is False
+            assert arrows.hovertext == interval.hovertext
+            label = interval.name.split(",")[0]
+            assert str(difference(scale[label], next(iter(scale.values())))) in arrows.hovertext
+    assert not beyond
+
+
+LINE = 1.3 * TEXT_PIXELS  # pixels from a line of Plotly's text to the next
+
+
+@given(st.lists(accuracies, min_size=1, max_size=4), st.integers(0, 90), st.integers(0, 90))
+def test_no_label_lies_on_the_line_of_guessing_or_of_a_mean(groups, letters, other_letters):
+    """A row's lines begin where its label ends, and end where the next label begins."""
+    names = ("a " * letters + "first", "b " * other_letters + "second", "third", "fourth")
+    runs = map(ended_at, groups)
+    parts = dict(zip(names, runs, strict=False))
+    large = {f"{name} large": [*ended_at([0.2, 0.3], 224)] for name in parts}
+    figure = figures.endings(parts, large, chance=0.1, intervals=True)
+    inner = figure.layout.height - figure.layout.margin.t - figure.layout.margin.b
+    for number in ("", "2"):
+        axis = figure.layout[f"yaxis{number}"]
+        assert abs(axis.range[0] - axis.range[1]) == pytest.approx(  # a unit is a pixel
+            inner * (axis.domain[1] - axis.domain[0]), abs=0.5
+        )
+        labels = [note for note in figure.layout.annotations if note.yref == f"y{number}"]
+        lines = [line for line in figure.layout.shapes if line.yref == f"y{number}"]
+        assert len(labels) == len(parts)
+        assert len(lines) >= len(parts)
+        for note in labels:
+            assert (note.yanchor, note.yshift) == ("bottom", None)
+            top = note.y - LINE * (1 + note.text.count("<br>"))
+            for line in lines:
+                assert line.y1 <= top or line.y0 >= note.y
+        for one, other in combinations(sorted(labels, key=lambda note: note.y), 2):
+            assert other.y - LINE * (1 + other.text.count("<br>")) > one.y
 
 
 @given(groups, groups, groups)

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import figures
+from ninlab.figures.layout import NO_NUMBER
 from tests.test_figures import ONE_OF_EACH, drawing, each
 
 NO_QUANTITIES = ("series", "written", "note")
@@ -37,9 +38,14 @@ def number_or_text(cell: str) -> float | str:
         return cell
 
 
+def marks_of_numbers(figure: go.Figure) -> list[Any]:
+    """The traces of a figure without its arrows."""
+    return [trace for trace in figure.data if trace.meta != NO_NUMBER]
+
+
 def drawn(figure: go.Figure) -> Iterable[float]:
     """Every number of a mark of one of the book's figures, each mark with both of its own."""
-    for trace in figure.data:
+    for trace in marks_of_numbers(figure):
         if trace.type == "heatmap":
             if trace.texttemplate:
                 yield from (value for line in trace.z for value in line)
@@ -66,7 +72,7 @@ def test_every_mark_is_a_row(draw) -> None:
     figure = draw()
     marks = sum(
         (np.size(trace.z) if trace.texttemplate else 0) if trace.type == "heatmap" else len(trace.y)
-        for trace in figure.data
+        for trace in marks_of_numbers(figure)
     )
     lines = {(shape.name, shape.x0, shape.y0) for shape in figure.layout.shapes if shape.name}
     assert marks <= len(figures.table(figure)) <= marks + len(lines)

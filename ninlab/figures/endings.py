@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, count
+from math import ceil
 from textwrap import wrap
 
 import plotly.graph_objects as go
@@ -26,7 +27,7 @@ from ninlab.comparisons import (
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import sign_of
-from ninlab.figures.layout import finish
+from ninlab.figures.layout import NO_NUMBER, finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.records import RunRecord
@@ -37,12 +38,57 @@ _LONGEST_LABEL = 48  # letters of a label on one line of a phone
 _MARKER_PIXELS = 9
 _MEAN_PIXELS = 15  # Plotly draws 1.4 times as much: just over the dots, and under the label
 _SAME_PLACE = 0.002  # of accuracy: marks that are closer would hide each other
-_STEP_ASIDE = 0.11  # of a row
-_INTERVAL_BELOW = 0.27  # of a row, under the dots
-_ROW = (-0.2, 0.5)  # of a row: where lines run, which must not cross the labels above the dots
-_ROW_PIXELS, _LINE_PIXELS = 34, 14  # of a row without its label, and of each line of that
+_STEP_ASIDE = 6  # pixels
+_INTERVAL_PIXELS, _ARROW_PIXELS = 7, 10  # of its ends: one that is seen, one that lies beyond
+_DASH = "5px,3px"  # Plotly's own are so long that a row has but one or two
+_LINE_PIXELS = 16  # of each line of a label
+_FREE = 4  # pixels between label, dots, interval and the next row
 _HEAD_PIXELS, _TICKS_PIXELS, _TITLE_PIXELS = 14, 28, 20
 _MARGIN = {"l": 8, "r": 16, "t": 8, "b": _TICKS_PIXELS + _TITLE_PIXELS}  # half a tick's label
+
+
+_Frame = tuple[float, float]  # the accuracies at the left and at the right end of the plot
+
+
+@dataclass(frozen=True)
+class _Row:
+    """The runs of one label, and where they are drawn: pixels, downward in the panel."""
+
+    label: str
+    runs: Sequence[RunRecord]
+    top: int  # of the label
+
+    @property
+    def asides(self) -> list[int]:
+        """By how many pixels each dot steps out of the row, so that none hides another."""
+        steps = _asides([run.last.test_accuracy for run in self.runs])
+        return [_STEP_ASIDE * step for step in steps]
+
+    @property
+    def reach(self) -> float:
+        """From the middle of the dots to the end of the outermost, above and below."""
+        dots = max(map(abs, self.asides)) + _MARKER_PIXELS / 2
+        return max(dots, 1.4 * _MEAN_PIXELS / 2)
+
+    @property
+    def marks_top(self) -> float:
+        """Where the label ends, and lines down the plot begin."""
+        return self.top + _LINE_PIXELS * len(_lines(self.label, self.runs))
+
+    @property
+    def middle(self) -> float:
+        """Where the dots are."""
+        return self.marks_top + _FREE + self.reach
+
+    @property
+    def interval(self) -> float:
+        """Where the interval is, under the dots."""
+        return self.middle + self.reach + _FREE
+
+    @property
+    def bottom(self) -> int:
+        """Where the lines down the plot end, and the next row begins."""
+        return ceil(self.interval + _INTERVAL_PIXELS / 2) + _FREE
 
 
 @dataclass(frozen=True)
@@ -63,35 +109,38 @@ class _Panel:
         return self.x.replace("x", "y")
 
     @property
-    def rows(self) -> list[tuple[str, Sequence[RunRecord]]]:
-        """The label and the runs of each row, from the top down."""
-        return [row for part in self.parts for row in part.items()]
+    def rows_of_parts(self) -> list[list[_Row]]:
+        """The rows of each part, from the top down."""
+        top, parts = _HEAD_PIXELS + _LINE_PIXELS * len(self.heading), []
+        for part in self.parts:
+            rows = []
+            for label, runs in part.items():
+                rows.append(_Row(label, runs, top))
+                top = rows[-1].bottom
+            parts.append(rows)
+        return parts
+
+    @property
+    def rows(self) -> list[_Row]:
+        """All rows, from the top down."""
+        return list(chain.from_iterable(self.rows_of_parts))
 
     @property
     def runs(self) -> list[RunRecord]:
         """All runs of the panel."""
-        return list(chain.from_iterable(runs for _, runs in self.rows))
+        return [run for part in self.parts for runs in part.values() for run in runs]
 
     @property
     def heading(self) -> list[str]:
         """What all rows have in common, in lines that a phone has room for."""
-        common = conditions({f"{i}": runs for i, (_, runs) in enumerate(self.rows)})
+        groups = [runs for part in self.parts for runs in part.values()]
+        common = conditions({f"{i}": runs for i, runs in enumerate(groups)})
         return wrap(common, _LONGEST_LABEL)
-
-    @property
-    def row_pixels(self) -> int:
-        """How high a row is, for the longest label of the panel."""
-        return _ROW_PIXELS + _LINE_PIXELS * max(len(_lines(*row)) for row in self.rows)
-
-    @property
-    def heading_pixels(self) -> int:
-        """What the heading takes over the rows, whose first label reaches out of its row."""
-        return _HEAD_PIXELS + _LINE_PIXELS * (len(self.heading) + 1)
 
     @property
     def pixels(self) -> int:
         """How high the panel is, without the labels of its ticks."""
-        return self.heading_pixels + self.row_pixels * len(self.rows)
+        return self.rows[-1].bottom
 
 
 def endings(*groups: Groups, chance: float | None = None, intervals: bool = False) -> go.Figure:
@@ -102,8 +151,9 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     in common; arguments of one scale share it. Each argument is compared with itself only: with
     intervals, a dashed line goes down from the mean of its first group, and under the dots of
     every other group lies the 95 % interval of its distance from there, if both have two runs that
-    finished. An interval that crosses the line shows no difference; one wider than the dots goes
-    on beyond the plot. chance draws a line at the accuracy of guessing.
+    finished. An interval that crosses the line shows no difference; the dots decide what is in
+    the plot, and an interval that goes on beyond it ends in an arrow there. chance draws a line at
+    the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
     panels = _panels([part for part in groups if part])
@@ -113,17 +163,21 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     figure = go.Figure()
     drawn = [run.last.test_accuracy for run in runs] + ([] if chance is None else [chance])
     beyond = 0.04 * (max(drawn) - min(drawn))
+    frame = (min(drawn) - beyond, max(drawn) + beyond)
     height = sum(panel.pixels for panel in panels) + _TICKS_PIXELS * (len(panels) - 1)
     top = 0
     for panel in panels:
         ends = [1 - at / height for at in (top + panel.pixels, top)]
-        _add_panel(figure, panel, (max(ends[0], 0.0), ends[1]), chance, intervals)
+        _add_panel(figure, panel, (max(ends[0], 0.0), ends[1]), chance)
+        if intervals:
+            for rows in panel.rows_of_parts:
+                _add_intervals(figure, panel, rows, frame)
         figure.update_layout(
             {
                 f"xaxis{panel.x[1:]}": {
                     "title": _ACCURACY if panel is panels[-1] else None,
                     "tickformat": ".0%",
-                    "range": [min(drawn) - beyond, max(drawn) + beyond],
+                    "range": frame,
                     "anchor": panel.y,
                 },
             }
@@ -147,23 +201,13 @@ def _panels(groups: Sequence[Groups]) -> list[_Panel]:
 
 
 def _add_panel(
-    figure: go.Figure,
-    panel: _Panel,
-    domain: tuple[float, float],
-    chance: float | None,
-    intervals: bool,
+    figure: go.Figure, panel: _Panel, domain: tuple[float, float], chance: float | None
 ) -> None:
     """Draw the rows of one scale under their heading."""
-    for place, (label, runs) in enumerate(panel.rows):
-        _add_endings(figure, panel, place, label, runs)
+    for row in panel.rows:
+        _add_endings(figure, panel, row)
         if chance is not None:
-            _add_line_down(figure, panel, chance, place, "guessing", "dot")
-    if intervals:
-        place = 0
-        for part in panel.parts:
-            _add_intervals(figure, panel, place, part)
-            place += len(part)
-    above = panel.heading_pixels / panel.row_pixels  # in rows
+            _add_line_down(figure, panel, chance, row, "guessing", "dot")
     figure.add_annotation(
         x=0, xref="paper", y=domain[1], yref="paper", showarrow=False, xanchor="left",
         yanchor="top", align="left", text=f"<b>{'<br>'.join(panel.heading)}</b>",
@@ -171,7 +215,7 @@ def _add_panel(
     figure.update_layout(
         {
             f"yaxis{panel.y[1:]}": {
-                "range": [len(panel.rows) - 0.5, -0.5 - above],
+                "range": [panel.pixels, 0],
                 "visible": False,
                 "domain": domain,
                 "anchor": panel.x,
@@ -190,16 +234,15 @@ def _lines(label: str, runs: Sequence[RunRecord]) -> list[str]:
     return wrap(f"{label}:{mean} {told}", _LONGEST_LABEL)
 
 
-def _add_endings(
-    figure: go.Figure, panel: _Panel, place: int, label: str, runs: Sequence[RunRecord]
-) -> None:
+def _add_endings(figure: go.Figure, panel: _Panel, row: _Row) -> None:
     """Draw the dots of one group, the mean of two and more, and the label."""
+    label, runs = row.label, row.runs
     color, ended = color_of(runs[0].network), summary(runs)
     accuracies = [run.last.test_accuracy for run in runs]
     axes = {"xaxis": panel.x, "yaxis": panel.y}
     figure.add_scatter(
         x=accuracies,
-        y=[place + aside for aside in _asides(accuracies)],
+        y=[row.middle + aside for aside in row.asides],
         name=label,
         mode="markers",
         marker={
@@ -218,7 +261,7 @@ def _add_endings(
     if ended.mean is not None and ended.finished > 1:
         figure.add_scatter(
             x=[ended.mean],
-            y=[place],
+            y=[row.middle],
             name=f"{label}, mean",
             mode="markers",
             marker={
@@ -231,52 +274,83 @@ def _add_endings(
             **axes,
         )
     figure.add_annotation(
-        x=0, xref="paper", y=place - 0.24, yref=panel.y, showarrow=False, xanchor="left",
+        x=0, xref="paper", y=row.marks_top, yref=panel.y, showarrow=False, xanchor="left",
         yanchor="bottom", align="left", text="<br>".join(_lines(label, runs)),
     )  # fmt: skip
 
 
-def _asides(accuracies: Sequence[float]) -> list[float]:
-    """How far each mark steps out of its row, so that none hides another at the same place."""
-    asides: list[float] = []
+def _asides(accuracies: Sequence[float]) -> list[int]:
+    """How many steps each mark goes out of its row, so that none hides another at its place."""
+    asides: list[int] = []
     for i, accuracy in enumerate(accuracies):
         neighbors = zip(accuracies[:i], asides, strict=True)
         taken = {aside for other, aside in neighbors if abs(accuracy - other) < _SAME_PLACE}
-        free = (sign * step * _STEP_ASIDE for step in count() for sign in (-1, 1))
+        free = (sign * step for step in count() for sign in (-1, 1))
         asides.append(next(aside for aside in free if aside not in taken))
     return asides
 
 
-def _add_intervals(figure: go.Figure, panel: _Panel, first_place: int, groups: Groups) -> None:
+def _add_intervals(figure: go.Figure, panel: _Panel, rows: Sequence[_Row], frame: _Frame) -> None:
     """Draw how far each group may lie from the first one, where both have two finished runs."""
-    (first, baseline), *others = groups.items()
-    if (reference := summary(baseline)).finished < 2 or reference.mean is None:
+    first, *others = rows
+    if (reference := summary(first.runs)).finished < 2 or reference.mean is None:
         return
-    for place, (label, runs) in enumerate(others, first_place + 1):
-        if summary(runs).finished < 2:
-            continue
-        apart, color = difference(runs, baseline), color_of(runs[0].network)
+    for row in others:
+        if summary(row.runs).finished > 1:
+            _add_interval(figure, panel, row, first, reference.mean, frame)
+    for row in rows:
+        _add_line_down(figure, panel, reference.mean, row, f"mean of {first.label}", _DASH)
+
+
+def _add_interval(
+    figure: go.Figure, panel: _Panel, row: _Row, first: _Row, mean: float, frame: _Frame
+) -> None:
+    """Draw the interval of one group's distance from the first, with arrows where it goes on."""
+    apart, color = difference(row.runs, first.runs), color_of(row.runs[0].network)
+    ends = (mean + apart.low, mean + apart.high)
+    said = (
+        f"<b>{row.label}</b><br>{apart} points from {first.label}, "
+        f"with a confidence of {CONFIDENCE:.0%}"
+    )
+    axes = {"xaxis": panel.x, "yaxis": panel.y}
+    figure.add_scatter(
+        x=ends,
+        y=[row.interval] * 2,
+        name=f"{row.label}, interval of the distance from {first.label}",
+        mode="lines+markers",
+        marker={
+            "symbol": "line-ns",
+            "size": _INTERVAL_PIXELS,
+            "line": {"color": color, "width": 1.5},
+        },
+        line={"color": color, "width": 1.5},
+        hovertext=said,
+        **axes,
+    )
+    arrows = {}
+    if ends[0] < frame[0]:
+        arrows[frame[0]] = "triangle-left"
+    if ends[1] > frame[1]:
+        arrows[frame[1]] = "triangle-right"
+    if arrows:
         figure.add_scatter(
-            x=[reference.mean + apart.low, reference.mean + apart.high],
-            y=[place + _INTERVAL_BELOW] * 2,
-            name=f"{label}, interval of the distance from {first}",
-            mode="lines+markers",
-            marker={"symbol": "line-ns", "size": 7, "line": {"color": color, "width": 1.5}},
-            line={"color": color, "width": 1.5},
-            hovertext=f"<b>{label}</b><br>{apart} points from {first}, "
-            f"with a confidence of {CONFIDENCE:.0%}",
-            xaxis=panel.x,
-            yaxis=panel.y,
+            x=list(arrows),
+            y=[row.interval] * len(arrows),
+            name=f"{row.label}, goes on beyond the plot",
+            mode="markers",
+            marker={"symbol": list(arrows.values()), "size": _ARROW_PIXELS, "color": color},
+            cliponaxis=False,
+            meta=NO_NUMBER,
+            hovertext=said,
+            **axes,
         )
-    for place in range(first_place, first_place + len(groups)):
-        _add_line_down(figure, panel, reference.mean, place, f"mean of {first}", "dash")
 
 
 def _add_line_down(
-    figure: go.Figure, panel: _Panel, x: float, place: int, name: str, dash: str
+    figure: go.Figure, panel: _Panel, x: float, row: _Row, name: str, dash: str
 ) -> None:
-    """Draw the part of a vertical line that one row has."""
+    """Draw the part of a vertical line that one row has, which does not cross its label."""
     figure.add_shape(
-        type="line", name=name, x0=x, x1=x, y0=place + _ROW[0], y1=place + _ROW[1],
+        type="line", name=name, x0=x, x1=x, y0=row.marks_top, y1=row.bottom,
         xref=panel.x, yref=panel.y, line={"color": NEUTRAL, "width": 1, "dash": dash},
     )  # fmt: skip

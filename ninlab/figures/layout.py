@@ -17,6 +17,9 @@ import plotly.graph_objects as go
 from ninlab.figures.themes import notebook_template
 from ninlab.units import format_count
 
+NO_NUMBER = "no number"
+"""The meta of a trace whose marks stand for no number of their own: a table leaves them out."""
+
 MARGIN = {"l": 8, "r": 8, "t": 34, "b": 40}
 """Pixels around a plot, as long as a figure asks for no others."""
 

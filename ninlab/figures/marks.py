@@ -7,6 +7,7 @@ a cell of a map; ``written`` is the text beside a mark; ``note`` is what pointin
 - Where the ticks 0, 1, 2, ... of an axis bear names, its column holds the names.
 - An axis that nobody sees and nothing names is only a place on the screen: it has no column.
 - A line across a panel is a row if it has a name.
+- A trace whose ``meta`` is `NO_NUMBER` has none, an arrow at the edge of a plot for example.
 - A heat map that writes no numbers is a picture, and has no rows.
 
 Known limits: the traces of this book (bars, scatter, heat maps); error bars are not read.
@@ -24,6 +25,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
+
+from ninlab.figures.layout import NO_NUMBER
 
 _LOG_SCALE = " (log scale)"
 _LINE_BREAK = re.compile(r"<br\s*/?>")
@@ -89,6 +92,8 @@ class _Axes:
 
 
 def _marks(trace: Mapping[str, Any], axes: _Axes) -> Iterator[_Row]:
+    if trace.get("meta") == NO_NUMBER:
+        return
     if trace.get("type") == "heatmap":
         yield from _map_cells(trace)
         return

@@ -35,6 +35,20 @@ SIZES = """() => [...document.querySelectorAll('.ninlab-figure')].flatMap((figur
 """Of each text: its figure, what it says, and its size after all scaling."""
 
 
+CROSSED = """() => [...document.querySelectorAll('.ninlab-figure')].flatMap((figure) => {
+    const box = (element) => element.getBoundingClientRect();
+    const broken = [...figure.querySelectorAll('.shapelayer path')].filter(
+        (line) => line.style.strokeDasharray !== '' && line.style.strokeDasharray !== 'none');
+    return [...figure.querySelectorAll('.main-svg text')]
+        .filter((text) => text.textContent.trim() && getComputedStyle(text).opacity > 0)
+        .filter((text) => broken.map(box).some(({ left, right, top, bottom }) =>
+            left < box(text).right && box(text).left < right
+            && top < box(text).bottom - 2 && box(text).top + 2 < bottom))
+        .map((text) => `${figure.id}: ${text.textContent}`);
+})"""
+"""Texts on a dotted or dashed line. A box has room above and below its letters."""
+
+
 @pytest.fixture(scope="module")
 def sheet(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A page with one figure of each kind and with what a page of the book loads."""
@@ -83,3 +97,8 @@ def test_no_text_is_drawn_smaller_than_the_text_of_figures(drawn: Page) -> None:
     for figure, text, pixels in texts:
         least = DIAGRAM_TEXT_PIXELS if figure == "diagram" else TEXT_PIXELS
         assert pixels >= least - rounding, f"{figure}: {text}"
+
+
+def test_no_dotted_or_dashed_line_crosses_a_text(drawn: Page) -> None:
+    assert drawn.locator(".shapelayer path").count()
+    assert drawn.evaluate(CROSSED) == []
