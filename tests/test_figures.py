@@ -106,6 +106,15 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     ),
     "plateaus": lambda: figures.plateaus(RUNS[:2]),
     "lost_classes": lambda: figures.lost_classes({"a": RUNS[:2], "b": RUNS[2:]}),
+    "shares_by_step": lambda: figures.shares_by_step(
+        [
+            figures.Line("ink", {0: [100], 1: [90]}, 100),
+            figures.Line("NiN", {0: [8, 9], 1: [4, 6]}, 10, "nin"),
+        ],
+        step="pixels",
+        share="share",
+        provenance=SOURCE,
+    ),
     "tiles": lambda: figures.tiles(
         [[figures.Tile("image", [[0, 255]]), figures.Tile("map", [[-1.5, 2.0]], "+.1f")]],
         provenance=SOURCE,
@@ -607,6 +616,12 @@ DRAWN_IN_ONE_COLOR: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "rate_by_macs": lambda networks: figures.rate_by_macs(
         one_run_each(networks), {name: name for name in networks}
     ),
+    "shares_by_step": lambda networks: figures.shares_by_step(
+        [figures.Line(name, {0: [1], 1: [1]}, 2, name) for name in networks],
+        step="pixels",
+        share="share",
+        provenance=SOURCE,
+    ),
     "fading_signal": lambda networks: figures.fading_signal(
         (0.5, 0.25),
         dict.fromkeys(networks, (0.4, 0.2)),
@@ -652,7 +667,13 @@ def test_labels_at_the_ends_of_lines_never_meet(ends):
     assert places[-1] + heights[-1] / 2 <= 1 + 1e-9
 
 
-ENDS_ARE_LABELED = ("training_curves", "learning_rates", "memory_by_batch", "fading_signal")
+ENDS_ARE_LABELED = (
+    "training_curves",
+    "learning_rates",
+    "memory_by_batch",
+    "fading_signal",
+    "shares_by_step",
+)
 
 
 @pytest.mark.parametrize("kind", ENDS_ARE_LABELED)
@@ -699,6 +720,37 @@ def test_variants_of_one_color_have_signs_of_their_own():
     lines = [t for t in figures.training_curves(runs).data if t.mode == "lines+markers"]
     assert len({trace.line.color for trace in lines}) == 1
     assert len({trace.marker.symbol for trace in lines}) == 3
+
+
+# ---------------------------------------------------------------- shares step by step
+
+steps_of_seeds = st.integers(1, 4).flatmap(
+    lambda seeds: st.lists(
+        st.lists(st.integers(0, 20), min_size=seeds, max_size=seeds), min_size=2, max_size=5
+    )
+)
+
+
+@drawing
+@given(steps_of_seeds)
+def test_a_line_of_shares_goes_through_all_seeds_together_in_their_band(counts):
+    line = figures.Line("NiN", dict(enumerate(counts)), 20, "nin")
+    figure = figures.shares_by_step([line], step="pixels", share="share", provenance=SOURCE)
+    *band, middle = figure.data
+    assert list(middle.x) == list(range(len(counts)))
+    for at, seeds in enumerate(counts):
+        assert middle.y[at] == pytest.approx(np.mean(seeds) / 20, abs=1e-12)
+        assert f"{sum(seeds):,} of {20 * len(seeds):,}" in middle.hovertext[at]
+    assert len(band) == (0 if len(counts[0]) == 1 else 2)
+    for edge, extreme in zip(band, (min, max), strict=False):
+        assert [20 * y for y in edge.y] == pytest.approx([extreme(seeds) for seeds in counts])
+
+
+@pytest.mark.parametrize("others", [{0: [1]}, {0: [1], 2: [1]}, {0: [1], 1: []}])
+def test_lines_of_shares_need_counts_at_the_same_steps(others):
+    lines = [figures.Line("one", {0: [1], 1: [1]}, 2), figures.Line("other", others, 2)]
+    with pytest.raises(NinlabError, match="count"):
+        figures.shares_by_step(lines, step="pixels", share="share", provenance=SOURCE)
 
 
 # ---------------------------------------------------------------- memory

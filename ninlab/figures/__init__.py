@@ -9,7 +9,7 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`. They share `colors`,
+`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`. They share `colors`,
 `words`, `themes`, `layout`, `placing`, `labels` and `provenance`, which import none of them.
 `table` gives back the numbers that a figure draws; `tables_by_scale` says what runs show, in one
 table a scale.
@@ -30,6 +30,7 @@ from ninlab.figures.memory import memory_by_batch, memory_timeline
 from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
 from ninlab.figures.roofline import roofline
+from ninlab.figures.shifts import Line, shares_by_step
 from ninlab.figures.speed import intensities, rate_by_macs
 from ninlab.figures.tables import Tables, tables_by_scale
 
@@ -38,6 +39,7 @@ __all__ = [
     "FAMILY_COLORS",
     "NEUTRAL",
     "Column",
+    "Line",
     "Pair",
     "Quantity",
     "Tables",
@@ -63,6 +65,7 @@ __all__ = [
     "roofline",
     "shape_funnel",
     "shares_by_layer",
+    "shares_by_step",
     "table",
     "tables_by_scale",
     "tiles",
