@@ -335,7 +335,8 @@ def _compose_page(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    """Connect everything above to a Sphinx build."""
+    """Connect everything above, and `pages`, to a Sphinx build."""
+    app.setup_extension("ninlab.pages")
     app.add_node(
         plotly_figure,
         html=(_visit_html, _depart_html),

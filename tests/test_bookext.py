@@ -113,13 +113,6 @@ def build(folder: Path, *cells: str, url: str = "") -> tuple[str, str]:
 
     A cell that puts out a figure bears a caption when it begins with a comment: that comment.
     """
-    settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
-    settings["repository"]["url"] = url
-    settings["bibtex_bibfiles"] = [str(book.ROOT / "references.bib")]
-    settings["html"] = {}
-    settings["sphinx"]["local_extensions"] = {"ninlab.bookext": str(book.ROOT)}
-    (folder / "_config.yml").write_text(yaml.safe_dump(settings))
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n")
     notebook = nbformat.v4.new_notebook(
         cells=[
             nbformat.v4.new_markdown_cell("# Title"),
@@ -131,10 +124,25 @@ def build(folder: Path, *cells: str, url: str = "") -> tuple[str, str]:
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}},
     )
     nbformat.write(notebook, folder / "index.ipynb")
+    return build_book(folder, url), (folder / "_build" / "html" / "index.html").read_text()
+
+
+def build_book(folder: Path, url: str = "", chapters: str = "") -> str:
+    """The log of building the pages in a folder, index the first, as this book is built.
+
+    chapters is what _toc.yml says of further pages.
+    """
+    settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
+    settings["repository"]["url"] = url
+    settings["bibtex_bibfiles"] = [str(book.ROOT / "references.bib")]
+    settings["html"] = {}
+    settings["sphinx"]["local_extensions"] = {"ninlab.bookext": str(book.ROOT)}
+    (folder / "_config.yml").write_text(yaml.safe_dump(settings))
+    (folder / "_toc.yml").write_text(f"format: jb-book\nroot: index\n{chapters}")
     jupyter_book = Path(sys.executable).with_name("jupyter-book")
     command = [jupyter_book, "build", "-n", folder]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return run.stdout + run.stderr, (folder / "_build" / "html" / "index.html").read_text()
+    return run.stdout + run.stderr
 
 
 NAMELESS = "import plotly.graph_objects as go\ngo.Figure(go.Bar(y=[1]))"

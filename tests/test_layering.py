@@ -131,6 +131,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"docutils", "jupyter_cache", "nbformat", "plotly", "sphinx"},
     ),
     "two_ideas": (set(), {"torch"}),
+    "pages": (set(), {"bs4", "docutils", "sphinx"}),
 }
 MAY_IMPORT_ALL = {"__main__", "commands"}
 TORCH_FREE = sorted(

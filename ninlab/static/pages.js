@@ -22,4 +22,39 @@
   addEventListener("load", mark);
   addEventListener("resize", mark);
   addEventListener("toggle", mark, true); // what a fold hides has no width yet
+
+  // A term shows its definition under the pointer and the focus; on a touch screen, which has
+  // neither, the first tap shows it and the second follows the link. A popover closes with Esc, and
+  // with a tap beside it, of itself.
+  for (const term of document.querySelectorAll("a[aria-describedby^=tip-]")) {
+    const tip = document.getElementById(term.getAttribute("aria-describedby"));
+    let closing;
+    const show = () => {
+      clearTimeout(closing);
+      tip.showPopover();
+      const word = term.getClientRects()[0];
+      const left = Math.min(word.left, document.documentElement.clientWidth - tip.offsetWidth - 8);
+      const below = word.bottom + tip.offsetHeight + 8 < innerHeight;
+      const top = below ? word.bottom + 4 : word.top - tip.offsetHeight - 4;
+      tip.style.left = `${Math.max(left, 8) + scrollX}px`;
+      tip.style.top = `${top + scrollY}px`;
+    };
+    const isShown = () => tip.matches(":popover-open");
+    const hide = () => (closing = setTimeout(() => tip.hidePopover(), 200)); // time to reach it
+    const stays = () => clearTimeout(closing);
+    let touched = false;
+    term.addEventListener("pointerdown", (event) => (touched = event.pointerType === "touch" && !isShown()));
+    term.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && show());
+    term.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && hide());
+    term.addEventListener("focus", () => !touched && show());
+    term.addEventListener("blur", hide);
+    tip.addEventListener("pointerenter", stays);
+    tip.addEventListener("pointerleave", hide);
+    term.addEventListener("click", (event) => {
+      if (!touched) return;
+      touched = false;
+      event.preventDefault();
+      show();
+    });
+  }
 })();
