@@ -24,8 +24,8 @@
   addEventListener("toggle", mark, true); // what a fold hides has no width yet
 
   // A term shows its definition under the pointer and the focus; on a touch screen, which has
-  // neither, the first tap shows it and the second follows the link. A popover closes with Esc, and
-  // with a tap beside it, of itself.
+  // neither, the first tap shows it and the second follows the link. A popover closes of itself with
+  // a tap beside it, and with Esc where the reader has done more than move the focus.
   for (const term of document.querySelectorAll("a[aria-describedby^=tip-]")) {
     const tip = document.getElementById(term.getAttribute("aria-describedby"));
     let closing;
@@ -41,6 +41,7 @@
     };
     const isShown = () => tip.matches(":popover-open");
     const hide = () => (closing = setTimeout(() => tip.hidePopover(), 200)); // time to reach it
+    addEventListener("keydown", (event) => event.key === "Escape" && tip.hidePopover());
     const stays = () => clearTimeout(closing);
     let touched = false;
     term.addEventListener("pointerdown", (event) => (touched = event.pointerType === "touch" && !isShown()));

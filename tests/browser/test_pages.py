@@ -178,6 +178,22 @@ def sideways_pixels(page: Page) -> int:
     )
 
 
+def cut_off(page: Page) -> list[str]:
+    """Tables and code of the page, in folds too, that scroll sideways and are not marked to."""
+    return page.evaluate(
+        """() => {
+            for (const fold of document.querySelectorAll('details')) fold.open = true;
+            for (const box of document.querySelectorAll('.toggle-hidden'))
+                box.classList.remove('toggle-hidden');
+            const boxes = '.bd-article :is(table, pre, .pst-scrollable-table-container)';
+            return [...document.querySelectorAll(boxes)]
+                .filter((box) => box.scrollWidth > box.clientWidth)
+                .filter((box) => !box.closest('.ninlab-scrolls'))
+                .map((box) => `${box.localName}: ${box.textContent.trim().slice(0, 60)}`);
+        }"""
+    )
+
+
 def theme(page: Page) -> str:
     """The theme that the page is shown in, light or dark."""
     return page.evaluate("() => document.documentElement.dataset.theme")
@@ -258,6 +274,8 @@ def test_a_page_is_complete_and_readable_in_its_first_theme_and_in_the_other(
             assert not faults, f"{shown}: " + "\n".join(faults)
             assert drawn_figures(page) == expected
             assert sideways_pixels(page) <= 0
+        assert cut_off(page) == []
+        assert sideways_pixels(page) <= 0
 
 
 def ink(page: Page) -> str:
@@ -315,6 +333,7 @@ def test_figures_fit_on_paper_and_come_back_to_the_screen(desk: Page) -> None:
     desk.emulate_media(media="print")
     assert max(desk.evaluate(beyond)) <= 0
     assert desk.get_by_role("link", name="Data (csv)").count() == 0
+    assert not desk.locator(".ninlab-code").first.is_visible()
     desk.emulate_media(media="screen")
     desk.set_viewport_size({"width": VIEWS[0].width, "height": VIEWS[0].height})
     desk.evaluate("() => dispatchEvent(new Event('afterprint'))")
@@ -382,6 +401,39 @@ def test_a_plot_is_saved_as_a_picture_on_white_under_its_name_in_the_dark_too(
         darkest, _ = pixels.convert("L").getextrema()
     assert corner == (255, 255, 255, 255)
     assert darkest < 128, "nothing dark is on it: is the text that of the dark theme?"
+
+
+@pytest.mark.parametrize("view", BOTH_WIDTHS, ids=str)
+def test_the_code_of_a_figure_opens_with_the_keyboard_and_can_be_copied(
+    browser: Browser, site: str, illustrated: str, view: View
+) -> None:
+    with opened(browser, site, illustrated, view) as (page, trouble):
+        caption = page.locator("figcaption:has(.ninlab-code)").first
+        code = caption.locator("pre")
+        assert not code.is_visible()
+        data = caption.get_by_role("link", name="Data (csv)")
+        beside = caption.locator("summary")
+        assert (data.bounding_box() or {})["y"] == pytest.approx(
+            (beside.bounding_box() or {})["y"], abs=30 if view.width < 400 else 3
+        )
+        beside.focus()
+        page.keyboard.press("Enter")
+        assert code.is_visible()
+        assert caption.locator("button.copybtn").count() == 1
+        assert barriers(page) == []
+        assert trouble.messages == []
+
+
+def test_without_a_script_the_code_of_a_figure_opens_too(
+    browser: Browser, site: str, illustrated: str
+) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}/{illustrated}.html", wait_until="domcontentloaded")
+    fold = page.locator("figcaption .ninlab-code").first
+    fold.locator("summary").click()
+    assert fold.locator("pre").is_visible()
+    context.close()
 
 
 @pytest.fixture
