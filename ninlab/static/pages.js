@@ -1,6 +1,6 @@
-/* Lets the keyboard scroll what is wider than the page (tables, code, equations), prints every
- * page as it looks in the light theme, for a dark one would put pale ink on paper, and lets the
- * search do without what a folder forbids.
+/* Lets the keyboard scroll what is wider than the page (tables, code, equations), shows what a term
+ * means, prints every page as it looks in the light theme, for a dark one would put pale ink on
+ * paper, and lets the search do without what a folder forbids.
  */
 (() => {
   "use strict";
@@ -44,9 +44,10 @@
     addEventListener("keydown", (event) => event.key === "Escape" && tip.hidePopover());
     const stays = () => clearTimeout(closing);
     let touched = false;
-    term.addEventListener("pointerdown", (event) => (touched = event.pointerType === "touch" && !isShown()));
-    term.addEventListener("pointerenter", (event) => event.pointerType !== "touch" && show());
-    term.addEventListener("pointerleave", (event) => event.pointerType !== "touch" && hide());
+    const isTouch = (event) => event.pointerType === "touch";
+    term.addEventListener("pointerdown", (event) => (touched = isTouch(event) && !isShown()));
+    term.addEventListener("pointerenter", (event) => isTouch(event) || show());
+    term.addEventListener("pointerleave", (event) => isTouch(event) || hide());
     term.addEventListener("focus", () => !touched && show());
     term.addEventListener("blur", hide);
     tip.addEventListener("pointerenter", stays);
