@@ -46,6 +46,7 @@ from sphinx.util import logging
 from ninlab import checks
 from ninlab.figures import table
 from ninlab.figures.themes import THEMES, template
+from ninlab.pages.references import with_roles
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 DEFAULT_HEIGHT = 450
@@ -245,11 +246,18 @@ def _execute_side_by_side(app: Sphinx, env: BuildEnvironment, documents: list[st
     executor.run_and_cache(timeout=app.config.nb_execution_timeout)
 
 
-def _join_checks(app: Sphinx, document: str, source: list[str]) -> None:
-    """Let the assertions of a page run with it: see `ninlab.checks`."""
+def _complete_notebook(app: Sphinx, document: str, source: list[str]) -> None:
+    """Let the assertions of a page run with it, and read its links to works and figures as roles.
+
+    See `ninlab.checks` and `ninlab.pages.references`.
+    """
     path = Path(app.env.doc2path(document))
     if path.suffix == ".ipynb":
-        source[0] = nbformat.writes(checks.read(path))
+        notebook = checks.read(path)
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = with_roles(cell.source)
+        source[0] = nbformat.writes(notebook)
 
 
 def _use_local_mathjax(app: Sphinx, config: Config) -> None:
@@ -348,7 +356,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     app.connect("config-inited", _choose_execution_cache)
     app.connect("config-inited", _follow_repository)
     app.connect("env-before-read-docs", _execute_side_by_side)
-    app.connect("source-read", _join_checks)
+    app.connect("source-read", _complete_notebook)
     app.connect("builder-inited", _add_static_files)
     app.connect("doctree-resolved", _end_captions_with_provenance)
     app.connect("doctree-resolved", _end_captions_with_data)

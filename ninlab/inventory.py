@@ -262,8 +262,13 @@ def _made_by(record: RunRecord | MemoryRecord | FailureRecord) -> dict[str, str]
 
 
 def _folded(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    table = pd.DataFrame(rows).to_html(escape=False, index=False, border=0)
-    return f"<details><summary>{title}</summary>{table}</details>"
+    """A table behind its title; what all rows have in common is said once, above it."""
+    frame = pd.DataFrame(rows)
+    same = [name for name in frame.columns[1:] if len(frame) > 1 and frame[name].nunique() == 1]
+    said = "; ".join(f"{name} {frame[name].iloc[0]}" for name in same if frame[name].iloc[0] != "")
+    table = frame.drop(columns=same).to_html(escape=False, index=False, border=0)
+    common = f"<p>In every row: {said}.</p>" if said else ""
+    return f"<details><summary>{title}</summary>{common}{table}</details>"
 
 
 def _link(identifier: str, text: str) -> str:

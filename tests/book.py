@@ -11,6 +11,7 @@ from jupyter_cache import get_cache
 
 from ninlab import checks
 from ninlab.bookext import results_digest
+from ninlab.pages.references import with_roles
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -50,8 +51,12 @@ def notebooks() -> list[Path]:
 
 
 def read(path: Path) -> Any:
-    """A notebook as its readers get it, without the assertions beside it."""
-    return nbformat.read(path, as_version=4)
+    """A notebook without the assertions beside it, its references as the build reads them."""
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = with_roles(cell.source)
+    return notebook
 
 
 def shown(path: Path) -> list[Any]:

@@ -127,7 +127,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "checks": (set(), {"nbformat"}),
     "bookext": (
-        {"checks", "figures"},
+        {"checks", "figures", "pages"},
         {"docutils", "jupyter_cache", "nbformat", "plotly", "sphinx"},
     ),
     "two_ideas": (set(), {"torch"}),

@@ -31,11 +31,13 @@ def unfold(page: Page) -> None:
 
 
 def record_links(page: Page) -> list[tuple[str, str]]:
-    """Each link to a record, and what its row of a table says: empty outside tables."""
+    """Each link to a record, and what its row and the line above its table say: "" outside."""
     return page.eval_on_selector_all(
         "a[href*='/runs/']",
         """links => links.map(link => [
-            link.getAttribute('href'), link.closest('tr')?.textContent ?? '',
+            link.getAttribute('href'),
+            [link.closest('tr'), link.closest('details')?.querySelector('p')]
+                .map(part => part?.textContent ?? '').join(' ').trim(),
         ])""",
     )
 
