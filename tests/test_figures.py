@@ -32,6 +32,7 @@ from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS
 from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, Outcome, RunRecord
 from ninlab.reports import Category, tensor_peak
+from ninlab.resources import profile
 from ninlab.units import format_bytes
 from tests.test_records import A_RECORD
 
@@ -70,6 +71,9 @@ RUNS = [run("a", 0, [0.5, 0.8]), run("a", 1, [0.6, 0.7]), run("b", 0, [0.1, 0.1]
 ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     "bars": lambda: figures.bars(
         figures.Quantity("Parameters", dict.fromkeys(NETWORKS, 10)), provenance=SOURCE
+    ),
+    "costs": lambda: figures.costs(
+        {"ours": "nin", "theirs": "alexnet"}, {"ours": profile("nin"), "theirs": profile("alexnet")}
     ),
     "predicted_and_measured": lambda: figures.predicted_and_measured(
         [figures.Pair("NiN", 10, 12, "nin")], provenance=SOURCE
@@ -361,6 +365,19 @@ def test_nothing_measured_is_no_measurement():
 
 
 # ---------------------------------------------------------------- bars
+
+
+def test_costs_draw_what_formulas_count_and_refuse_another_opinion() -> None:
+    networks = {"ours": "nin", "theirs": "alexnet"}
+    reports = {label: profile(name) for label, name in networks.items()}
+    panels = figures.costs(networks, reports).data
+    for panel, count in zip(
+        panels, (formulas.parameters, formulas.macs, formulas.saved_bytes), strict=True
+    ):
+        assert sorted(panel.x) == sorted(count(architecture(name)) for name in networks.values())
+    with pytest.raises(NinlabError, match="the operators that torch runs says"):
+        figures.costs(networks, reports | {"ours": reports["theirs"]})
+
 
 counts = st.dictionaries(st.sampled_from(NETWORKS), st.integers(0, 10**12), min_size=1)
 

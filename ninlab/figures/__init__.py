@@ -9,10 +9,10 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`. They share `colors`,
-`words`, `themes`, `layout`, `placing`, `labels` and `provenance`, which import none of them.
-`table` gives back the numbers that a figure draws; `tables_by_scale` says what runs show, in one
-table a scale.
+`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`; `costs` is what chapters
+draw alike with `bar_panels`. They share `colors`, `words`, `themes`, `layout`, `placing`, `labels`
+and `provenance`, which import none of them. `table` gives back the numbers that a figure draws;
+`tables_by_scale` says what runs show, in one table a scale.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
@@ -21,6 +21,7 @@ apart.
 from ninlab.figures.bar_panels import Pair, Quantity, bars, coverage, predicted_and_measured
 from ninlab.figures.collapse import fading_signal, lost_classes, plateaus
 from ninlab.figures.colors import CATEGORY_COLORS, FAMILY_COLORS, NEUTRAL, color_of
+from ninlab.figures.costs import costs
 from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
 from ninlab.figures.endings import endings
@@ -46,6 +47,7 @@ __all__ = [
     "Tile",
     "bars",
     "color_of",
+    "costs",
     "counted",
     "coverage",
     "diagram",
