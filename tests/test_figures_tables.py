@@ -6,7 +6,8 @@ import pytest
 
 from ninlab import figures
 from ninlab.comparisons import conditions, effects
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.records import Device
 from tests.test_figures_of_endings import labeled
 
 SMALL, LARGE = labeled([[0.8, 0.9], [0.7]], "small"), labeled([[0.5]], "large")
@@ -51,6 +52,19 @@ def test_more_columns_come_from_the_runs_of_a_row() -> None:
         SMALL, more={"seeds": lambda runs: str(len(runs))}
     ).frames.values()
     assert list(frame["seeds"]) == ["2", "1"]
+
+
+def test_columns_are_chosen_by_name_and_a_scale_that_lacks_one_goes_without() -> None:
+    gpu = Device("a-gpu", "some GPU", 1)
+    large = {label: [replace(run, device=gpu) for run in runs] for label, runs in LARGE.items()}
+    shown = figures.tables_by_scale(SMALL, large, columns=("mean", "ms a step", "points"))
+    assert [list(frame) for frame in shown.frames.values()] == [
+        ["mean", "points"],
+        ["mean", "ms a step", "points"],
+    ]
+    with pytest.raises(UnknownNameError, match="unknown column 'means'; did you mean 'mean'"):
+        figures.tables_by_scale(SMALL, columns=("means",))
+    assert figures.tables_by_scale({}, columns=("mean",)).frames == {}
 
 
 def test_a_page_shows_the_heading_and_the_table_and_a_terminal_too() -> None:

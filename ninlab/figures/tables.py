@@ -10,6 +10,7 @@ from itertools import chain
 import pandas as pd
 
 from ninlab.comparisons import Groups, conditions, effects, scale_of
+from ninlab.errors import UnknownNameError
 from ninlab.records import RunRecord
 
 
@@ -36,25 +37,34 @@ class Tables:
 def tables_by_scale(
     *groups: Groups,
     rows: Callable[[Groups], Mapping[str, Mapping[str, str]]] = effects,
+    columns: Sequence[str] = (),
     more: Mapping[str, Callable[[Sequence[RunRecord]], str]] | None = None,
 ) -> Tables:
     """What the runs of each scale show, one table a scale.
 
     rows makes the rows of one argument, by label; by default they are those of
-    `comparisons.effects`. more gives further columns, each from the runs of a row. Arguments of
-    one scale share a table. Raises NinlabError for an argument that holds runs of two scales.
+    `comparisons.effects`. columns names which of their columns are shown, in which order; by
+    default all. A scale that lacks one goes without. more gives further columns, each from the
+    runs of a row. Arguments of one scale share a table. Raises UnknownNameError for a column that
+    no scale has, NinlabError for an argument that holds runs of two scales.
     """
     by_scale: dict[tuple[int, str], list[Groups]] = {}
     for part in groups:
         if part:
             by_scale.setdefault(scale_of([*chain(*part.values())]), []).append(part)
     frames: dict[str, pd.DataFrame] = {}
+    known: dict[str, None] = {}
     for (_, slug), parts in by_scale.items():
         labeled = [row for part in parts for row in part.items()]
         heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
         frame = pd.concat(pd.DataFrame(rows(part)).T for part in parts).fillna("")
+        known |= dict.fromkeys(frame.columns)
+        if columns:
+            frame = frame[[name for name in columns if name in frame]].copy()
         for name, value in (more or {}).items():
             frame[name] = [value(runs) for _, runs in labeled]
         # two models of one GPU may go by one name
         frames[f"{heading} ({slug})" if heading in frames else heading] = frame
+    if frames and (unknown := [name for name in columns if name not in known]):
+        raise UnknownNameError("column", unknown[0], known)
     return Tables(frames)
