@@ -13,9 +13,10 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ninlab import records
-from ninlab.architectures import architecture, variant_of
-from ninlab.errors import UnknownNameError
+from ninlab.architectures import Architecture, architecture, variant_of
+from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import Experiment, Plan, plan, plans
+from ninlab.layers import BatchNorm
 from ninlab.records import RunRecord
 
 _COMPACT = {plans.FULL.textbook: plans.COMPACT.textbook, plans.FULL.fixed: plans.COMPACT.fixed}
@@ -85,12 +86,37 @@ class Answer:
     @property
     def titled(self) -> dict[str, list[RunRecord]]:
         """The same runs by the title of their network, with the rate where two rows share one."""
-        titles = {name: architecture(runs[0].network).title for name, runs in self.runs.items()}
-        shared = {title for title, count in Counter(titles.values()).items() if count > 1}
-        return {
-            f"{title}, rate {runs[0].recipe.learning_rate:g}" if title in shared else title: runs
-            for title, (name, runs) in zip(titles.values(), self.runs.items(), strict=True)
-        }
+        titles = [architecture(runs[0].network).title for runs in self.runs.values()]
+        return _with_rates(zip(titles, self.runs.values(), strict=True))
+
+    def labeled(self, labels: Sequence[str]) -> dict[str, list[RunRecord]]:
+        """The same runs by a reader's label, with the rate where two recorded rows share one.
+
+        labels are those of the experiment's own rows, in its order, which is the same at every
+        scale. What is compared with them is left out. Raises NinlabError where labels are
+        missing or left over.
+        """
+        rows = [row.name for row in self.experiment.rows]
+        if len(labels) != len(rows):
+            raise NinlabError(
+                f"{len(labels)} labels for {len(rows)} rows of {self.experiment.name}: "
+                + ", ".join(rows)
+            )
+        return _with_rates(
+            (label, self.runs[row])
+            for label, row in zip(labels, rows, strict=True)
+            if row in self.runs
+        )
+
+
+def _with_rates(rows: Iterable[tuple[str, list[RunRecord]]]) -> dict[str, list[RunRecord]]:
+    """The runs by their label, which has the learning rate behind it where two rows share one."""
+    rows = list(rows)
+    shared = Counter(label for label, _ in rows)
+    return {
+        f"{label}, rate {runs[0].recipe.learning_rate:g}" if shared[label] > 1 else label: runs
+        for label, runs in rows
+    }
 
 
 def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
@@ -176,3 +202,34 @@ def _rows(
         if at_own[0].recipe != group[0].recipe:
             rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}"] = at_own
     return rows if next(iter(labels.values()), None) in rows else {}
+
+
+def by_design(runs: Iterable[RunRecord], scale: str) -> dict[str, list[RunRecord]]:
+    """The runs of the repaired NiN and of each change to it by the plan's first recipe.
+
+    By the change, in the plan's order, whatever experiment asked for it; all normalized networks,
+    the textbook's too, are one design. A run that repeats another one's seed is left out. Raises
+    UnknownNameError for a scale.
+    """
+    asked = plan(scale)
+    plain = asked.experiments[0].rows[0].recipe
+    order = list(dict.fromkeys(row.network for e in asked.experiments for row in e.rows))
+    found: dict[str, list[RunRecord]] = {}
+    seen: set[tuple[str, int]] = set()
+    planned = (run for run in runs if run.network in order and run.recipe == plain)
+    for run in sorted(planned, key=lambda run: (order.index(run.network), run.seed)):
+        design = _design_of(architecture(run.network))
+        if design is not None and (run.network, run.seed) not in seen:
+            seen.add((run.network, run.seed))
+            found.setdefault(design, []).append(run)
+    return found
+
+
+def _design_of(network: Architecture) -> str | None:
+    """How a design is called among those of the repaired NiN; None for one that is none."""
+    if any(isinstance(layer, BatchNorm) for _, layer in network.named_leaves()):
+        return "batch normalization" if network.family in ("nin", "nin_fixed") else None
+    if network.family != "nin_fixed":
+        return None
+    title = variant_of("nin_fixed", network.variant).title  # alike at every size
+    return title.removeprefix(f"{architecture('nin_fixed').title}, ")

@@ -27,7 +27,7 @@ from math import sqrt
 from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import relapsed
+from ninlab.relapses import relapse, relapsed
 
 CONFIDENCE = 0.95
 
@@ -286,6 +286,17 @@ def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[st
         if slug != "cpu":
             rows[label]["ms a step"] = f"{1e3 * step_seconds(group):.2f}"
     return rows
+
+
+def relapse_shares(groups: Groups) -> dict[str, dict[str, str]]:
+    """In how many runs of each group the loss relapsed: a table's rows.
+
+    With the interval of `share`. Empty without groups.
+    """
+    return {
+        label: {"relapsed": str(share(relapse(run) is not None for run in group))}
+        for label, group in groups.items()
+    }
 
 
 def step_seconds(runs: Sequence[RunRecord]) -> float:

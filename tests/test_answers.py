@@ -8,9 +8,9 @@ import pytest
 from ninlab import answers, records
 from ninlab.answers import comparison, labeled_runs, runs_of
 from ninlab.architectures import ARCHITECTURES, architecture
-from ninlab.errors import UnknownNameError
+from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import PLANS, plans
-from ninlab.records import RunRecord
+from ninlab.records import Outcome, RunRecord
 from tests.records import A_RECORD, H100, H200
 
 
@@ -88,6 +88,48 @@ def test_rows_are_called_by_their_networks_title_and_by_their_rate_where_two_sha
     assert len(titles) == len(answer.runs)
     assert "NiN at 28x28, repaired" in titles
     assert "NiN at 28x28, textbook start, rate 0.05" in titles
+
+
+def test_a_readers_labels_stand_for_the_rows_of_either_scale_and_tell_two_rates_apart():
+    labels = ["start", "start", *"abcdefg"]
+    for scale, rates in (("compact", ("0.1", "0.05")), ("full", ("0.05", "0.1"))):
+        found = made(scale, "collapse")
+        labeled = answers.answer("collapse", found, scale).labeled(labels)
+        assert list(labeled) == [*(f"start, rate {rate}" for rate in rates), *"abcdefg"]
+        assert [run.name for group in labeled.values() for run in group] == [
+            run.name for run in found
+        ]
+        part = answers.answer("collapse", [found[0], found[4]], scale).labeled(labels)
+        assert list(part) == ["start", "c"]
+    with pytest.raises(NinlabError, match=r"8 labels for 9 rows of collapse: nin, nin_lr0\.1"):
+        answers.answer("collapse", found, "full").labeled(labels[1:])
+
+
+@pytest.mark.parametrize("scale", PLANS)
+def test_designs_are_those_of_the_repaired_network_by_the_first_recipe_each_run_once(scale):
+    found = [
+        replace(
+            A_RECORD,
+            experiment=e.name,
+            name=row.name,
+            network=row.network,
+            recipe=row.recipe,
+            outcome=Outcome.DIVERGED,  # so that one epoch is enough
+        )
+        for e in PLANS[scale].experiments
+        for row in e.rows
+    ]
+    designs = answers.by_design(found[::-1], scale)
+    assert {"NiN, repaired", "batch normalization", "no 1x1 layer"} <= designs.keys()
+    runs = [run for group in designs.values() for run in group]
+    assert len({(run.network, run.seed) for run in runs}) == len(runs)
+    assert {run.recipe for run in runs} == {PLANS[scale].experiment("collapse").rows[0].recipe}
+    for design, group in designs.items():
+        normalized = design == "batch normalization"
+        for run in group:
+            assert ("batch_norm" in run.network) == normalized
+            assert normalized or architecture(run.network).family == "nin_fixed"
+    assert answers.by_design([], scale) == {}
 
 
 @pytest.mark.parametrize("scale", PLANS)

@@ -18,6 +18,7 @@ from ninlab.comparisons import (
     failures,
     in_words,
     rated,
+    relapse_shares,
     sampling_error,
     scale_of,
     share,
@@ -182,6 +183,13 @@ def test_none_of_three_may_be_seven_of_ten():
     assert str(none) == "0 of 3 (0% to 71%)"
     with pytest.raises(NinlabError, match="at least one case"):
         share([])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=6))
+def test_the_shares_of_relapsed_runs_are_those_that_share_gives(fell):
+    losses = {True: LossCurve(20, (0.5, 1.5)), False: LossCurve(20, (0.5, 0.4))}
+    runs = [replace(template(), loss=losses[one]) for one in fell]
+    assert relapse_shares({"row": runs}) == {"row": {"relapsed": str(share(fell))}}
 
 
 def test_one_run_has_no_spread_and_no_run_no_accuracy():
