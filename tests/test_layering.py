@@ -90,8 +90,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
-    "answers": ({"architectures", "experiments", "records"}, set()),
-    "lost_classes": (set(), set()),
+    "answers": ({"architectures", "experiments", "layers", "records"}, set()),
+    "lost_classes": ({"comparisons", "records"}, set()),
     "failures": ({"records"}, set()),
     "watching": ({"experiments"}, set()),
     "recording": (
