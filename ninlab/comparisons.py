@@ -2,7 +2,8 @@
 
 A group is the runs of one row of a plan, one a seed. `summary` says how the group ended;
 `difference` says how far two groups lie apart and how well that is known; `share` says how often
-something happened, and how well that is known. An interval that holds 0 means that these runs show
+something happened, and how well that is known; `gaps` and `gap_difference` ask the same of
+overfitting. An interval that holds 0 means that these runs show
 no difference, not that there is none. `conditions`, `effects` and `in_words` say the same of
 several groups, as a heading, a table and a paragraph, whatever was recorded.
 
@@ -144,11 +145,40 @@ def difference(
     Raises NinlabError when a group has fewer than two finished runs, for one run has no spread,
     and for a confidence that is not between 0 and 1.
     """
+    return _welch(_accuracies(runs), _accuracies(baseline), confidence, limit=1.0)
+
+
+def gaps(runs: Sequence[RunRecord]) -> list[float]:
+    """Training less test accuracy after the last epoch, of each run that finished.
+
+    Large where a network overfits. Training images are judged before each step of the epoch and
+    with dropout on, test images after it: of a network that does not overfit it may be below 0.
+    """
+    return [
+        run.last.train_accuracy - run.last.test_accuracy
+        for run in runs
+        if run.outcome is Outcome.FINISHED
+    ]
+
+
+def gap_difference(
+    runs: Sequence[RunRecord], baseline: Sequence[RunRecord], confidence: float = CONFIDENCE
+) -> Difference:
+    """How much larger the `gaps` of the runs are than those of the baseline.
+
+    The interval is that of `difference`, and so are the errors.
+    """
+    return _welch(gaps(runs), gaps(baseline), confidence, limit=2.0)
+
+
+def _welch(
+    ours: Sequence[float], theirs: Sequence[float], confidence: float, limit: float
+) -> Difference:
+    """The difference of two means with Welch's interval, cut where no difference can lie."""
     _check_confidence(confidence)
     # scipy takes its time to import, which readers of counts need not wait for
     from scipy import stats
 
-    ours, theirs = _accuracies(runs), _accuracies(baseline)
     if min(len(ours), len(theirs)) < 2:
         raise NinlabError(
             "a difference needs at least two finished runs in each group, not "
@@ -162,8 +192,8 @@ def difference(
         warnings.simplefilter("ignore", RuntimeWarning)
         test = stats.ttest_ind(ours, theirs, equal_var=False)
     interval = test.confidence_interval(confidence)
-    # No accuracies differ by more than 1: what lies beyond covers nothing.
-    return Difference(mean, max(float(interval.low), -1.0), min(float(interval.high), 1.0))
+    # What lies beyond what two values can differ by covers nothing.
+    return Difference(mean, max(float(interval.low), -limit), min(float(interval.high), limit))
 
 
 # ---------------------------------------------------------------- several groups, for a reader
@@ -376,6 +406,35 @@ def in_words(
     if missing:
         parts.append(f"Not recorded yet: {_listed(missing)}.")
     return " ".join(parts)
+
+
+def gaps_in_words(groups: Groups) -> str:
+    """Sentences on who overfits: the mean of the `gaps` of each group, against the first one's.
+
+    Where a group has a single finished run, its distance is not tested, and the sentence says so.
+    Empty without a group that finished.
+    """
+    finished = {label: runs for label, runs in groups.items() if gaps(runs)}
+    if not finished:
+        return ""
+    means = [
+        f"{label}, {_points(statistics.fmean(gaps(runs)))}" for label, runs in finished.items()
+    ]
+    words = [f"Training less test accuracy, in points: {_listed(means)}."]
+    first, *others = finished
+    for label in others:
+        if min(len(gaps(finished[label])), len(gaps(finished[first]))) < 2:
+            words.append(f"Not tested, for want of a second run: {label} against {first}.")
+            continue
+        apart = gap_difference(finished[label], finished[first])
+        verdict = "a difference is shown" if apart.shown else "no difference is shown"
+        distance = str(apart).replace("-", "\N{MINUS SIGN}")
+        words.append(f"{_capitalized(label)} against {first}: {distance}, {verdict}.")
+    return " ".join(words)
+
+
+def _points(share: float) -> str:
+    return f"{round(100 * share, 1) or 0.0:+.1f}".replace("-", "\N{MINUS SIGN}")
 
 
 def _capitalized(text: str) -> str:

@@ -16,6 +16,9 @@ from ninlab.comparisons import (
     difference,
     effects,
     failures,
+    gap_difference,
+    gaps,
+    gaps_in_words,
     in_words,
     rated,
     relapse_shares,
@@ -183,6 +186,41 @@ def test_none_of_three_may_be_seven_of_ten():
     assert str(none) == "0 of 3 (0% to 71%)"
     with pytest.raises(NinlabError, match="at least one case"):
         share([])
+
+
+def fitted(values: list[float], train_accuracy: float) -> list[RunRecord]:
+    """Runs that end at these test accuracies, and all at one training accuracy."""
+    return [
+        replace(
+            run,
+            epochs=(*run.epochs[:-1], replace(run.last, train_accuracy=train_accuracy)),
+        )
+        for run in group(values)
+    ]
+
+
+@given(accuracies, accuracies)
+def test_where_all_fit_alike_gaps_differ_by_what_test_accuracies_do_turned_round(ours, theirs):
+    one, other = fitted(ours, 0.5), fitted(theirs, 0.5)
+    assert gaps(one) == pytest.approx([0.5 - value for value in ours])
+    apart, by_test = gap_difference(one, other), difference(other, one)
+    assert apart.mean == pytest.approx(by_test.mean)
+    assert max(apart.low, -1) == pytest.approx(by_test.low)
+    assert min(apart.high, 1) == pytest.approx(by_test.high)
+
+
+def test_a_gap_of_a_run_that_failed_is_none():
+    assert gaps(group([0.1, 0.1], Outcome.STUCK)) == []
+    assert gaps_in_words({"row": group([0.1], Outcome.STUCK)}) == gaps_in_words({}) == ""
+
+
+def test_words_on_gaps_keep_what_is_not_tested_from_what_is_not_shown():
+    first, wide = fitted([0.8, 0.81, 0.8], 0.8), fitted([0.7, 0.71, 0.7], 0.95)
+    words = gaps_in_words({"first": first, "wide": wide, "alike": first, "one": first[:1]})
+    assert "first, \N{MINUS SIGN}0.3; wide, +24.7" in words
+    assert re.search(r"Wide against first: \+25\.0 \(.*\), a difference is shown\.", words)
+    assert re.search(r"Alike against first: \+0\.0 \(.*\), no difference is shown\.", words)
+    assert "Not tested, for want of a second run: one against first." in words
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
