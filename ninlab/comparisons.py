@@ -3,9 +3,9 @@
 A group is the runs of one row of a plan, one a seed. `summary` says how the group ended;
 `difference` says how far two groups lie apart and how well that is known; `share` says how often
 something happened, and how well that is known; `gaps` and `gap_difference` ask the same of
-overfitting. An interval that holds 0 means that these runs show
-no difference, not that there is none. `conditions`, `effects` and `in_words` say the same of
-several groups, as a heading, a table and a paragraph, whatever was recorded.
+overfitting. An interval that holds 0 means that these runs show no difference, not that there is
+none. `conditions`, `effects` and `in_words` say the same of several groups, as a heading, a table
+and a paragraph, whatever was recorded.
 
 Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
 learned and of one that did not describes neither.

@@ -70,7 +70,7 @@ OWN_WORK = {
     "03_training": {"live-cell"},
     "04_why_nin_collapses": {"starts", "table-starts"},
     "05_how_many_1x1": {"field", "check-field"},
-    "06_global_average_pooling": {"hidden-shifts", "stride-check"},
+    "06_global_average_pooling": {"shifts", "stride-check"},
     "08_peak_memory": {"measure", "check-ex-inplace"},
     "09_bottleneck": {"readable-table"},
     "11_what_nin_sees": {"patches", "hidden-canvas"},
