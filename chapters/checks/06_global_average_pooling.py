@@ -104,6 +104,7 @@ assert {f"{run.recipe.epochs} epochs" for run in everyone} == {"5 epochs"}
 overfits = gap_difference(small["linear layer"], small["average"])
 assert str(overfits) == "-0.3 (-1.5 to +0.9)"
 assert not overfits.shown
+assert not gap_difference(own, small["average"]).shown
 assert all(abs(gap) < 0.015 for label in ("average", "linear layer") for gap in gaps(small[label]))
 at_own = answer("own_rate", compact).runs
 for own_label, own_name in (("average", "nin_28"), ("linear layer", "nin_28_linear_head")):
