@@ -138,7 +138,7 @@ share = {k: (frame.sum(axis=1) / 6000).tolist() for k, frame in hits.items()}
 assert f"{len(test):,}" == "1,000"
 assert [f"{share[k][0]:.0%}" for k in share] == ["84%", "85%"]
 assert [f"{share[k][4]:.0%}" for k in share] == ["52%", "61%"]
-assert f"{1 - ink[4] / ink[0]:.1%}" == "3.4%"
+assert f"{1 - ink[4][0] / ink[0][0]:.1%}" == "3.4%"
 drops = {kind: ((frame.loc[0] - frame.loc[4]) / 20).tolist() for kind, frame in hits.items()}
 assert {f"{len(drop)} seeds" for drop in drops.values()} == {"3 seeds"}
 gap = stats.ttest_ind(*drops.values(), equal_var=False)
