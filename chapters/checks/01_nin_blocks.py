@@ -1,19 +1,25 @@
 # The numbers of 01_nin_blocks, proved: each part runs behind the cell that it names.
 
-# %% hidden-imports
+# %% library
 from ninlab.layers import Conv
 from ninlab.shapes import placed_layers
 from ninlab.units import format_shape
 
-# %% design-blocks
 assert format_shape(block(torch.zeros(1, 256, 12, 12)).shape[1:]) == "384x12x12"
 placed = {at.name: at for at in placed_layers(architectures.NIN)}
 assert format_shape(placed["block3.conv1"].input_shape) == "256x12x12"
 
-# %% check-costs
+# %% compare
+assert [row["shape"] for row in rows.values()] == 6 * [(384, 12, 12)]
+assert all(row["same values"] for row in rows.values())
+assert by_hand.count_nonzero() > 0  # the comparison is not between zeros
+in_third = {name for name in placed if name.startswith("block3.")}
+assert in_third == {f"block3.{name}" for name in rows}
+
+# %% count-costs
 parameters, macs = counts["parameters"], counts["MACs"]
-assert f"{384**2 / (3 * 3 * 256 * 384):.4f}" == f"{1 / 6:.4f}"
-assert str(12 * 12) == "144"
+assert block[2].weight.numel() * 6 == block[0].weight.numel()
+assert str(block[2](torch.zeros(1, 384, 12, 12))[0, 0].numel()) == "144"
 assert f"{parameters['NiN block'] / parameters['3×3 alone'] - 1:.0%}" == "33%"
 assert f"{macs['NiN block'] / macs['3×3 alone'] - 1:.0%}" == "33%"
 for count in counts.values():
@@ -24,7 +30,7 @@ assert f"{parameters['VGG block'] / parameters['3×3 alone']:.1f}" == "4.0"
 assert f"{parameters['NiN block']:,}" == "1,180,800"
 assert f"{macs['NiN block']:,}" == "169,869,312"
 
-# %% check-layers
+# %% figure-layers
 costs = {cost.name: cost for cost in formulas.layer_costs(architectures.NIN)}
 windows = {
     name: layer.kernel_size
@@ -35,7 +41,9 @@ one_by_one = [name for name, kernel_size in windows.items() if kernel_size == 1]
 assert (len(windows), len(one_by_one)) == (12, 8)
 stem, after_stem = costs["block1.conv1"], costs["block1.conv2"]
 assert format_shape(stem.output_shape) == "96x54x54"
-assert f"{96 / (11**2 * 1):.0%}" == "79%"
+shapes = {name: p.shape for name, p in build("nin").named_parameters()}
+share = shapes["block1.conv2.weight"].numel() / shapes["block1.conv1.weight"].numel()
+assert f"{share:.0%}" == "79%"
 assert f"{2 * after_stem.parameters / stem.parameters:.2f} times" == "1.59 times"
 nin_parameters = sum(costs[name].parameters for name in one_by_one)
 nin_macs = sum(costs[name].macs for name in one_by_one)
@@ -52,7 +60,7 @@ assert torch.equal(convolution(shuffle(maps)), shuffle(convolution(maps)))
 assert not torch.equal(block[0](shuffle(images)), shuffle(block[0](images)))
 
 # %% measure-mlp
-assert f"{3 * 3 * 256:,}" == "2,304"
+assert f"{block[0].weight[0].numel():,}" == "2,304"
 assert torch.equal(block(images), by_perceptron)
 assert block(images).max() > 0  # the comparison is not between zeros
 assert block(images).max() < 2**24
