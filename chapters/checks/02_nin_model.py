@@ -1,15 +1,27 @@
 # The numbers of 02_nin_model, proved: each part runs behind the cell that it names.
 
-# %% hidden-imports
+# %% library
 import torchvision
 
 from ninlab.shapes import at_input, placed_layers, smallest_input
 from ninlab.units import format_bytes, format_count
 
+names = ("nin", "alexnet", "vgg11")
+layers = {n: {c.name: c for c in formulas.layer_costs(architecture(n))} for n in names}
 parameters = {n: formulas.parameters(architecture(n)) for n in names}
 macs = {n: formulas.macs(architecture(n)) for n in names}
+measured = layer_by_layer(textbook, build("nin"), torch.rand(1, 1, 224, 224))
+assert measured["equal"].all()
+assert textbook(torch.rand(1, 1, 224, 224)).abs().max() > 0  # not a comparison of zeros
+assert measured["shape"]["classes"] == format_shape(layers["nin"]["classes.conv3"].output_shape)
+sides = [int(measured["shape"][n].split("x")[1]) for n in ("block1", "block2", "block3", "classes")]
+assert sides == [54, 26, 12, 5]
+assert measured["shape"]["maxpool3"] == "384x5x5"
+before, behind = (
+    torch.Size(map(int, measured["shape"][n].split("x"))).numel() for n in ("dropout1", "classes")
+)
+assert f"{before:,}, {behind}" == "9,600, 250"
 
-# %% question
 assert f"{parameters['alexnet'] // parameters['nin']} times" == "23 times"
 assert format_count(parameters["nin"]) == "1.99 M"
 assert format_count(parameters["alexnet"]) == "46.8 M"
@@ -18,6 +30,13 @@ weighted = {n: sum(c.parameters > 0 for c in layers[n].values()) for n in names}
 assert (weighted["nin"], weighted["alexnet"]) == (12, 8)
 assert {format_shape(architecture(n).input_shape) for n in names} == {"1x224x224"}
 assert {f"{architecture(n).num_classes} classes" for n in names} == {"10 classes"}
+
+# %% compact
+assert layer_by_layer(compact, build("nin_28"), torch.rand(3, 1, 28, 28))["equal"].all()
+assert {str(layer) for layer in compact.modules() if isinstance(layer, nn.Dropout)} == {
+    "Dropout(p=0.5, inplace=False)"
+}
+assert format_shape(architecture("nin_28").input_shape) == "1x28x28"
 
 # %% prediction
 head = [c for n, c in layers["alexnet"].items() if n.startswith("head")]
@@ -69,32 +88,20 @@ without_head, _, _, with_classes = steps
 difference = parameters["alexnet"] - parameters["nin"]
 saved = without_head["parameters"] - with_classes["parameters"]
 assert f"{saved / difference:.0%}" == "96%"
-assert f"{without_head['parameters']:,}" == "43,040,778"
-assert f"{with_classes['parameters']:,}" == "34,790"
 assert f"{1 - macs['nin'] / macs['alexnet']:.0%}" == "19%"
 assert f"{steps[1]['MACs'] / start['MACs']:.0%}" == "34%"
 
-# %% check-layers
+# %% figure-where
 vgg_head = [c for n, c in layers["vgg11"].items() if n.startswith("head")]
 assert f"{sum(c.parameters for c in vgg_head) / parameters['vgg11']:.0%}" == "93%"
 assert f"{sum(c.macs for c in vgg_head) / macs['vgg11']:.1%}" == "1.6%"
-matrix = layers["vgg11"]["head.linear1"].parameters
-assert 2 * matrix > sum(parameters.values())
-
-# %% measure-shapes
-assert measured["flatten1"] == (10,)
-assert measured["classes"] == layers["nin"]["classes.conv3"].output_shape
-assert [measured[n][1] for n in ("block1", "block2", "block3", "classes")] == [54, 26, 12, 5]
-assert format_shape(measured["maxpool3"]) == "384x5x5"
-assert measured["classes"] == (10, 5, 5)
-assert f"{384 * 5 * 5:,}" == "9,600"
-assert f"{10 * 5 * 5}" == "250"
+first_linear = layers["vgg11"]["head.linear1"].parameters
+assert 2 * first_linear > sum(parameters.values())
 
 # %% measure-bytes
 inputs = architecture("vgg11")
 assert [at.input_shape for at in placed_layers(inputs) if at.name == "head.linear1"] == [(25088,)]
 assert f"{25088}×{4096}" == "25088×4096"
-assert f"{matrix.numel():,}" == "102,760,448"
 assert f"{matrix.nbytes / 10**6:.0f} MB" == "411 MB"
 assert f"{matrix.nbytes / 10**6 / 400 - 1:.0%}" == "3%"
 assert f"{matrix.nbytes / 2**20} MiB" == "392.0 MiB"
