@@ -53,6 +53,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "optimizers": (set(), {"torch"}),
     "data": (set(), {"numpy", "torch", "torchvision"}),
     "recipes": (set(), set()),
+    "published": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
     "relapses": ({"records"}, set()),
     "handover": ({"records"}, set()),

@@ -67,7 +67,7 @@ SECONDS = 0.5  # longer than any bound of the networks above
 SOFTWARE = Software("3.12.0", "2.11.0+cu130", "0.1.0", "13.0", "91900")
 Shown = Callable[[str], dict[str, Any]]
 OWN_WORK = {
-    "03_training": {"live-cell"},
+    "03_training": {"train-by-hand", "train-by-library"},
     "04_why_nin_collapses": {"starts", "table-starts"},
     "05_how_many_1x1": {"field", "check-field"},
     "06_global_average_pooling": {"shifts", "stride-check"},
@@ -85,6 +85,7 @@ EXERCISES = (
 )
 TRAINING = ("index", "03_training", "04_why_nin_collapses", *EXERCISES)
 SILENT = (
+    "03_training",
     "04_why_nin_collapses",
     "05_how_many_1x1",
     "06_global_average_pooling",

@@ -1,117 +1,125 @@
 # The numbers of 03_training, proved: each part runs behind the cell that it names.
 
-# %% hidden-imports
+# %% setup
 import math
 from dataclasses import replace
-from itertools import accumulate
-
-import torch
-
-from ninlab.comparisons import sampling_error
 
 torch.set_num_threads(1)
 
-# %% check-prediction
-assert f"{100 * sampling_error(0.85, 10_000):.2f}" == "0.36"
-assert f"{0.85:.0%} {0.86:.0%}" == "85% 86%"
-nin_macs = formulas.macs(architecture("nin_28"))
-assert f"{nin_macs / 1e6:.2f} M" == "1.22 M"
-images = 5 * 60_000
-assert f"{60_000:,} {10_000:,} {images:,}" == "60,000 10,000 300,000"
-assert f"{6 * nin_macs * images / 1e12:.1f} T" == "2.2 T"
-assert {architecture(n).input_shape for n in ("nin", "alexnet", "vgg11")} == {(1, 224, 224)}
-assert f"{224}×{224}" == "224×224"
-side = architecture("googlenet").input_shape[-1]
-assert f"{side}×{side}" == "96×96"
-assert f"{28}×{28}" == "28×28"
-assert torch.iinfo(torch.uint8).max == 255
-assert f"{sum(run.wall_seconds for run in compact) / 3600:.0f} h" == "2 h"
+# %% train-by-hand
+assert f"{len(order):,} {len(batch)}" == "12,800 128"
+assert f"{len(losses)} steps" == "100 steps"
+assert accuracy > 0.5
+assert f"{0.5:.0%} {1 / test.num_classes:.0%}" == "50% 10%"
+assert f"{math.log(test.num_classes):.1f}" == "2.3"
+assert abs(losses[0] - math.log(10)) < 1
+
+# %% train-by-library
+assert losses == list(by_library.losses)
+assert accuracy == by_library.epochs[-1].test_accuracy
+assert len(by_library.losses) == 100
+
+
+def first_losses(**options):
+    """The losses of ten steps of the loop, with other options of Adam."""
+    another = compact_nin(seed=0)
+    adam = torch.optim.Adam(another.parameters(), **options)
+    torch.manual_seed(0)
+    taken = []
+    for chosen in order.split(128)[:10]:
+        error = cross_entropy(another(training.images[chosen] / 255), training.labels[chosen])
+        adam.zero_grad()
+        error.backward()
+        adam.step()
+        taken.append(error.item())
+    return taken
+
+
+assert first_losses(lr=rate, fused=True) == losses[:10]
+assert first_losses(lr=0.003, fused=True) != losses[:10]
+assert first_losses(lr=rate) != losses[:10]
 
 # %% count-table
-assert f"{60_000 // 128} steps" == "468 steps"
-assert 60_000 % 128 == 96
-assert f"{5 * (60_000 // 128):,}" == "2,340"
-assert len({architecture(n).initialization for n in names}) == 1
-parameters = {n: formulas.parameters(architecture(n)) for n in names}
-macs = {n: formulas.macs(architecture(n)) for n in names}
-assert f"{parameters['alexnet_28'] / parameters['nin_28']:.0f} times" == "20 times"
-assert f"{macs['alexnet_28'] / macs['nin_28']:.1f} times" == "1.8 times"
-assert f"{parameters['vgg11_28'] / parameters['nin_28']:.0f} times" == "51 times"
-assert f"{macs['vgg11_28'] / macs['nin_28']:.1f} times" == "2.8 times"
+from ninlab.comparisons import sampling_error
+from ninlab.data import FILES
+from ninlab.recipes import Recipe
+from ninlab.units import format_shape
 
-# %% hidden-baselines
-assert {r.recipe.batch_size for g in chosen.values() for r in g} == {128}
-assert {r.recipe.learning_rate for g in chosen.values() for r in g} == {0.1}
-(epochs,) = {r.recipe.epochs for g in chosen.values() for r in g}
-assert f"{epochs} epochs" == "5 epochs"
-numbers = sorted({len(group) for group in chosen.values()})
+assert f"{100 * sampling_error(0.85, 10_000):.2f}" == "0.36"
+assert f"{0.85:.0%} {0.86:.0%}" == "85% 86%"
+drawn_from = FILES["train-images-idx3-ubyte"].shape[0]
+plain = Recipe(0.1, epochs=5)
+assert (plain.images, plain.evaluation_images) == (drawn_from, len(test)) == (60_000, 10_000)
+assert f"{plain.epochs * plain.images:,}" == "300,000"
+nin_macs = formulas.macs(architecture("nin_28"))
+assert f"{nin_macs / 1e6:.2f} M" == "1.22 M"
+assert f"{6 * nin_macs * 300_000 / 1e12:.1f} T" == "2.2 T"
+assert {architecture(n).input_shape for n in ("nin", "alexnet", "vgg11")} == {(1, 224, 224)}
+side = architecture("googlenet").input_shape[-1]
+assert f"{224}×{224} {side}×{side}" == "224×224 96×96"
+assert format_shape(architecture("nin_28").input_shape[1:]) == "28x28"
+assert f"{plain.steps_an_epoch} steps, {plain.batch_size}" == "468 steps, 128"
+assert plain.images - plain.steps_an_epoch * plain.batch_size == 96
+assert f"{plain.steps:,}" == "2,340"
+compared = ("nin_28", "alexnet_28", "vgg11_28", "googlenet_28")
+assert len({architecture(n).initialization for n in compared}) == 1
+parameters = {n: formulas.parameters(architecture(n)) for n in compared}
+macs_of = {n: formulas.macs(architecture(n)) for n in compared}
+assert f"{parameters['alexnet_28'] / parameters['nin_28']:.0f} times" == "20 times"
+assert f"{macs_of['alexnet_28'] / macs_of['nin_28']:.1f} times" == "1.8 times"
+assert f"{parameters['vgg11_28'] / parameters['nin_28']:.0f} times" == "51 times"
+assert f"{macs_of['vgg11_28'] / macs_of['nin_28']:.1f} times" == "2.8 times"
+
+# %% table-baselines
+groups = baselines.runs
+assert {r.recipe for g in groups.values() for r in g} == {plain}
+assert f"{plain.epochs} epochs" == "5 epochs"
+numbers = sorted({len(group) for group in groups.values()})
 assert [f"{number} seeds" for number in numbers] == ["3 seeds", "5 seeds"]
+assert f"{sum(run.wall_seconds for run in compact) / 3600:.0f} h" == "2 h"
+assert architecture("vgg11_quarter_28").title in baselines.titled
+assert architecture("nin_28").initialization != architecture("nin_28_textbook").initialization
 
 # %% difference
-small = {n: summary(chosen[n]) for n in ("nin_28", "alexnet_28", "vgg11_28")}
-assert [f"{s.mean:.1%}" for s in small.values()] == [
-    "83.8%",
-    "87.2%",
-    "87.1%",
-]
-assert str(behind_alexnet) == "-3.4 (-5.0 to -1.8)"
-others = [name for name in chosen if name != "nin_28"]
-at_once = difference(
-    chosen["nin_28"],
-    chosen["alexnet_28"],
-    confidence=1 - 0.05 / len(others),
-)
-assert (len(others), f"{1 - 0.05 / len(others):.0%}") == (5, "99%")
-assert str(at_once) == "-3.4 (-5.9 to -0.9)"
-assert str(behind_vgg) == "-3.4 (-5.0 to -1.8)"
-assert behind_alexnet.shown
-assert behind_vgg.shown
-textbook = summary(chosen["nin_28_textbook"])
-assert f"{textbook.mean:.1%}" == "62.2%"
-assert f"{100 * textbook.deviation:.1f}" == "19.9"
-assert f"{100 * small['alexnet_28'].deviation:.1f}" == "0.4"
-assert not difference(chosen["googlenet_28"], chosen["nin_28"]).shown
-assert f"{0.95:.0%}" == "95%"
-for epoch in range(5):
-    middle = {
-        name: median(run.epochs[epoch].test_accuracy for run in chosen[name]) for name in small
-    }
-    assert min(middle, key=middle.get) == "nin_28"
+rivals = [name for name in groups if name != "nin_28"]
+assert str(difference(nin, alexnet)) == "-3.4 (-5.0 to -1.8)"
+assert str(difference(nin, vgg11)) == "-3.4 (-5.0 to -1.8)"
+assert difference(nin, alexnet).shown
+assert difference(nin, vgg11).shown
+confidence = 1 - 0.05 / len(rivals)
+assert (len(rivals), f"{confidence:.0%}", f"{0.95:.0%}") == (5, "99%", "95%")
+assert difference(nin, alexnet, confidence=confidence).shown
+assert not difference(groups["googlenet_28"], nin).shown
+assert f"{100 * summary(groups['nin_28_textbook']).deviation:.1f}" == "19.9"
+assert f"{100 * summary(alexnet).deviation:.1f}" == "0.4"
 
+# %% fig-training-curves
+assert {run.scale for run in drawn} == {(28, "cpu")}
+assert all(run.outcome in ("finished", "stuck") and run.epochs for run in drawn)
 
 # %% fig-training-time
-def on_the_way(name):
-    """Median seconds and accuracy after each epoch."""
-    group = chosen[name]
-    seconds = (accumulate(e.seconds for e in run.epochs) for run in group)
-    accuracy = ([e.test_accuracy for e in run.epochs] for run in group)
-    return [
-        f"{median(s):.1f} s: {median(a):.1%}"
-        for s, a in zip(
-            zip(*seconds, strict=True),
-            zip(*accuracy, strict=True),
-            strict=True,
-        )
-    ]
+from itertools import accumulate
+from statistics import median
 
 
-def first_epoch(way):
-    return float(way[0].split()[0])
+def on_the_way(runs):
+    """Median seconds and median accuracy after each epoch."""
+    seconds = zip(*(accumulate(e.seconds for e in r.epochs) for r in runs), strict=True)
+    right = zip(*([e.test_accuracy for e in r.epochs] for r in runs), strict=True)
+    return list(zip(map(median, seconds), map(median, right), strict=True))
 
 
-nin_way, alexnet_way, vgg_way = map(on_the_way, ("nin_28", "alexnet_28", "vgg11_28"))
-assert vgg_way[0] == "15.6 s: 76.6%"
-assert nin_way[2] == "13.6 s: 81.9%"
-assert nin_way[-1] == "23.0 s: 83.6%"
-assert alexnet_way[1:3] == ["15.4 s: 82.9%", "25.9 s: 85.9%"]
-assert min(nin_way, alexnet_way, vgg_way, key=first_epoch) is nin_way
-took = [sum(e.seconds for e in run.epochs) for run in chosen["nin_28"]]
-assert f"{min(took):.0f} {max(took):.0f} s" == "17 27 s"
-
-# %% hidden-sweep
-small_own = answer("own_rate", compact).runs
+nin_way, alexnet_way, vgg_way = map(on_the_way, (nin, alexnet, vgg11))
+assert nin_way[2][0] < vgg_way[0][0]  # three epochs in the time of one
+assert nin_way[2][1] > vgg_way[0][1]
+keeps_pace = [accuracy_at for seconds, accuracy_at in nin_way if seconds < alexnet_way[1][0]]
+assert abs(keeps_pace[-1] - alexnet_way[1][1]) < 0.015
+assert nin_way[-1][0] < alexnet_way[2][0]
+assert nin_way[-1][1] < alexnet_way[2][1]
+assert nin_way[0][0] == min(way[0][0] for way in (nin_way, alexnet_way, vgg_way))
 
 # %% fig-rates
+small_sweep = [run for runs_of_one in swept for run in runs_of_one]
 best = {}
 for run in small_sweep:
     if run.network not in best or run.last.test_accuracy > best[run.network].last.test_accuracy:
@@ -144,28 +152,26 @@ by_name = {run.name: run.last.test_accuracy for run in small_sweep}
 assert f"{by_name['googlenet_28_lr0.05']:.0%}" == "75%"
 assert f"{by_name['googlenet_28_lr0.2']:.0%}" == "43%"
 assert f"{0.01} {0.05}" == "0.01 0.05"
-assert f"{5_000:,} {55_000:,}" == "5,000 55,000"
-assert {run.data_set.train_images for run in small_sweep} == {55_000}
-(epochs,) = {run.recipe.epochs for run in small_sweep}
-assert f"{epochs} epochs" == "2 epochs"
+assert {run.data_set.train_images for run in small_sweep} == {60_000 - 5_000}
+assert {run.recipe.evaluation_images for run in small_sweep} == {5_000}
+(swept_epochs,) = {run.recipe.epochs for run in small_sweep}
+assert f"{swept_epochs} epochs" == "2 epochs"
 
 # %% fig-own-rate
+small_own = answer("own_rate", compact).runs
 kept = ("nin_28", "alexnet_28", "vgg11_28")
-for name in kept:
-    before = {run.seed: run.loss.values for run in chosen[name]}
-    assert all(run.loss.values == before[run.seed] for run in small_own[name])
+for kept_name in kept:
+    before = {run.seed: run.loss.values for run in groups[kept_name]}
+    assert all(run.loss.values == before[run.seed] for run in small_own[kept_name])
 moved = ("googlenet_28", "vgg11_quarter_28")
-assert [f"{summary(rows[n]).mean:.1%}" for n in moved for rows in (chosen, small_own)] == [
+assert [f"{summary(rows[n]).mean:.1%}" for n in moved for rows in (groups, small_own)] == [
     "83.0%",
     "82.4%",
     "79.6%",
     "80.8%",
 ]
-assert all(summary(chosen["nin_28"]).mean > summary(small_own[n]).mean for n in moved)
-kept_nin = summary(small_own["nin_28"])
-assert f"{kept_nin.mean:.1%}" == "83.2%"
-repeated = f"{kept_nin.runs} of {len(chosen['nin_28'])} seeds"
-assert repeated == "3 of 5 seeds"
+assert all(summary(groups["nin_28"]).mean > summary(small_own[n]).mean for n in moved)
+assert f"{len(small_own['nin_28'])} of {len(nin)} seeds" == "3 of 5 seeds"
 
 # %% table-better
 improved = answer("improved", compact).runs
@@ -196,18 +202,16 @@ assert f"{len(by_nin)} seeds" == "3 seeds"
 assert {len(group) for group in by_alexnet} == {len(by_nin)}
 carried = answer("one_by_one_batch_norm", compact).runs["nin_28_batch_norm"]
 assert f"{summary(carried).mean:.1%}" == "87.3%"
-by_plain = {run.recipe for run in chosen["nin_28"]}
-assert {run.recipe for run in carried} == by_plain
+assert {run.recipe for run in carried} == {plain}
 
-# %% live-cell
-assert f"{12_800:,}" == "12,800"
-assert accuracy > 0.5
-assert f"{0.5:.0%} {0.1:.0%}" == "50% 10%"
-assert abs(first - math.log(10)) < 1
-
-# %% live-text
-assert f"{math.log(10):.1f}" == "2.3"
-assert len(live.losses) == 100
+# %% table-published
+quoted = {row["test error"] for row in table.values() if row["source"] != "measured"}
+assert quoted == {f"{reported.error_percent}%" for reported in NIN_ERRORS}
+of_card = next(reported for reported in NIN_ERRORS if reported.source == "LinCard")
+assert f"{100 - float(of_card.error_percent):.1f}%" == "89.6%"
+of_paper = next(r for r in NIN_ERRORS if r.data_set == of_card.data_set)
+assert f"{float(of_paper.error_percent):.1f}" == of_card.error_percent
+assert len(table) == len(NIN_ERRORS) + 2
 
 # %% exercises
 assert f"{round(0.9 * 0.1 / 0.001**2):,}" == "90,000"
@@ -216,14 +220,14 @@ assert f"{0.9:.0%}" == "90%"
 assert f"{100 * 0.001:.1f} {0.9} {0.001}" == "0.1 0.9 0.001"
 
 # %% ex-steps
-assert 60_000 // 64 == 937
-assert f"{5 * (60_000 // 64):,}" == "4,685"
-assert 128 // 2 == 64
+half = replace(plain, batch_size=plain.batch_size // 2)
+assert (half.batch_size, half.steps_an_epoch) == (64, 937)
+assert f"{half.steps:,}" == "4,685"
 
 # %% ex-budget
-assert f"{5 * macs['vgg11_28'] / macs['nin_28']:.1f}" == "13.8"
+assert f"{5 * macs_of['vgg11_28'] / macs_of['nin_28']:.1f}" == "13.8"
 
 # %% ex-noise
-googlenet = difference(chosen["googlenet_28"], chosen["nin_28"])
+googlenet = difference(groups["googlenet_28"], groups["nin_28"])
 assert not googlenet.shown
 assert str(googlenet) == "-0.8 (-2.8 to +1.2)"
