@@ -89,6 +89,7 @@ assert difference(nin, vgg11).shown
 confidence = 1 - 0.05 / len(rivals)
 assert (len(rivals), f"{confidence:.0%}", f"{0.95:.0%}") == (5, "99%", "95%")
 assert difference(nin, alexnet, confidence=confidence).shown
+assert difference(nin, vgg11, confidence=confidence).shown
 assert not difference(groups["googlenet_28"], nin).shown
 assert f"{100 * summary(groups['nin_28_textbook']).deviation:.1f}" == "19.9"
 assert f"{100 * summary(alexnet).deviation:.1f}" == "0.4"
