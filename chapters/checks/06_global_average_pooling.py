@@ -108,8 +108,8 @@ assert not gap_difference(own, small["average"]).shown
 assert all(abs(gap) < 0.015 for label in ("average", "linear layer") for gap in gaps(small[label]))
 at_own = answer("own_rate", compact).runs
 for own_label, own_name in (("average", "nin_28"), ("linear layer", "nin_28_linear_head")):
-    by_seed = {run.seed: run.loss for run in small[own_label]}
-    assert all(run.loss == by_seed[run.seed] for run in at_own[own_name])
+    loss_of = {run.seed: run.loss for run in small[own_label]}
+    assert all(run.loss == loss_of[run.seed] for run in at_own[own_name])
 assert f"{0.95:.0%}" == "95%"
 
 # %% step-times
