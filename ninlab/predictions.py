@@ -15,9 +15,20 @@ from torch import nn
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import architecture
 from ninlab.devices import device, of_cuda_name
-from ninlab.measurement import INFERENCE, PEAKS, WARM_STEPS, Allocator, Case, MemoryRecord
+from ninlab.errors import NinlabError
+from ninlab.measurement import (
+    INFERENCE,
+    PEAKS,
+    WARM_STEPS,
+    Allocator,
+    Case,
+    MemoryRecord,
+    ScratchAtPeak,
+    scratch_at_peak,
+)
 from ninlab.records import Device
-from ninlab.resources import profile
+from ninlab.reports import tensor_peak
+from ninlab.resources import load, profile, trace_step
 from ninlab.roofline import (
     Operator,
     TimeBound,
@@ -27,7 +38,7 @@ from ninlab.roofline import (
     time_bound,
     training_operators,
 )
-from ninlab.steps import Optimizer
+from ninlab.steps import Optimizer, Precision
 from ninlab.workspaces import has_table, minor_version
 
 FITTED_NETWORKS = ("vgg11", "lenet")
@@ -78,6 +89,55 @@ def predicted_peaks(
         report = CachingAllocator(expandable_segments=True).replay(events, case.batch_size)
     peaks = {name: getattr(report, name) for name in PEAKS.values()}
     return {name: value for name, value in peaks.items() if value is not None}
+
+
+def tensor_peak_on_cpu(case: Case) -> int:
+    """Peak bytes of the tensors of the case's step on a CPU, traced on tensors without data.
+
+    There dropout keeps its mask in 4 bytes a value, not in one, and Adam's step counters are
+    tensors beside the weights. Raises NinlabError for another precision than float32, which a CPU
+    casts to in a way of its own.
+    """
+    if case.precision != Precision.FP32:
+        raise NinlabError(f"a step on a CPU is predicted in fp32, not in {case.precision}")
+    training = case.mode != INFERENCE
+    step = trace_step(
+        load(case.network, case.input_shape),
+        case.batch_size,
+        case.mode if training else Optimizer.SGD,
+        training=training,
+        on_cuda=False,
+    )
+    peak = tensor_peak(step.events, case.batch_size).tensor_peak_bytes
+    assert peak is not None
+    return peak
+
+
+def scratch_call(step: MemoryRecord) -> ScratchAtPeak | None:
+    """The call in whose scratch the requested peak was predicted that the record holds.
+
+    None where a tensor makes that peak, where no workspace table is of the device and its torch,
+    and where the tables have been mended since the record was made.
+    """
+    case, described = step.case, of_cuda_name(step.device.name)
+    release = step.software.torch.partition("+")[0]
+    if described is None or not has_table(described.name, release):
+        return None
+    training = case.mode != INFERENCE
+    cost = profile(
+        case.network,
+        case.input_shape,
+        batch_size=case.batch_size,
+        optimizer=case.mode if training else Optimizer.SGD,
+        precision=case.precision,
+        device=described.name,
+        torch_version=release,
+    )
+    report = cost.training if training else cost.inference
+    if report.requested_peak_bytes != step.predicted.get(PEAKS["requested"]):
+        return None
+    events = cost.training_events if training else cost.inference_events
+    return scratch_at_peak(events, case.batch_size)
 
 
 # ---------------------------------------------------------------- time

@@ -74,11 +74,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "predictions": (
         {
-            *("allocator", "architectures", "devices", "measurement", "records", "resources"),
-            *("roofline", "workspaces"),
+            *("allocator", "architectures", "devices", "measurement", "records", "reports"),
+            *("resources", "roofline", "workspaces"),
         },
         {"torch"},
     ),
+    "memory": ({"architectures", "formulas", "measurement", "predictions"}, {"torch"}),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement"),
