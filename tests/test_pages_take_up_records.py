@@ -71,7 +71,7 @@ OWN_WORK = {
     "04_why_nin_collapses": {"starts", "table-starts"},
     "05_how_many_1x1": {"field", "check-field"},
     "06_global_average_pooling": {"shifts", "stride-check"},
-    "08_peak_memory": {"measure", "check-ex-inplace"},
+    "08_peak_memory": {"figure-measured", "check-exercise-inplace"},
     "09_bottleneck": {"readable-table"},
     "11_what_nin_sees": {"patches", "hidden-canvas"},
     "12_multi_branch": {"check-branches", "check-networks", "measure-time"},
@@ -430,7 +430,7 @@ def test_the_page_of_the_records_names_the_runs_that_came_to_nothing(runs: Path)
     assert "benchmarks/" in tools
 
 
-def test_the_memory_chapter_takes_up_a_gpus_peaks_and_the_other_tools(runs: Path) -> None:
+def test_the_memory_chapter_takes_up_a_gpus_peaks(runs: Path) -> None:
     shown = shown_by("08_peak_memory")
     figure = shown["figure-by-batch"]
     dots = {trace.name: trace for trace in traces(figure, "markers")}
@@ -442,14 +442,16 @@ def test_the_memory_chapter_takes_up_a_gpus_peaks_and_the_other_tools(runs: Path
     for peak in ("requested", "allocated"):
         assert f"{peak} peak is predicted within 1% in 0 of {STEPS} steps" in sentence
     assert "the worst -2.0%" in sentence
-    worst = shown["gpu-worst"]
-    assert list(worst.columns) == ["allocated", "tensors", "scratch", "blocks"]
-    assert all(size.startswith("-") for size in worst["tensors"])
-    assert set(worst["scratch"]) == {"+0 B"}
+    assert set(shown["gpu-networks"]["tensors, to the byte"]) == {"0 of 2", "0 of 3"}
+    assert "NiN needs more" in shown["conclusion-gpu"].data
+
+
+def test_the_page_of_other_tools_takes_up_their_answers_and_a_gpus_peaks(runs: Path) -> None:
+    shown = shown_by("other_tools")
     told = shown["gpu-tools"]
-    assert list(told.columns) == ["NiN, 8 images"]
-    assert dict(told["NiN, 8 images"]) == {"the right one": "-2%", "the low one": "-26%"}
-    assert "record benchmarks/peers-2026-12-24-cpu" in shown["show-tools"].data
+    assert list(told.columns) == ["NiN"]
+    assert dict(told["NiN"]) == {"the right one": "-2%", "the low one": "-26%"}
+    assert "record benchmarks/peers-2026-12-24-cpu" in shown["source-peaks"].data
 
 
 def test_the_chapter_on_time_takes_up_a_gpus_seconds(runs: Path) -> None:
