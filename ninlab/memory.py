@@ -7,7 +7,7 @@ predicted; here both meet the titles of the networks. Steps are those of `measur
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from ninlab.architectures import architecture
 from ninlab.formulas import layer_costs
@@ -22,9 +22,13 @@ from ninlab.measurement import (
     relative_errors,
     rightly,
 )
+from ninlab.peers import Comparison, Workload, format_error
 from ninlab.predictions import scratch_call
 from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_bytes
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Number = TypeVar("Number", int, float)
 
@@ -216,6 +220,53 @@ def needs_in_words(steps: Sequence[MemoryRecord], first: str, second: str, batch
                 needs.append(f"{architecture(name).title} needs more {peaks} bytes")
         sentences.append(f"{where}: {'; '.join(needs)}.")
     return " ".join(sentences)
+
+
+# ---------------------------------------------------------------- other tools
+
+
+SEE_TENSORS = ("ninlab", "liveness", "mem_tracker")
+"""Tools of a comparison that answer for the tensors alone, by their keys."""
+
+
+def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.DataFrame | None:
+    """By how much tools missed the peaks that a GPU's allocator gave out, as text; None without.
+
+    The steps are those of SGD in float32 or TF32 that the tools were asked about. Rows of tools
+    that answer for the tensors alone say so; where the allocator's own peak was predicted, that is
+    the first row. Columns are the titles of the networks.
+    """
+    by_workload: dict[Workload, MemoryRecord] = {
+        (step.case.network, step.case.batch_size): step
+        for step in steps
+        if step.case.mode == Optimizer.SGD
+        and step.case.precision != Precision.BF16
+        and step.allocator is Allocator.DEFAULT
+    }
+    true = {
+        workload: peak
+        for workload in compared.peaks
+        if (step := by_workload.get(workload))
+        and (peak := step.measured.allocated_peak_bytes) is not None
+    }
+    if not true:
+        return None
+    table = compared.beside(
+        "peak_bytes", true, lambda said, count: format_error(said / count - 1), format_bytes
+    )
+    titles = {compared.titles[key]: key for key in SEE_TENSORS if key in compared.titles}
+    table = table.rename(index={title: f"{title}, tensors" for title in titles})
+    predicted = [by_workload[one].predicted.get("allocated_peak_bytes") for one in true]
+    if all(predicted):
+        row = [
+            format_error(said / count - 1)
+            for said, count in zip(predicted, true.values(), strict=True)
+            if said
+        ]
+        table.loc["ninlab, allocated"] = row
+        first = ["the truth", "ninlab, allocated"]
+        table = table.loc[[*first, *(name for name in table.index if name not in first)]]
+    return table
 
 
 def _conditions(steps: Iterable[MemoryRecord]) -> Callable[[MemoryRecord], str]:

@@ -126,6 +126,35 @@ class Comparison:
         worst = (apart / truth).abs().max(axis=1)
         return apart.loc[worst.sort_values(kind="stable").index]
 
+    def beside(
+        self,
+        quantity: str,
+        true: Mapping[Workload, int],
+        write: Callable[[int, int], str],
+        write_true: Callable[[int], str],
+    ) -> pd.DataFrame:
+        """The truth in the first row, below it what each tool said, the best first, as text.
+
+        write makes text of what was said and of what is true. Columns are the titles of the
+        networks, with the batch where the workloads have more than one; tools as `errors` has them.
+        """
+        import pandas as pd
+
+        sizes = {size for _, size in true}
+        titles = [
+            architecture(name).title + (f", {size} images" if len(sizes) > 1 else "")
+            for name, size in true
+        ]
+        tools = {title: tool for tool, title in self.titles.items()}
+        rows = {"the truth": [write_true(count) for count in true.values()]} | {
+            title: [
+                write(self.said[quantity][tools[title]][workload], count)
+                for workload, count in true.items()
+            ]
+            for title in self.errors(quantity, true).index
+        }
+        return pd.DataFrame(rows, index=titles).T
+
     def by_rule(self, quantity: str) -> dict[str, dict[Workload, int]]:
         """What the rules say of the cases that the tools answered, as far as a tool has a rule."""
         rules = RULES[quantity]

@@ -79,7 +79,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch"},
     ),
-    "memory": ({"architectures", "formulas", "measurement", "predictions"}, {"torch"}),
+    "memory": (
+        {"architectures", "formulas", "measurement", "peers", "predictions"},
+        {"pandas", "torch"},
+    ),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement"),

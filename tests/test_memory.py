@@ -13,6 +13,7 @@ from ninlab.measurement import (
     MemoryRecord,
     load_records,
 )
+from ninlab.peers import Comparison
 from ninlab.records import Device, Provenance, Software, runs_folder
 
 PREDICTED = dict.fromkeys(PEAKS, 1000 * 2**20)
@@ -161,3 +162,38 @@ def test_rows_of_two_devices_name_them() -> None:
     ]
     rows = memory.reversed_rows(steps, "nin", "alexnet")
     assert [row.split(", ")[-2] for row in rows] == ["GPU A", "GPU B"]
+
+
+# ---------------------------------------------------------------- other tools
+
+
+def compared() -> Comparison:
+    """Two tools that were asked about NiN, one of which answers for the tensors alone."""
+    said = {
+        "macs": {},
+        "saved_bytes": {},
+        "peak_bytes": {
+            "liveness": {("nin", 128): 900 * 2**20},
+            "low": {("nin", 128): 500 * 2**20},
+        },
+    }
+    return Comparison(
+        "benchmarks/x", "2026-01-01", "some CPU", "2.11.0", {"liveness": "ours", "low": "low"}, {},
+        said, {("nin", 128): 900 * 2**20},
+    )  # fmt: skip
+
+
+def test_tools_are_held_against_what_a_gpus_allocator_had_given_out() -> None:
+    others = [step("vgg11"), step(mode="adam"), step(precision="bf16"), step(batch_size=8)]
+    table = memory.tools_on_gpu(compared(), [step(), *others])
+    assert table is not None
+    assert dict(table["NiN"]) == {
+        "the truth": "1000 MiB",
+        "ninlab, allocated": "equal",
+        "ours, tensors": "-10%",
+        "low": "-50%",
+    }
+    unpredicted = memory.tools_on_gpu(compared(), [step(predicted={})])
+    assert unpredicted is not None
+    assert "ninlab, allocated" not in unpredicted.index
+    assert memory.tools_on_gpu(compared(), others) is None

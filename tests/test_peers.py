@@ -138,6 +138,17 @@ def test_errors_are_of_the_tools_that_answered_everything_the_best_first() -> No
     assert errors.loc["the right one"].to_list() == [0, 0]
 
 
+def test_what_was_said_stands_below_the_truth() -> None:
+    read = peers.Comparison.from_json(comparison())
+    table = read.beside("peak_bytes", read.peaks, lambda said, true: f"{said}/{true}", str)
+    assert list(table.columns) == ["NiN, 1 images", "NiN, 2 images"]
+    assert list(table.index) == ["the truth", "the right one", "low"]
+    assert list(table.loc["the truth"]) == ["100", "200"]
+    assert list(table.loc["low"]) == ["75/100", "75/200"]
+    (of_one_batch,) = read.beside("peak_bytes", {("nin", 1): 100}, min, str).columns
+    assert of_one_batch == "NiN"
+
+
 def test_the_latest_comparison_is_the_newest_that_answers(tmp_path) -> None:
     older, newer = comparison("2026-12-24", macs=7), comparison("2026-12-25")
     write(tmp_path, older, newer)
