@@ -16,11 +16,61 @@ from ninlab.comparisons import Groups, step_seconds
 from ninlab.devices import device, of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.formulas import macs
-from ninlab.measurement import Case, MemoryRecord, setting
+from ninlab.measurement import Allocator, Case, CaseOutcome, MemoryRecord, setting
 from ninlab.predictions import FITTED_NETWORKS, bound, prediction_errors, time_model
 from ninlab.records import RunRecord
 from ninlab.roofline import TimeBound
+from ninlab.steps import Optimizer
 from ninlab.units import format_seconds
+
+_LARGE_BATCH = 64
+"""Images from which on a step of the book's networks keeps a GPU busy."""
+
+
+def on_gpu(steps: Iterable[MemoryRecord]) -> list[MemoryRecord]:
+    """Those of the steps that a GPU with a data sheet finished, under the allocator's default."""
+    return [
+        step
+        for step in steps
+        if step.measured.outcome is CaseOutcome.FINISHED
+        and step.allocator is Allocator.DEFAULT
+        and of_cuda_name(step.device.name) is not None
+    ]
+
+
+def newest(steps: Iterable[MemoryRecord], device_name: str) -> list[MemoryRecord]:
+    """The steps of that device in `ninlab.devices` under the torch of its newest record."""
+    wanted = device(device_name)
+    own = [step for step in steps if of_cuda_name(step.device.name) is wanted]
+    if not own:
+        return []
+    release = max(own, key=lambda step: step.provenance.utc).software.torch
+    return [step for step in own if step.software.torch == release]
+
+
+def bounds_in_words(steps: Iterable[MemoryRecord]) -> str:
+    """How long steps took beside their bounds; empty where none has one and was timed."""
+    over = [
+        (step.case, seconds / least.seconds)
+        for step in steps
+        if (least := bound(step.case, step.device)) is not None
+        and (seconds := step.measured.median_seconds) is not None
+    ]
+    if not over:
+        return ""
+    kept = sum(factor >= 1 for _, factor in over)
+    words = f"{kept} of {len(over)} steps took at least their bound."
+    large = [
+        factor
+        for case, factor in over
+        if case.batch_size >= _LARGE_BATCH and case.mode == Optimizer.SGD
+    ]
+    if large:
+        words += (
+            f" Training steps of {_LARGE_BATCH} images and more took {median(large):.1f} times "
+            "their bound in the median."
+        )
+    return words
 
 
 def models_in_words(steps: Sequence[MemoryRecord], device_name: str) -> str:
@@ -131,6 +181,40 @@ def orders_in_words(pairs: Sequence[Pair]) -> str:
         for pair in against
     ]
     return f"{words} Against their bounds went {'; '.join(named)}."
+
+
+def ratio_rows(pairs: Iterable[Pair]) -> dict[str, dict[str, str]]:
+    """First over second in arithmetic, least time and measured time, by the conditions."""
+    return {
+        pair.conditions: {
+            "FLOPs": f"{pair.flops:.2f}",
+            "least time": f"{pair.least:.2f}",
+            "measured time": f"{pair.measured:.2f}",
+        }
+        for pair in pairs
+    }
+
+
+def training_in_words(pairs: Iterable[Pair], batch_size: int, device_title: str) -> str:
+    """What the first network's SGD step took against the second's, and what the bounds say.
+
+    Of the pairs with that batch, one clause a precision; empty without one.
+    """
+    asked = [
+        pair
+        for pair in pairs
+        for case in [pair.steps[0].case]
+        if (case.mode, case.batch_size) == (Optimizer.SGD, batch_size)
+    ]
+    if not asked:
+        return ""
+    first, second = (architecture(step.case.network).title for step in asked[0].steps)
+    clauses = [
+        f"{pair.measured:.2f} times as long as {second}'s in {pair.steps[0].case.precision}, "
+        f"where the bounds say {pair.least:.2f}"
+        for pair in asked
+    ]
+    return f"On an {device_title} {first}'s training step took {', and '.join(clauses)}."
 
 
 # ---------------------------------------------------------------- training runs

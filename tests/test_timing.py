@@ -16,10 +16,15 @@ from ninlab.records import Device, Provenance, Software
 from ninlab.roofline import TimeModel
 from ninlab.timing import (
     bound_of_run,
+    bounds_in_words,
     models_in_words,
+    newest,
+    on_gpu,
     orders_in_words,
     pairs,
+    ratio_rows,
     step_times,
+    training_in_words,
     training_rates,
 )
 from tests.records import A_RECORD
@@ -226,3 +231,59 @@ def test_the_time_of_training_is_that_of_runs_that_came_to_the_end():
     cut = replace(whole, epochs=epochs[:1], outcome=records.Outcome.DIVERGED)
     assert training_rates({"NiN": [whole, cut]})["NiN"]["3 epochs"] == "6.00 s"
     assert training_rates({"NiN": [cut]})["NiN"]["3 epochs"] == ""
+
+
+# ---------------------------------------------------------------- which steps, and their words
+
+
+def test_steps_of_a_gpu_are_those_that_a_known_one_finished_with_the_default_allocator():
+    here = step(case("nin", 128), 1.0)
+    others = [
+        replace(here, allocator=Allocator.EXPANDABLE_SEGMENTS),
+        replace(here, measured=Measured(CaseOutcome.OUT_OF_MEMORY)),
+        replace(here, device=Device("some-gpu", "Some GPU", 1)),
+    ]
+    assert on_gpu([here, *others]) == [here]
+
+
+def test_the_newest_steps_are_of_one_device_and_one_torch():
+    old = step(case("nin", 128), 1.0)
+    new = replace(
+        step(case("alexnet", 128), 1.0),
+        provenance=replace(old.provenance, utc="2026-02-01T00:00:00Z"),
+        software=replace(old.software, torch="2.12.0"),
+    )
+    elsewhere = replace(new, device=Device("tesla-t4", "Tesla T4", 1))
+    assert newest([old, new, elsewhere], "h100") == [new]
+    assert newest([old], "t4") == newest([], "h100") == []
+
+
+def test_steps_that_keep_their_bounds_are_counted_and_large_ones_have_a_factor():
+    def after(of: Case, factor: float) -> MemoryRecord:
+        return step(of, factor * bound(of, H100).seconds)
+
+    small, large = case("nin", 1), case("nin", 128)
+    steps = [after(small, 0.5), after(small, 9.0), after(large, 2.0), after(large, 4.0)]
+    assert bounds_in_words(steps) == (
+        "3 of 4 steps took at least their bound. Training steps of 64 images and more took "
+        "3.0 times their bound in the median."
+    )
+    assert bounds_in_words(steps[:2]) == "1 of 2 steps took at least their bound."
+    assert bounds_in_words([]) == ""
+
+
+def test_two_networks_stand_beside_each_other_in_a_row_and_in_a_sentence():
+    steps = [step(case("nin", 128), 2.0), step(case("alexnet", 128), 1.0)]
+    others = [step(replace(one.case, mode="adam"), 1.0) for one in steps]
+    two = pairs([*steps, *others], ("nin", "alexnet"))
+    rows = ratio_rows(two)
+    assert rows["sgd, tf32, 128 images"] == {
+        "FLOPs": "0.81",
+        "least time": "1.33",
+        "measured time": "2.00",
+    }
+    assert training_in_words(two, 128, "H100") == (
+        "On an H100 NiN's training step took 2.00 times as long as AlexNet's in tf32, where the "
+        "bounds say 1.33."
+    )
+    assert training_in_words(two, 64, "H100") == training_in_words([], 128, "H100") == ""
