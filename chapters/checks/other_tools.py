@@ -10,7 +10,8 @@ assert {(pool.kernel_size**2 - 1, pool.kernel_size**2) for pool in pools} == {(8
 
 # %% show-macs
 assert len(counts.titles) == 15
-assert {("lenet", 128), ("googlenet", 8)} <= set(counts.peaks)
+assert {size for _, size in counts.peaks} == {8, 128}
+assert ("lenet", 128) in counts.peaks
 exact = {
     tool
     for tool, told in counts.said["macs"].items()
