@@ -270,7 +270,7 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
         rows[label] = {
             f"{epochs} epochs": format_seconds(median(whole)) if whole else "",
             "images/s": f"{first.recipe.batch_size / seconds:,.0f}",
-            "ms a step": f"{1e3 * seconds:.2f}",
+            "step, ms": f"{1e3 * seconds:.2f}",
         }
         least, on = bound_of_run(first), of_cuda_name(first.device.name)
         if least is not None and on is not None:

@@ -4,8 +4,8 @@
 from ninlab import liveness
 from ninlab.units import format_shape
 
-weights = {n: formulas.weights(one) for n, one in networks.items()}
-mac_counts = {n: formulas.macs(one) for n, one in networks.items()}
+parameters = {n: formulas.parameters(one) for n, one in networks.items()}
+macs = {n: formulas.macs(one) for n, one in networks.items()}
 kept = {n: formulas.saved_bytes(one) for n, one in networks.items()}
 train_events = {n: liveness.timeline(one) for n, one in networks.items()}
 use_events = {n: liveness.timeline(one, training=False) for n, one in networks.items()}
