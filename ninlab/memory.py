@@ -109,8 +109,6 @@ def gpu_in_words(steps: Sequence[MemoryRecord]) -> str:
             f"All misses of the requested peak are {architecture(name).title}'s: of its steps "
             f"{rightly(own, 'requested')} are right, of all others {rightly(others, 'requested')}."
         )
-    if reserved := relative_errors(steps, "reserved").values():
-        words.append(f"The reserved peak is off by {_span(reserved, '{:+.0%}'.format)}.")
     if overheads := [size for step in steps if (size := step.measured.overhead_bytes)]:
         words.append(
             f"Outside the allocator the device had another {_span(overheads, format_bytes)} in use."
@@ -234,7 +232,7 @@ def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.Data
 
     The steps are those of SGD in float32 or TF32 that the tools were asked about. Rows of tools
     that answer for the tensors alone say so; where the allocator's own peak was predicted, that is
-    the first row. Columns are the titles of the networks.
+    the first row. Columns are the titles of the networks, with the batch.
     """
     by_workload: dict[Workload, MemoryRecord] = {
         (step.case.network, step.case.batch_size): step
@@ -254,7 +252,8 @@ def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.Data
     table = compared.beside(
         "peak_bytes", true, lambda said, count: format_error(said / count - 1), format_bytes
     )
-    titles = {compared.titles[key]: key for key in SEE_TENSORS if key in compared.titles}
+    table.columns = [f"{architecture(name).title}, batch {size}" for name, size in true]
+    titles = {compared.titles[key] for key in SEE_TENSORS if key in compared.titles}
     table = table.rename(index={title: f"{title}, tensors" for title in titles})
     predicted = [by_workload[one].predicted.get("allocated_peak_bytes") for one in true]
     if all(predicted):

@@ -187,7 +187,7 @@ def test_tools_are_held_against_what_a_gpus_allocator_had_given_out() -> None:
     others = [step("vgg11"), step(mode="adam"), step(precision="bf16"), step(batch_size=8)]
     table = memory.tools_on_gpu(compared(), [step(), *others])
     assert table is not None
-    assert dict(table["NiN"]) == {
+    assert dict(table["NiN, batch 128"]) == {
         "the truth": "1000 MiB",
         "ninlab, allocated": "equal",
         "ours, tensors": "-10%",

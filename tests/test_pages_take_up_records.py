@@ -449,8 +449,8 @@ def test_the_memory_chapter_takes_up_a_gpus_peaks(runs: Path) -> None:
 def test_the_page_of_other_tools_takes_up_their_answers_and_a_gpus_peaks(runs: Path) -> None:
     shown = shown_by("other_tools")
     told = shown["gpu-tools"]
-    assert list(told.columns) == ["NiN"]
-    assert dict(told["NiN"].iloc[1:]) == {
+    assert list(told.columns) == ["NiN, batch 8"]
+    assert dict(told["NiN, batch 8"].iloc[1:]) == {
         "ninlab, allocated": "-2%",
         "the right one": "-2%",
         "the low one": "-26%",
