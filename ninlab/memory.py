@@ -227,26 +227,33 @@ SEE_TENSORS = ("ninlab", "liveness", "mem_tracker")
 """Tools of a comparison that answer for the tensors alone, by their keys."""
 
 
-def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.DataFrame | None:
-    """By how much tools missed the peaks that a GPU's allocator gave out, as text; None without.
+def asked_of_tools(
+    compared: Comparison, steps: Iterable[MemoryRecord]
+) -> dict[Workload, MemoryRecord]:
+    """The steps on a GPU that tools were asked about: those of SGD in float32 or TF32.
 
-    The steps are those of SGD in float32 or TF32 that the tools were asked about. Rows of tools
-    that answer for the tensors alone say so; where the allocator's own peak was predicted, that is
-    the first row. Columns are the titles of the networks, with the batch.
+    They come in the comparison's order; a step without the allocator's peak is left out.
     """
-    by_workload: dict[Workload, MemoryRecord] = {
+    by_workload = {
         (step.case.network, step.case.batch_size): step
         for step in steps
         if step.case.mode == Optimizer.SGD
         and step.case.precision != Precision.BF16
         and step.allocator is Allocator.DEFAULT
+        and step.measured.allocated_peak_bytes is not None
     }
-    true = {
-        workload: peak
-        for workload in compared.peaks
-        if (step := by_workload.get(workload))
-        and (peak := step.measured.allocated_peak_bytes) is not None
-    }
+    return {one: by_workload[one] for one in compared.peaks if one in by_workload}
+
+
+def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.DataFrame | None:
+    """By how much tools missed the peaks that a GPU's allocator gave out, as text; None without.
+
+    Of the steps those count that `asked_of_tools` names. Rows of tools that answer for the tensors
+    alone say so; where the allocator's own peak was predicted, that is the first row. Columns are
+    the titles of the networks, with the batch.
+    """
+    asked = asked_of_tools(compared, steps)
+    true = {one: step.measured.allocated_peak_bytes or 0 for one, step in asked.items()}
     if not true:
         return None
     table = compared.beside(
@@ -255,7 +262,7 @@ def tools_on_gpu(compared: Comparison, steps: Iterable[MemoryRecord]) -> pd.Data
     table.columns = [f"{architecture(name).title}, batch {size}" for name, size in true]
     titles = {compared.titles[key] for key in SEE_TENSORS if key in compared.titles}
     table = table.rename(index={title: f"{title}, tensors" for title in titles})
-    predicted = [by_workload[one].predicted.get("allocated_peak_bytes") for one in true]
+    predicted = [step.predicted.get("allocated_peak_bytes") for step in asked.values()]
     if all(predicted):
         row = [
             format_error(said / count - 1)
