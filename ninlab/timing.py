@@ -277,7 +277,7 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
             arithmetic = least.flops / on.peak(str(first.recipe.precision))
             rows[label] |= {
                 "least, ms": f"{1e3 * least.seconds:.2f}",
-                "of peak rate": f"{arithmetic / seconds:.0%}",
-                "of bandwidth": f"{least.bytes / on.bandwidth() / seconds:.0%}",
+                "peak rate": f"{arithmetic / seconds:.0%}",
+                "bandwidth": f"{least.bytes / on.bandwidth() / seconds:.0%}",
             }
     return rows

@@ -218,10 +218,10 @@ def test_the_rates_of_training_are_shares_of_the_data_sheet():
     assert (row["images/s"], row["step, ms"]) == ("12,800", "10.00")
     assert row["least, ms"] == f"{1e3 * least.seconds:.2f}"
     h100 = device("h100")
-    assert row["of peak rate"] == f"{least.flops / 0.01 / h100.peak('bf16'):.0%}"
-    assert row["of bandwidth"] == f"{least.bytes / 0.01 / h100.bandwidth():.0%}"
+    assert row["peak rate"] == f"{least.flops / 0.01 / h100.peak('bf16'):.0%}"
+    assert row["bandwidth"] == f"{least.bytes / 0.01 / h100.bandwidth():.0%}"
     at_the_bound = training_rates(trained("nin", 128 / least.seconds))["nin"]
-    assert int(at_the_bound["of bandwidth"].rstrip("%")) <= 100
+    assert int(at_the_bound["bandwidth"].rstrip("%")) <= 100
 
 
 def test_the_time_of_training_is_that_of_runs_that_came_to_the_end():
