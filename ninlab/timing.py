@@ -210,8 +210,9 @@ def training_in_words(pairs: Iterable[Pair], batch_size: int, device_title: str)
         return ""
     first, second = (architecture(step.case.network).title for step in asked[0].steps)
     clauses = [
-        f"{pair.measured:.2f} times as long as {second}'s in {pair.steps[0].case.precision}, "
-        f"where the bounds say {pair.least:.2f}"
+        f"{pair.measured:.2f} times as long as {second}'s in "
+        f"{pair.steps[0].case.precision.replace('tf32', 'TF32')}, where the bounds say "
+        f"{pair.least:.2f}"
         for pair in asked
     ]
     return f"On an {device_title} {first}'s training step took {', and '.join(clauses)}."
@@ -278,6 +279,6 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
             rows[label] |= {
                 "least, ms": f"{1e3 * least.seconds:.2f}",
                 "peak rate": f"{arithmetic / seconds:.0%}",
-                "bandwidth": f"{least.bytes / on.bandwidth() / seconds:.0%}",
+                "memory rate": f"{least.bytes / on.bandwidth() / seconds:.0%}",
             }
     return rows

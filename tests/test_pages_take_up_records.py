@@ -747,7 +747,7 @@ def test_pages_that_read_all_runs_bear_those_of_a_gpu(
             named = ["nin_fixed"] if state == "one network" else ["nin", "nin_fixed"]
         assert list(table.index) == [f"{architecture(name).title}, bf16" for name in named]
         assert set(table["10 epochs"]) == {"100 s"}  # ten of ten seconds
-        for column in ("peak rate", "bandwidth"):
+        for column in ("peak rate", "memory rate"):
             assert all(0 < int(share.rstrip("%")) <= 100 for share in table[column]), column
         asked = "Does bf16 arithmetic cost accuracy against tf32?"
         complete = state == "both plans"

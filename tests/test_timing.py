@@ -219,9 +219,9 @@ def test_the_rates_of_training_are_shares_of_the_data_sheet():
     assert row["least, ms"] == f"{1e3 * least.seconds:.2f}"
     h100 = device("h100")
     assert row["peak rate"] == f"{least.flops / 0.01 / h100.peak('bf16'):.0%}"
-    assert row["bandwidth"] == f"{least.bytes / 0.01 / h100.bandwidth():.0%}"
+    assert row["memory rate"] == f"{least.bytes / 0.01 / h100.bandwidth():.0%}"
     at_the_bound = training_rates(trained("nin", 128 / least.seconds))["nin"]
-    assert int(at_the_bound["bandwidth"].rstrip("%")) <= 100
+    assert int(at_the_bound["memory rate"].rstrip("%")) <= 100
 
 
 def test_the_time_of_training_is_that_of_runs_that_came_to_the_end():
@@ -283,7 +283,7 @@ def test_two_networks_stand_beside_each_other_in_a_row_and_in_a_sentence():
         "measured time": "2.00",
     }
     assert training_in_words(two, 128, "H100") == (
-        "On an H100 NiN's training step took 2.00 times as long as AlexNet's in tf32, where the "
+        "On an H100 NiN's training step took 2.00 times as long as AlexNet's in TF32, where the "
         "bounds say 1.33."
     )
     assert training_in_words(two, 64, "H100") == training_in_words([], 128, "H100") == ""
