@@ -89,6 +89,8 @@ SILENT = (
     "04_why_nin_collapses",
     "05_how_many_1x1",
     "06_global_average_pooling",
+    "09_bottleneck",
+    "10_nin_family",
 )
 """Chapters that do not say what no record says: the page of records does."""
 WITHOUT_RIVALS = ("collapse", "one_by_one", "window", "head", "bottleneck", "family")
