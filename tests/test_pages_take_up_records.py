@@ -73,7 +73,7 @@ OWN_WORK = {
     "06_global_average_pooling": {"shifts", "stride-check"},
     "08_peak_memory": {"figure-measured", "check-exercise-inplace"},
     "09_bottleneck": {"readable-table"},
-    "11_what_nin_sees": {"patches", "hidden-canvas"},
+    "11_what_nin_sees": {"patches", "canvas-answers"},
     "12_multi_branch": {"check-branches", "check-networks", "measure-time"},
 }
 """The cells of a chapter that measure something themselves and take their time."""
