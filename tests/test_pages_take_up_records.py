@@ -74,7 +74,6 @@ OWN_WORK = {
     "08_peak_memory": {"figure-measured", "check-exercise-inplace"},
     "09_bottleneck": {"readable-table"},
     "11_what_nin_sees": {"patches", "canvas-answers"},
-    "12_multi_branch": {"check-branches", "check-networks", "measure-time"},
 }
 """The cells of a chapter that measure something themselves and take their time."""
 EXERCISES = (
@@ -650,7 +649,7 @@ def test_every_run_that_a_figure_draws_is_asserted_on_or_told_of(
 
 @pytest.mark.parametrize(
     "chapter",
-    ["03_training", "04_why_nin_collapses", *EXERCISES[1:], "12_multi_branch"],  # those with any
+    ["03_training", "04_why_nin_collapses", *EXERCISES[1:]],  # those with any
 )
 def test_a_table_that_is_not_split_by_scale_is_of_one_scale(
     state: str, played_at: Callable[[str], Page], chapter: str

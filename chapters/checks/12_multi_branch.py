@@ -1,8 +1,8 @@
 # The numbers of 12_multi_branch, proved: each part runs behind the cell that it names.
 
-# %% hidden-imports
+# %% setup
 from ninlab import peers
-from ninlab.reports import live_bytes, tensor_peak
+from ninlab.formulas import layer_costs, macs, parameters, saved_bytes
 
 # %% googlenet
 assert format_shape(googlenet.input_shape) == "1x224x224"
@@ -37,13 +37,17 @@ assert [conv.out_channels for conv in (convs[1][0], convs[2][0])] == [
     16,
 ]
 
-# %% check-costs
-wide = costs["without reductions"]
+# %% figure-costs
+block, plain_one, wide = (
+    costs[name] for name in ("Inception 3a", "plain 3×3", "without reductions")
+)
+factor = block["MACs"] / plain_one["MACs"]
+assert "equal" in source
 assert f"{factor:.2f}, {1 / factor:.1f} times" == "0.37, 2.7 times"
-assert f"{block['kept'] / plain['kept']:.1f} times" == "2.5 times"
-assert f"{wide['macs'] / block['macs']:.1f} times" == "2.4 times"
-assert wide["macs"] < plain["macs"]
-assert f"{wide['macs'] / plain['macs']:.0%}" == "89%"
+assert f"{block['kept'] / plain_one['kept']:.1f} times" == "2.5 times"
+assert f"{wide['MACs'] / block['MACs']:.1f} times" == "2.4 times"
+assert wide["MACs"] < plain_one["MACs"]
+assert f"{wide['MACs'] / plain_one['MACs']:.0%}" == "89%"
 
 # %% count-branches-result
 pooling = branches["pool, 1×1"]
@@ -51,6 +55,7 @@ assert [f"{pooling[what] / block[what]:.0%}" for what in block] == [
     "4%",
     "54%",
 ]
+assert "equal" in source_of_parts
 assert all(sum(c[what] for c in branches.values()) == block[what] for what in block)
 
 
@@ -71,10 +76,17 @@ read = [
 ]
 copy = 4 * 256 * 28 * 28
 assert read == [copy]
-with_copy = (block["kept"] + copy) / plain["kept"]
-assert f"{with_copy:.1f} {block['kept'] / plain['kept']:.1f}" == "3.1 2.5"
+with_copy = (block["kept"] + copy) / plain_one["kept"]
+assert f"{with_copy:.1f} {block['kept'] / plain_one['kept']:.1f}" == "3.1 2.5"
 
-# %% check-networks
+# %% count-networks
+for network in networks.values():
+    counted_by_torch = profile(network.name, network.input_shape)
+    assert (
+        counted_by_torch.parameters,
+        counted_by_torch.macs,
+        counted_by_torch.saved_bytes,
+    ) == (parameters(network), macs(network), saved_bytes(network))
 nin, vgg = networks["nin"], networks["vgg11"]
 assert f"{parameters(googlenet) / parameters(nin):.1f}" == "3.0"
 assert f"{macs(googlenet) / macs(nin):.1f}" == "2.0"
@@ -99,34 +111,27 @@ def without_reductions(layer):
 blocks = [layer for layer in googlenet.layers if isinstance(layer, Branches)]
 assert len(blocks) == 9
 wide_network = replace(googlenet, layers=tuple(map(without_reductions, googlenet.layers)))
-assert cost(without_reductions(inception))["macs"] == wide["macs"]
+assert cost(without_reductions(inception))["MACs"] == wide["MACs"]
 assert f"{macs(wide_network) / macs(googlenet):.1f} times" == "2.9 times"
-training = peak_bytes(steps["googlenet"], 128)
-assert format_bytes(training) == "4.22 GiB"
-assert f"{training / peak_bytes(steps['nin'], 128):.1f} times" == "4.4 times"
-use = tensor_peak(uses["googlenet"], 128)
-assert format_bytes(use.tensor_peak_bytes) == "831 MiB"
-assert use.at == "forward stem1.relu1 relu"
-in_branches, where = max(
-    (live, f"{event.layer} {event.operator}")
-    for event, live in zip(uses["googlenet"], live_bytes(uses["googlenet"], 128), strict=True)
-    if event.layer.startswith("inception")
-)
-assert format_bytes(in_branches) == "599 MiB"
-assert where == "inception3b.branch4.maxpool1 max_pool2d_with_indices"
-assert str(128) == "128"
+grown = [peak_bytes(timeline(networks[name]), 128) for name in ("googlenet", "nin")]
+assert f"{grown[0] / grown[1]:.1f} times" == "4.4 times"
+assert inception.branches[1].layers[2].out_channels == 128
 assert f"{googlenet.num_classes} classes" == "10 classes"
 channels = [row.output_shape[0] for row in layer_costs(googlenet)[:-1]]
 assert (channels[0], max(channels)) == (64, 1024)
 
-# %% check-nins
+# %% figure-nins
 julia = parameters(architecture("nin_julia"))
 assert f"{julia / 1e6:.2f} million" == "1.77 million"
 
-# %% layer-tables
-FORMATS = {"parameters": "{:,}".format, "MACs": "{:,}".format}
+# %% layer-table
+assert sum(row.parameters for row in rows) == parameters(imagenet)
 
-# %% check-sides
+# %% count-sides
+maps = torch.empty(1, 1, 54, 54, device="meta")
+for side in sides(224, ceil)[1:]:
+    maps = torch.nn.functional.max_pool2d(maps, 3, 2, ceil_mode=True)
+    assert maps.shape[-1] == side
 assert sides(227, floor) == sides(227, ceil) == [55, 27, 13, 6]
 assert sides(224, floor) == [54, 26, 12, 5]
 assert sides(224, ceil) == [54, 27, 13, 6]
@@ -140,8 +145,8 @@ cifar, strided = (
 )
 assert f"{parameters(strided) / parameters(cifar) - 1:.0%}" == "15%"
 assert f"{macs(cifar) / macs(strided):.1f} times" == "7.7 times"
-first = layer_costs(strided)[0]
-assert first.output_shape[1:] == (16, 16)  # a quarter of 32x32
+first_layer = layer_costs(strided)[0]
+assert first_layer.output_shape[1:] == (16, 16)  # a quarter of 32x32
 reported = {
     "nin_cifar10": 1 - 0.1041,
     "nin_cifar10_strided": 0.7657,
@@ -152,19 +157,33 @@ assert [f"{accuracy:.2%}" for accuracy in reported.values()] == [
 ]
 
 # %% count-doubled
-assert len(large) == 4
-assert len([r for r in layer_costs(imagenet) if r.parameters]) == 4 + 8
-assert large[0].parameters == (11 * 11 * 3 + 1) * 96
-assert f"{doubled / 1e6:.1f} {whole / 1e6:.2f}" == "10.1 7.60"
-assert f"{(small + doubled) / 1e6:.1f} million" == "12.7 million"
-assert format_bytes(4 * whole) == "29.0 MiB"
-assert format_bytes(4 * (small + doubled)) == "48.3 MiB"
-assert f"{4 * whole / 2**20:.0f} MB" == "29 MB"  # as the author writes MiB
+assert len([row for row in rows if row.name.endswith("conv1")]) == 4
+assert len([row for row in rows if row.parameters]) == 4 + 8
+assert rows[0].parameters == (11 * 11 * 3 + 1) * 96
+assert format_bytes(4 * (large + small)) == "29.0 MiB"
+assert format_bytes(4 * (2 * large + small)) == "48.3 MiB"
+assert f"{4 * (large + small) / 2**20:.0f} MB" == "29 MB"  # as the author writes MiB
 
 # %% measure-kept
-assert {name: kept_by_autograd(layer) for name, layer in designs.items()} == {
+assert {name: kept_by_autograd(module) for name, module in modules.items()} == {
     name: c["kept"] for name, c in costs.items()
 }
+
+# %% count-legacy
+assert [share_of_1x1("resnet50"), share_of_1x1("mobilenet_v2")] == [
+    {"1×1 layers": "36 of 53", "MACs": "52%"},
+    {"1×1 layers": "34 of 52", "MACs": "89%"},
+]
+
+# %% legacy-average
+with torch.device("meta"):
+    parts_of_resnet = [*get_model("resnet50").children()]
+assert isinstance(parts_of_resnet[-2], torch.nn.AdaptiveAvgPool2d)
+assert isinstance(parts_of_resnet[-1], torch.nn.Linear)
+features, weights = torch.randn(2, 8, 5, 5), torch.randn(10, 8)
+class_activations = torch.einsum("kc,ncyx->nkyx", weights, features)
+scores = features.mean((2, 3)) @ weights.T
+assert torch.allclose(class_activations.mean((2, 3)), scores, atol=1e-5)
 
 # %% exercises
 assert 5**2 == 25
@@ -195,8 +214,8 @@ shares = [
     with_small_places(some) / sum(t.bytes for t in some) for some in (last_branch, inside, tensors)
 ]
 assert [f"{share:.0%}" for share in shares] == ["45%", "70%", "72%"], shares
-small = with_small_places(inside) / plain["kept"]
-assert f"{small:.1f} times" == "1.8 times"
+with_bytes = with_small_places(inside) / plain_one["kept"]
+assert f"{with_bytes:.1f} times" == "1.8 times"
 
 # %% exercise-227
 larger = at_input(imagenet, (3, 227, 227))
