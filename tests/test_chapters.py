@@ -73,7 +73,6 @@ BRITISH = re.compile(
     r"\w*(?:colour|behaviour|favour|neighbour|isation|labelled|modelled)\w*|grey|centre"
 )
 MOST_NUMBERS = 5  # in a paragraph of up to a hundred words; more belong into a table
-READABLE = {"index"}  # the pages that keep to it
 SHORTEST_SOLUTION = 20  # words: a number, and the way to it
 
 numbered = pytest.mark.parametrize(
@@ -250,9 +249,21 @@ def test_what_counts_as_a_number_that_needs_proof(sentence: str, found: list[str
 
 
 def paragraphs(path: Path) -> list[str]:
-    """The paragraphs of a page, captions among them, as far as prose: no table, no code."""
-    text = re.sub(r"^\|.*$", "", text_of(path), flags=re.M)
-    return [part for part in re.split(r"\n\s*\n", text) if part.strip()]
+    """The paragraphs that a page shows open, captions among them: no table, code or equation.
+
+    Folded arithmetic, exercises and their solutions are for paper and pencil.
+    """
+    text = prose(path).partition("\n## Exercises\n")[0] + "\n\n" + "\n\n".join(captions(path))
+    for not_read in (
+        r"^(:{3,})\{\w+\}.*\n:class: dropdown\n[\s\S]*?\n\1$",
+        r"^:::\{dropdown\}[\s\S]*?^:::$",
+        r"\$\$[\s\S]*?\$\$",
+        r"\$[^$]*\$",
+        r"^\s*\|.*$",
+    ):
+        text = re.sub(not_read, "", text, flags=re.M)
+    text = plain(text)
+    return [part for part in re.split(r"\n\s*\n|\n(?=- |\d\. )", text) if part.strip()]
 
 
 def numbers_written(text: str) -> list[str]:
@@ -267,12 +278,7 @@ def numbers_beyond_reading(text: str) -> int:
     return len(numbers_written(text)) - int(MOST_NUMBERS * max(1, words / 100))
 
 
-readable = pytest.mark.parametrize(
-    "path", [path for path in book.notebooks() if path.stem in READABLE], ids=lambda path: path.stem
-)
-
-
-@readable
+@every
 def test_a_paragraph_has_few_numbers(path: Path) -> None:
     full = [text for text in paragraphs(path) if numbers_beyond_reading(text) > 0]
     assert full == []
