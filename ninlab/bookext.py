@@ -144,12 +144,25 @@ def drawing(figure: dict[str, Any]) -> str:
     """The JSON that a page carries for one figure, safe inside a script element.
 
     The template is left out: the site has one for each theme, and a copy in every
-    figure would neither follow the theme switch nor be small.
+    figure would neither follow the theme switch nor be small. Numbers have seven digits, more than
+    a screen can show; the file of a figure's numbers has all of them.
     """
     layout = {key: value for key, value in figure.get("layout", {}).items() if key != "template"}
     kept = {key: figure[key] for key in ("data", "frames", "config") if figure.get(key)}
-    text = json.dumps(kept | {"layout": layout}, separators=(",", ":"))
+    text = json.dumps(_rounded(kept | {"layout": layout}), separators=(",", ":"))
     return text.replace("<", "\\u003c")  # no tag in a label may end the script element
+
+
+def _rounded(value: Any) -> Any:
+    """The same JSON with seven significant digits in each number that is not whole."""
+    match value:
+        case float():
+            return float(f"{value:.7g}")
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+        case dict():
+            return {key: _rounded(one) for key, one in value.items()}
+    return value
 
 
 def _visit_html(self: Any, node: plotly_figure) -> None:

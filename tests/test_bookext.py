@@ -59,6 +59,15 @@ def test_a_page_gives_back_every_figure_whatever_its_labels_say(
     }
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False)), st.integers())
+def test_a_page_draws_numbers_to_seven_digits_and_whole_ones_exactly(
+    values: list[float], whole: int
+) -> None:
+    drawn = json.loads(bookext.drawing({"data": [{"x": values, "y": [whole]}]}))["data"][0]
+    assert drawn["x"] == pytest.approx(values, rel=1e-6)
+    assert drawn["y"] == [whole]
+
+
 def numbered(figure: go.Figure, caption: str) -> bookext.plotly_figure:
     """The figure's node, as myst-nb puts it beside its caption."""
     node = bookext.plotly_figure(figure=json.loads(figure.to_json()))

@@ -84,10 +84,9 @@ def _add_tile(
         showscale=False,
         text=written if tile.is_map else None,
         texttemplate="%{text}" if tile.is_map else None,
-        hovertext=[
-            [f"<b>{tile.title}</b><br>row {y}, column {x}: {v}" for x, v in enumerate(line)]
-            for y, line in enumerate(written)
-        ],
+        # Written once a tile: a text for each pixel was most of the weight of a page.
+        hovertemplate=f"<b>{tile.title}</b><br>row %{{y}}, column %{{x}}: "
+        f"{'%{text}' if tile.is_map else '%{z:.0f}'}<extra></extra>",
         row=row,
         col=column,
     )
