@@ -57,6 +57,7 @@ from ninlab.records import (
 )
 from ninlab.roofline import TimeModel
 from tests import book
+from tools import set_repository
 
 pytestmark = pytest.mark.slow
 
@@ -314,7 +315,11 @@ def shown_by(chapter: str) -> dict[str, Any]:
 def played(chapter: str) -> Page:
     """The chapter, run from top to bottom without the cells of `OWN_WORK`."""
     page = chapter if chapter == "index" else f"chapters/{chapter}"
-    cells = [cell for cell in checks.read(book.source(page)).cells if cell.cell_type == "code"]
+    cells = [
+        cell
+        for cell in checks.read(book.source(page)).cells
+        if cell.cell_type == "code" and not set_repository.is_setup_cell(cell)
+    ]
     left_out = OWN_WORK.get(chapter, set())
     assert left_out <= {cell.id for cell in cells}
     names: dict[str, Any] = {"__name__": "__main__"}

@@ -37,7 +37,7 @@ def record_links(page: Page) -> list[tuple[str, str]]:
         """links => links.map(link => [
             link.getAttribute('href'),
             [link.closest('tr'), link.closest('details')?.querySelector('p')]
-                .map(part => part?.textContent ?? '').join(' ').trim(),
+                .map(part => part?.textContent ?? '').join(' ').replaceAll('\u00a0', ' ').trim(),
         ])""",
     )
 
