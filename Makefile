@@ -34,6 +34,7 @@ quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, tw
 lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/ruff format --check --config chapters/ruff.toml index.ipynb
 	$(BIN)/mypy
 
 lab: $(VENV)/.lab ## open the chapters in JupyterLab

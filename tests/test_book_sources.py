@@ -17,6 +17,7 @@ from tools import set_repository
 
 LONGEST_CELL = 28  # lines that fit on a screen beside their explanation
 LONGEST_CHAPTER = 160  # visible lines of code
+WIDEST_LINE = 76  # columns of code that a page shows without scrolling
 LABEL = re.compile(r"^\(([\w-]+)\)=", re.M)
 DIRECTIVE_LABEL = re.compile(r"^\s*:(?:label|name): ([\w-]+)", re.M)
 EQUATION_LABEL = re.compile(r"^\s*\$\$ \(([\w-]+)\)", re.M)
@@ -121,6 +122,12 @@ def test_what_a_page_hides_is_hidden_in_jupyterlab_and_colab_too(path: Path) -> 
 def test_no_cell_but_the_set_up_of_hosts_is_kept_from_a_reader(path: Path) -> None:
     removed = [cell for cell in code_cells(path) if "remove-cell" in book.tags(cell)]
     assert all(set_repository.is_setup_cell(cell) for cell in removed)
+
+
+@chapters
+def test_no_line_of_code_is_wider_than_the_page(path: Path) -> None:
+    lines = [line for cell in book.typed(path) for line in cell.source.splitlines()]
+    assert [line for line in lines if len(line) > WIDEST_LINE] == []
 
 
 @chapters

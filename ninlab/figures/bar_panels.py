@@ -21,7 +21,7 @@ MARGIN_OF_BARS = {"l": 8, "r": 8, "t": 34, "b": 8}
 
 _ROOM_FOR_TEXT = 1.42  # width of a panel, in lengths of its longest bar
 _ROOM_FOR_TEXT_IN_A_PART = 1.45  # the same where panels share the width
-_ROOM_FOR_COMPARISON = 2.0  # the same where the text says how far off a prediction is
+_ROOM_FOR_COMPARISON = 2.3  # the same where the text says how far off a prediction is
 _ROWS = "name"  # what a table calls the labels of bars
 _MISSING = "no record yet"  # in place of a bar
 
