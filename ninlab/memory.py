@@ -1,4 +1,4 @@
-"""How near did predicted peaks of a step come to the measured ones, in words and rows of tables?
+"""How close are predicted peaks of a step to the measured ones, in words and rows of tables?
 
 `measurement` knows what was measured and by how much a prediction was off, `predictions` what was
 predicted; here both meet the titles of the networks. Steps are those of `measurement.load_records`.
@@ -82,7 +82,7 @@ def cpu_in_words(steps: Iterable[MemoryRecord]) -> str:
     if counted:
         words += (
             f" {counted} more are off by Adam's step counters, 4 bytes for each tensor of "
-            "parameters, which the prediction, made for a GPU, has on the host."
+            "parameters. The prediction is for a GPU, where these counters lie on the host."
         )
     return words
 
@@ -93,9 +93,10 @@ def cpu_in_words(steps: Iterable[MemoryRecord]) -> str:
 def gpu_in_words(steps: Sequence[MemoryRecord]) -> str:
     """How well the peaks of steps on a GPU were predicted; empty without a step.
 
-    First the tensors, then what the device adds to them, then what it holds beside the allocator.
+    First the tensors, then the requested bytes, then what the device holds outside the allocator.
+    `agreement_rows` has the allocated and the reserved bytes, too.
     """
-    words = [errors_in_words(steps, peak) for peak in ("tensor", "requested", "allocated")]
+    words = [errors_in_words(steps, peak) for peak in ("tensor", "requested")]
     missed = {
         name
         for name, group in _by_network(steps).items()
@@ -106,18 +107,16 @@ def gpu_in_words(steps: Sequence[MemoryRecord]) -> str:
         (name,) = missed
         own = [step for step in steps if step.case.network == name]
         words.append(
-            f"All misses of the requested peak are {architecture(name).title}'s: of its steps "
-            f"{rightly(own, 'requested')} are right, of all others {rightly(others, 'requested')}."
+            f"All misses are {architecture(name).title}'s: {rightly(own, 'requested')} of its "
+            f"steps are right, and {rightly(others, 'requested')} of all others."
         )
     if overheads := [size for step in steps if (size := step.measured.overhead_bytes)]:
-        words.append(
-            f"Outside the allocator the device had another {_span(overheads, format_bytes)} in use."
-        )
+        words.append(f"Outside the allocator another {_span(overheads, format_bytes)} were in use.")
     return " ".join(filter(None, words))
 
 
 def agreement_rows(steps: Iterable[MemoryRecord]) -> dict[str, dict[str, str]]:
-    """Of how many steps each peak was predicted rightly, by the title of the network."""
+    """Of how many steps each peak was predicted correctly, by the title of the network."""
     rows = {}
     for name, group in _by_network(steps).items():
         reserved = relative_errors(group, "reserved").values()
@@ -134,8 +133,8 @@ def scratch_rows(steps: Iterable[MemoryRecord]) -> dict[str, dict[str, str]]:
     """The calls for whose scratch a requested peak was predicted too high, by a step's title.
 
     Each with the scratch that the table of workspaces expects there and the most that the device
-    can have taken. Steps whose tensors were predicted wrongly are left out, for there the most is
-    not known.
+    can have taken. Steps whose tensors were predicted wrong are left out: for them the most is not
+    known.
     """
     rows = {}
     steps = list(steps)
@@ -175,7 +174,10 @@ def ranks_in_words(steps: Sequence[MemoryRecord], first: str, second: str) -> st
         return ""
     titles = " and ".join(architecture(name).title for name in (first, second))
     right = sum(bool(order.holds) for order in judged)
-    return f"Which of {titles} needs more was predicted rightly in {right} of {len(judged)} cases."
+    return (
+        f"A case is one kind of peak under one setting. In {right} of {len(judged)} cases it was "
+        f"predicted correctly which of {titles} needs more."
+    )
 
 
 def reversed_rows(
@@ -215,7 +217,7 @@ def needs_in_words(steps: Sequence[MemoryRecord], first: str, second: str, batch
             more = [o for o in found if o.measured[place] > o.measured[1 - place]]
             if more:
                 peaks = ", ".join(f"{order.peak} ({_both(order.measured)})" for order in more)
-                needs.append(f"{architecture(name).title} needs more {peaks} bytes")
+                needs.append(f"{architecture(name).title} needs more by the {peaks} peak")
         sentences.append(f"{where}: {'; '.join(needs)}.")
     return " ".join(sentences)
 

@@ -1,7 +1,7 @@
-"""How long did measured steps take beside their bound, and what do some say of the others?
+"""How long did measured steps take, compared with their bounds and with each other?
 
-`predictions` knows what was predicted of a step, `measurement` keeps what it took; here they meet,
-in words and in rows of tables.
+`predictions` knows what was predicted of a step, `measurement` keeps what it took; here both are
+put into words and into rows of tables.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def newest(steps: Iterable[MemoryRecord], device_name: str) -> list[MemoryRecord
 
 
 def bounds_in_words(steps: Iterable[MemoryRecord]) -> str:
-    """How long steps took beside their bounds; empty where none has one and was timed."""
+    """How long steps took, compared with their bounds; empty where no timed step has one."""
     over = [
         (step.case, seconds / least.seconds)
         for step in steps
@@ -160,27 +160,34 @@ def pairs(steps: Iterable[MemoryRecord], networks: Sequence[str] | None = None) 
 def orders_in_words(pairs: Sequence[Pair]) -> str:
     """How many of the pairs took their times in the order of their bounds, and of their FLOPs.
 
-    Those that went against their bounds are named, with the calls of their steps. Empty without
-    a pair.
+    Empty without a pair; `rows_against_bounds` has the pairs that took the other order.
     """
     if not pairs:
         return ""
-    against = [pair for pair in pairs if not pair.has_the_order_of(pair.least)]
+    by_bounds = sum(pair.has_the_order_of(pair.least) for pair in pairs)
     by_flops = sum(pair.has_the_order_of(pair.flops) for pair in pairs)
-    words = (
-        f"Of {len(pairs)} pairs of networks measured under one setting, "
-        f"{len(pairs) - len(against)} took their times in the order of their bounds, and "
-        f"{by_flops} in the order of their FLOPs."
+    return (
+        f"Of {len(pairs)} pairs of networks measured under one setting, {by_bounds} took their "
+        f"times in the order of their bounds, and {by_flops} in the order of their FLOPs."
     )
-    if not against:
-        return words
-    named = [
-        f"{' / '.join(architecture(step.case.network).title for step in pair.steps)} "
-        f"({pair.conditions}: bounds {pair.least:.2f}, times {pair.measured:.2f}, calls "
-        f"{' / '.join(str(least.calls) for least in pair.bounds)})"
-        for pair in against
-    ]
-    return f"{words} Against their bounds went {'; '.join(named)}."
+
+
+def rows_against_bounds(pairs: Iterable[Pair]) -> dict[str, dict[str, str]]:
+    """The pairs whose longer step is not the one with the longer bound: a table's rows.
+
+    First over second in least and in measured time, and the calls of both steps, by the titles of
+    the networks and the conditions.
+    """
+    return {
+        f"{' / '.join(architecture(step.case.network).title for step in pair.steps)}, "
+        f"{pair.conditions}": {
+            "least time": f"{pair.least:.2f}",
+            "measured time": f"{pair.measured:.2f}",
+            "calls": " / ".join(str(least.calls) for least in pair.bounds),
+        }
+        for pair in pairs
+        if not pair.has_the_order_of(pair.least)
+    }
 
 
 def ratio_rows(pairs: Iterable[Pair]) -> dict[str, dict[str, str]]:
@@ -230,7 +237,7 @@ def bound_of_run(run: RunRecord) -> TimeBound | None:
 
 
 def step_times(groups: Groups) -> dict[str, dict[str, str]]:
-    """What a step of each group costs against the first: MACs, least time and measured time.
+    """What a step of each group costs, compared with the first: MACs, least time and measured time.
 
     By label, a table's rows: MACs as a multiple of the first group's; the bound of a training step
     and the measured median, in milliseconds, each with its multiple. Empty without groups. Meant
@@ -259,9 +266,9 @@ def step_times(groups: Groups) -> dict[str, dict[str, str]]:
 def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
     """How fast the runs of each label trained, and which share of a device's rates that is.
 
-    A table's rows: the median time of all epochs, of the runs that came so far; images a second;
-    the milliseconds of a step, and of its bound; and the shares of the peak rate and of the
-    bandwidth that the arithmetic and the bytes of a step come to in its time.
+    A table's rows: the median time of all epochs, over the runs that finished them; images a
+    second; the milliseconds of a step, and of its bound; and which shares of the peak rate and of
+    the bandwidth a step reaches, by the arithmetic and the bytes of its bound.
     """
     rows = {}
     for label, group in groups.items():

@@ -103,7 +103,7 @@ def test_the_one_network_that_is_missed_is_named() -> None:
     words = memory.gpu_in_words(steps)
     assert "The tensor peak is predicted to the byte in 4 of 4 steps." in words
     assert "The requested peak is predicted within 1% in 3 of 4 steps" in words
-    assert "are NiN's: of its steps 1 of 2 are right, of all others 2 of 2." in words
+    assert "are NiN's: 1 of 2 of its steps are right, and 2 of 2 of all others." in words
     two = [*steps, step("alexnet", lower("requested"), batch_size=8)]
     assert "All misses" not in memory.gpu_in_words(two)
 
@@ -133,7 +133,8 @@ def test_a_wrong_order_is_listed_and_counted() -> None:
     first = step("nin", lower("reserved"))
     second = step("alexnet", other, predicted=other)
     assert memory.ranks_in_words([first, second], "nin", "alexnet") == (
-        "Which of NiN and AlexNet needs more was predicted rightly in 3 of 4 cases."
+        "A case is one kind of peak under one setting. In 3 of 4 cases it was predicted correctly "
+        "which of NiN and AlexNet needs more."
     )
     (row,) = memory.reversed_rows([first, second], "nin", "alexnet").items()
     assert row[0] == "reserved, 128 images, tf32, sgd"
@@ -145,7 +146,7 @@ def test_who_needs_more_is_told_for_each_peak_of_the_asked_step() -> None:
     steps = [step("nin", lower("reserved")), step("alexnet"), step("alexnet", more, mode="adam")]
     words = memory.needs_in_words(steps, "nin", "alexnet", 128)
     assert words == (
-        "128 images, tf32, sgd: AlexNet needs more reserved (800 MiB / 1000 MiB) bytes."
+        "128 images, tf32, sgd: AlexNet needs more by the reserved (800 MiB / 1000 MiB) peak."
     )
     assert memory.needs_in_words(steps, "nin", "alexnet", 64) == ""
 

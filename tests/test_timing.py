@@ -23,6 +23,7 @@ from ninlab.timing import (
     orders_in_words,
     pairs,
     ratio_rows,
+    rows_against_bounds,
     step_times,
     training_in_words,
     training_rates,
@@ -153,17 +154,19 @@ def test_steps_of_two_settings_are_no_pair(other):
     assert pairs([step(case("nin", 128), 0.1), other]) == []
 
 
-def test_the_words_on_orders_count_all_pairs_and_name_those_against_their_bounds():
+def test_the_words_on_orders_count_all_pairs_and_the_rows_have_those_against_their_bounds():
     cases = [case(network, 128) for network in ("nin", "alexnet", "vgg11")]
     steps = [step(one, 3 * bound(one, H100).seconds) for one in cases]
     words = orders_in_words(pairs(steps))
     assert words.startswith("Of 3 pairs of networks")
     assert "3 took their times in the order of their bounds, and 2 in the order of their" in words
-    assert "Against" not in words
+    assert rows_against_bounds(pairs(steps)) == {}
     steps[0] = step(cases[0], 1.0)
-    assert "Against their bounds went NiN / VGG-11 (sgd, tf32, 128 images: bounds 0.15, times" in (
-        orders_in_words(pairs(steps))
-    )
+    assert "2 took their times in the order of their bounds" in orders_in_words(pairs(steps))
+    (row,) = rows_against_bounds(pairs(steps)).items()
+    assert row[0] == "NiN / VGG-11, sgd, tf32, 128 images"
+    assert row[1]["least time"] == "0.15"
+    assert float(row[1]["measured time"]) > 1
     assert orders_in_words([]) == ""
 
 
