@@ -28,6 +28,16 @@ for n in names:
     assert share == 8 * 8
 
 # %% show-peaks
+for one, quantity, true in ((kept, "saved_bytes", true_kept), (peaks, "peak_bytes", true_peaks)):
+    said = one.said[quantity].get("kitsune", {})  # another record may be without
+    assert all(said[case] > true[case] for case in said.keys() & true.keys())
+off = {
+    name: told / true_peaks[name, size] - 1
+    for (name, size), told in peaks.said["peak_bytes"].get("mem_tracker", {}).items()
+    if (name, size) in true_peaks
+}
+assert {name for name, error in off.items() if error} <= {"googlenet"}
+assert all(abs(error) < 0.005 for error in off.values())
 step_rules, vgg = peers.RULES["peak_bytes"], architecture("vgg11")
 known = 8 * formulas.parameters(vgg)
 outputs = peers.RULES["saved_bytes"]["kitsune"](vgg, 1)

@@ -70,3 +70,6 @@ of_plain = block_cost(Block("plain", conv_relu(Conv(256, 3, padding=1))))
 assert of_block[0] < of_plain[0]
 assert of_block[1] < of_plain[1]
 assert f"{of_block[2] / of_plain[2]:.1f} times" == "2.5 times"
+rows = formulas.layer_costs(replace(googlenet, layers=googlenet.layers[:3]))
+pooling = [row for row in rows if row.name.startswith(f"{inception.name}.branch4")]
+assert sum(row.saved_bytes for row in pooling) > of_block[2] / 2
