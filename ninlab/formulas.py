@@ -1,12 +1,12 @@
 """Parameters, MACs and saved bytes of a network on paper, without torch.
 
-The first of the three counters: what a reader can follow with paper. Counts are of one image;
-saved bytes are of the whole batch in float32. `resources` arrives at the same numbers from the
+The first of the three counters, and the one that a reader can follow on paper. Counts are of one
+image; saved bytes are of the whole batch in float32. `resources` gets the same numbers from the
 operators that torch runs; tests/test_formulas.py and tests/test_saved.py compare the two.
 
-Single layers are the business of `shapes`. What autograd keeps is read off the `tape`: it has no
-second derivation on paper, and three oracles that run torch, namely the hooks on saved tensors,
-the traced graph and fvcore's count of activations.
+`shapes` has the formulas of single layers. What autograd keeps comes from the `tape`. It has no
+second derivation on paper; it is tested against the hooks on saved tensors, the traced graph and
+fvcore's count of activations, which all run torch.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ def layer_costs(architecture: Architecture, batch_size: int = 1) -> tuple[LayerC
 def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[SavedTensor, ...]:
     """What autograd keeps from forward and loss for backward, parameters excluded.
 
-    float32, as on CUDA (dropout masks of one byte an element). A tensor that several
-    layers keep is listed once, under the first layer that keeps it; layers before the
-    first parameters keep nothing, because no gradient passes them. The last entries are
-    the loss's: the log-softmax, the labels and the total weight.
+    In float32 as on CUDA, where dropout's masks take one byte a value. A tensor that several
+    layers keep is listed once, under the first layer that keeps it. Layers before the first
+    parameters keep nothing, because no gradient passes them. The last entries are those of
+    the loss: the log-softmax, the labels and the total weight.
     Source: the formulas torch derives its backward pass from (Paszke2019).
     """
     if batch_size < 1:

@@ -1,13 +1,13 @@
 """What do other calculators say of the same networks, and what do they add up?
 
-benchmarks/peers.py asks the calculators that install today about the same networks and batches,
-and takes the real training steps; what came of it is a record beside the measured runs. `latest`
-reads the newest that answers a question, and its `errors` are those of the answers. `RULES` has
-the other half: what each tool adds up, in closed form, so that a difference between two tools
-need not be guessed at.
+benchmarks/peers.py asks the calculators that can be installed about the same networks and batches,
+and takes real training steps. The answers are a record beside the measured runs. `latest` reads
+the newest record that answers a question. `RULES` says in closed form what each tool adds up, so
+that differences between two tools can be explained.
 
 Known limits: the rules are those of the versions that were asked, for the layers that those
-networks have. The peaks of what plays a step through have none: `liveness` is the rule there.
+networks have. Tools that follow a step, such as MemTracker, have no rule for the peak: `liveness`
+computes what they see.
 """
 
 from __future__ import annotations

@@ -1,20 +1,20 @@
 """How long must one step take at least, and how long will it take?
 
 Every operator that PyTorch calls in a step multiplies numbers and moves bytes. A
-device can do neither faster than its data sheet says, so an operator takes at least
-the longer of the two times, and a step at least their sum: the bound. A prediction
-adds what a data sheet does not say in three constants of a device and its host: the
+device can do neither faster than its data sheet says. So an operator takes at least
+the longer of the two times, and a step takes at least their sum: the bound. A prediction
+adds three constants of a device and its host, which no data sheet has: the
 shares of both peak rates that real kernels reach, and the time that the host needs
 to call one operator. They are fitted to measured steps, never assumed.
 
-The operators are read off the `tape`; tests/test_roofline.py holds them and their FLOPs
-against those that torch dispatches.
+The operators come from the `tape`; tests/test_roofline.py compares them and their FLOPs
+with those that torch dispatches.
 
-Known limits. Each operator reads its inputs and writes its results once: caches
-between operators, the addition of biases, layout changes and the extra passes of
-some kernels are in neither count, so the bound stays a bound on devices whose last
-cache is small beside the activations. Only the arithmetic of convolutions and linear
-layers is counted; the others move bytes.
+Known limits. Each operator is taken to read its inputs and write its results once. Caches
+between operators are left out, so the bound holds only where the last cache is small beside
+the activations. The addition of biases, layout changes and the extra passes of some kernels
+are left out, too. Only the arithmetic of convolutions and linear layers is counted; other
+operators only move bytes.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def tape_operators(tape: Tape, batch_size: int) -> tuple[Operator, ...]:
 
 @dataclass(frozen=True)
 class TimeBound:
-    """A step cannot be faster than this on that device."""
+    """The least time that a step can take on a device, and what it is made of."""
 
     seconds: float
     memory_bound_seconds: float  # the part of it in which the bytes are what takes long

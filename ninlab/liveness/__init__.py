@@ -1,8 +1,8 @@
-"""Which bytes are alive when, in one training step, as ``a + b * batch``?
+"""Which tensors exist at each moment of a training step, in bytes ``a + b * batch``?
 
-What a step does is on its `tape`; here it is read as allocations and releases, and as what
-autograd keeps. The list of events serves every batch size at once, and the peak over the
-batch is a handful of straight lines, which `peaks` finds. Known limits: those of the tape.
+`tape` says what a step does. Here this becomes a list of allocations and releases, and a list
+of what autograd keeps. One list of events serves every batch size. The peak as a function of the
+batch is made of a few straight lines, which `peaks` finds. Known limits: those of the tape.
 """
 
 from __future__ import annotations

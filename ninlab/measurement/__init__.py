@@ -2,25 +2,23 @@
 
 The step is the one that the calculator predicts: a warm one in the textbook's order
 (zero_grad, forward, cross-entropy, backward, step), or one forward pass without
-gradients. On a GPU the caching allocator is asked for its peaks, and a trace of it
-tells tensors from scratch; on the CPU torch's profiler lists every allocation. Cases
-run in a fresh process for each allocator setting, because the allocator reads its
-setting once.
+gradients. On a GPU the caching allocator reports its peaks, and a trace of it separates
+tensors from scratch. On a CPU torch's profiler lists every allocation. Each allocator
+setting has a process of its own, because the allocator reads its setting once.
 
-On a GPU, "without scratch" leaves out each block that no tensor owns: cuDNN and
-cuBLAS take theirs from the allocator directly. On the CPU it leaves out each block
-that lives and dies inside one ATen call, which is oneDNN's and has no counterpart in a
-count of tensors.
+The tensors' peak leaves out scratch memory. On a GPU this is each block that no tensor
+owns: cuDNN and cuBLAS take theirs from the allocator directly. On a CPU it is each block
+that is allocated and freed inside one ATen call; oneDNN makes such blocks.
 
 `cases` says what can be measured, `steps` takes and times a step, `cpu` and `gpu` read what
 it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
-what came out, `agreement` holds it against the prediction.
+the results, `agreement` compares them with the prediction.
 
 Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
 assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
-for the whole device, other processes included. CPU totals change with the number of
-threads; without scratch they do not, and hold step counters of optimizers, 4 bytes a
-parameter tensor, which a training step on a GPU keeps on the host.
+for the whole device, other processes included. A CPU's total peak depends on the number
+of threads. Its tensors' peak does not, but it includes step counters of optimizers, 4 bytes
+for each tensor of parameters, which a training step on a GPU keeps on the host.
 """
 
 from __future__ import annotations

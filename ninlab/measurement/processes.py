@@ -73,17 +73,18 @@ def measure_in_process(
     deadline: float | None = None,
     factories: str | None = None,
 ) -> Iterator[Measured | Failed]:
-    """Measures the cases one after the other in a fresh process with that allocator setting.
+    """One answer for each case: what was measured, or why it failed.
 
-    Each answer comes as soon as it is there: what was measured, or the sentence of a case that
-    raised an error. No case is begun after the deadline, in seconds since the epoch: fewer answers
-    than cases then come. events_folder receives two traces a case on a GPU.
+    The cases run one after the other in a fresh process with that allocator setting, and each
+    answer comes as soon as it is known. With ``timed_steps=0`` only the bytes are measured. On a
+    GPU two traces of each case are written into events_folder. deadline is in seconds since the
+    epoch: no case starts after it, so there may be fewer answers than cases.
     factories is a module with a function for each network, by its name, such as
     torchvision.models; None stands for the book's own networks.
-    A process that failed in a case is given up, for it may hold memory or a broken device. One
-    that crashes is replaced, and the case is tried once more; a second crash is its answer, in the
-    words of that process. Raises NinlabError when the next case crashes twice, too: that is the
-    device's doing and no case's.
+    After a failed case a new process is started, because the old one may hold memory or a broken
+    device. A case whose process crashes is tried once more; after a second crash the last words of
+    that process are its answer. Raises NinlabError when the next case crashes twice, too: then the
+    device is at fault and not the case.
     """
     settings = {
         "device": str(device),

@@ -1,10 +1,10 @@
 """What does any ``nn.Module`` cost, counted from the operators that torch runs?
 
-`profile` answers with the same `NetworkCost` that the closed forms are compared with,
-for the networks of the book and for modules that nobody tuned it for. Nothing is
-allocated and no weight is read: a copy of the module runs on the meta device.
+`profile` gives a `NetworkCost`, for the networks of the book and for any other module. A
+copy of the module runs on the meta device: its tensors have shapes and no data, so nothing
+is allocated and no weight is read.
 
-It imports no architecture and no formula, so that it stays a second opinion.
+It imports no architecture and no formula, so its counts do not depend on those of `formulas`.
 """
 
 from __future__ import annotations
@@ -70,10 +70,11 @@ def profile(
     module_or_name is a module, the name of a network of the book, ``package.module:factory``
     or ``path.py:factory``; input_shape is (channels, height, width) of one image and may be
     left out for networks of the book. The module itself is not run and not changed.
-    Counts are of one image in one forward pass in evaluation mode. The peaks are of a warm
-    step as on CUDA; with a device, what its allocator would report is added where a table
-    of workspaces covers the network: the table for torch_version, else for the installed
-    torch, else the newest.
+    Parameters, MACs and outputs are of one image in one forward pass in evaluation mode; kept
+    bytes and peaks are of the whole batch. The peaks are those of a step as CUDA takes it, not
+    the first of a run. device is one of `ninlab.devices`: with it, the peaks that its allocator
+    would report are added, if a table of scratch sizes covers the network. The table is that for
+    torch_version, else for the installed torch, else the newest.
     Raises NinlabError, which names the value, the rule and the nearest valid choice.
     """
     named(Optimizer, optimizer)
