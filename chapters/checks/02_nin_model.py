@@ -124,12 +124,11 @@ assert f"{0.05:.0%}" == "5%"
 imagenet = formulas.parameters(architecture("nin_imagenet"))
 one_tower = formulas.parameters(architecture("alexnet_one_tower"))
 assert format_count(imagenet) == "7.60 M"
-assert format_count(one_tower) == "61.1 M"
 assert f"{one_tower / imagenet:.1f} times" == "8.0 times"
 squeezenet = torchvision.models.squeezenet1_0()
 squeezed = sum(p.numel() for p in squeezenet.parameters())
 assert format_count(squeezed) == "1.25 M"
-assert f"{one_tower / squeezed:.0f} times" == "49 times"
+assert f"{one_tower / squeezed:.0f}th" == "49th"
 
 # %% limits
 small = at_input(architecture("nin"), (1, 96, 96))
