@@ -149,6 +149,15 @@ assert {run.network for run in at_rate[0.2] if run.outcome != "finished"} == {
     "vgg11_28",
     "vgg11_quarter_28",
 }
+orders = [
+    [
+        run.network
+        for run in sorted(small_sweep, key=lambda run: run.last.test_accuracy)
+        if run.recipe.learning_rate == rate
+    ]
+    for rate in (0.05, 0.1)
+]
+assert orders[0] != orders[1]
 by_name = {run.name: run.last.test_accuracy for run in small_sweep}
 assert f"{by_name['googlenet_28_lr0.05']:.0%}" == "75%"
 assert f"{by_name['googlenet_28_lr0.2']:.0%}" == "43%"
