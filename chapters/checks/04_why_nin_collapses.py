@@ -144,11 +144,18 @@ for every_label, group in small.items():
 
 # %% waiting
 early = ends[ends["left in epoch"].isin(["1", "2", "3"])]["ended"]
-late = ends[ends["left in epoch"].isin(["4", "5"])]["ended"]
+late = ends[ends["left in epoch"] == "4"]["ended"]
 never = ends[ends["left in epoch"] == "never"]["ended"]
 assert (len(early), len(late), len(never)) == (6, 6, 3)
 assert f"{len(ends)} runs" == "15 runs"
-assert f"{max(ends['left in epoch'][early.index])} epochs" == "3 epochs"
+assert f"{len(early)} of {len(ends)} runs" == f"{len(late)} of {len(ends)} runs" == "6 of 15 runs"
+at_smaller_rate = [
+    run
+    for label in (*as_textbook, "three steps to ten")
+    for run in small[label]
+    if left_plateau(run) == "4" and run.recipe.learning_rate < textbook[0].recipe.learning_rate
+]
+assert 2 * len(at_smaller_rate) == len(late)
 assert f"{len(never)} runs" == "3 runs"
 assert f"{early.mean():.0%} {late.mean():.0%}" == "68% 52%"
 never_left = [
