@@ -33,8 +33,8 @@ class Recorded(NamedTuple):
 def recorded() -> Recorded:
     """The book's runs without those that a later one corrects.
 
-    The compact ones are those of networks for 28x28 on a CPU. The full-size ones are all of the
-    one device that made the most of the full plan: two devices repeat each other's seeds.
+    The compact ones are those of networks for 28x28 on a CPU. The full-size ones are all of one
+    device, the one that made the most of the full plan: a second device would repeat its seeds.
     """
     runs = records.current(records.load())
     gpu = plan("full").device_of(runs)
@@ -45,11 +45,11 @@ def recorded() -> Recorded:
 
 
 def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
-    """The name of each row to its recorded runs, by seed: its own rows and those beside them.
+    """The recorded runs of each row of an experiment, in order of their seeds, by the row's name.
 
-    They come in the experiment's order, those of compare_with first; a row without a record is
-    left out. All runs are of one device, for a second one repeats seeds and adds none: of the one
-    with the most of the experiment's own rows, then the most runs.
+    The rows that compare_with names come first, then the experiment's own; a row without a record
+    is left out. All runs are of one device, because a second one would repeat its seeds: of the
+    device with the most of the experiment's own rows, then the most runs.
     """
     borrowed = [tuple(path.split("/")) for path in experiment.compare_with]
     wanted = [*borrowed, *((experiment.name, row.name) for row in experiment.rows)]
@@ -120,11 +120,10 @@ def _with_rates(rows: Iterable[tuple[str, list[RunRecord]]]) -> dict[str, list[R
 
 
 def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
-    """What is recorded for the experiment of that name at one scale, be it nothing.
+    """The runs that are recorded for an experiment at one scale; none where none are.
 
-    No other scale takes its place because there is more of it: what a page shows beside its
-    sentences is of the scale that these speak of. Raises UnknownNameError for an experiment or a
-    scale.
+    Runs of another scale never take their place, because the sentences beside them speak of one
+    scale. Raises UnknownNameError for an experiment or a scale.
     """
     asked = plan(scale)
     experiment = asked.experiment(name)
@@ -134,18 +133,17 @@ def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answ
 def comparison(
     names: Sequence[str], labels: Mapping[str, str], runs: Sequence[RunRecord], scale: str
 ) -> dict[str, list[RunRecord]]:
-    """The runs of some experiments at one scale, by labels for readers.
+    """The runs of a network and of its variants at one scale, by labels for readers.
 
-    The network compared with is that of their first row, rows beside an experiment coming first.
-    labels gives, in the order of the rows, a label for each variant of it: for "", which is that
-    network, for "no_1x1". A network that was also trained at its own best rate has a second row,
-    which names the rate; where that is the common rate those runs repeat the others, and there is
-    one row.
+    names are those of the experiments that trained them. The network is that of the first row of
+    the first experiment, or of what that experiment is compared with. labels gives a label for
+    each variant, in the order of the rows: "" is the network itself, "no_1x1" one of its variants.
+    A variant that was also trained at its own best rate has a second row, which names the rate;
+    there is none where that is the common rate, because its runs repeat the others.
 
-    A variant without a run has no row. All rows are of one device: of the one with the most rows,
-    then the most runs, among those with a run of the first label's variant, with which the others
-    are compared. Empty without such a device. Raises UnknownNameError for an experiment, a scale
-    or a variant.
+    A variant without a run has no row. All rows are of one device, which has runs of the first
+    label: of the one with the most rows, then the most runs. Empty without such a device. Raises
+    UnknownNameError for an experiment, a scale or a variant.
     """
     asked = [plan(scale).experiment(name) for name in names]
     by_device: dict[str, list[RunRecord]] = {}
@@ -205,11 +203,11 @@ def _rows(
 
 
 def by_design(runs: Iterable[RunRecord], scale: str) -> dict[str, list[RunRecord]]:
-    """The runs of the repaired NiN and of each change to it by the plan's first recipe.
+    """The runs of the repaired NiN and of each change to it, by the name of the change.
 
-    By the change, in the plan's order, whatever experiment asked for it; all normalized networks,
-    the textbook's too, are one design. A run that repeats another one's seed is left out. Raises
-    UnknownNameError for a scale.
+    They are the runs with the plan's first recipe, in the plan's order, from all experiments. All
+    normalized networks, the textbook's too, are one design. A run that repeats the seed of another
+    is left out. Raises UnknownNameError for a scale.
     """
     asked = plan(scale)
     plain = asked.experiments[0].rows[0].recipe

@@ -245,9 +245,9 @@ def conditions(groups: Groups) -> str:
 
 
 def rated(groups: Groups) -> dict[str, Sequence[RunRecord]]:
-    """The same groups; one that did not run at the rate of most has its own in its label.
+    """The same groups, with the learning rate in the label where it is not that of most groups.
 
-    So that what `conditions` says of the rate is true of the rows.
+    The rate that `conditions` states is then true of every row that names no other.
     """
     if not groups:
         return {}
@@ -291,7 +291,7 @@ _NONE_FINISHED = "not tested (no run finished)"
 
 
 def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[str, str]]:
-    """How each group of one scale ended, and what that shows against the first: a table's rows.
+    """The rows of a table: how each group of one scale ended, compared with the first group.
 
     By label: the difference from the first group in points, with its interval; whether that is
     a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
@@ -319,9 +319,9 @@ def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[st
 
 
 def relapse_shares(groups: Groups) -> dict[str, dict[str, str]]:
-    """In how many runs of each group the loss relapsed: a table's rows.
+    """The rows of a table: in how many runs of each group the loss relapsed.
 
-    With the interval of `share`. Empty without groups.
+    Each with the interval of `share`. Empty without groups.
     """
     return {
         label: {"relapsed": str(share(relapse(run) is not None for run in group))}

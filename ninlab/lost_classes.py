@@ -17,30 +17,30 @@ NEAR_ROOF = 0.03
 
 
 def loss_floor(dead_classes: int, num_classes: int, never_predicted: int = 0) -> float:
-    """The least mean cross-entropy of a network with lost classes, classes being equal.
+    """The least mean cross-entropy of a network with lost classes, with a last ReLU.
 
-    Scores after a last ReLU are at least 0, and a dead class scores 0: on its own images it gets
-    a probability of at most 1 / num_classes. A class that is never predicted always has another
-    beside it that scores no less: on its own images it gets at most 1 / 2. never_predicted counts
-    both kinds; fewer of them than dead classes add nothing.
+    Behind the ReLU no score is below 0, and a dead class scores 0: on its own images it gets a
+    probability of at most 1 / num_classes. Where a class is never predicted, another class always
+    scores at least as much: on its own images it gets at most 1 / 2. never_predicted counts dead
+    classes too; a number below dead_classes adds nothing.
     """
     beaten = max(never_predicted - dead_classes, 0)
     return (dead_classes * math.log(num_classes) + beaten * math.log(2)) / num_classes
 
 
 def accuracy_roof(lost_classes: int, num_classes: int) -> float:
-    """The highest accuracy of a network that never predicts that many classes, these being equal.
+    """The highest accuracy of a network that never predicts so many classes.
 
-    One class at least is always predicted, also where all scores are tied.
+    At least one class is always predicted, even where all scores are equal.
     """
     return max(num_classes - lost_classes, 1) / num_classes
 
 
 def stopped_in_words(groups: Groups) -> str:
-    """Which runs lost classes have stopped: sentences, empty without runs.
+    """Sentences that name the runs which their lost classes hold down; empty without runs.
 
-    Those that stand under the roof of two lost classes or more, and those all of whose classes
-    were dead from some epoch to the end, so that no gradient was left.
+    These are the runs that ended right under the roof of two lost classes or more, and those with
+    all classes dead from some epoch to the end, so that no gradient was left.
     """
     if not groups:
         return ""
@@ -57,8 +57,7 @@ def stopped_in_words(groups: Groups) -> str:
         if len(dead := _epochs_without_a_live_class(run)) > 1 and dead[-1] == len(run.epochs)
     ]
     words = (
-        "The lost classes stop some runs by themselves. Right under their roof stand "
-        f"{'; '.join(stopped)}."
+        f"Some runs stand right under the roof of their lost classes: {'; '.join(stopped)}."
         if stopped
         else "No run stands right under the roof of two lost classes."
     )

@@ -1,7 +1,7 @@
 """What do NiN's authors report of it? Quoted from what they published; nobody here measured it.
 
-Each figure stands as it was printed, with the key of its publication in references.bib. Left out
-is what no text at hand states: the paper's comparison of averages with fully connected heads.
+Each number has the digits that were printed, and the key of its publication in references.bib.
+The paper's comparison of averages with fully connected heads is left out: no text at hand gives it.
 """
 
 from dataclasses import dataclass

@@ -57,7 +57,7 @@ of SGD's numbers here."""
 class Recipe:
     """One way to train. Learning rate and momentum as in torch.optim.
 
-    train_images limits training to the first images of the shuffled split; None takes all.
+    train_images limits training to that many images, the first of the split; None takes all.
     standardize shifts and scales pixels to mean 0 and variance 1 over the training images;
     without it pixels are divided by 255 only. Raises NinlabError when a number is out of range.
     """
