@@ -97,6 +97,17 @@ def executed(document: str) -> Any:
         raise AssertionError(f"{document} was edited; run `make book` first") from None
 
 
+def captioned_figures(document: str) -> dict[str, Any]:
+    """The JSON of each captioned figure that the executed notebook of a page put out, by label."""
+    return {
+        cell.metadata.mystnb.figure.name: dict(output.data[PLOTLY_MIME])
+        for cell in executed(document).cells
+        if "figure" in cell.metadata.get("mystnb", {})
+        for output in cell.outputs
+        if PLOTLY_MIME in output.get("data", {})
+    }
+
+
 def figures_drawn_by(document: str) -> int:
     """How many Plotly figures the executed notebook of a page put out, hidden ones apart."""
     if source(document).suffix != ".ipynb":

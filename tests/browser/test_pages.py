@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Page
 
-from ninlab import figures
+from ninlab import bookext, figures
 from tests import book
 
 pytestmark = pytest.mark.browser
@@ -373,15 +372,16 @@ def test_the_numbers_of_every_captioned_figure_can_be_had_without_a_script(
     page = context.new_page()
     for document in filter(book.figures_drawn_by, book.documents()):
         page.goto(f"{home}/{document}.html", wait_until="domcontentloaded")
-        labels = book.figure_labels(book.source(document))
-        assert labels
-        for label in labels:
+        captioned = book.captioned_figures(document)
+        assert list(captioned) == book.figure_labels(book.source(document))
+        for label, put_out in captioned.items():
             figure = page.locator(f"figure#{label}")
             with page.expect_download() as download:
                 figure.locator("figcaption").get_by_role("link", name="Data (csv)").click()
             file = Path(download.value.path()).read_text(encoding="utf-8")
             content = figure.locator('script[type="application/json"]').text_content()
-            assert file == figures.table(json.loads(content or "")).to_csv(index=False), label
+            assert content == bookext.drawing(put_out), label
+            assert file == figures.table(put_out).to_csv(index=False), label
     context.close()
 
 
