@@ -465,6 +465,19 @@ def test_assertions_stand_beside_a_chapter_and_not_in_it(path: Path) -> None:
         assert not re.search(r"^\s*assert ", cell.source, re.M), cell.id
 
 
+@every
+def test_an_assertion_asks_something_that_may_change(path: Path) -> None:
+    file = checks.file_of(path)
+    program = ast.parse(file.read_text() if file.exists() else "")
+    asserted = [node.test for node in ast.walk(program) if isinstance(node, ast.Assert)]
+    of_constants = [
+        ast.unparse(test)
+        for test in asserted
+        if not any(isinstance(node, ast.Name) for node in ast.walk(test))
+    ]
+    assert of_constants == []
+
+
 # ---------------------------------------------------------------- literature and language
 
 

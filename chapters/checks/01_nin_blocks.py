@@ -114,4 +114,5 @@ root = (-768 + (768**2 + 4 * 9 * quarter) ** 0.5) / 18
 assert f"{quarter:,}, {2 * 384}, {root:.2f}" == "331,776, 768, 154.02"
 assert (int(root), f"{bottleneck_weights(int(root)):,}") == (154, "331,716")
 assert bottleneck_weights(int(root)) <= quarter < bottleneck_weights(155)
-assert f"{154 / 384:.0%}, {(154 / 384) ** 2:.0%}" == "40%, 16%"
+part = int(root) / 384
+assert f"{part:.0%}, {part**2:.0%}" == "40%, 16%"

@@ -42,11 +42,13 @@ assert first_losses(lr=rate) != losses[:10]
 # %% count-table
 from ninlab.comparisons import sampling_error
 from ninlab.data import FILES
+from ninlab.experiments import PLANS
 from ninlab.recipes import Recipe
 from ninlab.units import format_shape
 
 assert f"{100 * sampling_error(0.85, 10_000):.2f}" == "0.36"
-assert f"{0.85:.0%} {0.86:.0%}" == "85% 86%"
+told_apart = [0.85 + sign * sampling_error(0.85, 10_000) for sign in (0, 2)]
+assert [f"{accuracy:.0%}" for accuracy in told_apart] == ["85%", "86%"]
 drawn_from = FILES["train-images-idx3-ubyte"].shape[0]
 plain = Recipe(0.1, epochs=5)
 assert (plain.images, plain.evaluation_images) == (drawn_from, len(test)) == (60_000, 10_000)
@@ -161,9 +163,16 @@ assert orders[0] != orders[1]
 by_name = {run.name: run.last.test_accuracy for run in small_sweep}
 assert f"{by_name['googlenet_28_lr0.05']:.0%}" == "75%"
 assert f"{by_name['googlenet_28_lr0.2']:.0%}" == "43%"
-assert f"{0.01} {0.05}" == "0.01 0.05"
 assert {run.data_set.train_images for run in small_sweep} == {60_000 - 5_000}
 assert {run.recipe.evaluation_images for run in small_sweep} == {5_000}
+of_textbook = {
+    (row.network, row.recipe.learning_rate)
+    for name in ("baselines", "collapse")
+    for row in PLANS["full"].experiment(name).rows
+}
+assert of_textbook >= {("nin", 0.05), ("nin", 0.1)}
+(for_alexnet,) = {rate for network, rate in of_textbook if network == "alexnet"}
+assert f"{for_alexnet}" == "0.01"
 (swept_epochs,) = {run.recipe.epochs for run in small_sweep}
 assert f"{swept_epochs} epochs" == "2 epochs"
 
@@ -224,10 +233,11 @@ assert f"{float(of_paper.error_percent):.1f}" == of_card.error_percent
 assert len(table) == len(NIN_ERRORS) + 2
 
 # %% exercises
-assert f"{round(0.9 * 0.1 / 0.001**2):,}" == "90,000"
-assert math.isclose(sampling_error(0.9, 90_000), 0.001)
-assert f"{0.9:.0%}" == "90%"
-assert f"{100 * 0.001:.1f} {0.9} {0.001}" == "0.1 0.9 0.001"
+of_ninety = sampling_error(0.9, 90_000)
+assert f"{of_ninety:.3f}, {100 * of_ninety:.1f} points" == "0.001, 0.1 points"
+accuracy_asked = 0.9
+assert f"{accuracy_asked:.0%} {accuracy_asked}" == "90% 0.9"
+assert f"{accuracy_asked * (1 - accuracy_asked) / of_ninety**2:,.0f}" == "90,000"
 
 # %% ex-steps
 half = replace(plain, batch_size=plain.batch_size // 2)

@@ -1,12 +1,13 @@
 # The numbers of 05_how_many_1x1, proved: each part runs behind the cell that it names.
 
 # %% designs
+import math
 from itertools import pairwise
 from math import comb, isclose
 from statistics import median
 
 from ninlab.answers import answer
-from ninlab.comparisons import difference, summary
+from ninlab.comparisons import CONFIDENCE, difference, summary
 from ninlab.devices import device
 from ninlab.formulas import layer_costs
 from ninlab.layers import Conv
@@ -17,13 +18,18 @@ from ninlab.units import format_bytes, format_count, format_shape
 
 networks = {label: architecture(name) for label, name in designs.items()}
 
+
+def of_each(comparisons):
+    """The confidence of each interval so that all of them hold together (Bonferroni)."""
+    return 1 - (1 - CONFIDENCE) / comparisons
+
+
 # %% prediction
 nin = {cost.name: cost for cost in layer_costs(networks["two 1×1 layers (NiN)"])}
 for part in ("block1", "block2", "block3"):
     assert len({nin[f"{part}.conv{i}"].output_shape for i in (1, 2, 3)}) == 1
 assert f"{nin['block3.conv2'].parameters:,}" == "147,840"
 assert nin["block3.conv2"].output_shape[0] == 384
-assert f"{384 * 384 + 384:,}" == "147,840"
 assert format_shape(architecture("nin_fixed").input_shape) == "1x224x224"
 
 
@@ -96,9 +102,9 @@ assert [label for label, d in apart.items() if d.shown] == [
     "no 1×1 layer",
     "no 1×1 layer, rate 0.2",
 ]
-at_once = difference(small["no 1×1 layer"], nin_runs, confidence=1 - 0.05 / 4)
+at_once = difference(small["no 1×1 layer"], nin_runs, confidence=of_each(4))
 assert str(at_once) == "+2.5 (+0.1 to +5.0)"
-assert f"{1 - 0.05 / 4:.2%}" == "98.75%"
+assert f"{of_each(4):.2%}" == "98.75%"
 deepest = sorted(run.last.test_accuracy for run in small["three 1×1 layers"])
 assert deepest[-1] < ends[usual].least
 assert comb(len(deepest) + len(nin_runs), len(deepest)) == 56
@@ -107,7 +113,7 @@ assert all(end.failed == 0 for end in ends.values())
 assert max(ends, key=lambda label: ends[label].mean) == "no 1×1 layer, rate 0.2"
 assert max(depths, key=lambda label: ends[label].mean) == "no 1×1 layer"
 assert {f"{len(run.epochs)} epochs" for g in small.values() for run in g} == {"5 epochs"}
-assert f"{0.95:.0%}" == "95%"
+assert f"{CONFIDENCE:.0%}" == "95%"
 vgg13, vgg16 = (
     [layer.kernel_size for _, layer in architecture(name).named_leaves() if isinstance(layer, Conv)]
     for name in ("vgg13", "vgg16")
@@ -165,11 +171,10 @@ repeated = zip(
 assert all(again.loss == run.loss for again, run in repeated)
 assert {f"{len(own[n])} seeds" for n in tried} == {"3 seeds"}
 assert str(apart["no 1×1 layer, rate 0.2"]) == "+3.4 (+1.8 to +5.0)"
-at_once = difference(small["no 1×1 layer, rate 0.2"], nin_runs, confidence=1 - 0.05 / 5)
+at_once = difference(small["no 1×1 layer, rate 0.2"], nin_runs, confidence=of_each(5))
 assert str(at_once) == "+3.4 (+0.8 to +6.0)"
-assert f"{1 - 0.05 / 5:.0%}" == "99%"
+assert f"{of_each(5):.0%}" == "99%"
 assert len(apart) == 5
-assert f"{0.1} {0.2}" == "0.1 0.2"
 
 # %% normalized-text
 two_so, none_so, one_so = small_normalized.values()
@@ -211,20 +216,21 @@ at = {c.name: c.output_shape for c in layer_costs(architecture("nin_28"))}
 assert [at[f"block{i}.conv2"][0] for i in (1, 2, 3)] == [16, 32, 48]
 assert {run.recipe.batch_size for g in small.values() for run in g} == {128}
 assert {run.input_shape for g in small.values() for run in g} == {(1, 28, 28)}
-assert f"{28}×{28}" == "28×28"
+(image,) = {run.input_shape for g in small.values() for run in g}
+assert "{1}×{2}".format(*image) == "28×28"
 
 # %% ex-price
 assert nin["block2.conv2"].output_shape == (256, 26, 26)
-assert f"{26}×{26}" == "26×26"
+assert "{1}×{2}".format(*nin["block2.conv2"].output_shape) == "26×26"
 assert nin["block2.conv2"].parameters == 65_792
-assert f"{256**2 + 256:,} {9 * 256**2 + 256:,}" == "65,792 590,080"
-assert 256**2 == 65_536
-assert f"{26**2}" == "676"
+of_3x3 = {cost.name: cost for cost in layer_costs(architecture("nin_fixed_3x3"))}
+assert of_3x3["block2.conv2"].parameters == 590_080
+assert nin["block2.conv2"].parameters - 256 == 65_536
+assert f"{math.prod(nin['block2.conv2'].output_shape[1:])}" == "676"
 assert nin["block2.conv2"].macs == 256**2 * 26**2
 assert format_count(256**2 * 26**2) == "44.3 M"
 assert format_count(9 * 256**2 * 26**2) == "399 M"
 assert format_bytes(4 * 256 * 26**2) == "676 KiB"
-assert (256, 26) == (256, 26)
 
 # %% ex-batch
 assert format_bytes(128 * more_kept) == "248 MiB"
@@ -238,7 +244,7 @@ assert 128 in {run.recipe.batch_size for run in compact}
 per_channel = 9 * 256 + 1 + 9 * 10
 assert f"{per_channel:,} {2 * more_parameters:,}" == "2,395 446,108"
 assert 2 * more_parameters // per_channel == 186
-assert 384 + 186 == 570
+assert nin["block3.conv1"].output_shape[0] + 186 == 570
 assert nin["block3.conv1"].parameters == (9 * 256 + 1) * 384
 assert (nin["block3.conv1"].output_shape[0], 256) == (384, 256)
 bare = {c.name: c for c in layer_costs(networks["no 1×1 layer"])}

@@ -66,7 +66,7 @@ assert max(named, key=named.get) == "upper left"
 assert min(named, key=named.get) == "lower right"
 ends = (named["upper left"], named["lower right"])
 assert [f"{share:.0%}" for share in ends] == ["49%", "18%"]
-assert f"{1 / 4:.0%}" == "25%"
+assert f"{1 / len(places):.0%}" == "25%"
 canvas = on_canvas(test.images[:1], 56, right=0, down=0)
 assert format_shape(tuple(canvas.shape[1:])) == "1x56x56"
 assert len(shares["upper left"].flatten()) == 16
@@ -80,16 +80,20 @@ of_full = {c.name: c.output_shape for c in layer_costs(architecture("nin_fixed")
 assert of_full["classes.conv3"] == (10, 5, 5)
 
 # %% ex-mean
-assert sum((4, -2, 1, 1)) / 4 == 1
-assert f"{sum((1, 1, 2, 1)) / 4}" == "1.25"
+two_maps = torch.tensor([[4.0, -2, 1, 1], [1, 1, 2, 1]])
+assert two_maps.mean(1).tolist() == [1, 1.25]
+assert f"{two_maps.mean(1)[1]}" == "1.25"
+assert (int(two_maps.mean(1).argmax()), int(two_maps.amax(1).argmax())) == (1, 0)
 
 # %% ex-canvas
 sides_of_maps = [class_maps(networks[0], torch.zeros(1, 1, s, s)).shape[-1] for s in (28, 56, 112)]
 assert sides_of_maps == [2, 4, 7]
 assert [f"{s}×{s}" for s in (28, 56, 112)] == ["28×28", "56×56", "112×112"]
 assert [side**2 for side in sides_of_maps] == [4, 16, 49]
-assert (28, 14, 7, 4, 2)[1] == 14
-assert 112 == 2 * 56
+steps_down = [
+    c.output_shape[1] for c in layer_costs(architecture("nin_28")) if c.name[-5:] == "conv1"
+]
+assert steps_down[0] == 14
 
 # %% ex-agree
 agreed = torch.stack(

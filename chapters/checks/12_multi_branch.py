@@ -1,6 +1,8 @@
 # The numbers of 12_multi_branch, proved: each part runs behind the cell that it names.
 
 # %% setup
+import math
+
 from ninlab import peers
 from ninlab.formulas import layer_costs, macs, parameters, saved_bytes
 
@@ -11,7 +13,8 @@ assert format_shape(architecture("googlenet").input_shape) == "1x96x96"
 # %% figure-inception
 assert format_shape(before) == "192x28x28"
 assert format_shape(output_shape(inception, before)) == "256x28x28"
-assert f"{3**2 * 192 * 256:,}" == "442,368"
+plain_at_a_pixel = 3**2 * before[0] * output_shape(inception, before)[0]
+assert f"{plain_at_a_pixel:,}" == "442,368"
 widths = [output_shape(branch, before)[0] for branch in inception.branches]
 assert widths == [64, 128, 32, 32]
 assert sum(widths) == 256
@@ -28,13 +31,12 @@ def saved_share(k, c_in, c_out, r):
 
 assert f"{limit(3, 192, 128):.0f} {limit(5, 192, 32):.0f}" == "165 155"
 assert f"{saved_share(3, 192, 128, 96):.0%} {saved_share(5, 192, 32, 16):.0%}" == "42% 90%"
-assert (192 / 96, 192 / 16) == (2, 12)
 convs = [
     [layer for layer in branch.layers if isinstance(layer, Conv)] for branch in inception.branches
 ]
 assert [conv.out_channels for conv in (convs[1][0], convs[2][0])] == [
-    96,
-    16,
+    before[0] / 2,
+    before[0] / 12,
 ]
 
 # %% figure-costs
@@ -186,7 +188,6 @@ scores = features.mean((2, 3)) @ weights.T
 assert torch.allclose(class_activations.mean((2, 3)), scores, atol=1e-5)
 
 # %% exercises
-assert 5**2 == 25
 last = googlenet.layers[-4]
 assert last.name == "inception5b"
 assert [layer.out_channels for layer in last.branches[2].layers if isinstance(layer, Conv)] == [
@@ -224,8 +225,14 @@ assert larger.input_shape[1] == 227
 assert imagenet.input_shape[1] == 224
 assert parameters(larger) == parameters(imagenet)
 assert f"{macs(larger) / macs(imagenet) - 1:.0%} {(227 / 224) ** 2 - 1:.1%}" == "14% 2.7%"
-assert (6 * 6, 5 * 5) == (36, 25)
-assert f"{36 / 25 - 1:.0%}" == "44%"
+pixels_of = [
+    math.prod(c.output_shape[1:])
+    for network in (larger, imagenet)
+    for c in layer_costs(network)
+    if c.name == "classes.conv3"
+]
+assert pixels_of == [36, 25]
+assert f"{pixels_of[0] / pixels_of[1] - 1:.0%}" == "44%"
 
 # %% exercise-design
 nin = architecture("nin")

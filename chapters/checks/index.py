@@ -47,7 +47,7 @@ pairs = [
     if isinstance(placed.layer, Conv)
 ]
 assert math.sqrt(math.prod(a / (a + b) for a, b in pairs)) < 0.01
-assert f"{28}×{28}" == "28×28"
+assert "{1}×{2}".format(*architecture("nin_28").input_shape) == "28×28"
 every_run = [run for group in compact_starts.values() for run in group]
 (recipe,) = {run.recipe for run in every_run}
 assert f"{recipe.epochs} epochs" == "5 epochs"
