@@ -24,7 +24,7 @@ book: $(VENV)/.book ## build the book into _build/html; a warning is an error
 
 test: $(VENV)/.test book ## run all tests, the built pages in a browser among them
 	@tools/system_packages.sh chromium
-	@echo "== all tests, side by side on all cores: about 8 minutes on two"
+	@echo "== all tests, side by side on all cores: about 10 minutes on two"
 	$(BIN)/python -m pytest $(ON_ALL_CORES) $(ARGS)
 
 quick: $(VENV)/.test ## run the tests that are not slow: no book, no browser, two minutes on two cores
