@@ -23,8 +23,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache
@@ -34,10 +36,18 @@ from typing import Any
 
 from ninlab.errors import NinlabError
 from ninlab.steps import Precision
-from ninlab.workspaces import MEMORY_FORMATS, ConvCall, Direction, Workspaces
+from ninlab.workspaces import (
+    MEMORY_FORMATS,
+    PRODUCT_MODES,
+    ConvCall,
+    Direction,
+    Source,
+    Workspaces,
+    product_bytes,
+)
 
 ALIGNMENT_BYTES = 32  # the most that ATen claims; the caching allocator gives 512
-BFLOAT16_FROM = 800  # below sm_80 ATen computes bf16 convolutions without cuDNN
+BFLOAT16_FROM = 800  # below sm_80 ATen computes bf16 convolutions without cuDNN, and TF32 is FP32
 
 
 def modes(properties: Mapping[str, Any]) -> tuple[str, ...]:
@@ -67,14 +77,17 @@ def installed() -> Cudnn | None:
 
 
 def answering(tables: Workspaces) -> Workspaces:
-    """The tables, and for what they do not hold the cuDNN that made them, where it is installed.
+    """The tables, and for what they do not hold the cuDNN of this environment, if there is one.
 
-    Without it, or with another version, they come back as they were.
+    One of the tables' version answers as the tables do, another one as `Source.ANOTHER_CUDNN`.
+    Without cuDNN they come back as they were.
     """
     site = site_of_this_environment()
-    if site is None or _wheel_version(site) != tables.cudnn:
+    if site is None:
         return tables  # before a library is loaded for nothing
-    return replace(tables, ask=_Answers(tables).workspace_bytes)
+    same = _wheel_version(site) == tables.cudnn
+    source = Source.DESCRIBED if same else Source.ANOTHER_CUDNN
+    return replace(tables, ask=_Answers(tables).workspace_bytes, ask_source=source)
 
 
 class _Answers:
@@ -87,7 +100,7 @@ class _Answers:
     def workspace_bytes(
         self, call: ConvCall, direction: Direction, batch_size: int, mode: str
     ) -> int | None:
-        """Bytes of the workspace, or None where no plan builds or ATen may not ask cuDNN."""
+        """Bytes of the workspace, or None where no plan builds."""
         key = call, direction, batch_size, mode
         if key not in self._known:
             self._known[key] = self._asked(*key)
@@ -96,10 +109,6 @@ class _Answers:
     def _asked(
         self, call: ConvCall, direction: Direction, batch_size: int, mode: str
     ) -> int | None:
-        if call.is_depthwise and mode.endswith("contiguous"):
-            return (
-                None if mode.startswith(Precision.BF16) else 0
-            )  # a kernel of ATen's own, without scratch
         cudnn = installed()
         if cudnn is None:
             return None
@@ -211,6 +220,18 @@ FLOAT32, BFLOAT16 = 0, 9  # cudnnDataType_t
 CROSS_CORRELATION = 1  # cudnnConvolutionMode_t
 INSTANT, FALLBACK = 0, 2  # cudnnBackendHeurMode_t
 TENSOR_CORE, DOWN_CONVERT_INPUTS = 0, 1  # cudnnBackendNumericalNote_t
+INFORMATION = 8  # CUDNN_SEV_INFO_EN, a bit of cudnnSetCallback's mask
+
+PRODUCT_ENGINES = {
+    Direction.FORWARD: 58,
+    Direction.INPUT_GRADIENT: 63,
+    Direction.WEIGHT_GRADIENT: 62,
+}
+"""The global index of the engine that computes a 1x1 convolution as matrix products.
+
+The same in cuDNN 9.19 and 9.26, and for every device of `ninlab.devices`. That a GPU runs it where
+it is ranked first was seen on an H100 with cuDNN 9.19, in TF32 and bfloat16.
+"""
 
 OPERATIONS = {
     Direction.FORWARD: (Kind.FORWARD, Attribute.FORWARD_ALPHA, "wxy"),
@@ -283,6 +304,38 @@ class Cudnn:
     def descriptor(self, kind: Kind) -> Descriptor:
         """An empty descriptor of that kind."""
         return Descriptor(self, kind)
+
+    @contextmanager
+    def refusals(self) -> Iterator[list[int]]:
+        """The engines that cuDNN says it refused while the block runs, by their global index.
+
+        It says so in messages that it hands to a callback, and nowhere else.
+        """
+        refused: list[int] = []
+
+        def read(severity: int, user: int, debug: int, message: int) -> None:
+            lines = _until_two_nulls(message)
+            if b"support_checks" in lines:
+                refused.extend(map(int, re.findall(rb'"engineId":(\d+)', lines)))
+
+        callback = _CALLBACK(read)
+        self.call("cudnnSetCallback", ctypes.c_uint(INFORMATION), None, callback)
+        try:
+            yield refused
+        finally:
+            self.call("cudnnSetCallback", ctypes.c_uint(0), None, None)
+
+
+_CALLBACK = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
+"""cudnnCallback_t; the message comes as an address, for there are nulls between its lines."""
+
+
+def _until_two_nulls(address: int) -> bytes:
+    """A message of cuDNN's, whose lines end with a null and whose end are two."""
+    length = 256
+    while (end := ctypes.string_at(address, length).find(b"\0\0")) < 0:
+        length *= 2
+    return ctypes.string_at(address, end)
 
 
 @dataclass
@@ -389,6 +442,13 @@ class Oracle:
             precision == Precision.BF16,
             memory_format == "channels_last",
         )
+        if (
+            call.is_product
+            and mode in PRODUCT_MODES
+            and self.properties["deviceVer"] >= BFLOAT16_FROM
+            and self._ranks_first(graph, PRODUCT_ENGINES[direction])
+        ):
+            return product_bytes(call, direction, batch_size)
         dropped = {DOWN_CONVERT_INPUTS} | ({TENSOR_CORE} if precision == Precision.FP32 else set())
         refusals = []
         for heuristics_mode in (INSTANT, FALLBACK):
@@ -413,13 +473,20 @@ class Oracle:
     def _device(self) -> Descriptor:
         return _device_descriptor(self.cudnn, json.dumps(self.properties))
 
-    def _configs(self, graph: Descriptor, mode: int) -> list[Descriptor]:
+    def _ranks_first(self, graph: Descriptor, engine: int) -> bool:
+        """Whether a refused engine comes before every one that can be planned with here."""
+        with self.cudnn.refusals() as refused:
+            self._configs(graph, INSTANT, most=1)
+        return engine in refused
+
+    def _configs(self, graph: Descriptor, mode: int, most: int | None = None) -> list[Descriptor]:
         heuristics = self.cudnn.descriptor(Kind.HEURISTICS)
         heuristics.refer(Attribute.HEURISTICS_GRAPH, graph)
         heuristics.set(Attribute.HEURISTICS_MODE, Type.HEURISTICS_MODE, [mode])
         heuristics.refer(Attribute.HEURISTICS_DEVICE, self._device)
         heuristics.finalize()
-        most = heuristics.count(Attribute.HEURISTICS_RESULTS, Type.DESCRIPTOR)
+        if most is None:
+            most = heuristics.count(Attribute.HEURISTICS_RESULTS, Type.DESCRIPTOR)
         return heuristics.get_descriptors(Attribute.HEURISTICS_RESULTS, Kind.ENGINE_CONFIG, most)
 
     def _graph(

@@ -202,6 +202,9 @@ class NetworkCost:
     # What the two peaks were found in, scratch included where a table covers it.
     training_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
     inference_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
+    # Of how many convolutions of a training step each `workspaces.Source` said the scratch, each
+    # gradient counted for itself. Empty without a device, or where nobody knew one.
+    scratch_sources: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def flops(self) -> int:
@@ -245,4 +248,5 @@ class NetworkCost:
             "training": peaks(self.training),
             "inference": peaks(self.inference),
             "unsupported_operators": dict(self.unsupported_operators),
+            **({} if self.device is None else {"scratch_sources": dict(self.scratch_sources)}),
         }

@@ -47,7 +47,7 @@ def test_json_has_the_agreed_keys_with_exact_integers(answers):
     found = json.loads(answers("nin", "alexnet", "vgg11", "--batch-size", "4", "--format", "json"))
     assert list(found) == ["networks"]
     for network in found["networks"]:
-        assert list(network) == KEYS
+        assert list(network) == KEYS  # with a device also who knows its scratch, tested below
         assert list(network["training"]) == list(network["inference"]) == PEAKS
         architecture = ARCHITECTURES[network["network"]]
         assert network["parameters"] == formulas.parameters(architecture)
@@ -59,6 +59,19 @@ def test_json_has_the_agreed_keys_with_exact_integers(answers):
         )
         assert network["training"]["allocated_peak_bytes"] is None
         assert network["unsupported_operators"] == {}
+
+
+@pytest.mark.parametrize("precision", ["tf32", "fp32"])
+def test_with_a_device_the_answer_says_who_knows_its_scratch(answers, precision):
+    asked = ("nin", "--device", "h100", "--torch", "2.11", "--batch-size", "8")
+    (network,) = json.loads(answers(*asked, "--precision", precision, "--format", "json"))[
+        "networks"
+    ]
+    assert list(network) == [*KEYS, "scratch_sources"]
+    results = 3 * 12 - 1  # of NiN's convolutions; the images need no gradient
+    assert network["scratch_sources"] == {"described": results}
+    sentence = f"{results} as cuDNN plans for a device described to it"
+    assert sentence in " ".join(answers(*asked).split())
 
 
 def test_nin_has_the_textbooks_counts(answers):

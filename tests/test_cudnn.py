@@ -7,8 +7,18 @@ import torch
 from torch import nn
 
 from ninlab import cudnn
+from ninlab.devices import DEVICES
 from ninlab.resources import profile
-from ninlab.workspaces import ConvCall, Direction, Workspaces, available, has_table
+from ninlab.workspaces import (
+    ConvCall,
+    ConvScratch,
+    Direction,
+    Source,
+    Workspaces,
+    available,
+    has_table,
+    product_bytes,
+)
 
 NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
 SEPARABLE = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
@@ -61,18 +71,69 @@ def test_a_depthwise_convolution_runs_without_scratch_unless_its_layout_or_preci
 ):
     telling = cudnn.answering(tables)
     for direction in Direction:
-        assert telling.convolution_bytes(SEPARABLE, direction, 8, "fp32") == 0
-        assert telling.convolution_bytes(SEPARABLE, direction, 8, "bf16") is None
-        assert telling.convolution_bytes(SEPARABLE, direction, 8, "fp32", "channels_last") >= 0
+        contiguous = telling.convolution(SEPARABLE, direction, 8, "fp32")
+        assert contiguous == ConvScratch(0, Source.ATEN)
+        assert telling.convolution(SEPARABLE, direction, 8, "bf16") is None
+        last = telling.convolution(SEPARABLE, direction, 8, "fp32", "channels_last")
+        assert last.source is Source.DESCRIBED
 
 
 def test_a_convolution_that_cannot_be_planned_has_no_answer(tables):
     assert cudnn.answering(tables).convolution_bytes(NO_ROOM, Direction.FORWARD, 8) is None
 
 
-def test_another_version_of_cudnn_is_not_asked():
-    of_another = replace(Workspaces.load("h100"), cudnn="9.8.0.0")
-    assert cudnn.answering(of_another) is of_another
+def test_another_version_of_cudnn_answers_under_a_name_of_its_own(tables):
+    of_another = cudnn.answering(replace(tables, cudnn="9.8.0.0", rows={}))
+    same = cudnn.answering(replace(tables, rows={}))
+    asked = (NIN_STEM, Direction.FORWARD, 64, "tf32")
+    assert of_another.convolution(*asked).source is Source.ANOTHER_CUDNN
+    assert same.convolution(*asked).source is Source.DESCRIBED
+    assert of_another.convolution_bytes(*asked) == same.convolution_bytes(*asked)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_a_1x1_convolution_is_a_matrix_product_where_cudnn_ranks_that_first(precision):
+    if torch.version.cuda is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    oracle = cudnn.Oracle(cudnn.installed(), DEVICES["h100"].described)
+    channels, batch_size = 96, 128
+    block1 = ConvCall((channels, 54, 54), (channels, channels, 1, 1))  # NiN's
+    sizes = {
+        direction: oracle.workspace_bytes(block1, direction, batch_size, f"{precision} contiguous")
+        for direction in Direction
+    }
+    assert sizes == {
+        Direction.FORWARD: 0,
+        Direction.INPUT_GRADIENT: 0,
+        Direction.WEIGHT_GRADIENT: batch_size * channels * channels * 4,
+    }
+
+
+def test_a_1x1_convolution_that_cudnn_ranks_otherwise_takes_the_first_plan_that_can_be_made():
+    if torch.version.cuda is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    oracle = cudnn.Oracle(cudnn.installed(), DEVICES["h100"].described)
+    few_pixels = ConvCall((832, 3, 3), (384, 832, 1, 1))  # of GoogLeNet's last block
+    block3 = ConvCall((384, 12, 12), (384, 384, 1, 1))  # of NiN
+    for call, direction, mode in (
+        (few_pixels, Direction.INPUT_GRADIENT, "tf32 contiguous"),
+        (block3, Direction.WEIGHT_GRADIENT, "bf16 contiguous"),
+    ):
+        size = oracle.workspace_bytes(call, direction, 128, mode)
+        assert size > 0
+        assert size != product_bytes(call, direction, 128)
+
+
+def test_messages_of_cudnn_are_read_no_longer_than_they_are_asked_for():
+    if torch.version.cuda is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    library = cudnn.installed()
+    oracle = cudnn.Oracle(library, DEVICES["h100"].described)
+    call = ConvCall((96, 54, 54), (96, 96, 1, 1))
+    with library.refusals() as refused:
+        pass
+    oracle.workspace_bytes(call, Direction.FORWARD, 128, "fp32 contiguous")
+    assert refused == []
 
 
 class Net(nn.Module):

@@ -22,7 +22,7 @@ from ninlab.networks import build
 from ninlab.reports import Category, Phase, tensor_peak
 from ninlab.resources import load, profile, trace_step, with_scratch
 from ninlab.resources.cuda import as_on_cuda
-from ninlab.workspaces import CUBLAS_RULES, Direction, Workspaces
+from ninlab.workspaces import CUBLAS_RULES, ConvScratch, Direction, Source, Workspaces
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.cuda.is_built(), reason="this torch does not know CUDA's operators"
@@ -80,12 +80,14 @@ class EveryCall(Workspaces):
 
     def __init__(self, *, kept: bool) -> None:
         rules = CUBLAS_RULES["2.11" if kept else "2.15"]
-        super().__init__("any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules, {})
+        super().__init__(
+            "any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules, {}, Source.DEVICE
+        )
         object.__setattr__(self, "asked", [])
 
-    def convolution_bytes(self, call, direction, *_):
+    def convolution(self, call, direction, *_):
         self.asked.append((call, direction))
-        return 1000
+        return ConvScratch(1000, Source.DEVICE)
 
 
 class Log(TorchDispatchMode):
@@ -227,7 +229,7 @@ class Idle(nn.Module):
 def test_scratch_is_taken_by_the_call_that_needs_it_and_leaves_the_tensors_as_they_are(make):
     tables = EveryCall(kept=False)
     step = trace_step(load(make(), (1, 28, 28)), 4)
-    events = with_scratch(step, tables, "fp32")
+    events, _ = with_scratch(step, tables, "fp32")
     assert tuple(e for e in events if e.category is not Category.WORKSPACE) == step.events
     for before, taken in pairwise(events):
         if taken.category is Category.WORKSPACE and taken.allocates:
@@ -244,7 +246,7 @@ def test_scratch_is_taken_by_the_call_that_needs_it_and_leaves_the_tensors_as_th
 
 def test_a_workspace_that_a_library_keeps_is_there_from_the_start():
     step = trace_step(load("alexnet_28"), 4)
-    events = with_scratch(step, EveryCall(kept=True), "fp32")
+    events, _ = with_scratch(step, EveryCall(kept=True), "fp32")
     kept = [e for e in events if e.operator.startswith("cublas")]
     assert {e.phase for e in kept} == {Phase.SETUP}
     assert all(e.allocates for e in kept)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -22,7 +23,9 @@ from ninlab.workspaces import (
     CUBLAS_RULES,
     MEMORY_FORMATS,
     ConvCall,
+    ConvScratch,
     Direction,
+    Source,
     Workspaces,
     available,
     has_table,
@@ -133,6 +136,41 @@ def test_what_a_table_does_not_hold_is_none_and_never_zero(call, batch_size, pre
     for name in available():
         table = Workspaces.load(name.device, cudnn=name.cudnn)
         assert table.convolution_bytes(call, Direction.FORWARD, batch_size, precision) is None
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_a_rule_answers_for_1x1_windows_that_nobody_was_asked_about_and_says_so(precision):
+    table = Workspaces.load("h100")
+    of_nobody = ConvCall((33, 7, 9), (41, 33, 1, 1))
+    scratch = table.convolution(of_nobody, Direction.WEIGHT_GRADIENT, 5, precision)
+    if precision == "fp32":  # in which nobody has seen it
+        assert scratch is None
+    else:
+        assert scratch == ConvScratch(5 * 41 * 33 * 4, Source.RULE)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"stride": (2, 2)},
+        {"padding": (1, 1)},
+        {"groups": 3},
+        {"input_shape": (33, 1, 1)},
+        {"weight_shape": (41, 33, 1, 2)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_no_other_convolution_is_a_product_of_matrices(change):
+    product = ConvCall((33, 7, 9), (41, 33, 1, 1))
+    assert product.is_product
+    assert not replace(product, **change).is_product
+
+
+def test_depthwise_convolutions_in_bf16_are_atens_in_the_versions_that_were_looked_up():
+    separable = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
+    asked = (separable, Direction.FORWARD, 8, "bf16")
+    assert Workspaces.load("h100", torch="2.11").convolution(*asked).source is Source.ATEN
+    assert Workspaces.load("h100", torch="2.15").convolution(*asked) is None
 
 
 def test_no_input_gradient_is_tabled_for_the_convolution_that_reads_the_images():
@@ -266,6 +304,7 @@ def test_a_table_says_where_it_comes_from(table):
     assert head["command"].startswith("python tools/cudnn_workspaces.py --device")
     assert head["generated"]
     assert head["device_properties_source"]
+    assert head["source"] == table.source
     assert (head["cudnn"], head["torch"], head["device"]) == (name.cudnn, name.torch, name.device)
 
 

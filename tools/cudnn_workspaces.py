@@ -35,7 +35,7 @@ from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.layers import Conv
 from ninlab.shapes import layer_parameters, placed_layers
-from ninlab.workspaces import ConvCall, Direction
+from ninlab.workspaces import ConvCall, Direction, Source
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 TABLES = Path(__file__).resolve().parents[1] / "ninlab" / "tables"
@@ -136,6 +136,7 @@ def main() -> None:
         "torch": arguments.torch,
         "generated": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["python tools/cudnn_workspaces.py", *options]),
+        "source": Source.DESCRIBED,
         "device_properties_source": source,
         "device_properties": properties,
         "modes": modes(properties),

@@ -46,6 +46,7 @@ from ninlab.units import (
     parse_bytes,
     parse_shape,
 )
+from ninlab.workspaces import Source
 
 
 class By(StrEnum):
@@ -358,15 +359,32 @@ def _print_tables(
             console.print(sentence)
 
 
+_SAID_BY = {
+    Source.DEVICE: "as cuDNN says on such a device",
+    Source.DESCRIBED: "as cuDNN plans for a device described to it",
+    Source.ATEN: "without, by kernels of ATen's own",
+    Source.ANOTHER_CUDNN: "as another version of cuDNN plans, to which the device was described",
+    Source.RULE: "by the rule for 1x1 windows",
+}
+
+
 def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
-    """A sentence each on unknown scratch, on what has no rule or runs otherwise, on chance."""
+    """A sentence each on who knows scratch, on what has no rule or runs otherwise, on chance."""
     if cost.device is not None and None in (
         cost.training.allocated_peak_bytes,
         cost.inference.allocated_peak_bytes,
     ):
         yield (
             f"{cost.network}: no table says how much scratch it takes on {cost.device}, and no "
-            "cuDNN of the table's version is installed that knows; its peaks are of tensors alone"
+            "cuDNN is installed that knows; its peaks are of tensors alone"
+        )
+    if cost.scratch_sources:
+        said = ", ".join(
+            f"{count} {_SAID_BY[Source(source)]}" for source, count in cost.scratch_sources.items()
+        )
+        yield (
+            f"{cost.network}: scratch of convolutions on {cost.device}, each result of a training "
+            f"step for itself: {said}"
         )
     calls: dict[bool, list[str]] = {False: [], True: []}
     for name, count in cost.unsupported_operators.items():

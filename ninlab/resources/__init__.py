@@ -89,8 +89,8 @@ def profile(
         trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
         trace_step(subject, batch_size, training=False, **options),
     ]
-    (training, training_events), (inference, inference_events) = (
-        _report(step, tables, precision, channels_last=channels_last) for step in steps
+    (training, training_events, sources), (inference, inference_events, _) = (
+        _report(step, tables, precision) for step in steps
     )
     saved = steps[0].saved
     unmodeled = {name: calls for step in reversed(steps) for name, calls in step.unmodeled.items()}
@@ -114,6 +114,7 @@ def profile(
         training_flops=sum(steps[0].flops.values()) // batch_size,
         training_events=training_events,
         inference_events=inference_events,
+        scratch_sources=sources,
     )
 
 
@@ -128,15 +129,18 @@ def _tables(device: str, torch_version: str | None) -> Workspaces | None:
 
 
 def _report(
-    step: StepTimeline, tables: Workspaces | None, precision: str, *, channels_last: bool
-) -> tuple[MemoryReport, tuple[MemoryEvent, ...]]:
-    """The peaks of the step, and its events: with scratch where the tables know all of it."""
-    events = None
-    if tables is not None:
-        events = with_scratch(step, tables, precision, channels_last=channels_last)
-    if events is None:
-        return tensor_peak(step.events, step.batch_size), step.events
-    return CachingAllocator().replay(events, step.batch_size), events
+    step: StepTimeline, tables: Workspaces | None, precision: str
+) -> tuple[MemoryReport, tuple[MemoryEvent, ...], dict[str, int]]:
+    """The peaks of the step, its events, and how many convolutions each source said.
+
+    The events hold scratch where somebody knows all of it; where nobody does, no source is named.
+    """
+    scratch = None if tables is None else with_scratch(step, tables, precision)
+    if scratch is None:
+        return tensor_peak(step.events, step.batch_size), step.events, {}
+    events, sources = scratch
+    report = CachingAllocator().replay(events, step.batch_size)
+    return report, events, {str(source): count for source, count in sources.items()}
 
 
 def _layer_costs(counts: Counts, saved: tuple[SavedTensor, ...]) -> tuple[LayerCost, ...]:

@@ -42,7 +42,8 @@ class KernelCall:
     """One call that takes scratch memory on CUDA: a convolution or a matrix product.
 
     event is the place in the events where the call's results begin; a convolution gives
-    one result for each of its directions (and then the bias gradient, if there is one).
+    one result for each of its directions (and then the bias gradient, if there is one), each
+    computed in a memory format of its own.
     """
 
     event: int
@@ -51,6 +52,7 @@ class KernelCall:
     layer: str
     convolution: ConvCall | None = None
     directions: tuple[Direction, ...] = ()
+    memory_formats: tuple[str, ...] = ()  # of `workspaces.MEMORY_FORMATS`, one a direction
 
 
 @dataclass(slots=True, eq=False)
@@ -272,7 +274,8 @@ class Recorder(DispatchMode):
             result = func(*args, **kwargs)
         if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
             result = _laid_out_by_cudnn(func, args, result)
-            self._note_call(*_convolution(func, args))
+            convolution, directions = _convolution(func, args)
+            self._note_call(convolution, directions, _memory_formats(func, args))
         elif self.operator in GEMM_OPERATORS:
             self._note_call()
         elif func is _BATCH_NORM and "cpu" in self.devices and not args[5]:
@@ -285,11 +288,17 @@ class Recorder(DispatchMode):
         return result
 
     def _note_call(
-        self, convolution: ConvCall | None = None, directions: tuple[Direction, ...] = ()
+        self,
+        convolution: ConvCall | None = None,
+        directions: tuple[Direction, ...] = (),
+        memory_formats: tuple[str, ...] = (),
     ) -> None:
         # Where its results come among the events is known when all of them are.
         self._log.append(
-            KernelCall(-1, self.operator, self.phase, self.layer, convolution, directions)
+            KernelCall(
+                *(-1, self.operator, self.phase, self.layer),
+                *(convolution, directions, memory_formats),
+            )
         )
 
     def _see(self, storage: torch.UntypedStorage) -> None:
@@ -383,12 +392,30 @@ def _convolution(
     return ConvCall(image, window, steps, pads, spread, groups), directions
 
 
+def _memory_formats(func: OpOverload, args: tuple[Any, ...]) -> tuple[str, ...]:
+    """In which memory format cuDNN computes each result: channels_last if one operand of it is.
+
+    The gradient that comes in is brought into the format of the images first. Source:
+    ``cudnn_conv_suggest_memory_format`` of ATen's ConvUtils.h and its calls in ConvShared.cpp.
+    """
+    images, weight = args[:2] if func is _CONVOLUTION else args[1:3]
+    of_images = _is_channels_last(images)
+    of_both = of_images or _is_channels_last(weight)
+    if func is _CONVOLUTION:
+        is_last = [of_both]
+    else:
+        is_last = [each for each, want in zip((of_both, of_images), args[-1], strict=False) if want]
+    return tuple("channels_last" if each else "contiguous" for each in is_last)
+
+
+def _is_channels_last(value: Tensor) -> bool:
+    return value.dim() == 4 and suggested_format(value) is torch.channels_last
+
+
 def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> Any:
     """The result of a convolution in channels_last if one operand is; meta keeps to the input."""
     operands = args[:2] if func is _CONVOLUTION else args[1:3]
-    if not any(
-        each.dim() == 4 and suggested_format(each) is torch.channels_last for each in operands
-    ):
+    if not any(map(_is_channels_last, operands)):
         return result
     if isinstance(result, Tensor):
         return torch.empty_like(result, memory_format=torch.channels_last)

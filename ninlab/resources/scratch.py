@@ -8,20 +8,23 @@ step but the first.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.resources.recorder import KernelCall
 from ninlab.resources.timeline import StepTimeline
-from ninlab.workspaces import Workspaces
+from ninlab.workspaces import Source, Workspaces
 
 
 def with_scratch(
-    step: StepTimeline, tables: Workspaces, precision: str, *, channels_last: bool = False
-) -> tuple[MemoryEvent, ...] | None:
-    """The events of the step with those of scratch memory, or None where a table has a gap."""
-    memory_format = "channels_last" if channels_last else "contiguous"
+    step: StepTimeline, tables: Workspaces, precision: str
+) -> tuple[tuple[MemoryEvent, ...], Counter[Source]] | None:
+    """The events of the step with those of scratch memory, and how many convolutions each said.
+
+    A convolution counts once for each of its results. None where nobody knows the scratch of one.
+    """
+    sources: Counter[Source] = Counter()
     next_block = 1 + max(event.block for event in step.events)
     kept: dict[str, MemoryEvent] = {}
     taken: dict[int, list[MemoryEvent]] = defaultdict(list)  # after the event of that number
@@ -39,25 +42,26 @@ def with_scratch(
 
     for call in step.calls:
         for result in range(len(call.directions)):
-            size = None
-            if call.convolution is not None:
-                size = tables.convolution_bytes(
-                    call.convolution,
-                    call.directions[result],
-                    step.batch_size,
-                    precision,
-                    memory_format,
-                )
-            if size is None:
+            if call.convolution is None:
                 return None
-            if size:
-                taken[call.event + result] += workspace(size, call, call.operator)
-        for scratch in tables.gemm(call.operator, call.phase):
-            if scratch.owner is None:
-                taken[call.event] += workspace(scratch.bytes, call, call.operator)
-            elif scratch.owner not in kept:
-                kept[scratch.owner] = workspace(scratch.bytes, None, scratch.owner)[0]
-    return tuple(_merged(step.events, tuple(kept.values()), taken))
+            scratch = tables.convolution(
+                call.convolution,
+                call.directions[result],
+                step.batch_size,
+                precision,
+                call.memory_formats[result],
+            )
+            if scratch is None:
+                return None
+            sources[scratch.source] += 1
+            if scratch.bytes:
+                taken[call.event + result] += workspace(scratch.bytes, call, call.operator)
+        for block in tables.gemm(call.operator, call.phase):
+            if block.owner is None:
+                taken[call.event] += workspace(block.bytes, call, call.operator)
+            elif block.owner not in kept:
+                kept[block.owner] = workspace(block.bytes, None, block.owner)[0]
+    return tuple(_merged(step.events, tuple(kept.values()), taken)), sources
 
 
 def _merged(
