@@ -19,6 +19,7 @@ from bisect import bisect_left, insort
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 
 from ninlab.errors import NinlabError
 from ninlab.reports import Category, MemoryEvent, MemoryReport, Phase, tensor_peak
@@ -215,7 +216,8 @@ class CachingAllocator:
 
         events are one warm step, with what it finds in `Phase.SETUP`. The first step finds
         weights and batch only: gradients, scores and loss of an earlier step do not exist
-        yet, and the optimizer makes its state when it first runs. The second step meets
+        yet, the optimizer makes its state when it first runs, and a library what it keeps at
+        its first call (`MemoryEvent.first_at`). The second step meets
         the segments the first one left, cut where it cut them, as on a GPU after warm-up.
         Raises NinlabError when a step leaves other blocks than the next one expects.
         """
@@ -250,17 +252,23 @@ class _Steps:
         """Set up, and run the step without what an earlier one would have left.
 
         State that stands after the batch is made when the optimizer first runs; what stands
-        before it was made with the optimizer.
+        before it was made with the optimizer. What a library keeps is made at its first call,
+        where it may take a part of a large free block, for good.
         """
         inherited = {event.block for event in self.inherited}
         batch = next((i for i, e in enumerate(self.setup) if e.category is Category.INPUT), 0)
         states = [e for e in self.setup[batch:] if e.category is Category.OPTIMIZER_STATE]
-        late = inherited | {event.block for event in states}
-        self._run(event for event in self.setup if event.block not in late)
         optimizer_runs = next(
             (i for i, event in enumerate(self.step) if event.phase is Phase.STEP), len(self.step)
         )
-        step = [*self.step[:optimizer_runs], *states, *self.step[optimizer_runs:]]
+        made = [(optimizer_runs, event) for event in states]
+        made += [(event.first_at, event) for event in self.setup if event.first_at is not None]
+        late = inherited | {event.block for _, event in made}
+        self._run(event for event in self.setup if event.block not in late)
+        step = list(self.step)
+        made.sort(key=itemgetter(0))
+        for at, event in reversed(made):
+            step.insert(at, event)
         self._run(event for event in step if event.block not in inherited)
 
     def run_warm(self) -> None:

@@ -65,6 +65,9 @@ class MemoryEvent(NamedTuple):
     phase: Phase
     layer: str  # dotted module path, "" outside any layer
     operator: str  # ATen name without overload, e.g. "convolution_backward"
+    # Of what a library keeps, in the set-up: how many events of the step come before it in the
+    # first one, which makes it there.
+    first_at: int | None = None
 
     def bytes(self, batch_size: int) -> int:
         """Size of the block at that batch size, before any rounding by an allocator."""
@@ -97,7 +100,7 @@ def live_bytes(events: Iterable[MemoryEvent], batch_size: int) -> list[int]:
     scratch = Category.WORKSPACE
     live = 0
     curve = []
-    for allocates, _, constant, per_image, category, _, _, _ in events:
+    for allocates, _, constant, per_image, category, _, _, _, _ in events:
         if category is not scratch:
             size = constant + per_image * batch_size
             live += size if allocates else -size

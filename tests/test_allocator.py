@@ -304,6 +304,20 @@ def test_replay_reports_the_warm_step_not_the_first():
     assert report.reserved_peak_bytes == -(-7 * 4 * 3 // 20) * 20 * MIB
 
 
+def test_what_a_library_keeps_is_cut_for_good_from_a_block_that_its_first_call_finds_free():
+    kept = event(True, 1, 32 * MIB, Category.WORKSPACE, Phase.SETUP)
+    step = [
+        event(allocates, 2, 100 * MIB, Category.ACTIVATION, Phase.FORWARD)
+        for allocates in (True, False)
+    ]
+    # From the start, it has a segment to itself, and the activation another one.
+    report = CachingAllocator().replay([kept, *step], batch_size=1)
+    assert (report.requested_peak_bytes, report.reserved_peak_bytes) == (132 * MIB, 132 * MIB)
+    # At its first call the activation's segment is free, and of 68 MiB ever after.
+    report = CachingAllocator().replay([kept._replace(first_at=2), *step], batch_size=1)
+    assert (report.requested_peak_bytes, report.reserved_peak_bytes) == (132 * MIB, 200 * MIB)
+
+
 def test_a_tensor_without_elements_asks_for_nothing():
     empty = event(True, 9, 0, Category.INPUT, Phase.SETUP)
     with_empty = CachingAllocator().replay([empty, *one_weight_step()], batch_size=1)

@@ -9,7 +9,7 @@ import torch
 
 from ninlab.errors import NinlabError
 from ninlab.measurement import MODES, Allocator, Case, load_records, measure_in_process
-from ninlab.predictions import scratch_call, tensor_peak_on_cpu
+from ninlab.predictions import predicted_peaks, scratch_call, tensor_peak_on_cpu
 from ninlab.records import runs_folder
 
 
@@ -25,6 +25,21 @@ def test_the_tensors_of_a_step_on_a_cpu_are_those_that_are_predicted_for_one() -
 def test_a_step_on_a_cpu_is_predicted_in_float32_only() -> None:
     with pytest.raises(NinlabError, match="not in bf16"):
         tensor_peak_on_cpu(Case("nin_28", (1, 28, 28), 3, "bf16"))
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("network", ["alexnet", "vgg11"])
+def test_a_warm_prediction_reserves_what_an_h100_did_whose_products_came_late(network, precision):
+    (step,) = (
+        step
+        for step in load_records(runs_folder())
+        if step.case.slug == f"{network}-b128-{precision}-inference"
+        and step.allocator is Allocator.DEFAULT
+    )
+    peaks = predicted_peaks(
+        step.case, step.allocator, step.device, torch_version=step.software.torch
+    )
+    assert peaks["reserved_peak_bytes"] == step.measured.reserved_peak_bytes
 
 
 def test_the_call_of_a_predicted_peak_is_known_while_the_tables_are_those_of_the_record() -> None:

@@ -253,6 +253,25 @@ def test_a_workspace_that_a_library_keeps_is_there_from_the_start():
     assert sorted(e.operator for e in kept) == ["cublas.autograd", "cublas.main", "cublaslt.main"]
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_what_a_library_keeps_is_first_made_after_the_result_of_its_owners_first_product(training):
+    timeline = trace_step(load("alexnet_28"), 4, training=training)
+    events = with_scratch(timeline, EveryCall(kept=True), "fp32")
+    step = [e for e in events if e.phase is not Phase.SETUP]
+    products = {
+        "main": [call for call in timeline.calls if call.operator == "addmm"],
+        "autograd": [call for call in timeline.calls if call.operator == "mm"],
+    }
+    kept = [e for e in events if e.first_at is not None]
+    assert {e.operator.partition(".")[2] for e in kept} == {
+        thread for thread, calls in products.items() if calls
+    }
+    for event in kept:
+        result = timeline.events[products[event.operator.partition(".")[2]][0].event]
+        assert step[event.first_at - 1] == result
+        assert result.allocates
+
+
 @pytest.mark.parametrize(("name", "kept_bytes"), [("vgg16", 33 * 2**20), ("nin", 0)])
 def test_a_warm_prediction_holds_what_cublas_keeps_even_where_it_peaks_before_a_product(
     name, kept_bytes

@@ -3,13 +3,12 @@
 `timeline` knows the calls, `workspaces` the bytes; here the one is put between the
 other's events. A call allocates a result, takes its workspace, frees it, and goes on to
 its next result. Workspaces that a library keeps are there from the start, as in every
-step but the first.
+step but the first, which takes each at the first call of its owner (`MemoryEvent.first_at`).
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 
 from ninlab.reports import Category, MemoryEvent, Phase
 from ninlab.resources.recorder import KernelCall
@@ -26,7 +25,7 @@ def with_scratch(
     """
     sources: Counter[Source] = Counter()
     next_block = 1 + max(event.block for event in step.events)
-    kept: dict[str, MemoryEvent] = {}
+    kept: set[str] = set()
     taken: dict[int, list[MemoryEvent]] = defaultdict(list)  # after the event of that number
 
     def workspace(size: int, call: KernelCall | None, operator: str) -> tuple[MemoryEvent, ...]:
@@ -60,18 +59,23 @@ def with_scratch(
             if block.owner is None:
                 taken[call.event] += workspace(block.bytes, call, call.operator)
             elif block.owner not in kept:
-                kept[block.owner] = workspace(block.bytes, None, block.owner)[0]
-    return tuple(_merged(step.events, tuple(kept.values()), taken)), sources
+                kept.add(block.owner)
+                taken[call.event] += workspace(block.bytes, None, block.owner)[:1]
+    return _merged(step.events, taken), sources
 
 
 def _merged(
-    events: tuple[MemoryEvent, ...],
-    kept: tuple[MemoryEvent, ...],
-    taken: dict[int, list[MemoryEvent]],
-) -> Iterator[MemoryEvent]:
+    events: tuple[MemoryEvent, ...], taken: dict[int, list[MemoryEvent]]
+) -> tuple[MemoryEvent, ...]:
+    """The events with what is taken after each; what is kept moves to the end of the set-up."""
     setup = sum(event.phase is Phase.SETUP for event in events)
-    for number, event in enumerate(events):
-        if number == setup:
-            yield from kept
-        yield event
-        yield from taken.get(number, ())
+    kept: list[MemoryEvent] = []
+    step: list[MemoryEvent] = []
+    for number, event in enumerate(events[setup:], setup):
+        step.append(event)
+        for scratch in taken.get(number, ()):
+            if scratch.phase is Phase.SETUP:
+                kept.append(scratch._replace(first_at=len(step)))
+            else:
+                step.append(scratch)
+    return (*events[:setup], *kept, *step)

@@ -173,7 +173,7 @@ class TapeWriter:
     def tape(self) -> Tape:
         """What was recorded so far."""
         zero_grad = [
-            _event((False, *event[1:5], Phase.ZERO_GRAD, "", ""))
+            _event((False, *event[1:5], Phase.ZERO_GRAD, "", "", None))
             for event in self._found[Category.GRADIENT]
         ]
         return Tape(
@@ -196,14 +196,14 @@ class TapeWriter:
         number = next(self._numbers)
         constant, per_image = size
         self._found[category].append(
-            _event((True, number, constant, per_image, category, Phase.SETUP, layer, ""))
+            _event((True, number, constant, per_image, category, Phase.SETUP, layer, "", None))
         )
         return Storage(number, size, category)
 
     def find_beside(self, parameters: Sequence[Parameter], category: Category, each: int) -> None:
         """So many storages of each parameter's size that are there when the step begins."""
         self._found[category] += [
-            _event((True, number, *like.size, category, Phase.SETUP, like.layer, ""))
+            _event((True, number, *like.size, category, Phase.SETUP, like.layer, "", None))
             for like in parameters
             for number in islice(self._numbers, each)
         ]
@@ -227,7 +227,7 @@ class TapeWriter:
             constant, per_image = storage.size
             self._events.append(_event((
                 False, storage.number, constant, per_image, storage.category,
-                self.phase, self.layer, self._operator,
+                self.phase, self.layer, self._operator, None,
             )))  # fmt: skip
 
     # ------------------------------------------------------------ calls
@@ -248,7 +248,7 @@ class TapeWriter:
             self._operator = operator
             constant, per_image = one.size
             self._events.append(_event((
-                True, one.number, constant, per_image, one.category, phase, layer, operator,
+                True, one.number, constant, per_image, one.category, phase, layer, operator, None,
             )))  # fmt: skip
 
     def remember(
