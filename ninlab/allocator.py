@@ -8,9 +8,17 @@ step's events through a model of that allocator, without torch and without a GPU
 Source: ``c10/cuda/CUDACachingAllocator.cpp`` and ``c10/core/AllocatorConfig.h`` of PyTorch
 with their default settings; the constants below carry the names they have there.
 
-Known limits: one stream; a device that never runs out, so that nothing is given back;
-``cudaMalloc`` is taken to return rising addresses, which decides only between free blocks
-of equal size.
+Of free blocks of equal size the allocator takes the one at the lowest address, and addresses
+are the driver's choice. No document says how it makes it. In traces of one driver (580.159 on
+an H100) a large segment comes right below the one before it, unless a hole of an earlier one
+holds it; a small segment comes into the lowest hole. So segments of the large pool fall here
+and those of the small pool rise. Where the choice between equal blocks of two large segments
+moves the reserved peak, the report says its range over both orders.
+
+Known limits: one stream; a device that never runs out, so that nothing is given back; no
+holes between large segments, which a process that has released segments has: it may meet
+blocks of equal size in an order between the two. The allocated peak hangs on the order too,
+by less than 1 MiB a block, and is given for falling segments alone.
 """
 
 from __future__ import annotations
@@ -34,15 +42,19 @@ LARGE_SEGMENT_BYTES = 20 * MIB  # large_segment_size: the same of the large pool
 OWN_SEGMENT_BYTES = 10 * MIB  # kMinLargeAlloc: from here on a request gets a segment to itself
 ROUND_LARGE_BYTES = 2 * MIB  # kRoundLarge: such a segment is a multiple of it
 
+ADDRESS_GRANULE_BYTES = 32 * MIB
+"""Large segments begin at multiples of it: seen in the traces named above, in no document."""
+
 
 @dataclass(slots=True, eq=False)
 class CachedBlock:
     """Part of a segment: handed out, or free and waiting in its pool.
 
-    previous and next are its neighbors in the same segment.
+    previous and next are its neighbors in the same segment, which begins at that address.
     """
 
     pool: BlockPool
+    segment: int
     address: int
     bytes: int
     requested_bytes: int | None = None  # None while the block is free
@@ -57,7 +69,9 @@ class BlockPool:
     segment_bytes: int  # of a shared segment, and of one page of an expandable one
     smallest_remainder: int  # a block is split if at least that much remains
     expandable: bool
-    end: int  # the first address never used so far
+    edge: int  # where the newest segment ends, or begins where segments fall
+    falls: bool = False  # whether a new segment comes below those that are there
+    was_tied: bool = False  # whether free blocks of equal size in two segments were met
     free: list[tuple[int, int, CachedBlock]] = field(default_factory=list)  # by size, then address
     last: CachedBlock | None = None  # the block at the end of the newest segment
 
@@ -71,7 +85,11 @@ class BlockPool:
             return None
         if self.expandable and self.free[index][2] is self.last and index + 1 < len(self.free):
             index += 1
-        return self.free.pop(index)[2]
+        size, _, block = self.free.pop(index)
+        if index < len(self.free) and self.free[index][0] == size and not self.was_tied:
+            highest = self.free[bisect_left(self.free, (size + 1,)) - 1][2]
+            self.was_tied = highest.segment != block.segment
+        return block
 
     def take(self, block: CachedBlock) -> CachedBlock:
         """That free block, taken out of the pool."""
@@ -87,8 +105,10 @@ class BlockPool:
         size = self.segment_bytes
         if wanted >= OWN_SEGMENT_BYTES:
             size = _round_up(wanted, ROUND_LARGE_BYTES)
-        block = CachedBlock(self, self.end, size)
-        self.end += size
+        room = _round_up(size, ADDRESS_GRANULE_BYTES)
+        start = self.edge - room if self.falls else self.edge
+        self.edge = start if self.falls else start + room
+        block = CachedBlock(self, start, start, size)
         self.last = block
         return block
 
@@ -102,12 +122,12 @@ class BlockPool:
         tail = self.take(last) if last is not None and last.requested_bytes is None else None
         mapped = _round_up(wanted - (tail.bytes if tail else 0), self.segment_bytes)
         if tail is None:
-            tail = CachedBlock(self, self.end, 0, previous=last)
+            tail = CachedBlock(self, 0, self.edge, 0, previous=last)
             if last is not None:
                 last.next = tail
             self.last = tail
         tail.bytes += mapped
-        self.end += mapped
+        self.edge += mapped
         return tail, mapped
 
     def split(self, block: CachedBlock, size: int) -> None:
@@ -115,7 +135,14 @@ class BlockPool:
         remainder = block.bytes - size
         if remainder < self.smallest_remainder:
             return
-        rest = CachedBlock(self, block.address + size, remainder, previous=block, next=block.next)
+        rest = CachedBlock(
+            self,
+            block.segment,
+            block.address + size,
+            remainder,
+            previous=block,
+            next=block.next,
+        )
         if rest.next is not None:
             rest.next.previous = rest
         if self.last is block:
@@ -149,15 +176,23 @@ class CachingAllocator:
     """The allocator of one device, empty at first.
 
     expandable_segments is the setting of that name in ``PYTORCH_CUDA_ALLOC_CONF``: one
-    segment a pool that grows by pages, in which every remainder is split off.
+    segment a pool that grows by pages, in which every remainder is split off. Without it
+    large segments come at falling addresses, unless segments_fall says otherwise.
     """
 
-    def __init__(self, expandable_segments: bool = False) -> None:
+    def __init__(self, expandable_segments: bool = False, *, segments_fall: bool = True) -> None:
         self.expandable_segments = expandable_segments
+        self.segments_fall = segments_fall and not expandable_segments
         split_all = MIN_BLOCK_BYTES
         split_large = split_all if expandable_segments else LARGEST_SMALL_BYTES + 1
-        self._small = BlockPool(SMALL_SEGMENT_BYTES, split_all, expandable_segments, end=0)
-        self._large = BlockPool(LARGE_SEGMENT_BYTES, split_large, expandable_segments, end=2**60)
+        self._small = BlockPool(SMALL_SEGMENT_BYTES, split_all, expandable_segments, edge=0)
+        self._large = BlockPool(
+            LARGE_SEGMENT_BYTES,
+            split_large,
+            expandable_segments,
+            edge=2**60,
+            falls=self.segments_fall,
+        )
         self._live: dict[int, CachedBlock] = {}
         self.requested_bytes = self.allocated_bytes = self.reserved_bytes = 0
         self.reset_peaks()
@@ -211,6 +246,11 @@ class CachingAllocator:
         block.requested_bytes = None
         block.pool.merge(block)
 
+    @property
+    def was_tied(self) -> bool:
+        """Whether another order of large segments could have led to other blocks so far."""
+        return self._large.was_tied
+
     def replay(self, events: Sequence[MemoryEvent], batch_size: int) -> MemoryReport:
         """The peaks of a warm step: the second of two on an empty device of this setting.
 
@@ -221,17 +261,29 @@ class CachingAllocator:
         the segments the first one left, cut where it cut them, as on a GPU after warm-up.
         Raises NinlabError when a step leaves other blocks than the next one expects.
         """
-        device = CachingAllocator(self.expandable_segments)
-        steps = _Steps(device, events, batch_size)
-        steps.run_first()
-        device.reset_peaks()
-        steps.run_warm()
+        device = self._warmed(events, batch_size, segments_fall=self.segments_fall)
+        reserved = {device.reserved_peak_bytes}
+        if device.was_tied:
+            other = self._warmed(events, batch_size, segments_fall=not self.segments_fall)
+            reserved.add(other.reserved_peak_bytes)
         return replace(
             tensor_peak(events, batch_size),
             requested_peak_bytes=device.requested_peak_bytes,
             allocated_peak_bytes=device.allocated_peak_bytes,
             reserved_peak_bytes=device.reserved_peak_bytes,
+            reserved_range_bytes=(min(reserved), max(reserved)) if len(reserved) > 1 else None,
         )
+
+    def _warmed(
+        self, events: Sequence[MemoryEvent], batch_size: int, *, segments_fall: bool
+    ) -> CachingAllocator:
+        """A device of this setting after two such steps, with the peaks of the second."""
+        device = CachingAllocator(self.expandable_segments, segments_fall=segments_fall)
+        steps = _Steps(device, events, batch_size)
+        steps.run_first()
+        device.reset_peaks()
+        steps.run_warm()
+        return device
 
 
 class _Steps:

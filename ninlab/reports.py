@@ -82,12 +82,15 @@ class MemoryReport:
     rounding; requested adds the scratch of cuDNN and cuBLAS, allocated and
     reserved what the CUDA caching allocator makes of the requests. The last
     three are None where no workspace table covers device, network and batch.
+    reserved_range_bytes is the least and the most that is reserved, where that
+    hangs on the addresses that the driver gives (see `allocator`), else None.
     """
 
     tensor_peak_bytes: int | None
     requested_peak_bytes: int | None = None
     allocated_peak_bytes: int | None = None
     reserved_peak_bytes: int | None = None
+    reserved_range_bytes: tuple[int, int] | None = None
     at: str | None = None  # "phase layer operator" of the first event at the tensor peak
     by_category: Mapping[str, int] = field(default_factory=dict)  # adds up to the tensor peak
 
@@ -226,6 +229,9 @@ class NetworkCost:
     def to_json(self) -> dict[str, Any]:
         """The object that ``resources --format json`` prints, with integers unrounded."""
 
+        def with_device(key: str, value: object) -> dict[str, object]:
+            return {} if self.device is None else {key: value}
+
         def peaks(report: MemoryReport) -> dict[str, Any]:
             return {
                 "tensor_peak_bytes": report.tensor_peak_bytes,
@@ -233,6 +239,7 @@ class NetworkCost:
                 "allocated_peak_bytes": report.allocated_peak_bytes,
                 "reserved_peak_bytes": report.reserved_peak_bytes,
                 "at": report.at,
+                **with_device("reserved_range_bytes", report.reserved_range_bytes),
             }
 
         return {
@@ -251,5 +258,5 @@ class NetworkCost:
             "training": peaks(self.training),
             "inference": peaks(self.inference),
             "unsupported_operators": dict(self.unsupported_operators),
-            **({} if self.device is None else {"scratch_sources": dict(self.scratch_sources)}),
+            **with_device("scratch_sources", dict(self.scratch_sources)),
         }

@@ -144,6 +144,24 @@ def test_a_block_just_released_serves_the_same_request_without_new_memory(trace,
     assert allocator.reserved_bytes == reserved
 
 
+@given(traces())
+def test_without_a_tie_the_order_of_segments_decides_nothing(trace):
+    falling, rising = CachingAllocator(), CachingAllocator(segments_fall=False)
+    for _ in zip(run(falling, trace), run(rising, trace), strict=True):
+        assert falling.was_tied == rising.was_tied
+        if falling.was_tied:
+            return
+        assert falling.reserved_bytes == rising.reserved_bytes
+        assert falling.allocated_bytes == rising.allocated_bytes
+
+
+@given(traces())
+def test_an_expandable_segment_leaves_no_order_open(trace):
+    allocator = CachingAllocator(expandable_segments=True)
+    for _ in run(allocator, trace):
+        assert not allocator.was_tied
+
+
 # ---------------------------------------------------------------- worked by hand
 
 
@@ -211,6 +229,27 @@ def test_the_smallest_free_block_that_fits_is_taken():
     allocator.release(wide)
     allocator.release(narrow)
     assert allocator.allocate(16 * KIB).address == narrow.address
+
+
+def test_of_equal_free_blocks_the_lowest_is_taken_and_new_segments_come_below():
+    for falls in (True, False):
+        allocator = CachingAllocator(segments_fall=falls)
+        older, newer = (allocator.allocate(40 * MIB) for _ in range(2))
+        assert (newer.address < older.address) is falls
+        for block in (older, newer):
+            allocator.release(block)
+        taken = allocator.allocate(40 * MIB)
+        assert taken is (newer if falls else older)
+        assert allocator.was_tied
+
+
+def test_equal_free_blocks_of_one_segment_are_no_tie():
+    allocator = CachingAllocator()
+    left, _, right, _ = (allocator.allocate(4 * MIB) for _ in range(4))
+    allocator.release(right)
+    allocator.release(left)
+    assert allocator.allocate(4 * MIB) is left
+    assert not allocator.was_tied
 
 
 def test_neighbors_that_are_free_become_one_block():
@@ -316,6 +355,48 @@ def test_what_a_library_keeps_is_cut_for_good_from_a_block_that_its_first_call_f
     # At its first call the activation's segment is free, and of 68 MiB ever after.
     report = CachingAllocator().replay([kept._replace(first_at=2), *step], batch_size=1)
     assert (report.requested_peak_bytes, report.reserved_peak_bytes) == (132 * MIB, 200 * MIB)
+
+
+def two_segments_with_a_tie() -> list[MemoryEvent]:
+    """In segments of 70 and 60 MiB, two blocks of 40 become free; the one that is taken decides.
+
+    When the two blocks beside them are free, too, 65 MiB fit in the first segment, or nowhere.
+    """
+    changes = [
+        *[("first", 40), ("beside first", 30), ("second", 40), ("beside second", 20)],
+        *["first", "second", ("one of them", 40), "beside first", "beside second"],
+        *[("large", 65), "large", "one of them"],
+    ]
+    found = [("room of the first", 70), ("room of the second", 60)]
+    sizes = dict(change for change in (*found, *changes) if isinstance(change, tuple))
+    numbers = {name: number for number, name in enumerate(sizes)}
+
+    def change(what, phase):
+        allocates = isinstance(what, tuple)
+        name = what[0] if allocates else what
+        size = sizes[name] * MIB
+        return event(allocates, numbers[name], size, Category.ACTIVATION, phase)
+
+    rooms = [*found, "room of the first", "room of the second"]
+    return [change(what, Phase.FORWARD) for what in (*rooms, *changes)]
+
+
+def test_a_reserved_peak_that_hangs_on_the_order_of_segments_comes_with_its_range():
+    events = two_segments_with_a_tie()
+    by_order = {
+        falls: CachingAllocator(segments_fall=falls).replay(events, batch_size=1)
+        for falls in (True, False)
+    }
+    assert by_order[True].reserved_peak_bytes == 130 * MIB
+    assert by_order[False].reserved_peak_bytes == 196 * MIB
+    for report in by_order.values():
+        assert report.reserved_range_bytes == (130 * MIB, 196 * MIB)
+    expandable = CachingAllocator(expandable_segments=True).replay(events, batch_size=1)
+    assert expandable.reserved_range_bytes is None
+
+
+def test_a_reserved_peak_that_no_order_moves_has_no_range():
+    assert CachingAllocator().replay(one_weight_step(), batch_size=1).reserved_range_bytes is None
 
 
 def test_a_tensor_without_elements_asks_for_nothing():

@@ -4,14 +4,17 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 from ninlab import formulas, liveness
 from ninlab.__main__ import main
 from ninlab.architectures import ARCHITECTURES
+from ninlab.commands import resources as commands
 from ninlab.reports import live_bytes, tensor_peak
-from ninlab.resources import StepTimeline, load, trace_batches, trace_step
+from ninlab.resources import StepTimeline, load, profile, trace_batches, trace_step
+from ninlab.units import format_bytes
 from ninlab.workspaces import available
 
 # fmt: off
@@ -90,6 +93,27 @@ def test_a_device_adds_scratch_and_its_allocator(answers, torch_version):
     for step in (nin["training"], nin["inference"]):
         tensors, requested, allocated, reserved = (step[key] for key in PEAKS[:4])
         assert tensors <= requested <= allocated <= reserved
+
+
+def test_a_reserved_peak_that_hangs_on_addresses_is_written_as_a_range(answers, monkeypatch):
+    def with_a_range(*arguments, **options):
+        cost = profile(*arguments, **options)
+        report = replace(cost.training, reserved_range_bytes=(17 * 2**30, 2**60))
+        return replace(cost, training=report)
+
+    monkeypatch.setattr(commands, "profile", with_a_range)
+    asked = ("lenet", "--device", "h100", "--torch", "2.11")
+    (network,) = json.loads(answers(*asked, "--format", "json"))["networks"]
+    assert network["training"]["reserved_range_bytes"] == [17 * 2**30, 2**60]
+    assert network["inference"]["reserved_range_bytes"] is None
+    (row,) = csv.DictReader(io.StringIO(answers(*asked, "--format", "csv")))
+    assert row["training.reserved_range_bytes"] == f"{17 * 2**30} {2**60}"
+    assert row["inference.reserved_range_bytes"] == ""
+    written = " ".join(answers(*asked).split())
+    ends = f"{format_bytes(17 * 2**30)} to {format_bytes(2**60)}"
+    assert f"lenet: training reserves {ends} on h100" in written
+    assert "prediction reserves" not in written
+    assert "training and prediction" not in written  # no device has the most that may be needed
 
 
 def test_a_device_without_a_table_says_tensors_only(answers):

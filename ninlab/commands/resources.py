@@ -306,16 +306,23 @@ def _flat(answer: NetworkAnswer) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for name, value in answer.cost.to_json().items():
         if name in ("training", "inference"):
-            row |= {f"{name}.{key}": count for key, count in value.items()}
+            row |= {f"{name}.{key}": _cell(count) for key, count in value.items()}
         elif name == "input_shape":
             row[name] = format_shape(answer.cost.input_shape)
         elif name == "unsupported_operators":
             row[name] = " ".join(value)
+        elif name == "scratch_sources":
+            row[name] = " ".join(f"{source}:{count}" for source, count in value.items())
         else:
             row[name] = value
     for name, batch_size in (answer.largest_batch or {}).items():
         row[f"largest_batch.{name}"] = batch_size
     return row
+
+
+def _cell(value: Any) -> Any:
+    """The value, and a range as its two ends."""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 # ---------------------------------------------------------------- tables
@@ -369,7 +376,7 @@ _SAID_BY = {
 
 
 def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
-    """A sentence each on who knows scratch, on what has no rule or runs otherwise, on chance."""
+    """A sentence each on who knows scratch, on addresses, on operators, on chance."""
     if cost.device is not None and None in (
         cost.training.allocated_peak_bytes,
         cost.inference.allocated_peak_bytes,
@@ -386,6 +393,13 @@ def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
             f"{cost.network}: scratch of convolutions on {cost.device}, each result of a training "
             f"step for itself: {said}"
         )
+    for what, report in (("training", cost.training), ("prediction", cost.inference)):
+        if report.reserved_range_bytes is not None:
+            least, most = map(format_bytes, report.reserved_range_bytes)
+            yield (
+                f"{cost.network}: {what} reserves {least} to {most} on {cost.device}; which of two "
+                "equal free blocks is taken hangs on the addresses that the driver gives"
+            )
     calls: dict[bool, list[str]] = {False: [], True: []}
     for name, count in cost.unsupported_operators.items():
         if name != CHANCE:
@@ -463,6 +477,9 @@ def _fits_in(costs: Sequence[NetworkCost]) -> Table:
 
 
 def _most_exact(report: MemoryReport) -> int:
+    """The most that the device can be asked to reserve, as far as it is known."""
+    if report.reserved_range_bytes is not None:
+        return max(report.reserved_range_bytes)
     peak = report.reserved_peak_bytes or report.tensor_peak_bytes
     assert peak is not None
     return peak
