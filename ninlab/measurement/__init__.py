@@ -11,8 +11,8 @@ owns: cuDNN and cuBLAS take theirs from the allocator directly. On a CPU it is e
 that is allocated and freed inside one ATen call; oneDNN makes such blocks.
 
 `cases` says what can be measured, `steps` takes and times a step, `cpu` and `gpu` read what
-it allocated, `processes` measures cases in processes of their own, `memory_records` keeps
-the results, `agreement` compares them with the prediction.
+it allocated, `traces` reads what `gpu` wrote of that, `processes` measures cases in processes of
+their own, `memory_records` keeps the results, `agreement` compares them with the prediction.
 
 Known limits. cuDNN chooses by heuristics (``benchmark`` off), as the workspace tables
 assume. Bytes outside the allocator (the CUDA context, kernels' modules) are counted
@@ -62,6 +62,7 @@ from ninlab.measurement.processes import (
     measure_in_process,
 )
 from ninlab.measurement.steps import WARM_STEPS, CaseStep, probe_rate
+from ninlab.measurement.traces import as_step, read_trace
 
 __all__ = [
     "DEFAULT_TIMED_STEPS",
@@ -83,6 +84,7 @@ __all__ = [
     "Order",
     "ScratchAtPeak",
     "TraceFromStart",
+    "as_step",
     "bytes_off",
     "describe_in_process",
     "errors_in_words",
@@ -94,6 +96,7 @@ __all__ = [
     "measured_from_json",
     "orders",
     "probe_rate",
+    "read_trace",
     "record_id",
     "relative_errors",
     "rightly",

@@ -1,0 +1,99 @@
+"""What does a trace of the CUDA allocator say when it is read again?
+
+`gpu` writes a trace beside each case that it measures: addresses, requested bytes, and which
+blocks no tensor owns. `as_step` makes events of it that `ninlab.allocator` can replay, so that
+the model of the allocator is held against a device's peaks with that device's own requests.
+
+Known limit. What lies there before the step and stays comes in no entry and has to be told.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ninlab.errors import RecordError
+from ninlab.measurement.gpu import GpuEvent
+from ninlab.reports import Category, MemoryEvent, Phase
+
+
+def read_trace(path: Path) -> tuple[GpuEvent, ...]:
+    """The trace of one warm step, as `measure` wrote it. Raises RecordError for another file."""
+    try:
+        entries = json.loads(gzip.decompress(path.read_bytes()))
+        return tuple(GpuEvent(*entry) for entry in entries)
+    except (OSError, EOFError, TypeError, ValueError, zlib.error) as error:
+        raise RecordError(f"{path} is no trace of the CUDA allocator: {error}") from error
+
+
+def as_step(
+    trace: Sequence[GpuEvent], found: Mapping[Category, Sequence[int]]
+) -> tuple[MemoryEvent, ...]:
+    """The trace as events of a warm step, all in `Phase.FORWARD`, for a batch of any size.
+
+    found says what lies there before the step and stays: the bytes of each block by category, in
+    the order in which they were made. What the step releases without having made it is found,
+    too. What a library keeps is made anew in a trace, and moves to what the step finds, with
+    `MemoryEvent.first_at`.
+    """
+    made = [number for number, event in enumerate(trace) if event.allocates]
+    alive: dict[int, int] = {}  # by address: the number of the event that made the block
+    blocks: list[int] = []  # of each event
+    inherited: list[int] = []  # bytes
+    for number, event in enumerate(trace):
+        if event.allocates:
+            alive[event.address] = number
+            blocks.append(number)
+        elif event.address in alive:
+            blocks.append(alive.pop(event.address))
+        else:
+            inherited.append(event.bytes)
+            blocks.append(-len(inherited))
+    kept = _kept(trace, [number for number in made if number in alive.values()], inherited)
+
+    def event_of(block: int, size: int, category: Category, phase: Phase) -> MemoryEvent:
+        return MemoryEvent(True, block, size, 0, category, phase, "", "")
+
+    sizes = [(category, size) for category, each in found.items() for size in each]
+    setup = [
+        event_of(number, size, category, Phase.SETUP)
+        for number, (category, size) in enumerate(sizes, len(trace))
+    ]
+    setup += [
+        event_of(-number, size, Category.ACTIVATION, Phase.SETUP)
+        for number, size in enumerate(inherited, 1)
+    ]
+    step: list[MemoryEvent] = []
+    for block, event in zip(blocks, trace, strict=True):
+        scratch = block >= 0 and trace[block].is_scratch
+        category = Category.WORKSPACE if scratch else Category.ACTIVATION
+        if block in kept:
+            found_late = event_of(block, event.bytes, category, Phase.SETUP)
+            setup.append(found_late._replace(first_at=len(step)))
+        else:
+            change = event_of(block, event.bytes, category, Phase.FORWARD)
+            step.append(change._replace(allocates=event.allocates))
+    return (*setup, *step)
+
+
+def _kept(trace: Sequence[GpuEvent], left: Sequence[int], inherited: Sequence[int]) -> set[int]:
+    """Which of the blocks that the step leaves are a library's, by the numbers of their events.
+
+    They are scratch, and no block of their size was there before: cuBLAS was told to let go of
+    its own. Early traces call a tensor scratch whose storage was resized, as the gradient of a
+    depthwise convolution is; one of its size was there before.
+    """
+    expected = Counter(inherited)
+    expected.subtract(trace[number].bytes for number in left if not trace[number].is_scratch)
+    kept = set()
+    for number in left:
+        event = trace[number]
+        if event.is_scratch and expected[event.bytes] > 0:
+            expected[event.bytes] -= 1
+        elif event.is_scratch:
+            kept.add(number)
+    return kept
