@@ -9,16 +9,17 @@ Source: ``c10/cuda/CUDACachingAllocator.cpp`` and ``c10/core/AllocatorConfig.h``
 with their default settings; the constants below carry the names they have there.
 
 Of free blocks of equal size the allocator takes the one at the lowest address, and addresses
-are the driver's choice. No document says how it makes it. In traces of one driver (580.159 on
-an H100) a large segment comes right below the one before it, unless a hole of an earlier one
-holds it; a small segment comes into the lowest hole. So segments of the large pool fall here
-and those of the small pool rise. Where the choice between equal blocks of two large segments
-moves the reserved peak, the report says its range over both orders.
+are the driver's choice. No document says how it makes it. What traces of one driver show
+(580.159 on an H100, tests/test_traces.py): a large segment comes right below the one before
+it, unless a hole among older ones holds it; a small one comes into such a hole, the later the
+higher in most cases. So segments of the large pool fall here, and those of the small pool rise.
+Where the choice between equal blocks of two large segments moves the reserved peak, the report
+says its range over both orders.
 
-Known limits: one stream; a device that never runs out, so that nothing is given back; no
-holes between large segments, which a process that has released segments has: it may meet
-blocks of equal size in an order between the two. The allocated peak hangs on the order too,
-by less than 1 MiB a block, and is given for falling segments alone.
+Known limits: one stream; a device that never runs out, so that nothing is given back; no holes
+between large segments, which a process has that gave segments back before: it meets blocks of
+equal size in an order between the two. The allocated peak hangs on the order, too, by less than
+1 MiB a block, and is given for falling segments alone.
 """
 
 from __future__ import annotations
