@@ -2,6 +2,7 @@
 
     python benchmarks/strangers.py FILE --device cuda --events DIR --deadline SECONDS
     python benchmarks/strangers.py --join FILE...
+    python benchmarks/strangers.py --correct FILE --events DIR
 
 The first command measures torchvision's networks, untrained, with the step of
 ``ninlab measure``, and appends a JSON line a case to FILE: the case, what was measured, the
@@ -18,6 +19,11 @@ The second one needs no GPU. It predicts every case of the files, with the works
 line's device and torch where a table knows them, and prints how far the peaks are off. --on
 names the device of lines that do not.
 
+The third one appends corrections of tensor peaks, found in the traces: older ones took results
+that grow, those of depthwise convolutions and adaptive pools, for scratch. A correction is a
+whole line of its case, whose "corrects" holds the value it replaces; the old line stays, and
+whoever reads the file gets the new one.
+
 Known limit: lines are told apart by their device, not by their torch; another torch needs
 another FILE.
 """
@@ -25,6 +31,7 @@ another FILE.
 from __future__ import annotations
 
 import argparse
+import gzip
 import importlib
 import json
 import sys
@@ -46,17 +53,24 @@ from ninlab.measurement import (
     Allocator,
     Case,
     Failed,
+    GpuEvent,
     MemoryRecord,
     errors_in_words,
+    events_path,
     measure_in_process,
     measured_from_json,
+    tensor_peak,
+    with_grown_results,
 )
 from ninlab.predictions import predicted_peaks
 from ninlab.records import Device, Provenance, Software
+from ninlab.workspaces import CUBLAS_RULES, minor_version
 
 FACTORIES = "torchvision.models"
 INPUT_SHAPE = (3, 224, 224)
 TIMED_STEPS = 5
+CORRECTS = "corrects"
+"""Key of a line that replaces an earlier one of its case: what it corrects, with the old value."""
 
 NETWORKS = {
     "resnet18": 32,
@@ -169,24 +183,61 @@ def append(file: Path, line: Mapping[str, Any]) -> None:
 
 
 def read_lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a file of measured cases. Raises NinlabError for one that is none."""
+    """The lines of a file of measured cases; of a case that was corrected, the correction.
+
+    Raises NinlabError for a line that is no measured case.
+    """
     lines = []
+    corrected = set()
     for number, text in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
         try:
-            lines.append(json.loads(text))
-            case_of(lines[-1])
-            _device(lines[-1], None)
+            line = json.loads(text)
+            key = case_of(line), _device(line, None)
         except (KeyError, TypeError, ValueError) as error:
             raise NinlabError(
                 f"line {number} of {file} is no measured case ({error}); remove it to go on"
             ) from None
-    return lines
+        lines.append((key, line))
+        if CORRECTS in line:
+            corrected.add(key)
+    return [line for key, line in lines if CORRECTS in line or key not in corrected]
 
 
 def case_of(line: Mapping[str, Any]) -> Case:
     """What was measured in that line."""
     content = line["case"]
     return Case(**{**content, "input_shape": tuple(content["input_shape"])})
+
+
+# ---------------------------------------------------------------- correcting
+
+
+def correct(file: Path, events: Path) -> None:
+    """Appends a correction of each case whose trace, kept in events, tells another tensor peak."""
+    made = 0
+    for line in read_lines(file):
+        trace, old = events_path(events, case_of(line)), line["measured"]["tensor_peak_bytes"]
+        if old is None or CORRECTS in line or not trace.exists():
+            continue
+        peak = peak_of_trace(trace, old, line["torch"])
+        if peak != old:
+            measured = line["measured"] | {"tensor_peak_bytes": peak}
+            corrects = {"tensor_peak_bytes": old, "because": "results that grow are no scratch"}
+            append(file, line | {"measured": measured, CORRECTS: corrects})
+            made += 1
+    print(f"{made} corrected: {file}")
+
+
+def peak_of_trace(path: Path, recorded: int, torch_version: str) -> int:
+    """The most bytes of tensors in that trace, where results that grew are tensors, too.
+
+    recorded is the peak of the trace as it stands: it tells what was alive before.
+    """
+    rule = CUBLAS_RULES[minor_version(torch_version)]
+    kept = (rule.large_bytes, rule.other_bytes, rule.lt_bytes) if rule.kept else ()
+    trace = [GpuEvent(*event) for event in json.loads(gzip.decompress(path.read_bytes()))]
+    before = recorded - (tensor_peak(trace, 0) or 0)
+    return tensor_peak(with_grown_results(trace, kept), before) or 0
 
 
 # ---------------------------------------------------------------- joining
@@ -254,6 +305,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Measure and predict torchvision's networks.")
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE")
     parser.add_argument("--join", action="store_true", help="predict and compare; measure nothing")
+    parser.add_argument("--correct", action="store_true", help="append what the traces correct")
     parser.add_argument("--on", help="device of lines that name none, such as h100")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--deadline", type=float, help="in seconds since 1970")
@@ -270,6 +322,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if chosen.threads is not None and chosen.threads < 1:
             raise NinlabError(f"--threads must be at least 1, not {chosen.threads}")
         (target,) = chosen.files
+        if chosen.correct:
+            if chosen.events is None:
+                raise NinlabError("--correct needs the folder of the traces; name it by --events")
+            correct(target, chosen.events)
+            return 0
         failed = measure(
             target,
             parse_device(chosen.device),

@@ -37,8 +37,10 @@ from ninlab.measurement import (
     processes,
     record_id,
     tensor_peak,
+    with_grown_results,
 )
 from ninlab.measurement.cpu import marked, recorded, without_scratch
+from ninlab.measurement.gpu import _events
 from ninlab.networks import build
 from ninlab.records import Device, Provenance, Software
 from ninlab.steps import OPTIMIZERS
@@ -337,6 +339,64 @@ def test_the_peak_without_scratch_is_that_of_the_trace_without_scratch_blocks(dr
         peak = max(peak, before + sum(tensors.values()))
     told_apart = any(event.allocates and not event.is_scratch for event in trace)
     assert tensor_peak(trace, before) == (peak if told_apart else None)
+
+
+STACKS = {
+    "an empty tensor": ["at::detail::empty_generic(c10::ArrayRef<long>)", "at::native::empty_cuda"],
+    "a result that grows": [
+        "c10::cuda::CUDACachingAllocator::Native::NativeCachingAllocator::allocate(unsigned long)",
+        "at::native::resize_bytes_cuda(c10::StorageImpl*, unsigned long)",
+        "at::native::resize_cuda_(at::Tensor const&, c10::ArrayRef<long>)",
+        "at::native::(anonymous namespace)::conv_depthwise2d_forward_out(at::Tensor const&)",
+    ],
+    "a workspace": [
+        "c10::cuda::CUDACachingAllocator::Native::NativeCachingAllocator::allocate(unsigned long)",
+        "at::native::run_conv_plan(cudnnContext*, at::Tensor const&)",
+        "at::native::raw_cudnn_convolution_forward_out(at::Tensor const&, at::Tensor const&)",
+    ],
+}
+
+
+@pytest.mark.parametrize("what", STACKS)
+def test_a_block_is_scratch_unless_it_is_the_storage_of_a_new_or_of_a_growing_tensor(what):
+    frames = [{"name": name} for name in STACKS[what]]
+    entry = {"action": "alloc", "addr": 512, "size": 4, "frames": frames}
+    assert _events([entry]) == [GpuEvent(True, 512, 4, what == "a workspace")]
+
+
+KEPT = 33
+"""Bytes of a block that the library keeps, in the traces below."""
+
+
+def test_scratch_that_is_there_when_a_tensor_comes_was_a_result():
+    grown, workspace, library, tensor = 1, 2, 3, 4
+    trace = [
+        GpuEvent(True, library, KEPT, True),
+        GpuEvent(True, grown, 10, True),
+        GpuEvent(True, workspace, 20, True),
+        GpuEvent(False, workspace, 20, False),
+        GpuEvent(True, tensor, 5, False),
+        GpuEvent(False, grown, 10, False),
+        GpuEvent(True, grown, 7, True),  # at the same address, and there to the end
+        GpuEvent(True, 5, KEPT, True),  # no matter how large it is
+        GpuEvent(True, 6, 1, False),
+        GpuEvent(False, 5, KEPT, False),
+    ]
+    told = with_grown_results(trace, {KEPT})
+    scratch = {event.bytes for event in told if event.is_scratch}
+    assert scratch == {KEPT, 20}
+    assert sum(event.is_scratch for event in told) == 2
+    assert [replace(event, is_scratch=False) for event in told] == [
+        replace(event, is_scratch=False) for event in trace
+    ]
+    assert (tensor_peak(trace, 0), tensor_peak(told, 0)) == (6, 5 + 7 + KEPT + 1)
+
+
+@given(traces())
+def test_where_nothing_outlives_its_operator_a_trace_is_right_as_it_is(drawn):
+    trace, _ = drawn
+    tensors = [event for event in trace if not event.is_scratch]
+    assert with_grown_results(tensors, ()) == tensors
 
 
 class StandInCuda:

@@ -1,5 +1,6 @@
 """Other people's networks: measured once each, and joined with their predictions anywhere."""
 
+import gzip
 import json
 import re
 from dataclasses import asdict
@@ -8,8 +9,10 @@ import pytest
 import torch
 
 from benchmarks import strangers
-from ninlab import handover
-from ninlab.measurement import CaseOutcome, Failed, Measured
+from ninlab import handover, records
+from ninlab.measurement import CaseOutcome, Failed, Measured, events_path
+from ninlab.workspaces import CUBLAS_RULES, minor_version
+from tests.book import ROOT
 from tests.records import H100
 
 FINISHED = Measured(CaseOutcome.FINISHED, 5 * 2**20, 4 * 2**20)
@@ -186,6 +189,57 @@ def test_a_line_of_a_gpu_is_joined_without_one_and_without_its_prediction_where_
     printed = capsys.readouterr()
     assert "tensor: 0 of 1 predictions within 1%" in " ".join(printed.out.split())
     assert "no_such_network-b2-tf32-sgd is not predicted: AttributeError" in printed.err
+
+
+def test_a_correction_stands_beside_the_line_that_it_names_and_readers_get_it(
+    answered, tmp_path, capsys
+):
+    events, file = tmp_path / "events", tmp_path / "strangers.jsonl"
+    answered(lambda: FINISHED)
+    assert strangers.main([str(file), "--device", "cpu"]) == 0
+    first, second = map(json.loads, file.read_text().splitlines())
+    of_gpu = [line | {"torch": "2.11.0+cu130"} for line in (first, second)]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in of_gpu))
+    before = file.read_bytes()
+    grown = [(True, 1, 2**20, True), (True, 2, 4, False), (False, 1, 2**20, False)]
+    right = [(True, 1, 4, False), (True, 2, 2**20, True), (False, 2, 2**20, False)]
+    for line, trace in ((first, grown), (second, right)):
+        path = events_path(events, strangers.case_of(line))
+        records.write_bytes(path, gzip.compress(json.dumps(trace).encode()))
+    assert strangers.main(["--correct", str(file), "--events", str(events)]) == 0
+    assert file.read_bytes().startswith(before)
+    (correction,) = map(json.loads, file.read_bytes().removeprefix(before).splitlines())
+    old = FINISHED.tensor_peak_bytes
+    assert correction["corrects"]["tensor_peak_bytes"] == old
+    new = correction["measured"]["tensor_peak_bytes"]
+    assert new == old + 2**20
+    peaks = [line["measured"]["tensor_peak_bytes"] for line in strangers.read_lines(file)]
+    assert peaks == [old, new]
+    file.write_text("".join(reversed(file.read_text().splitlines(keepends=True))))
+    assert {line["measured"]["tensor_peak_bytes"] for line in strangers.read_lines(file)} == {
+        *peaks
+    }
+    assert "1 corrected" in capsys.readouterr().out
+
+
+def test_a_corrected_case_is_neither_corrected_nor_measured_again(tmp_path):
+    (file,) = (ROOT / "runs" / "probes").glob("strangers-nvidia-h100-*.jsonl")
+    copy = tmp_path / file.name
+    copy.write_bytes(file.read_bytes())
+    strangers.correct(copy, ROOT / "runs" / "probes" / "strangers")
+    assert copy.read_bytes() == file.read_bytes()
+
+
+def test_a_corrected_tensor_peak_is_what_is_predicted_and_all_that_was_requested_but_cublas():
+    (file,) = (ROOT / "runs" / "probes").glob("strangers-nvidia-h100-*.jsonl")
+    corrected = [line for line in strangers.read_lines(file) if strangers.CORRECTS in line]
+    assert [line["case"]["network"] for line in corrected] == ["mobilenet_v2"]
+    for line in corrected:
+        peak = line["measured"]["tensor_peak_bytes"]
+        rule = CUBLAS_RULES[minor_version(line["torch"])]
+        kept = 2 * rule.large_bytes + rule.lt_bytes  # in forward and backward; Lt in forward alone
+        assert peak == line["measured"]["requested_peak_bytes"] - kept
+        assert strangers.joined(line, None).predicted["tensor_peak_bytes"] == peak
 
 
 def test_every_stranger_is_measured_in_every_setting_on_a_gpu():

@@ -53,6 +53,7 @@ from ninlab.measurement.gpu import (
     events_path,
     from_start_path,
     tensor_peak,
+    with_grown_results,
 )
 from ninlab.measurement.memory_records import KIND, MemoryRecord, load_records, record_id
 from ninlab.measurement.processes import (
@@ -103,4 +104,5 @@ __all__ = [
     "scratch_at_peak",
     "setting",
     "tensor_peak",
+    "with_grown_results",
 ]

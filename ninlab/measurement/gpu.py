@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 import gzip
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -218,9 +218,17 @@ def _segments(entries: Sequence[Mapping[str, Any]]) -> list[tuple[int, bool, int
     return segments
 
 
+_OF_STORAGES = ("at::detail::empty", "at::native::resize_bytes_cuda")
+"""Through these functions alone ATen allocates storages: new ones, and those that grow.
+
+A depthwise convolution and an adaptive pool begin with an empty result and let it grow. What
+cuDNN, cuBLAS and reductions take as scratch is no storage: they ask the allocator itself.
+"""
+
+
 def _is_tensors(frames: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a block was allocated through the functions that every empty tensor comes from."""
-    return any("at::detail::empty" in frame["name"] for frame in frames)
+    """Whether a block was allocated as the storage of a tensor."""
+    return any(function in frame["name"] for frame in frames for function in _OF_STORAGES)
 
 
 def tensor_peak(trace: Sequence[GpuEvent], tensors_before: int) -> int | None:
@@ -243,3 +251,27 @@ def tensor_peak(trace: Sequence[GpuEvent], tensors_before: int) -> int | None:
             alive += event.bytes if event.allocates else -event.bytes
             peak = max(peak, alive)
     return peak
+
+
+def with_grown_results(trace: Sequence[GpuEvent], kept: Container[int]) -> list[GpuEvent]:
+    """The trace, in which blocks that outlive their operator are no scratch.
+
+    Older traces took storages that grew for scratch, see `_OF_STORAGES`, and hold no names of
+    functions any more. But scratch goes back before its operator returns: no tensor is allocated
+    while it is there. kept are the sizes of blocks that cuBLAS keeps until the process ends.
+    """
+    told = list(trace)
+    scratch: dict[int, int] = {}  # by address, where it was allocated in the trace
+    outlived: set[int] = set()  # those of them that are there when a tensor is allocated
+    for index, event in enumerate(trace):
+        if event.is_scratch:
+            scratch[event.address] = index
+        elif event.allocates:
+            outlived.update(scratch.values())
+        else:
+            scratch.pop(event.address, None)
+    to_the_end = set(scratch.values())
+    for index in outlived | to_the_end:
+        if index not in to_the_end or trace[index].bytes not in kept:
+            told[index] = replace(trace[index], is_scratch=False)
+    return told

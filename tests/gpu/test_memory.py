@@ -120,3 +120,16 @@ def test_a_devices_own_description_agrees_with_the_table_made_without_it():
     major, minor = torch.cuda.get_device_capability(CUDA)
     assert properties["deviceVer"] == 100 * major + 10 * minor
     assert properties["totalGlobalMem"] == pytest.approx(device.memory_bytes, rel=0.1)
+
+
+def test_results_of_depthwise_convolutions_are_tensors_and_no_scratch():
+    models = pytest.importorskip("torchvision.models")
+    case = Case("mobilenet_v2", (3, 224, 224), 8, "tf32", "sgd")
+    (result,) = measure_in_process(
+        [case], CUDA, Allocator.DEFAULT, timed_steps=0, factories="torchvision.models"
+    )
+    assert not isinstance(result, Failed), result
+    predicted = predicted_peaks(
+        case, Allocator.DEFAULT, describe_device(CUDA), network=models.mobilenet_v2()
+    )
+    assert result.tensor_peak_bytes == predicted["tensor_peak_bytes"]
