@@ -1,16 +1,17 @@
-"""How large is the workspace of a convolution on a GPU that is not here?
+"""How large is the workspace of a convolution on a GPU, one that is here or one that is not?
 
 cuDNN 9.8 and later plans for a device that is only described: a serialized
 device-property descriptor stands in for the handle ("deviceless ahead-of-time
 compilation" in its documentation). torch's CUDA wheels bring cuDNN along, so that it can be
 asked on a machine without a GPU: `answering` lets it fill the gaps of a workspace table.
+`OnDevice` asks with a handle, as ATen does; what it answers is not always the same.
 
 It mirrors ATen's Conv_v8.cpp with ``torch.backends.cudnn.benchmark = False``: one
 convolution per operation graph, tensors aligned to 32 bytes, the heuristics of mode
 INSTANT and then its fallback list, engines that convert their inputs down dropped,
 engines on tensor cores dropped for fp32 without TF32, and the first configuration
 whose plan builds. ATen also drops a plan that fails when it runs, which no one can
-see without the device.
+see without the device, nor by asking alone.
 
 Needs no torch.
 
@@ -25,6 +26,7 @@ import ctypes
 import json
 import re
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -85,7 +87,7 @@ def answering(tables: Workspaces) -> Workspaces:
     site = site_of_this_environment()
     if site is None:
         return tables  # before a library is loaded for nothing
-    same = _wheel_version(site) == tables.cudnn
+    same = wheel_version(site) == tables.cudnn
     source = Source.DESCRIBED if same else Source.ANOTHER_CUDNN
     return replace(tables, ask=_Answers(tables).workspace_bytes, ask_source=source)
 
@@ -161,6 +163,7 @@ class Kind(IntEnum):
 class Type(IntEnum):
     """cudnnBackendAttributeType_t."""
 
+    HANDLE = 0
     DATA_TYPE = 1
     BOOLEAN = 2
     INT64 = 3
@@ -177,6 +180,7 @@ C_TYPES: Mapping[Type, Any] = {
     Type.BOOLEAN: ctypes.c_bool,
     Type.INT64: ctypes.c_int64,
     Type.FLOAT: ctypes.c_float,
+    Type.HANDLE: ctypes.c_void_p,
     Type.DESCRIPTOR: ctypes.c_void_p,
     Type.CHAR: ctypes.c_char,
 }
@@ -198,12 +202,14 @@ class Attribute(IntEnum):
     HEURISTICS_RESULTS = 202
     HEURISTICS_DEVICE = 204
     CONFIG_ENGINE = 300
+    PLAN_HANDLE = 400
     PLAN_CONFIG = 401
     PLAN_WORKSPACE = 402
     PLAN_DEVICE = 407
     FORWARD_ALPHA = 700
     INPUT_GRADIENT_ALPHA = 706
     WEIGHT_GRADIENT_ALPHA = 712
+    GRAPH_HANDLE = 800
     GRAPH_OPERATIONS = 801
     TENSOR_ALIGNMENT = 900
     TENSOR_DATA_TYPE = 901
@@ -211,6 +217,7 @@ class Attribute(IntEnum):
     TENSOR_STRIDES = 903
     TENSOR_ID = 906
     TENSOR_IS_VIRTUAL = 907
+    ENGINE_NUMBER = 1301
     ENGINE_NOTES = 1303
     DEVICE_ID = 2700
     DEVICE_JSON = 2702
@@ -285,7 +292,7 @@ class Cudnn:
 
     def _checked_version(self, site: Path) -> str:
         """Version of the wheel, to the build number, which the library itself does not know."""
-        version = _wheel_version(site)
+        version = wheel_version(site)
         if version is None:
             raise NinlabError(f"{site} holds a cuDNN library but no nvidia-cudnn wheel")
         if not version.startswith(f"{self.version}."):
@@ -300,6 +307,12 @@ class Cudnn:
         status = getattr(self._library, name)(*arguments)
         if status:
             raise CudnnError(self._library.cudnnGetErrorString(status).decode())
+
+    def handle(self) -> ctypes.c_void_p:
+        """A handle of the current CUDA device. Raises CudnnError where there is none."""
+        handle = ctypes.c_void_p()
+        self.call("cudnnCreate", ctypes.byref(handle))
+        return handle
 
     def descriptor(self, kind: Kind) -> Descriptor:
         """An empty descriptor of that kind."""
@@ -417,15 +430,27 @@ class Descriptor:
         return list(buffer)[: count.value]
 
 
-# ---------------------------------------------------------------- one plan
+# ---------------------------------------------------------------- plans
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One of the plans that ATen tries for a call, in its order."""
+
+    engine: int  # cuDNN's number of the engine, which each direction counts anew
+    bytes: int | None  # of its workspace; None where it does not build
+    refusal: str = ""  # cuDNN's words where it does not build
 
 
 @dataclass(frozen=True)
-class Oracle:
-    """cuDNN's answers for one described device."""
+class Planner(ABC):
+    """cuDNN's answers for one device, which a subclass names."""
 
     cudnn: Cudnn
-    properties: Mapping[str, Any]
+
+    @abstractmethod
+    def _tell_device(self, descriptor: Descriptor) -> None:
+        """Set the device in a new descriptor, if one of its kind wants to know it."""
 
     def workspace_bytes(
         self, call: ConvCall, direction: Direction, batch_size: int, mode: str
@@ -434,64 +459,65 @@ class Oracle:
 
         Raises CudnnError when no plan builds.
         """
-        precision, memory_format = mode.split()
-        graph = self._graph(
-            call,
-            direction,
-            batch_size,
-            precision == Precision.BF16,
-            memory_format == "channels_last",
-        )
-        if (
-            call.is_product
-            and mode in PRODUCT_MODES
-            and self.properties["deviceVer"] >= BFLOAT16_FROM
-            and self._ranks_first(graph, PRODUCT_ENGINES[direction])
-        ):
-            return product_bytes(call, direction, batch_size)
-        dropped = {DOWN_CONVERT_INPUTS} | ({TENSOR_CORE} if precision == Precision.FP32 else set())
+        return self.first(call, direction, batch_size, mode)[1]
+
+    def first(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> tuple[int, int]:
+        """(engine, bytes of the workspace) of the plan that ATen would run.
+
+        mode is one of `modes`. Raises CudnnError when no plan builds.
+        """
         refusals = []
+        for plan in self.plans(call, direction, batch_size, mode):
+            if plan.bytes is not None:
+                return plan.engine, plan.bytes
+            refusals.append(plan.refusal)
+        raise CudnnError(f"no plan builds for {direction} {call.key} {mode}: {refusals}")
+
+    def plans(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> Iterator[Plan]:
+        """What ATen tries until one runs; each plan is built when it is asked for."""
+        graph = self._graph(call, direction, batch_size, mode)
+        dropped = {DOWN_CONVERT_INPUTS} | (
+            {TENSOR_CORE} if mode.startswith(Precision.FP32) else set()
+        )
         for heuristics_mode in (INSTANT, FALLBACK):
             for config in self._configs(graph, heuristics_mode):
                 (engine,) = config.get_descriptors(Attribute.CONFIG_ENGINE, Kind.ENGINE, 1)
                 notes = engine.get(Attribute.ENGINE_NOTES, Type.NUMERICAL_NOTE, 16)
                 if dropped.intersection(notes):
                     continue
-                plan = self.cudnn.descriptor(Kind.PLAN)
+                (number,) = engine.get(Attribute.ENGINE_NUMBER, Type.INT64)
+                plan = self._descriptor(Kind.PLAN)
                 plan.refer(Attribute.PLAN_CONFIG, config)
-                plan.refer(Attribute.PLAN_DEVICE, self._device)
                 try:
                     plan.finalize()
                 except CudnnError as refusal:
-                    refusals.append(str(refusal))
+                    yield Plan(number, None, str(refusal))
                     continue
                 (size,) = plan.get(Attribute.PLAN_WORKSPACE, Type.INT64)
-                return int(size)
-        raise CudnnError(f"no plan builds for {direction} {call.key} {mode}: {refusals}")
+                yield Plan(number, int(size))
 
-    @property
-    def _device(self) -> Descriptor:
-        return _device_descriptor(self.cudnn, json.dumps(self.properties))
-
-    def _ranks_first(self, graph: Descriptor, engine: int) -> bool:
-        """Whether a refused engine comes before every one that can be planned with here."""
-        with self.cudnn.refusals() as refused:
-            self._configs(graph, INSTANT, most=1)
-        return engine in refused
+    def _descriptor(self, kind: Kind) -> Descriptor:
+        descriptor = self.cudnn.descriptor(kind)
+        self._tell_device(descriptor)
+        return descriptor
 
     def _configs(self, graph: Descriptor, mode: int, most: int | None = None) -> list[Descriptor]:
-        heuristics = self.cudnn.descriptor(Kind.HEURISTICS)
+        heuristics = self._descriptor(Kind.HEURISTICS)
         heuristics.refer(Attribute.HEURISTICS_GRAPH, graph)
         heuristics.set(Attribute.HEURISTICS_MODE, Type.HEURISTICS_MODE, [mode])
-        heuristics.refer(Attribute.HEURISTICS_DEVICE, self._device)
         heuristics.finalize()
         if most is None:
             most = heuristics.count(Attribute.HEURISTICS_RESULTS, Type.DESCRIPTOR)
         return heuristics.get_descriptors(Attribute.HEURISTICS_RESULTS, Kind.ENGINE_CONFIG, most)
 
     def _graph(
-        self, call: ConvCall, direction: Direction, batch_size: int, bf16: bool, channels_last: bool
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
     ) -> Descriptor:
+        precision, memory_format = mode.split()
         convolution = self.cudnn.descriptor(Kind.CONVOLUTION)
         convolution.set(Attribute.CONVOLUTION_COMPUTE_TYPE, Type.DATA_TYPE, [FLOAT32])
         convolution.set(Attribute.CONVOLUTION_MODE, Type.CONVOLUTION_MODE, [CROSS_CORRELATION])
@@ -512,9 +538,12 @@ class Oracle:
         operation.set(alpha + 1, Type.FLOAT, [0.0])
         operation.refer(alpha + 2, convolution)
         for offset, name in enumerate(names, start=3):
-            tensor = self._tensor(ord(name), shapes[name], bf16, channels_last)
+            tensor = self._tensor(
+                *(ord(name), shapes[name]),
+                *(precision == Precision.BF16, memory_format == "channels_last"),
+            )
             operation.refer(alpha + offset, tensor)
-        graph = self.cudnn.descriptor(Kind.OPERATION_GRAPH)
+        graph = self._descriptor(Kind.OPERATION_GRAPH)
         graph.refer(Attribute.GRAPH_OPERATIONS, operation.finalize())
         return graph.finalize()
 
@@ -538,8 +567,63 @@ class Oracle:
         return tensor.finalize()
 
 
+@dataclass(frozen=True)
+class Oracle(Planner):
+    """cuDNN's answers for one described device."""
+
+    properties: Mapping[str, Any]
+
+    def first(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> tuple[int, int]:
+        """(engine, bytes of the workspace) of the plan that ATen would run on that device.
+
+        mode is one of `modes`. Raises CudnnError when no plan builds.
+        """
+        engine = PRODUCT_ENGINES[direction]
+        if (
+            call.is_product
+            and mode in PRODUCT_MODES
+            and self.properties["deviceVer"] >= BFLOAT16_FROM
+            and self._ranks_first(engine, self._graph(call, direction, batch_size, mode))
+        ):
+            return engine, product_bytes(call, direction, batch_size)
+        return super().first(call, direction, batch_size, mode)
+
+    def _ranks_first(self, engine: int, graph: Descriptor) -> bool:
+        """Whether a refused engine comes before every one that can be planned with here."""
+        with self.cudnn.refusals() as refused:
+            self._configs(graph, INSTANT, most=1)
+        return engine in refused
+
+    def _tell_device(self, descriptor: Descriptor) -> None:
+        wanted = {
+            Kind.HEURISTICS: Attribute.HEURISTICS_DEVICE,
+            Kind.PLAN: Attribute.PLAN_DEVICE,
+        }
+        if attribute := wanted.get(descriptor.kind):
+            device = _device_descriptor(self.cudnn, json.dumps(self.properties))
+            descriptor.refer(attribute, device)
+
+
+@dataclass(frozen=True)
+class OnDevice(Planner):
+    """cuDNN's answers for the CUDA device of a handle, which `Cudnn.handle` makes."""
+
+    handle: ctypes.c_void_p
+
+    def _tell_device(self, descriptor: Descriptor) -> None:
+        wanted = {
+            Kind.OPERATION_GRAPH: Attribute.GRAPH_HANDLE,
+            Kind.PLAN: Attribute.PLAN_HANDLE,
+        }
+        if attribute := wanted.get(descriptor.kind):
+            descriptor.set(attribute, Type.HANDLE, [self.handle.value])
+
+
 @cache
-def _wheel_version(site: Path) -> str | None:
+def wheel_version(site: Path) -> str | None:
+    """The version of the nvidia-cudnn wheel in that folder, to the build; None without one."""
     for distribution in distributions(path=[str(site)]):
         if distribution.name.startswith("nvidia-cudnn-cu"):
             return distribution.version

@@ -1,5 +1,7 @@
 """An installed cuDNN answers as the tables do, and for what they do not hold."""
 
+import ctypes
+import json
 from dataclasses import replace
 
 import pytest
@@ -23,6 +25,7 @@ from ninlab.workspaces import (
 NIN_STEM = ConvCall((1, 224, 224), (96, 1, 11, 11), (4, 4))
 SEPARABLE = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
 NO_ROOM = ConvCall((1, 4, 4), (1, 1, 9, 9))
+SET = "cudnnBackendSetAttribute"
 
 
 @pytest.fixture(params=sorted({name.device for name in available()}))
@@ -134,6 +137,61 @@ def test_messages_of_cudnn_are_read_no_longer_than_they_are_asked_for():
         pass
     oracle.workspace_bytes(call, Direction.FORWARD, 128, "fp32 contiguous")
     assert refused == []
+
+
+def test_on_a_device_the_graph_and_each_plan_have_the_handle_and_nothing_is_described(
+    tables, monkeypatch
+):
+    """Where a handle is set, this machine describes a device instead, and answers as for it."""
+    given, call = [], cudnn.Cudnn.call
+    asked = (NIN_STEM, Direction.WEIGHT_GRADIENT, 8, tables.modes[0])
+    oracle = cudnn.Oracle(cudnn.installed(), tables.device_properties)
+    expected = list(oracle.plans(*asked))
+    described = cudnn._device_descriptor(oracle.cudnn, json.dumps(tables.device_properties))
+
+    def refer(library, descriptor, attribute):
+        kind, count = ctypes.c_int(cudnn.Type.DESCRIPTOR), ctypes.c_int64(1)
+        pointer = ctypes.byref(described.pointer)
+        call(library, SET, descriptor, ctypes.c_int(attribute), kind, count, pointer)
+
+    def call_without_a_gpu(library, name, *arguments):
+        if name != SET:
+            return call(library, name, *arguments)
+        descriptor, attribute, kind, count, values = arguments
+        if kind.value == cudnn.Type.HANDLE:
+            given.append((attribute.value, count.value, list(values)))
+            if attribute.value == cudnn.Attribute.PLAN_HANDLE:
+                refer(library, descriptor, cudnn.Attribute.PLAN_DEVICE)
+            return None
+        if attribute.value == cudnn.Attribute.HEURISTICS_GRAPH:
+            refer(library, descriptor, cudnn.Attribute.HEURISTICS_DEVICE)
+        assert attribute.value not in (
+            cudnn.Attribute.HEURISTICS_DEVICE,
+            cudnn.Attribute.PLAN_DEVICE,
+        )
+        return call(library, name, *arguments)
+
+    monkeypatch.setattr(cudnn.Cudnn, "call", call_without_a_gpu)
+    on_device = cudnn.OnDevice(cudnn.installed(), ctypes.c_void_p(7))
+    assert list(on_device.plans(*asked)) == expected
+    assert given == [(800, 1, [7]), *[(400, 1, [7])] * len(expected)]
+
+
+def test_the_plan_that_aten_runs_is_the_first_that_builds(tables):
+    oracle = cudnn.Oracle(cudnn.installed(), tables.device_properties)
+    asked = (ConvCall((96, 54, 54), (96, 96, 1, 1)), Direction.FORWARD, 128, tables.modes[0])
+    plans = list(oracle.plans(*asked))
+    built = [(plan.engine, plan.bytes) for plan in plans if plan.bytes is not None]
+    assert oracle.first(*asked) == built[0]
+    assert all((plan.bytes is None) == bool(plan.refusal) for plan in plans)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_no_handle():
+    if cudnn.installed() is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    with pytest.raises(cudnn.CudnnError):
+        cudnn.installed().handle()
 
 
 class Net(nn.Module):
