@@ -49,7 +49,7 @@ class Source(StrEnum):
 
     DEVICE = "device"  # cuDNN, on that GPU
     DESCRIBED = "described"  # the same cuDNN, to which the GPU was only described
-    ATEN = "aten"  # nobody has to: a kernel of ATen's own, which takes none
+    OWN_KERNEL = "own_kernel"  # nobody has to: a kernel of ATen's own, which takes none
     ANOTHER_CUDNN = "another_cudnn"  # cuDNN of another version, to which the GPU was described
     RULE = "rule"  # `product_bytes`, where no cuDNN was asked whether it holds
 
@@ -70,6 +70,14 @@ class ConvCall:
         """The call in one line, as the tables name it: ``1x28x28 6x1x5x5 1x1 2x2 1x1 1``."""
         sizes = (self.input_shape, self.weight_shape, self.stride, self.padding, self.dilation)
         return " ".join([*map(format_shape, sizes), str(self.groups)])
+
+    @classmethod
+    def of(cls, key: str) -> ConvCall:
+        """The call of a key."""
+        *sizes, groups = key.split()
+        shapes: list[Any] = [tuple(map(int, size.split("x"))) for size in sizes]
+        images, weight, stride, padding, dilation = shapes
+        return cls(images, weight, stride, padding, dilation, int(groups))
 
     @property
     def is_depthwise(self) -> bool:
@@ -224,7 +232,7 @@ class Workspaces:
     compute_capability: int  # 90 for sm_90
     batch_sizes: tuple[int, ...]
     modes: tuple[str, ...]  # "precision memory_format"
-    rows: Mapping[str, Mapping[str, Sequence[Sequence[int]]]]  # call, direction, mode, batch
+    rows: Mapping[str, Mapping[str, Sequence[Sequence[int | None]]]]  # call, direction, mode, batch
     cublas: CublasRule
     device_properties: Mapping[str, Any]  # as cuDNN describes a device
     source: Source  # of the rows: the device, or a cuDNN to which it was described
@@ -281,7 +289,8 @@ class Workspaces:
         row = self.rows.get(call.key, {}).get(direction)
         if row is not None and batch_size in self.batch_sizes:
             tabled = row[self.modes.index(mode)][self.batch_sizes.index(batch_size)]
-            return ConvScratch(tabled, self.source)
+            if tabled is not None:  # a device was not asked for everything
+                return ConvScratch(tabled, self.source)
         asked = None if self.ask is None else self.ask(call, direction, batch_size, mode)
         if asked is not None:
             return ConvScratch(asked, self.ask_source)
@@ -293,7 +302,7 @@ class Workspaces:
         """None in bfloat16 under a torch of which nobody looked up whether cuDNN is asked."""
         if precision == Precision.BF16 and minor_version(self.torch) not in DEPTHWISE_BY_ATEN:
             return None
-        return ConvScratch(0, Source.ATEN)
+        return ConvScratch(0, Source.OWN_KERNEL)
 
     def convolution_bytes(self, *call: Any) -> int | None:
         """The bytes alone of what `convolution` answers for the same arguments."""

@@ -75,7 +75,7 @@ def test_a_depthwise_convolution_runs_without_scratch_unless_its_layout_or_preci
     telling = cudnn.answering(tables)
     for direction in Direction:
         contiguous = telling.convolution(SEPARABLE, direction, 8, "fp32")
-        assert contiguous == ConvScratch(0, Source.ATEN)
+        assert contiguous == ConvScratch(0, Source.OWN_KERNEL)
         assert telling.convolution(SEPARABLE, direction, 8, "bf16") is None
         last = telling.convolution(SEPARABLE, direction, 8, "fp32", "channels_last")
         assert last.source is Source.DESCRIBED

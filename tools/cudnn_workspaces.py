@@ -1,4 +1,4 @@
-r"""How large is the workspace of each convolution on a GPU that is not here?
+r"""How large is the workspace of each convolution on a GPU?
 
 `ninlab.cudnn` asks cuDNN for a device that is only described. This tool asks it, for every
 convolution of every architecture of ninlab, which plan PyTorch would run on such a device, and
@@ -16,6 +16,16 @@ Without ``--site`` the cuDNN of this environment answers. The library loads in
 seconds and answers in about 2 ms a plan. `ninlab.devices` describes the devices
 by public data-sheet figures; ``--device-json`` takes what a real device serialized of itself, as
 ``python -m ninlab measure`` stores it.
+
+What a device itself answered, which can be something else, is in the file that
+`tools/ask_cudnn.py` wrote there. This makes the table of it::
+
+    python tools/cudnn_workspaces.py --device h100 --torch 2.11.0 --answers FILE
+
+``source`` in the head of a table says which of the two it is, "device" or "described".
+A device is asked for more calls, and not for each in every mode and batch size: what nobody
+asked is null. Of depthwise convolutions of contiguous images, which ATen may compute
+itself, the table has what they took when ATen ran them.
 """
 
 from __future__ import annotations
@@ -25,6 +35,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,7 +51,11 @@ from ninlab.workspaces import ConvCall, Direction, Source
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 TABLES = Path(__file__).resolve().parents[1] / "ninlab" / "tables"
 
+DEVICE, DESCRIBED, ATEN = Source.DEVICE, Source.DESCRIBED, "aten"
+"""Who answers: cuDNN with a handle, cuDNN without one, what a call took when ATen ran it."""
+
 DATA_SHEET = "public data-sheet and programming-guide figures, not serialized by a device"
+SERIALIZED = "serialized by the device"
 
 # ---------------------------------------------------------------- the book's convolutions
 
@@ -88,6 +103,66 @@ def table_rows(oracle: Oracle, batch_sizes: Sequence[int]) -> dict[str, Any]:
     return dict(sorted(rows.items()))
 
 
+# ---------------------------------------------------------------- what a device answered
+
+
+class Answers:
+    """What `tools/ask_cudnn.py` wrote into a file. Raises NinlabError where it has no head."""
+
+    def __init__(self, file: Path) -> None:
+        text = file.read_text(encoding="utf-8")
+        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+        heads = [line for line in lines if "properties" in line]
+        if not heads:
+            raise NinlabError(
+                f"{file} does not begin with what was asked; name one of ask_cudnn.py"
+            )
+        self.head: Mapping[str, Any] = heads[0]
+        self._sizes = {
+            (line["how"], line["call"], line["direction"], line["mode"], batch_size): size
+            for line in lines
+            if line.get("how") in (DEVICE, DESCRIBED, ATEN)
+            for batch_size, (_, size) in zip(line["batch_sizes"], line["answers"], strict=True)
+        }
+
+    def asked(self, how: str) -> set[tuple[str, str]]:
+        """Each (call, direction) that was asked in that way."""
+        return {(call, direction) for way, call, direction, *_ in self._sizes if way == how}
+
+    def size(self, how: str, call: str, direction: str, mode: str, batch_size: int) -> int | None:
+        """The answer in bytes; None where nobody asked or cuDNN had no plan."""
+        size = self._sizes.get((how, call, direction, mode, batch_size))
+        return size if isinstance(size, int) else None
+
+    def agreement(self, one: str, other: str) -> tuple[int, int]:
+        """Of how many sizes the two ways have an answer, and how many of these are equal."""
+        both = [
+            (size, self._sizes[(other, *question)])
+            for (how, *question), size in self._sizes.items()
+            if how == one and (other, *question) in self._sizes
+        ]
+        return len(both), sum(first == second for first, second in both)
+
+    def rows(self, how: str, batch_sizes: Sequence[int]) -> dict[str, Any]:
+        """The rows of a table, see `table_rows`, with None for what is not known."""
+        rows: dict[str, Any] = {}
+        for call, direction in sorted(self.asked(how)):
+            sizes = [
+                [self._in_table(how, call, direction, mode, batch) for batch in batch_sizes]
+                for mode in modes(self.head["properties"])
+            ]
+            if any(size is not None for of_mode in sizes for size in of_mode):
+                rows.setdefault(call, {})[direction] = sizes
+        return rows
+
+    def _in_table(
+        self, how: str, call: str, direction: str, mode: str, batch_size: int
+    ) -> int | None:
+        if mode.endswith("contiguous") and ConvCall.of(call).is_depthwise:
+            how = ATEN
+        return self.size(how, call, direction, mode, batch_size)
+
+
 def write_table(path: Path, head: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
     """One JSON object, its rows one a line, so that two versions can be compared by eye."""
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in head.items()]
@@ -99,56 +174,102 @@ def write_table(path: Path, head: Mapping[str, Any], rows: Mapping[str, Any]) ->
     path.write_text(text, encoding="utf-8")
 
 
-def main() -> None:
+@dataclass(frozen=True)
+class Made:
+    """What a table is made of."""
+
+    cudnn: str
+    properties: Mapping[str, Any]
+    properties_source: str
+    source: str
+    rows: Mapping[str, Any]
+
+
+def made_here(device: str, site: Path | None, device_json: Path | None) -> Made:
+    """What cuDNN answers here, without a device. Raises NinlabError where it cannot be asked."""
+    described = DEVICES[device].described if device in DEVICES else None
+    if device_json:
+        properties = json.loads(device_json.read_text(encoding="utf-8"))
+        properties_source = SERIALIZED
+    elif described:
+        properties, properties_source = dict(described), DATA_SHEET
+    else:
+        raise NinlabError(f"{device!r} needs --device-json; described: {', '.join(_described())}")
+    site = site or site_of_this_environment()
+    if site is None:
+        raise NinlabError("this environment has no nvidia-cudnn wheel; name one with --site")
+    cudnn = Cudnn(site)
+    rows = table_rows(Oracle(cudnn, properties), BATCH_SIZES)
+    return Made(cudnn.version, properties, properties_source, DESCRIBED, rows)
+
+
+def made_there(file: Path, how: str) -> Made:
+    """What cuDNN answered on a machine with the device. Raises NinlabError where it did not."""
+    answers = Answers(file)
+    rows = answers.rows(how, BATCH_SIZES)
+    if not rows:
+        raise NinlabError(f"{file} holds no answer of cuDNN that is called {how!r}")
+    for other in {DEVICE, DESCRIBED, ATEN} - {how}:
+        both, equal = answers.agreement(how, other)
+        print(f"{how} and {other}: {equal} of {both} sizes are equal", file=sys.stderr)
+    head = answers.head
+    return Made(head["cudnn"], head["properties"], head["properties_source"], how, rows)
+
+
+def _described() -> list[str]:
+    return [name for name, each in DEVICES.items() if each.described]
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Writes one table; see the module's documentation."""
-    described = {name: each.described for name, each in DEVICES.items() if each.described}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument(
-        "--device", required=True, help=f"name of the table: {', '.join(described)}"
+        "--device", required=True, help=f"name of the table: {', '.join(_described())}"
     )
     parser.add_argument("--torch", required=True, help="torch release that pins this cuDNN: 2.11.0")
     parser.add_argument("--site", type=Path, help="directory that holds nvidia/cudnn")
     parser.add_argument("--device-json", type=Path, help="properties a real device serialized")
+    parser.add_argument("--answers", type=Path, help="what ask_cudnn.py wrote on the device")
+    parser.add_argument(
+        "--how", choices=(DEVICE, DESCRIBED), default=DEVICE, help="which of these answers"
+    )
     parser.add_argument("--output", type=Path, default=TABLES, help="directory of the tables")
-    arguments = parser.parse_args()
-    if arguments.device_json:
-        properties = json.loads(arguments.device_json.read_text(encoding="utf-8"))
-        source = "serialized by the device"
-    elif arguments.device in described:
-        properties, source = dict(described[arguments.device]), DATA_SHEET
-    else:
-        parser.error(f"{arguments.device!r} needs --device-json; described: {', '.join(described)}")
-    site = arguments.site or site_of_this_environment()
-    if site is None:
-        parser.error("this environment has no nvidia-cudnn wheel; name one with --site")
+    arguments = parser.parse_args(words)
+    started = time.perf_counter()
+    options = [f"--device {arguments.device}", f"--torch {arguments.torch}"]
     try:
-        cudnn = Cudnn(site)
+        if arguments.answers:
+            made = made_there(arguments.answers, arguments.how)
+            options += [f"--answers {arguments.answers.name}", f"--how {arguments.how}"]
+        else:
+            made = made_here(arguments.device, arguments.site, arguments.device_json)
     except NinlabError as error:
         parser.error(str(error))
-    started = time.perf_counter()
-    rows = table_rows(Oracle(cudnn, properties), BATCH_SIZES)
-    options = [f"--device {arguments.device}", f"--torch {arguments.torch}"]
     options += ["--site SITE"] if arguments.site else []
     options += [f"--device-json {arguments.device_json.name}"] if arguments.device_json else []
     head = {
         "device": arguments.device,
-        "cudnn": cudnn.version,
+        "cudnn": made.cudnn,
         "torch": arguments.torch,
+        "source": made.source,
         "generated": datetime.now(UTC).date().isoformat(),
         "command": " ".join(["python tools/cudnn_workspaces.py", *options]),
-        "source": Source.DESCRIBED,
-        "device_properties_source": source,
-        "device_properties": properties,
-        "modes": modes(properties),
+        "device_properties_source": made.properties_source,
+        "device_properties": made.properties,
+        "modes": modes(made.properties),
         "batch_sizes": BATCH_SIZES,
     }
     path = arguments.output / "-".join(
-        ["cudnn", cudnn.version, f"torch{arguments.torch}", f"{arguments.device}.json"]
+        ["cudnn", made.cudnn, f"torch{arguments.torch}", f"{arguments.device}.json"]
     )
-    write_table(path, head, rows)
-    sizes = sum(len(sizes) for row in rows.values() for mode in row.values() for sizes in mode)
+    write_table(path, head, made.rows)
+    lists = [sizes for row in made.rows.values() for mode in row.values() for sizes in mode]
+    sizes = sum(size is not None for sizes in lists for size in sizes)
     seconds = time.perf_counter() - started
-    print(f"{path.name}: {len(rows)} convolutions, {sizes} sizes, {seconds:.0f} s", file=sys.stderr)
+    print(
+        f"{path.name}: {len(made.rows)} convolutions, {sizes} sizes, {seconds:.0f} s",
+        file=sys.stderr,
+    )
 
 
 class _Raw(argparse.RawDescriptionHelpFormatter):

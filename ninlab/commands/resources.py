@@ -369,7 +369,7 @@ def _print_tables(
 _SAID_BY = {
     Source.DEVICE: "as cuDNN says on such a device",
     Source.DESCRIBED: "as cuDNN plans for a device described to it",
-    Source.ATEN: "without, by kernels of ATen's own",
+    Source.OWN_KERNEL: "without, by kernels of ATen's own",
     Source.ANOTHER_CUDNN: "as another version of cuDNN plans, to which the device was described",
     Source.RULE: "by the rule for 1x1 windows",
 }
