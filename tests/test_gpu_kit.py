@@ -159,6 +159,7 @@ class Bare(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Bare())
 from ninlab import resources, selfcheck
 from ninlab.commands import collect, measure, record
+from tools import ask_cudnn
 import fvcore
 assert fvcore.__file__.startswith({str(kit)!r}), fvcore.__file__
 try:

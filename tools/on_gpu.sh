@@ -13,6 +13,7 @@ started=$(date +%s)
 #
 #   A part takes 5 s or more, and is one of
 #   smoke       what decides whether and how to record, in seconds; give it first
+#   workspaces  what cuDNN answers on the device for every convolution, the most wanted first
 #   record      the full plan, in its order
 #   memory      peaks and step times beside the prediction, the most wanted cases first
 #   more        the same for the other batch sizes, optimizers and the other allocator
@@ -33,7 +34,7 @@ set -uo pipefail
 usage() { sed -n 's/^# usage: /usage: /p; s/^#   /  /p' "$0" >&2; exit 2; }
 
 [ $# -ge 3 ] && [[ $2 =~ ^[1-9][0-9]{0,6}$ ]] || usage
-names='smoke|record|memory|more|strangers|profile|selfcheck|tests|loader'
+names='smoke|workspaces|record|memory|more|strangers|profile|selfcheck|tests|loader'
 for part in "${@:3}"; do
     [[ $part =~ ^($names)(:([5-9]|[1-9][0-9]{1,6}))?$ ]] || usage
 done
@@ -170,6 +171,11 @@ record() {  # started again when a run or others ended the process, while that l
     done
 }
 
+workspaces() {
+    within "$python" -m tools.ask_cudnn runs/probes --device "$device" --deadline "$((ends - 3))" \
+        --results "$results"
+}
+
 strangers() {
     within "$python" benchmarks/strangers.py --device "$device" --deadline "$((ends - 3))" \
         --results "$results" --threads "$threads" --events runs/probes/strangers runs/probes
@@ -223,7 +229,7 @@ cap_of() {  # seconds that a part takes at most when the call names none
         smoke) echo 90 ;;
         profile) echo 150 ;;
         selfcheck | strangers | loader) echo 180 ;;
-        memory) echo 240 ;;
+        memory | workspaces) echo 240 ;;
         more) echo 350 ;;
         tests) echo 440 ;;
         *) echo 1000000 ;;
