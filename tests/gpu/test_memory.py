@@ -21,7 +21,8 @@ from ninlab.measurement import (
     measure_in_process,
 )
 from ninlab.predictions import predicted_peaks
-from ninlab.workspaces import has_table
+from ninlab.workspaces import ConvCall, Direction, has_table
+from tools import ask_cudnn
 
 pytestmark = [
     pytest.mark.gpu,
@@ -120,6 +121,16 @@ def test_a_devices_own_description_agrees_with_the_table_made_without_it():
     major, minor = torch.cuda.get_device_capability(CUDA)
     assert properties["deviceVer"] == 100 * major + 10 * minor
     assert properties["totalGlobalMem"] == pytest.approx(device.memory_bytes, rel=0.1)
+
+
+@pytest.mark.parametrize("direction", Direction)
+@pytest.mark.parametrize("window", [1, 3])
+def test_cudnn_says_with_a_handle_what_a_call_takes_under_aten(direction, window):
+    answerers = ask_cudnn.here(CUDA).answerers
+    call = ConvCall((96, 54, 54), (96, 96, window, window), padding=(window // 2, window // 2))
+    for mode in ask_cudnn.WANTED:
+        _, said = answerers[ask_cudnn.DEVICE](call, direction, 16, mode)
+        assert [None, said] == answerers[ask_cudnn.ATEN](call, direction, 16, mode)
 
 
 def test_results_of_depthwise_convolutions_are_tensors_and_no_scratch():
