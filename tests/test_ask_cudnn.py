@@ -26,6 +26,16 @@ def file(tmp_path):
     return tmp_path / "answers.jsonl"
 
 
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A file of all answers."""
+    if cudnn.installed() is None:
+        pytest.skip("a CPU build of torch brings no cuDNN")
+    path = tmp_path_factory.mktemp("answers") / "whole.jsonl"
+    ask_cudnn.ask(path, CPU, SMALL)
+    return path
+
+
 def test_the_most_wanted_calls_are_asked_first_each_of_the_device_and_then_of_its_description():
     asked = ask_cudnn.networks(ARCHITECTURES, None)
     agenda = list(ask_cudnn.agenda(asked, MODES))
@@ -79,9 +89,7 @@ class Killed(BaseException):
     """What no handler of errors catches."""
 
 
-def test_a_process_that_is_killed_loses_a_line_and_the_next_one_goes_on(file, monkeypatch):
-    whole = file.with_name("whole.jsonl")
-    ask_cudnn.ask(whole, CPU, SMALL)
+def test_a_process_that_is_killed_loses_a_line_and_the_next_one_goes_on(whole, file, monkeypatch):
     add, lines = ask_cudnn.Log.add, iter(range(20))
 
     def add_until_killed(log, *line):
@@ -112,10 +120,9 @@ def test_after_the_deadline_nothing_is_asked_and_what_is_left_is_said(file, caps
     assert "sizes left for want of time" in printed
 
 
-def test_a_table_of_what_a_description_answered_is_the_committed_one(file, tmp_path, capsys):
-    ask_cudnn.ask(file, CPU, SMALL)
+def test_a_table_of_what_a_description_answered_is_the_committed_one(whole, tmp_path, capsys):
     release = torch.__version__.partition("+")[0]
-    arguments = ["--device", "h100", "--torch", release, "--answers", str(file)]
+    arguments = ["--device", "h100", "--torch", release, "--answers", str(whole)]
     with pytest.raises(SystemExit):
         cudnn_workspaces.main(arguments)
     assert "holds no answer of cuDNN that is called 'device'" in capsys.readouterr().err
@@ -173,7 +180,6 @@ def test_every_direction_runs_under_aten_in_both_memory_formats(direction):
         assert ask_cudnn.under_aten(CPU)(call, direction, 128, mode) == [None, 0]
 
 
-def test_a_stand_in_is_not_called_a_device(file):
-    ask_cudnn.ask(file, CPU, SMALL)
-    said = {json.loads(line).get("how") for line in file.read_text().splitlines()}
+def test_a_stand_in_is_not_called_a_device(whole):
+    said = {json.loads(line).get("how") for line in whole.read_text().splitlines()}
     assert said == {None, STAND_IN, DESCRIBED, ATEN}
