@@ -284,7 +284,7 @@ def here(device: torch.device) -> Here:
         properties, source = dict(DEVICES["h100"].described or {}), DATA_SHEET
         on_device: Planner = Oracle(cudnn, properties)
     else:
-        torch.cuda.set_device(device)
+        torch.cuda.set_device(device.index or 0)
         torch.ones(1, device=device)  # makes the context that the handle belongs to
         torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # loads the library
         cudnn = Cudnn(None)
