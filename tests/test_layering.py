@@ -36,6 +36,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "allocator": ({"reports"}, set()),
     "workspaces": ({"reports"}, set()),
     "cudnn": ({"workspaces"}, set()),
+    "reductions": (set(), set()),
     "devices": (set(), set()),
     "roofline": ({"architectures", "devices", "reports", "tape"}, set()),
     "torch_private": (set(), {"torch"}),
@@ -43,8 +44,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # networks: to look a name up; devices: to check one
     "resources": (
         {
-            *("allocator", "cudnn", "devices", "networks", "optimizers", "reports"),
-            *("torch_private", "workspaces"),
+            *("allocator", "cudnn", "devices", "networks", "optimizers", "reductions"),
+            *("reports", "torch_private", "workspaces"),
         },
         {"fvcore", "pandas", "torch"},
     ),
