@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.architectures import ARCHITECTURES
+from ninlab.devices import DEVICES
 from ninlab.networks import build
 from ninlab.reports import Category, Phase, tensor_peak
 from ninlab.resources import load, profile, trace_step, with_scratch
@@ -80,8 +81,9 @@ class EveryCall(Workspaces):
 
     def __init__(self, *, kept: bool) -> None:
         rules = CUBLAS_RULES["2.11" if kept else "2.15"]
+        described = DEVICES["h100"].described
         super().__init__(
-            "any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules, {}, Source.DEVICE
+            "any", "0", "0", 90, (4,), ("fp32 contiguous",), {}, rules, described, Source.DEVICE
         )
         object.__setattr__(self, "asked", [])
 

@@ -1,7 +1,7 @@
-"""Where in a step do cuDNN and cuBLAS take their scratch memory?
+"""Where in a step do cuDNN, cuBLAS and sums take their scratch memory?
 
-`timeline` knows the calls, `workspaces` the bytes; here the one is put between the
-other's events. A call allocates a result, takes its workspace, frees it, and goes on to
+`timeline` knows the calls, `workspaces` and `reductions` the bytes; here the one is put between
+the other's events. A call allocates a result, takes its workspace, frees it, and goes on to
 its next result. Workspaces that a library keeps are there from the start, as in every
 step but the first, which takes each at the first call of its owner (`MemoryEvent.first_at`).
 """
@@ -27,6 +27,10 @@ def with_scratch(
     next_block = 1 + max(event.block for event in step.events)
     kept: set[str] = set()
     taken: dict[int, list[MemoryEvent]] = defaultdict(list)  # after the event of that number
+    sizes_of_device = (
+        tables.device_properties["multiProcessorCount"],
+        tables.device_properties["maxThreadsPerSM"],
+    )
 
     def workspace(size: int, call: KernelCall | None, operator: str) -> tuple[MemoryEvent, ...]:
         nonlocal next_block
@@ -55,6 +59,12 @@ def with_scratch(
             sources[scratch.source] += 1
             if scratch.bytes:
                 taken[call.event + result] += workspace(scratch.bytes, call, call.operator)
+        for launch in call.reduction.scratch(*sizes_of_device) if call.reduction else ():
+            partial, semaphores = (workspace(size, call, call.operator) for size in launch)
+            taken[call.event + len(call.directions)] += (
+                *(partial[0], semaphores[0]),
+                *(semaphores[1], partial[1]),
+            )
         for block in tables.gemm(call.operator, call.phase):
             if block.owner is None:
                 taken[call.event] += workspace(block.bytes, call, call.operator)

@@ -1,0 +1,109 @@
+"""Which operators reduce a tensor on CUDA with ATen's one kernel for that, and what do they reduce?
+
+Sums, means, products, norms, variances and largest values: what such a call takes beside its
+results, `ninlab.reductions` knows. The bias gradient of a convolution is a sum over images and
+pixels.
+
+Source: what each kernel carries and reads at once is in ReduceSumProdKernel.cu,
+ReduceMomentKernel.cu, ReduceNormKernel.cu and ReduceMaxValuesKernel.cu of ATen/native/cuda; the
+bias gradient is at the end of ``convolution_backward`` in ATen/native/Convolution.cpp.
+
+Known limits. Left out are ``argmax``, ``argmin``, ``aminmax``, ``any``, ``all``, ``nansum``, and
+``max`` and ``min`` that are not elementwise; reductions inside other operators, such as the mean of
+``mse_loss`` and the sums of layer norms; whole and complex numbers. Where a reduction has to cast
+first, the cast is no part of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ninlab.reductions import Reduction
+from ninlab.torch_private import OpOverload
+
+
+@dataclass(frozen=True, slots=True)
+class _Kernel:
+    """One kind of reduction: where its dimensions stand among the arguments, and what it does.
+
+    carries is how many numbers go from value to value, vector and vector_of_half how many values
+    a thread reads at once, of 16 bits in the second case.
+    """
+
+    dimensions_at: int = 1
+    carries: int = 1
+    vector: int = 4
+    vector_of_half: int = 4
+    widens_half: bool = True  # 16-bit values are computed with in single precision
+
+
+_ATEN = torch.ops.aten
+_CONVOLUTION_BACKWARD = _ATEN.convolution_backward.default
+_SUM = _Kernel(vector_of_half=8)
+_PRODUCT = _Kernel()
+_NORM = _Kernel(dimensions_at=2)
+_VARIANCE = _Kernel(carries=4, vector=2, vector_of_half=2)  # mean, squares and the count twice
+_LARGEST = _Kernel(widens_half=False)
+
+_KERNELS: Mapping[OpOverload, _Kernel] = {
+    _ATEN.sum.default: _SUM,
+    _ATEN.sum.dim_IntList: _SUM,
+    _ATEN.mean.default: _SUM,
+    _ATEN.mean.dim: _SUM,
+    _ATEN.prod.default: _PRODUCT,
+    _ATEN.prod.dim_int: _PRODUCT,
+    _ATEN.linalg_vector_norm.default: _NORM,
+    _ATEN.var.correction: _VARIANCE,
+    _ATEN.std.correction: _VARIANCE,
+    _ATEN.var_mean.correction: _VARIANCE,
+    _ATEN.std_mean.correction: _VARIANCE,
+    _ATEN.amax.default: _LARGEST,
+    _ATEN.amin.default: _LARGEST,
+}
+_HALF = (torch.bfloat16, torch.float16)
+
+
+def reduction_of(
+    func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Reduction | None:
+    """What that call reduces, or None if it does not, or in no way that is known here."""
+    if func is _CONVOLUTION_BACKWARD:
+        gradient, wanted = args[0], args[10]
+        others = [dimension for dimension in range(gradient.dim()) if dimension != 1]
+        return _reduction(_SUM, gradient, others, gradient.dtype) if wanted[2] else None
+    kernel = _KERNELS.get(func)
+    if kernel is None:
+        return None
+    tensor = args[0]
+    at = kernel.dimensions_at
+    dimensions = args[at] if len(args) > at else kwargs.get("dim")
+    if dimensions is None or dimensions == []:
+        dimensions = range(tensor.dim())
+    elif isinstance(dimensions, int):
+        dimensions = [dimensions]
+    return _reduction(kernel, tensor, dimensions, kwargs.get("dtype") or tensor.dtype)
+
+
+def _reduction(
+    kernel: _Kernel, tensor: Tensor, dimensions: Sequence[int], result: torch.dtype
+) -> Reduction | None:
+    if not (tensor.is_floating_point() and result.is_floating_point):
+        return None
+    # From 16 bits to single precision is the one step that needs no cast before.
+    reads = tensor.dtype if tensor.dtype in _HALF and result is torch.float32 else result
+    is_half = reads in _HALF
+    computes_in = 4 if is_half and kernel.widens_half else reads.itemsize
+    return Reduction(
+        shape=tuple(tensor.shape),
+        strides=tensor.stride(),
+        reduced=tuple(dimension % tensor.dim() for dimension in dimensions),
+        element_bytes=reads.itemsize,
+        accumulator_bytes=kernel.carries * computes_in,
+        offset=int(tensor.storage_offset()),
+        vector=kernel.vector_of_half if is_half else kernel.vector,
+    )
