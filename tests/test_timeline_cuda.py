@@ -258,7 +258,7 @@ def test_a_workspace_that_a_library_keeps_is_there_from_the_start():
 @pytest.mark.parametrize("training", [True, False])
 def test_what_a_library_keeps_is_first_made_after_the_result_of_its_owners_first_product(training):
     timeline = trace_step(load("alexnet_28"), 4, training=training)
-    events = with_scratch(timeline, EveryCall(kept=True), "fp32")
+    events, _ = with_scratch(timeline, EveryCall(kept=True), "fp32")
     step = [e for e in events if e.phase is not Phase.SETUP]
     products = {
         "main": [call for call in timeline.calls if call.operator == "addmm"],

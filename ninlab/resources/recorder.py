@@ -24,7 +24,7 @@ from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import tensors_of
 from ninlab.resources.observer import BackwardPass
-from ninlab.resources.reduced import reduction_of
+from ninlab.resources.reduced import reductions_of
 from ninlab.resources.saved import LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
 from ninlab.steps import LOSS
@@ -45,8 +45,8 @@ class KernelCall:
 
     event is the place in the events where the call's results begin; a convolution gives
     one result for each of its directions (and then the bias gradient, if there is one), each
-    computed in a memory format of its own.
-    reduction makes the last result: that of the call, or a convolution's bias gradient.
+    computed in a memory format of its own. reductions says of each result what is reduced for it,
+    None where nothing is.
     """
 
     event: int
@@ -56,7 +56,7 @@ class KernelCall:
     convolution: ConvCall | None = None
     directions: tuple[Direction, ...] = ()
     memory_formats: tuple[str, ...] = ()  # of `workspaces.MEMORY_FORMATS`, one a direction
-    reduction: Reduction | None = None
+    reductions: tuple[Reduction | None, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -276,14 +276,14 @@ class Recorder(DispatchMode):
         result = result_on_meta(func, args)
         if result is NotImplemented:
             result = func(*args, **kwargs)
-        reduction = reduction_of(func, args, kwargs)
+        reductions = reductions_of(func, args, kwargs)
         if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
             result = _laid_out_by_cudnn(func, args, result)
             convolution, directions = _convolution(func, args)
             formats = _memory_formats(func, args)
-            self._note_call(convolution, directions, formats, reduction)
-        elif reduction is not None or self.operator in GEMM_OPERATORS:
-            self._note_call(reduction=reduction)
+            self._note_call(convolution, directions, formats, reductions)
+        elif reductions or self.operator in GEMM_OPERATORS:
+            self._note_call(reductions=reductions)
         elif func is _BATCH_NORM and "cpu" in self.devices and not args[5]:
             # By the averages of training: the CPU puts out no statistics, CUDA has room for them.
             result = (result[0], *(each.new_empty(0) for each in result[1:]))
@@ -298,13 +298,13 @@ class Recorder(DispatchMode):
         convolution: ConvCall | None = None,
         directions: tuple[Direction, ...] = (),
         memory_formats: tuple[str, ...] = (),
-        reduction: Reduction | None = None,
+        reductions: tuple[Reduction | None, ...] = (),
     ) -> None:
         # Where its results come among the events is known when all of them are.
         self._log.append(
             KernelCall(
                 *(-1, self.operator, self.phase, self.layer),
-                *(convolution, directions, memory_formats, reduction),
+                *(convolution, directions, memory_formats, reductions),
             )
         )
 

@@ -2,20 +2,23 @@
 
 Sums, means, products, norms, variances and largest values: what such a call takes beside its
 results, `ninlab.reductions` knows. The bias gradient of a convolution is a sum over images and
-pixels.
+pixels, and the gradients of a layer norm's weight and bias end in a sum where rows are many.
 
 Source: what each kernel carries and reads at once is in ReduceSumProdKernel.cu,
 ReduceMomentKernel.cu, ReduceNormKernel.cu and ReduceMaxValuesKernel.cu of ATen/native/cuda; the
-bias gradient is at the end of ``convolution_backward`` in ATen/native/Convolution.cpp.
+bias gradient is at the end of ``convolution_backward`` in ATen/native/Convolution.cpp, the layer
+norm in cuda/layer_norm_kernel.cu (``LaunchGammaBetaBackwardCUDAKernel``).
 
 Known limits. Left out are ``argmax``, ``argmin``, ``aminmax``, ``any``, ``all``, ``nansum``, and
-``max`` and ``min`` that are not elementwise; reductions inside other operators, such as the mean of
-``mse_loss`` and the sums of layer norms; whole and complex numbers. Where a reduction has to cast
-first, the cast is no part of this.
+``max`` and ``min`` that are not elementwise; reductions inside other operators, such as the mean
+of ``mse_loss``; whole and complex numbers. Where a reduction has to cast first, the cast is no
+part of this. A layer norm sums in two passes only where it has fewer columns than 16 for each
+multiprocessor, which is taken as given.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +47,7 @@ class _Kernel:
 
 _ATEN = torch.ops.aten
 _CONVOLUTION_BACKWARD = _ATEN.convolution_backward.default
+_LAYER_NORM_BACKWARD = _ATEN.native_layer_norm_backward.default
 _SUM = _Kernel(vector_of_half=8)
 _PRODUCT = _Kernel()
 _NORM = _Kernel(dimensions_at=2)
@@ -68,25 +72,51 @@ _KERNELS: Mapping[OpOverload, _Kernel] = {
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def reduction_of(
+def reductions_of(
     func: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> Reduction | None:
-    """What that call reduces, or None if it does not, or in no way that is known here."""
+) -> tuple[Reduction | None, ...]:
+    """What that call reduces for each of its results, None for one that is made otherwise.
+
+    () where the call reduces nothing, or in no way that is known here.
+    """
     if func is _CONVOLUTION_BACKWARD:
-        gradient, wanted = args[0], args[10]
-        others = [dimension for dimension in range(gradient.dim()) if dimension != 1]
-        return _reduction(_SUM, gradient, others, gradient.dtype) if wanted[2] else None
+        return _of_convolution(args[0], args[10])
+    if func is _LAYER_NORM_BACKWARD:
+        return _of_layer_norm(args[1], args[2], args[5], args[7])
     kernel = _KERNELS.get(func)
     if kernel is None:
-        return None
-    tensor = args[0]
-    at = kernel.dimensions_at
+        return ()
+    tensor, at = args[0], kernel.dimensions_at
     dimensions = args[at] if len(args) > at else kwargs.get("dim")
     if dimensions is None or dimensions == []:
         dimensions = range(tensor.dim())
     elif isinstance(dimensions, int):
         dimensions = [dimensions]
-    return _reduction(kernel, tensor, dimensions, kwargs.get("dtype") or tensor.dtype)
+    return (_reduction(kernel, tensor, dimensions, kwargs.get("dtype") or tensor.dtype),)
+
+
+def _of_convolution(gradient: Tensor, wanted: Sequence[bool]) -> tuple[Reduction | None, ...]:
+    """The last result, of three, is the gradient of the bias."""
+    if not wanted[2]:
+        return ()
+    summed = [dimension for dimension in range(gradient.dim()) if dimension != 1]
+    return (*[None] * sum(wanted[:2]), _reduction(_SUM, gradient, summed, gradient.dtype))
+
+
+def _of_layer_norm(
+    images: Tensor, shape: Sequence[int], weight: Tensor | None, wanted: Sequence[bool]
+) -> tuple[Reduction | None, ...]:
+    """Weight and bias: of very many rows ATen sums 32 at a time, then a reduction those sums."""
+    columns = math.prod(shape)
+    rows = images.numel() // columns if columns else 0
+    if rows <= 2**16:
+        return ()
+    parts = min(2**15 // -(-columns // 32), -(-rows // 32))
+    size = (images if weight is None else weight).element_size()
+    last = Reduction(
+        (parts, columns), (columns, 1), (0,), size, max(size, 4), vector=8 if size == 2 else 4
+    )
+    return (*[None] * wanted[0], *[last] * sum(wanted[1:]))
 
 
 def _reduction(

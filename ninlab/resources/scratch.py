@@ -59,12 +59,11 @@ def with_scratch(
             sources[scratch.source] += 1
             if scratch.bytes:
                 taken[call.event + result] += workspace(scratch.bytes, call, call.operator)
-        for launch in call.reduction.scratch(*sizes_of_device) if call.reduction else ():
-            partial, semaphores = (workspace(size, call, call.operator) for size in launch)
-            taken[call.event + len(call.directions)] += (
-                *(partial[0], semaphores[0]),
-                *(semaphores[1], partial[1]),
-            )
+        for result, reduction in enumerate(call.reductions):
+            for launch in reduction.scratch(*sizes_of_device) if reduction else ():
+                partial, semaphores = (workspace(size, call, call.operator) for size in launch)
+                both = (partial[0], semaphores[0], semaphores[1], partial[1])
+                taken[call.event + result] += both
         for block in tables.gemm(call.operator, call.phase):
             if block.owner is None:
                 taken[call.event] += workspace(block.bytes, call, call.operator)
