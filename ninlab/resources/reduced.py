@@ -87,17 +87,20 @@ def reductions_of(
     if kernel is None:
         return ()
     tensor, at = args[0], kernel.dimensions_at
+    result = kwargs.get("dtype") or tensor.dtype
+    if not (tensor.is_floating_point() and result.is_floating_point):
+        return ()
     dimensions = args[at] if len(args) > at else kwargs.get("dim")
     if dimensions is None or dimensions == []:
         dimensions = range(tensor.dim())
     elif isinstance(dimensions, int):
         dimensions = [dimensions]
-    return (_reduction(kernel, tensor, dimensions, kwargs.get("dtype") or tensor.dtype),)
+    return (_reduction(kernel, tensor, dimensions, result),)
 
 
 def _of_convolution(gradient: Tensor, wanted: Sequence[bool]) -> tuple[Reduction | None, ...]:
     """The last result, of three, is the gradient of the bias."""
-    if not wanted[2]:
+    if not wanted[2] or not gradient.is_floating_point():
         return ()
     summed = [dimension for dimension in range(gradient.dim()) if dimension != 1]
     return (*[None] * sum(wanted[:2]), _reduction(_SUM, gradient, summed, gradient.dtype))
@@ -121,9 +124,7 @@ def _of_layer_norm(
 
 def _reduction(
     kernel: _Kernel, tensor: Tensor, dimensions: Sequence[int], result: torch.dtype
-) -> Reduction | None:
-    if not (tensor.is_floating_point() and result.is_floating_point):
-        return None
+) -> Reduction:
     # From 16 bits to single precision is the one step that needs no cast before.
     reads = tensor.dtype if tensor.dtype in _HALF and result is torch.float32 else result
     is_half = reads in _HALF
