@@ -9,7 +9,7 @@ four. Ask the version that a torch release pins::
 
     pip install --target SITE --no-deps nvidia-cudnn-cu13==9.19.0.56 \
         nvidia-cublas==13.1.0.3 nvidia-cuda-nvrtc==13.0.88
-    python tools/cudnn_workspaces.py --device h100 --torch 2.11.0 --site SITE
+    python tools/cudnn_workspaces.py --device h100 --torch 2.11.0 --torchvision --site SITE
     python tools/cudnn_workspaces.py --device h100 --torch 2.15.0
 
 Without ``--site`` the cuDNN of this environment answers. The library loads in
@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from ninlab.architectures import ARCHITECTURES, Architecture
-from ninlab.cudnn import Cudnn, Oracle, modes, site_of_this_environment
+from ninlab.cudnn import Cudnn, CudnnError, Oracle, modes, site_of_this_environment
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.layers import Conv
@@ -50,6 +50,7 @@ from ninlab.workspaces import ConvCall, Direction, Source
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 TABLES = Path(__file__).resolve().parents[1] / "ninlab" / "tables"
+TORCHVISION = Path(__file__).with_name("torchvision_calls.json")
 
 DEVICE, DESCRIBED, ATEN = Source.DEVICE, Source.DESCRIBED, "aten"
 """Who answers: cuDNN with a handle, cuDNN without one, what a call took when ATen ran it."""
@@ -86,18 +87,37 @@ def convolutions(architecture: Architecture) -> Iterator[tuple[ConvCall, Directi
         learns_before = learns_before or layer_parameters(placed.layer, placed.input_shape) > 0
 
 
-def table_rows(oracle: Oracle, batch_sizes: Sequence[int]) -> dict[str, Any]:
-    """{call: {direction: [a list over batch_sizes for each mode]}} over all architectures."""
+def torchvision_convolutions() -> Iterator[tuple[ConvCall, Direction]]:
+    """Those of torchvision's networks, which tools/torchvision_calls.py traced."""
+    content = json.loads(TORCHVISION.read_text(encoding="utf-8"))
+    for key, (directions, _) in content["calls"].items():
+        for direction in directions.split():
+            yield ConvCall.of(key), Direction(direction)
+
+
+def table_rows(
+    oracle: Oracle, batch_sizes: Sequence[int], *, torchvision: bool = False
+) -> dict[str, Any]:
+    """{call: {direction: [a list over batch_sizes for each mode]}} over all architectures.
+
+    And over torchvision's networks if asked for. None stands where cuDNN has no plan.
+    """
     wanted = dict.fromkeys(
         pair for architecture in ARCHITECTURES.values() for pair in convolutions(architecture)
     )
+    if torchvision:
+        wanted |= dict.fromkeys(torchvision_convolutions())
+
+    def size(call: ConvCall, direction: Direction, batch_size: int, mode: str) -> int | None:
+        try:
+            return oracle.workspace_bytes(call, direction, batch_size, mode)
+        except CudnnError:
+            return None
+
     rows: dict[str, Any] = {}
     for call, direction in wanted:
         rows.setdefault(call.key, {})[direction.value] = [
-            [
-                oracle.workspace_bytes(call, direction, batch_size, mode)
-                for batch_size in batch_sizes
-            ]
+            [size(call, direction, batch_size, mode) for batch_size in batch_sizes]
             for mode in modes(oracle.properties)
         ]
     return dict(sorted(rows.items()))
@@ -185,7 +205,9 @@ class Made:
     rows: Mapping[str, Any]
 
 
-def made_here(device: str, site: Path | None, device_json: Path | None) -> Made:
+def made_here(
+    device: str, site: Path | None, device_json: Path | None, *, torchvision: bool
+) -> Made:
     """What cuDNN answers here, without a device. Raises NinlabError where it cannot be asked."""
     described = DEVICES[device].described if device in DEVICES else None
     if device_json:
@@ -199,7 +221,7 @@ def made_here(device: str, site: Path | None, device_json: Path | None) -> Made:
     if site is None:
         raise NinlabError("this environment has no nvidia-cudnn wheel; name one with --site")
     cudnn = Cudnn(site)
-    rows = table_rows(Oracle(cudnn, properties), BATCH_SIZES)
+    rows = table_rows(Oracle(cudnn, properties), BATCH_SIZES, torchvision=torchvision)
     return Made(cudnn.version, properties, properties_source, DESCRIBED, rows)
 
 
@@ -228,6 +250,9 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--torch", required=True, help="torch release that pins this cuDNN: 2.11.0")
     parser.add_argument("--site", type=Path, help="directory that holds nvidia/cudnn")
+    parser.add_argument(
+        "--torchvision", action="store_true", help="ask for torchvision's networks, too"
+    )
     parser.add_argument("--device-json", type=Path, help="properties a real device serialized")
     parser.add_argument("--answers", type=Path, help="what ask_cudnn.py wrote on the device")
     parser.add_argument(
@@ -242,9 +267,13 @@ def main(words: Sequence[str] | None = None) -> None:
             made = made_there(arguments.answers, arguments.how)
             options += [f"--answers {arguments.answers.name}", f"--how {arguments.how}"]
         else:
-            made = made_here(arguments.device, arguments.site, arguments.device_json)
+            made = made_here(
+                *(arguments.device, arguments.site, arguments.device_json),
+                torchvision=arguments.torchvision,
+            )
     except NinlabError as error:
         parser.error(str(error))
+    options += ["--torchvision"] if arguments.torchvision else []
     options += ["--site SITE"] if arguments.site else []
     options += [f"--device-json {arguments.device_json.name}"] if arguments.device_json else []
     head = {
