@@ -87,14 +87,17 @@ def reductions_of(
     if kernel is None:
         return ()
     tensor, at = args[0], kernel.dimensions_at
+    dimensions = args[at] if len(args) > at else kwargs.get("dim")
+    keeps = args[at + 1] if len(args) > at + 1 else kwargs.get("keepdim", False)
     result = kwargs.get("dtype") or tensor.dtype
     if not (tensor.is_floating_point() and result.is_floating_point):
         return ()
-    dimensions = args[at] if len(args) > at else kwargs.get("dim")
     if dimensions is None or dimensions == []:
         dimensions = range(tensor.dim())
     elif isinstance(dimensions, int):
         dimensions = [dimensions]
+    if keeps:  # TensorIterator cannot tell the ones that are left of them from others
+        dimensions = [each for each in dimensions if tensor.shape[each] != 1]
     return (_reduction(kernel, tensor, dimensions, result),)
 
 
