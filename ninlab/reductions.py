@@ -53,7 +53,7 @@ class Reduction:
     """One reduction of one tensor. strides and offset count elements, as torch's do.
 
     accumulator_bytes is the size of what is carried from value to value: 4 for a sum of floats.
-    vector is how many values a thread reads at once where a row of them is reduced.
+    How many values of a row a thread reads at once changes nothing where there are many.
     """
 
     shape: Shape
@@ -62,7 +62,6 @@ class Reduction:
     element_bytes: int
     accumulator_bytes: int
     offset: int = 0  # of the first element in its storage
-    vector: int = 4
 
     def scratch(
         self, multiprocessors: int, threads_per_multiprocessor: int
@@ -106,29 +105,19 @@ class Reduction:
         reduces_rows = reducing == len(loops) or (
             reducing > 0 and loops[0].stride < loops[reducing].stride
         )
-        fastest = loops[0 if reduces_rows else reducing].stride
 
         # A thread block is as wide as what lies side by side in memory, and as high as the rest.
-        width, height = (inputs, outputs) if reduces_rows else (outputs, inputs)
         together = 1  # outputs that one thread computes
-        if fastest == self.element_bytes:
-            if not reduces_rows:
-                together = self._outputs_together(loops, reducing, offset)
-                width //= together
-            elif inputs >= 128 and reducing == 1:
-                width //= self.vector
+        if not reduces_rows and loops[reducing].stride == self.element_bytes:
+            together = self._outputs_together(loops, reducing, offset)
+        width, height = (inputs, outputs) if reduces_rows else (outputs // together, inputs)
         width, height = _block(width, height, _THREADS // together)
 
-        inputs_at_once, outputs_at_once = (width, 1) if reduces_rows else (1, width)
-        shares = _up(inputs, inputs_at_once) >= min(16 * height, _SHARED_FROM)
-        if shares:  # the warps of a thread block share an output
-            inputs_at_once *= height
-        else:
-            outputs_at_once *= height
-        values = _up(inputs, inputs_at_once)  # of a thread
-        columns = _up(outputs // together, outputs_at_once)  # of thread blocks
+        # All threads of a block share its outputs, or each is too little work for what follows.
+        values = _up(inputs, width * height if reduces_rows else height)  # of a thread
+        columns = _up(outputs // together, 1 if reduces_rows else width)  # of thread blocks
         filled = multiprocessors * (threads_per_multiprocessor // (width * height))
-        if not shares or values < _SHARED_FROM or columns > filled:
+        if values < _SHARED_FROM or columns > filled:
             return None
         blocks = max(
             _up(values, _SHARED_FROM), min(_up(filled, columns), _up(values, _LEAST))

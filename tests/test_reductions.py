@@ -127,28 +127,46 @@ def test_nothing_comes_of_nothing():
     assert bias_gradient(10**6, 0).scratch(*SIZE) == ()
 
 
+@pytest.mark.parametrize(
+    ("shape", "strides", "reduced", "expected"),
+    [
+        ((3072, 96), (96, 1), [0], [(589824, 8)]),  # four columns a thread
+        ((256, 768), (768, 1), [0], []),
+        ((50000, 3072), (3072, 1), [0, 1], [(4688, 4)]),
+        ((50000,), (1,), [0], []),  # one block is wide enough
+        ((64, 3072), (1, 65), [1], []),  # rows of an odd width are read one by one
+        ((3, 50000), (1, 4), [1], []),
+        ((3072, 96, 6), (576, 6, 1), [0], [(14155776, 20)]),
+        ((6, 768, 50000), (38400000, 50000, 1), [0, 2], []),  # blocks enough without sharing
+    ],
+)
+def test_sums_of_other_shapes_take_what_the_header_says(shape, strides, reduced, expected):
+    """setReduceConfig of torch 2.15, compiled for a host that says it were an H100."""
+    assert list(total(shape, reduced, strides).scratch(*SIZE)) == expected
+
+
 # ---------------------------------------------------------------- what torch calls
 
 
 @pytest.mark.parametrize(
-    ("func", "dtype", "kwargs", "element", "carried", "vector"),
+    ("func", "dtype", "kwargs", "element", "carried"),
     [
-        (aten.sum.default, torch.float32, {}, 4, 4, 4),
-        (aten.sum.default, torch.bfloat16, {}, 2, 4, 8),
-        (aten.sum.default, torch.bfloat16, {"dtype": torch.float32}, 2, 4, 8),
-        (aten.sum.default, torch.float32, {"dtype": torch.float64}, 8, 8, 4),
-        (aten.mean.default, torch.float16, {}, 2, 4, 8),
-        (aten.prod.default, torch.bfloat16, {}, 2, 4, 4),
-        (aten.linalg_vector_norm.default, torch.float32, {}, 4, 4, 4),
-        (aten.var.correction, torch.float32, {}, 4, 16, 2),
-        (aten.std_mean.correction, torch.bfloat16, {}, 2, 16, 2),
-        (aten.var.correction, torch.float64, {}, 8, 32, 2),
-        (aten.amax.default, torch.bfloat16, {}, 2, 2, 4),
+        (aten.sum.default, torch.float32, {}, 4, 4),
+        (aten.sum.default, torch.bfloat16, {}, 2, 4),
+        (aten.sum.default, torch.bfloat16, {"dtype": torch.float32}, 2, 4),
+        (aten.sum.default, torch.float32, {"dtype": torch.float64}, 8, 8),
+        (aten.mean.default, torch.float16, {}, 2, 4),
+        (aten.prod.default, torch.bfloat16, {}, 2, 4),
+        (aten.linalg_vector_norm.default, torch.float32, {}, 4, 4),
+        (aten.var.correction, torch.float32, {}, 4, 16),
+        (aten.std_mean.correction, torch.bfloat16, {}, 2, 16),
+        (aten.var.correction, torch.float64, {}, 8, 32),
+        (aten.amax.default, torch.bfloat16, {}, 2, 2),
     ],
 )
-def test_each_kind_carries_what_its_kernel_does(func, dtype, kwargs, element, carried, vector):
+def test_each_kind_carries_what_its_kernel_does(func, dtype, kwargs, element, carried):
     images = torch.empty(5, 6, 7, device="meta", dtype=dtype)
-    expected = Reduction((5, 6, 7), (42, 7, 1), (0, 1, 2), element, carried, 0, vector)
+    expected = Reduction((5, 6, 7), (42, 7, 1), (0, 1, 2), element, carried)
     assert reductions_of(func, (images,), kwargs) == (expected,)
 
 
@@ -161,6 +179,7 @@ def test_each_kind_carries_what_its_kernel_does(func, dtype, kwargs, element, ca
         (aten.prod.dim_int, (-2,), {}, (1,)),
         (aten.linalg_vector_norm.default, (2, [1]), {}, (1,)),
         (aten.linalg_vector_norm.default, (), {"dim": [2]}, (2,)),
+        (aten.amax.default, ([0, 1], True), {}, (0, 1)),
         (aten.var.correction, ([1, 2],), {"correction": 0}, (1, 2)),
         (aten.amax.default, ([-3],), {}, (0,)),
     ],
@@ -170,6 +189,13 @@ def test_the_dimensions_are_found_wherever_they_are_named(func, args, kwargs, re
     (found,) = reductions_of(func, (images, *args), kwargs)
     assert found.reduced == reduced
     assert found.offset == 3 * 6 * 7
+
+
+@pytest.mark.parametrize(("keeps", "reduced"), [(True, (1,)), (False, (0, 1))])
+def test_a_dimension_of_one_that_is_kept_is_not_reduced(keeps, reduced):
+    images = torch.empty(1, 6, 7, device="meta")
+    (found,) = reductions_of(aten.sum.dim_IntList, (images, [0, 1], keeps), {})
+    assert found.reduced == reduced
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])

@@ -4,7 +4,7 @@ Sums, means, products, norms, variances and largest values: what such a call tak
 results, `ninlab.reductions` knows. The bias gradient of a convolution is a sum over images and
 pixels, and the gradients of a layer norm's weight and bias end in a sum where rows are many.
 
-Source: what each kernel carries and reads at once is in ReduceSumProdKernel.cu,
+Source: what each kernel carries is in ReduceSumProdKernel.cu,
 ReduceMomentKernel.cu, ReduceNormKernel.cu and ReduceMaxValuesKernel.cu of ATen/native/cuda; the
 bias gradient is at the end of ``convolution_backward`` in ATen/native/Convolution.cpp, the layer
 norm in cuda/layer_norm_kernel.cu (``LaunchGammaBetaBackwardCUDAKernel``).
@@ -34,24 +34,20 @@ from ninlab.torch_private import OpOverload
 class _Kernel:
     """One kind of reduction: where its dimensions stand among the arguments, and what it does.
 
-    carries is how many numbers go from value to value, vector and vector_of_half how many values
-    a thread reads at once, of 16 bits in the second case.
+    carries is how many numbers go from value to value.
     """
 
     dimensions_at: int = 1
     carries: int = 1
-    vector: int = 4
-    vector_of_half: int = 4
     widens_half: bool = True  # 16-bit values are computed with in single precision
 
 
 _ATEN = torch.ops.aten
 _CONVOLUTION_BACKWARD = _ATEN.convolution_backward.default
 _LAYER_NORM_BACKWARD = _ATEN.native_layer_norm_backward.default
-_SUM = _Kernel(vector_of_half=8)
-_PRODUCT = _Kernel()
+_SUM = _Kernel()
 _NORM = _Kernel(dimensions_at=2)
-_VARIANCE = _Kernel(carries=4, vector=2, vector_of_half=2)  # mean, squares and the count twice
+_VARIANCE = _Kernel(carries=4)  # mean, squares and the count twice
 _LARGEST = _Kernel(widens_half=False)
 
 _KERNELS: Mapping[OpOverload, _Kernel] = {
@@ -59,8 +55,8 @@ _KERNELS: Mapping[OpOverload, _Kernel] = {
     _ATEN.sum.dim_IntList: _SUM,
     _ATEN.mean.default: _SUM,
     _ATEN.mean.dim: _SUM,
-    _ATEN.prod.default: _PRODUCT,
-    _ATEN.prod.dim_int: _PRODUCT,
+    _ATEN.prod.default: _SUM,
+    _ATEN.prod.dim_int: _SUM,
     _ATEN.linalg_vector_norm.default: _NORM,
     _ATEN.var.correction: _VARIANCE,
     _ATEN.std.correction: _VARIANCE,
@@ -119,9 +115,7 @@ def _of_layer_norm(
         return ()
     parts = min(2**15 // -(-columns // 32), -(-rows // 32))
     size = (images if weight is None else weight).element_size()
-    last = Reduction(
-        (parts, columns), (columns, 1), (0,), size, max(size, 4), vector=8 if size == 2 else 4
-    )
+    last = Reduction((parts, columns), (columns, 1), (0,), size, max(size, 4))
     return (*[None] * wanted[0], *[last] * sum(wanted[1:]))
 
 
@@ -139,5 +133,4 @@ def _reduction(
         element_bytes=reads.itemsize,
         accumulator_bytes=kernel.carries * computes_in,
         offset=int(tensor.storage_offset()),
-        vector=kernel.vector_of_half if is_half else kernel.vector,
     )
