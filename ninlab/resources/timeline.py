@@ -10,8 +10,8 @@ module itself keeps tensors from step to step, such as its last attention map: t
 is run once more, and finds them.
 
 Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
-inside one operator: scratch (`workspaces` adds it), copies that make an input contiguous,
-buffers of reductions. Storages that are resized in place keep their first size. A module
+inside one operator: scratch (`scratch` adds it) and copies that make an input contiguous.
+Storages that are resized in place keep their first size. A module
 that runs otherwise from call to call, by chance or by a count of its own, is recorded in one
 of its courses. `StepTimeline.unmodeled` names operators whose CUDA implementation allocates
 otherwise, hooks on saved tensors, with which activations are recomputed or moved away, hooks
@@ -56,9 +56,9 @@ CHANCE = "random_numbers_of_the_host"
 class StepTimeline:
     """One warm step at one batch size: every allocation and release, in order.
 
-    saved is what autograd keeps between forward and backward, calls are the convolutions
-    and matrix products, flops is by phase what torch's own formulas count (2 a MAC, whole
-    batch), unmodeled the calls of operators that allocate otherwise on CUDA, the parameters
+    saved is what autograd keeps between forward and backward, calls are the convolutions,
+    matrix products and reductions, flops is by phase what torch's own formulas count (2 a MAC,
+    whole batch), unmodeled the calls of operators that allocate otherwise on CUDA, the parameters
     with hooks on their gradients, and whether the module drew random numbers on the host.
     """
 
