@@ -18,8 +18,8 @@ says its range over both orders.
 
 Known limits: one stream; a device that never runs out, so that nothing is given back; no holes
 between large segments, which a process has that gave segments back before: it meets blocks of
-equal size in an order between the two. The allocated peak hangs on the order, too, by less than
-1 MiB a block, and is given for falling segments alone.
+equal size in an order between the two, and its reserved peak may be another one. The allocated
+peak hangs on the order, too, by at most 1 MiB a block, and is given for falling segments alone.
 """
 
 from __future__ import annotations

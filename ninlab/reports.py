@@ -82,8 +82,8 @@ class MemoryReport:
     rounding; requested adds the scratch of cuDNN and cuBLAS, allocated and
     reserved what the CUDA caching allocator makes of the requests. The last
     three are None where no workspace table covers device, network and batch.
-    reserved_range_bytes is the least and the most that is reserved, where that
-    hangs on the addresses that the driver gives (see `allocator`), else None.
+    reserved_range_bytes is the reserved peak under either order in which a driver
+    may lay large segments, the least first, where the two differ (see `allocator`).
     """
 
     tensor_peak_bytes: int | None
