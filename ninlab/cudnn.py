@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from ninlab.errors import NinlabError
+from ninlab.split_sums import Product, on_device
 from ninlab.steps import Precision
 from ninlab.workspaces import (
     MEMORY_FORMATS,
@@ -152,6 +153,7 @@ class Kind(IntEnum):
     ENGINE_CONFIG = 3
     HEURISTICS = 4
     PLAN = 5
+    KNOB_CHOICE = 7
     FORWARD = 10
     WEIGHT_GRADIENT = 11
     INPUT_GRADIENT = 12
@@ -170,6 +172,7 @@ class Type(IntEnum):
     FLOAT = 4
     CONVOLUTION_MODE = 7
     HEURISTICS_MODE = 8
+    KNOB_TYPE = 9
     NUMERICAL_NOTE = 11
     DESCRIPTOR = 15
     INT32 = 23
@@ -187,6 +190,14 @@ C_TYPES: Mapping[Type, Any] = {
 """What an attribute of each type is in memory; enumerations are C ints."""
 
 
+class Knob(IntEnum):
+    """cudnnBackendKnobType_t: what of an engine can be chosen, those that are read here."""
+
+    TILE_SIZE = 2
+    ROWS = 27  # CUDNN_KNOB_TYPE_TILE_CGA_M: of a group of multiprocessors
+    COLUMNS = 28  # CUDNN_KNOB_TYPE_TILE_CGA_N
+
+
 class Attribute(IntEnum):
     """cudnnBackendAttributeName_t."""
 
@@ -202,10 +213,13 @@ class Attribute(IntEnum):
     HEURISTICS_RESULTS = 202
     HEURISTICS_DEVICE = 204
     CONFIG_ENGINE = 300
+    CONFIG_KNOBS = 302
     PLAN_HANDLE = 400
     PLAN_CONFIG = 401
     PLAN_WORKSPACE = 402
     PLAN_DEVICE = 407
+    KNOB_TYPE = 600
+    KNOB_VALUE = 601
     FORWARD_ALPHA = 700
     INPUT_GRADIENT_ALPHA = 706
     WEIGHT_GRADIENT_ALPHA = 712
@@ -227,6 +241,7 @@ FLOAT32, BFLOAT16 = 0, 9  # cudnnDataType_t
 CROSS_CORRELATION = 1  # cudnnConvolutionMode_t
 INSTANT, FALLBACK = 0, 2  # cudnnBackendHeurMode_t
 TENSOR_CORE, DOWN_CONVERT_INPUTS = 0, 1  # cudnnBackendNumericalNote_t
+MOST_KNOBS = 40  # CUDNN_KNOB_TYPE_COUNTS is 37 in cuDNN 9.8
 INFORMATION = 8  # CUDNN_SEV_INFO_EN, a bit of cudnnSetCallback's mask
 
 PRODUCT_ENGINES = {
@@ -402,6 +417,16 @@ class Descriptor:
         pointers = (ctypes.c_void_p * most)(*[one.pointer.value for one in out])
         return out[: len(self._read(attribute, Type.DESCRIPTOR, pointers))]
 
+    def knobs(self) -> dict[int, int]:
+        """What an engine's configuration chooses: values by `Knob`, and by other such numbers."""
+        choices = self.get_descriptors(Attribute.CONFIG_KNOBS, Kind.KNOB_CHOICE, MOST_KNOBS)
+        return {
+            choice.get(Attribute.KNOB_TYPE, Type.KNOB_TYPE)[0]: choice.get(
+                Attribute.KNOB_VALUE, Type.INT64
+            )[0]
+            for choice in choices
+        }
+
     def count(self, attribute: int, kind: Type) -> int:
         """How many values one attribute holds."""
         count = ctypes.c_int64()
@@ -498,7 +523,21 @@ class Planner(ABC):
                     yield Plan(number, None, str(refusal))
                     continue
                 (size,) = plan.get(Attribute.PLAN_WORKSPACE, Type.INT64)
-                yield Plan(number, int(size))
+                asked = call, direction, batch_size, mode
+                yield Plan(number, self._on_device(int(size), config, number, *asked))
+
+    def _on_device(
+        self,
+        size: int,
+        config: Descriptor,
+        engine: int,
+        call: ConvCall,
+        direction: Direction,
+        batch_size: int,
+        mode: str,
+    ) -> int:
+        """What a plan of that size takes on the device: the same, where the device said it."""
+        return size
 
     def _descriptor(self, kind: Kind) -> Descriptor:
         descriptor = self.cudnn.descriptor(kind)
@@ -589,6 +628,27 @@ class Oracle(Planner):
         ):
             return engine, product_bytes(call, direction, batch_size)
         return super().first(call, direction, batch_size, mode)
+
+    def _on_device(
+        self,
+        size: int,
+        config: Descriptor,
+        engine: int,
+        call: ConvCall,
+        direction: Direction,
+        batch_size: int,
+        mode: str,
+    ) -> int:
+        """What it takes on as many multiprocessors as the description has (`split_sums`)."""
+        knobs = config.knobs()
+        if not knobs.keys() >= {Knob.TILE_SIZE, Knob.ROWS, Knob.COLUMNS}:
+            return size
+        group = knobs[Knob.ROWS], knobs[Knob.COLUMNS]
+        product = Product(
+            *(call, direction, batch_size, mode.split()[0]),
+            *(engine, knobs[Knob.TILE_SIZE], group),
+        )
+        return on_device(size, product, self.properties["multiProcessorCount"])
 
     def _ranks_first(self, engine: int, graph: Descriptor) -> bool:
         """Whether a refused engine comes before every one that can be planned with here."""
