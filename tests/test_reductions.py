@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple
 from itertools import permutations
 from typing import Any
 
@@ -18,13 +17,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ninlab.devices import DEVICES
+from ninlab.measurement import read_trace
 from ninlab.records import runs_folder
 from ninlab.reductions import Reduction, ReductionScratch
 from ninlab.reports import Category
 from ninlab.resources import load, trace_step, with_scratch
 from ninlab.resources.reduced import reductions_of
 from ninlab.steps import Precision
-from ninlab.workspaces import CUBLAS_RULES, Workspaces
+from ninlab.workspaces import CUBLAS_RULES, ConvScratch, Source, Workspaces
 
 H100 = DEVICES["h100"].described
 SIZE = (H100["multiProcessorCount"], H100["maxThreadsPerSM"])
@@ -286,10 +286,11 @@ class WithoutConvolutions(Workspaces):
     """Tables of an H100 on which convolutions need no scratch, and products keep theirs."""
 
     def __init__(self) -> None:
-        super().__init__("h100", "0", "0", 90, (), (), {}, CUBLAS_RULES["2.11"], H100)
+        rules = CUBLAS_RULES["2.11"]
+        super().__init__("h100", "0", "0", 90, (), (), {}, rules, H100, Source.DEVICE)
 
-    def convolution_bytes(self, *_):
-        return 0
+    def convolution(self, *_):
+        return ConvScratch(0, Source.DEVICE)
 
 
 def is_own(case: str) -> bool:
@@ -298,8 +299,7 @@ def is_own(case: str) -> bool:
 
 def traced(case: str) -> list[Change]:
     folder = PROBES / "events" / "default" if is_own(case) else PROBES / "strangers"
-    entries = json.loads(gzip.decompress((folder / f"{case}.json.gz").read_bytes()))
-    return [(*entry,) for entry in entries]
+    return [astuple(event) for event in read_trace(folder / f"{case}.json.gz")]
 
 
 def predicted(case: str) -> list[Change]:
@@ -317,9 +317,10 @@ def predicted(case: str) -> list[Change]:
         autocast=Precision(precision).autocasts,
         training=training,
     )
+    events, _ = with_scratch(step, WithoutConvolutions(), precision)
     return [
         (each.allocates, each.block, each.bytes(batch_size), each.category is Category.WORKSPACE)
-        for each in with_scratch(step, WithoutConvolutions(), precision)
+        for each in events
     ]
 
 

@@ -1,20 +1,24 @@
 """What does torch choose on a CUDA device that it would not choose on the meta device?
 
-Dropout keeps a bool mask there, batch normalization is cuDNN's, and under autocast
-operators cast their inputs. These choices are made inside torch's C++ operators, before
-autograd records anything, so they have to be made at the same place here: as kernels of
-a dispatch key that stands above autograd. The key is one that torch reserves for a
-device that no CPU or CUDA build knows; its kernels are registered when `as_on_cuda` is first
-entered, and met only inside it, by the thread that entered it.
+Dropout keeps a bool mask there, batch normalization is cuDNN's, attention a fused kernel, and
+under autocast operators cast their inputs. These choices are made inside torch's C++
+operators, before autograd records anything, so they have to be made at the same place here:
+as kernels of a dispatch key that stands above autograd. The key is one that torch reserves
+for a device that no CPU or CUDA build knows; its kernels are registered when `as_on_cuda` is
+first entered, and met only inside it, by the thread that entered it.
 
 Source: the lists of ``ATen/autocast_mode.h``, the fused-kernel test of
-``ATen/native/Dropout.cpp`` and the cuDNN test of ``ATen/native/Normalization.cpp``;
+``ATen/native/Dropout.cpp``, the cuDNN test of ``ATen/native/Normalization.cpp`` and the order of
+kernels in ``ATen/native/transformers/cuda/sdp_utils.cpp``;
 tests/test_timeline_cuda.py compares operators and saved tensors with torch's own
 autocast on fake CUDA tensors.
 
-Known limits. Attention, recurrent layers and cells, and root mean square normalization run
-as plain formulas here, where CUDA has fused kernels, and the gradients of a few operators by
-other formulas than there; `UNMODELED` names them all. ``norm`` under autocast keeps its
+Known limits. Recurrent layers and cells, and root mean square normalization run as plain
+formulas here, where CUDA has fused kernels, and the gradients of a few operators by other
+formulas than there; `UNMODELED` names them all. So does attention with a mask, with fewer heads
+of keys than of queries, or with shapes that the chosen kernel refuses. Its kernels are those of
+a Hopper or Blackwell GPU for data centers with cuDNN 9.15 or newer: another device runs flash
+attention in half precision, which keeps as much but seeds. ``norm`` under autocast keeps its
 input's dtype. An autocast region for CUDA that a module enters by itself is not followed.
 """
 
@@ -36,6 +40,7 @@ from ninlab.torch_private import (
     is_view,
     schema_of,
     spare_key_included,
+    suggested_format,
 )
 
 LOWER_PRECISION = (
@@ -88,6 +93,7 @@ UNMODELED = (
 FUSED_ATTENTION = "aten::_native_multi_head_attention"
 """What a prediction of ``nn.MultiheadAttention`` calls on the CPU and on CUDA, but not on meta."""
 
+_ATTENTION = "scaled_dot_product_attention"
 _UNMODELED_PACKETS = frozenset(f"aten::{name.partition('.')[0]}" for name in UNMODELED) | {
     FUSED_ATTENTION,
     "saved_tensors_hooks",
@@ -188,11 +194,11 @@ def _widest_input(args: Any, kwargs: Any, schema: Any) -> tuple[Any, Any]:
 def _casting(name: str, policy: Callable[[Any, Any, Any], tuple[Any, Any]]) -> Callable[..., Any]:
     packet, _, overload = name.partition(".")
     operator = getattr(getattr(torch.ops.aten, packet), overload or "default")
-    run = _linear if name == "linear" else operator
+    run = {"linear": _linear, _ATTENTION: _attention}.get(name, operator)
     schema = schema_of(operator)
 
     def kernel(*args: Any, **kwargs: Any) -> Any:
-        if name in UNMODELED:
+        if name in UNMODELED and name != _ATTENTION:
             _state.unmodeled[f"aten::{packet}"] += 1
         with below_spare_key():
             if _state.autocast and (torch.is_grad_enabled() or not _state.backward):
@@ -207,6 +213,71 @@ def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     if bias is None or input.dim() <= 2 or input.is_contiguous():
         return torch.nn.functional.linear(input, weight, bias)
     return torch.matmul(input, weight.t()).add_(bias)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """By the fused kernel that CUDA would choose, or by the plain formula, which is then named.
+
+    CUDA asks cuDNN first, which takes half precision, and in single precision is left with the
+    kernel that works tile by tile.
+    """
+    kept = torch.is_grad_enabled() and any(each.requires_grad for each in (query, key, value))
+    if _fits_fused_attention(query, key, value, mask):
+        operands = (query, key, value, None, kept, dropout, is_causal)
+        if query.dtype is torch.float32:
+            by_tiles: Tensor = torch.ops.aten._scaled_dot_product_efficient_attention(
+                *operands, scale=scale
+            )[0]
+            return by_tiles
+        if dropout * 16 % 1:  # cuDNN's in some versions of torch, flash attention in others
+            _state.unmodeled[f"aten::{_ATTENTION}"] += 1
+        by_cudnn: Tensor = torch.ops.aten._scaled_dot_product_cudnn_attention(
+            *operands, scale=scale
+        )[0]
+        return by_cudnn
+    _state.unmodeled[f"aten::{_ATTENTION}"] += 1
+    return torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, mask, dropout, is_causal, scale=scale, enable_gqa=enable_gqa
+    )
+
+
+def _fits_fused_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> bool:
+    """Whether the call is one of those that a fused kernel takes and that are modeled here."""
+    operands = (query, key, value)
+    if mask is not None or any(each.dim() != 4 or not each.numel() for each in operands):
+        return False
+    alike = (
+        max(query.shape[:2]) <= 65_535
+        and query.shape[:2] == key.shape[:2] == value.shape[:2]
+        and query.shape[3] == key.shape[3]
+        and query.dtype is key.dtype is value.dtype
+        and all(each.stride(3) == 1 for each in operands)
+    )
+    widths = (query.shape[3], value.shape[3])
+    if query.dtype is torch.float32:
+        return alike and _is_allowed("mem_efficient") and all(width % 4 == 0 for width in widths)
+    return (
+        alike
+        and _is_allowed("cudnn")
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and all(width % 8 == 0 and width <= 128 for width in widths)
+        and key.shape[2] > 1
+    )
+
+
+def _is_allowed(kernel: str) -> bool:
+    """Whether ``torch.nn.attention.sdpa_kernel`` and its like left attention that kernel."""
+    return bool(getattr(torch.backends.cuda, f"{kernel}_sdp_enabled")())
 
 
 def _dropout(images: Tensor, p: float, train: bool) -> Tensor:
@@ -239,12 +310,14 @@ def _batch_norm(
         and (mean is None) == (variance is None)
         and (mean is not None or training)
     )
-    operands = (images, weight, bias, mean, variance, training, momentum, eps)
+    operands = (weight, bias, mean, variance, training, momentum, eps)
     with below_spare_key():
         if by_cudnn:
-            result: Tensor = torch.ops.aten.cudnn_batch_norm(*operands)[0]
+            if not images.is_contiguous():
+                images = images.contiguous(memory_format=suggested_format(images))
+            result: Tensor = torch.ops.aten.cudnn_batch_norm(images, *operands)[0]
             return result
-        return torch.batch_norm(*operands, cudnn_enabled)
+        return torch.batch_norm(images, *operands, cudnn_enabled)
 
 
 @cache

@@ -27,6 +27,15 @@ from ninlab.resources.observer import BackwardPass
 from ninlab.resources.reduced import reductions_of
 from ninlab.resources.saved import LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
+from ninlab.resources.temporaries import (
+    INSIDE,
+    Scratch,
+    Temporary,
+    as_on_cuda,
+    attention_scratch,
+    course,
+    format_of,
+)
 from ninlab.steps import LOSS
 from ninlab.torch_private import (
     DispatchMode,
@@ -34,7 +43,6 @@ from ninlab.torch_private import (
     are_saved_tensors_hooked,
     running_node,
     storage_key,
-    suggested_format,
 )
 from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
 
@@ -43,10 +51,10 @@ from ninlab.workspaces import GEMM_OPERATORS, ConvCall, Direction
 class KernelCall:
     """One call that takes scratch memory on CUDA: a convolution, a matrix product, a reduction.
 
-    event is the place in the events where the call's results begin; a convolution gives
+    event is the place in the events where the call begins; a convolution gives
     one result for each of its directions (and then the bias gradient, if there is one), each
     computed in a memory format of its own. reductions says of each result what is reduced for it,
-    None where nothing is.
+    None where nothing is. scratch_bytes is what the call itself tells, as fused attention does.
     """
 
     event: int
@@ -57,6 +65,15 @@ class KernelCall:
     directions: tuple[Direction, ...] = ()
     memory_formats: tuple[str, ...] = ()  # of `workspaces.MEMORY_FORMATS`, one a direction
     reductions: tuple[Reduction | None, ...] = ()
+    scratch_bytes: int = 0
+    places: tuple[int, ...] = ()
+
+    def place(self, result: int) -> int:
+        """The event behind which comes the scratch of the call's result of that number.
+
+        That is the result, or a temporary tensor that its kernel needs beside it.
+        """
+        return self.places[result] if result < len(self.places) else self.event + result
 
 
 @dataclass(slots=True, eq=False)
@@ -96,6 +113,7 @@ class Recorder(DispatchMode):
     def __init__(self, *, count_host: bool, before: Recorder | None = None) -> None:
         super().__init__()
         self.devices = ("meta", "cpu") if count_host else ("meta",)
+        self._is_on_cuda = not count_host
         self.phase = Phase.SETUP
         self.layer = ""
         self.operator = ""
@@ -231,7 +249,9 @@ class Recorder(DispatchMode):
         setup = (_Change(True, block, Phase.SETUP, block.layer, "") for block in self._setup)
         for entry in (*setup, *self._log):
             if isinstance(entry, KernelCall):
-                calls.append(replace(entry, event=len(events)))
+                here = len(events)
+                places = tuple(here + offset for offset in entry.places)
+                calls.append(replace(entry, event=here, places=places))
                 continue
             block = entry.block
             temporary = block.category is Category.ACTIVATION and 0 < block.born == block.died
@@ -270,6 +290,8 @@ class Recorder(DispatchMode):
             if node is not None:
                 self.layer = self._layer_of(node)
                 if self._backward.works_in_place(node, func, args):
+                    if func in INSIDE:
+                        self._see_results(INSIDE[func], args, args[0])
                     return args[0]
                 if func is _TO_COPY and _makes_weight_gradient(node):
                     self.is_gradient(args[0])
@@ -277,6 +299,7 @@ class Recorder(DispatchMode):
         if result is NotImplemented:
             result = func(*args, **kwargs)
         reductions = reductions_of(func, args, kwargs)
+        noted = len(self._log)
         if func is _CONVOLUTION or func is _CONVOLUTION_BACKWARD:
             result = _laid_out_by_cudnn(func, args, result)
             convolution, directions = _convolution(func, args)
@@ -284,13 +307,17 @@ class Recorder(DispatchMode):
             self._note_call(convolution, directions, formats, reductions)
         elif reductions or self.operator in GEMM_OPERATORS:
             self._note_call(reductions=reductions)
+        elif self._is_on_cuda and (scratch := attention_scratch(func, args)):
+            self._note_call(scratch_bytes=scratch)
         elif func is _BATCH_NORM and "cpu" in self.devices and not args[5]:
             # By the averages of training: the CPU puts out no statistics, CUDA has room for them.
             result = (result[0], *(each.new_empty(0) for each in result[1:]))
         self.flops[self.phase] += operators.torch_flops(func, args, kwargs, result) or 0
-        for value in operators.flatten((result,)):
-            if isinstance(value, Tensor) and value.device.type in self.devices:
-                self._see(value.untyped_storage())
+        if self._is_on_cuda:
+            result = as_on_cuda(func, result)
+        places = self._see_results(func, args, result)
+        if places and len(self._log) > noted and isinstance(call := self._log[noted], KernelCall):
+            self._log[noted] = replace(call, places=places)
         return result
 
     def _note_call(
@@ -299,14 +326,55 @@ class Recorder(DispatchMode):
         directions: tuple[Direction, ...] = (),
         memory_formats: tuple[str, ...] = (),
         reductions: tuple[Reduction | None, ...] = (),
+        scratch_bytes: int = 0,
     ) -> None:
         # Where its results come among the events is known when all of them are.
         self._log.append(
             KernelCall(
-                *(-1, self.operator, self.phase, self.layer),
-                *(convolution, directions, memory_formats, reductions),
+                event=-1,
+                operator=self.operator,
+                phase=self.phase,
+                layer=self.layer,
+                convolution=convolution,
+                directions=directions,
+                memory_formats=memory_formats,
+                reductions=reductions,
+                scratch_bytes=scratch_bytes,
             )
         )
+
+    def _see_results(self, func: OpOverload, args: tuple[Any, ...], result: Any) -> tuple[int, ...]:
+        """Write down what the call made, with what it made and dropped on CUDA.
+
+        Where its rule is known, the events behind which its results' scratch comes are returned,
+        counted from its own first one.
+        """
+        steps = course(func, args, result) if self._is_on_cuda else None
+        if steps is None:
+            for value in operators.flatten((result,)):
+                self._see_tensor(value)
+            return ()
+        results = (result,) if isinstance(result, Tensor) else result
+        first, behind = len(self._log), {}
+        taken: dict[Temporary, _Block] = {}
+        for step in steps:
+            if isinstance(step, Temporary):
+                block = taken.pop(step, None)
+                allocates = block is None
+                if block is None:
+                    block = _Block(step.bytes, Category.TEMPORARY, self.layer, self.operator)
+                    taken[step] = block
+                self._log.append(_Change(allocates, block, self.phase, self.layer, self.operator))
+            elif isinstance(step, Scratch):
+                behind[step.result] = len(self._log) - first - 1
+            else:
+                self._see_tensor(results[step])
+                behind[step] = len(self._log) - first - 1
+        return tuple(behind[place] for place in sorted(behind))
+
+    def _see_tensor(self, value: object) -> None:
+        if isinstance(value, Tensor) and value.device.type in self.devices:
+            self._see(value.untyped_storage())
 
     def _see(self, storage: torch.UntypedStorage) -> None:
         if storage_key(storage) in self.blocks or not storage.nbytes():
@@ -416,7 +484,7 @@ def _memory_formats(func: OpOverload, args: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _is_channels_last(value: Tensor) -> bool:
-    return value.dim() == 4 and suggested_format(value) is torch.channels_last
+    return value.dim() == 4 and format_of(value) is torch.channels_last
 
 
 def _laid_out_by_cudnn(func: OpOverload, args: tuple[Any, ...], result: Any) -> Any:

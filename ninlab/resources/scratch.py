@@ -58,12 +58,14 @@ def with_scratch(
                 return None
             sources[scratch.source] += 1
             if scratch.bytes:
-                taken[call.event + result] += workspace(scratch.bytes, call, call.operator)
+                taken[call.place(result)] += workspace(scratch.bytes, call, call.operator)
         for result, reduction in enumerate(call.reductions):
             for launch in reduction.scratch(*sizes_of_device) if reduction else ():
                 partial, semaphores = (workspace(size, call, call.operator) for size in launch)
                 both = (partial[0], semaphores[0], semaphores[1], partial[1])
-                taken[call.event + result] += both
+                taken[call.place(result)] += both
+        if call.scratch_bytes:
+            taken[call.place(0)] += workspace(call.scratch_bytes, call, call.operator)
         for block in tables.gemm(call.operator, call.phase):
             if block.owner is None:
                 taken[call.event] += workspace(block.bytes, call, call.operator)

@@ -9,9 +9,9 @@ loop until this one has returned its own. One run of the step tells all of that,
 module itself keeps tensors from step to step, such as its last attention map: then the step
 is run once more, and finds them.
 
-Known limits. A timeline sees tensors. It does not see what a kernel allocates and frees
-inside one operator: scratch (`scratch` adds it) and copies that make an input contiguous.
-Storages that are resized in place keep their first size. A module
+Known limits. A timeline sees tensors, those inside CUDA's operators as far as `temporaries`
+knows them. It does not see scratch, which `scratch` adds. Storages that are resized in place keep
+their first size. A module
 that runs otherwise from call to call, by chance or by a count of its own, is recorded in one
 of its courses. `StepTimeline.unmodeled` names operators whose CUDA implementation allocates
 otherwise, hooks on saved tensors, with which activations are recomputed or moved away, hooks

@@ -15,8 +15,9 @@ CUDA's: dropout masks of one byte, optimizers that work on lists of tensors (for
 by autocast with its cached copies of the weights, batch norm by cuDNN. TF32 changes no size.
 
 Known limits: only what tensors hold. Scratch of cuDNN and cuBLAS is `workspaces`, rounding
-and fragmentation are `allocator`; what lives and dies inside one operator, and a reserve
-that cuDNN's batch norm might keep, are left out.
+and fragmentation are `allocator`; a reserve that cuDNN's batch norm might keep is left out. Of
+what lives and dies inside one operator, only copies of a gradient that is part of a wider one
+are listed: the way back through branches makes them, for more than one image.
 """
 
 from __future__ import annotations

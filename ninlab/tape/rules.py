@@ -376,7 +376,10 @@ class Player:
         result = self._new(shape, value.element_bytes)
         category = Category.TEMPORARY if value.source is None else Category.ACTIVATION
         second = self.writer.make((0, prod(shape) * second_bytes), category)
-        self.writer.call(operator, (value,), (result, second), (result.storage, second))
+        made = [result.storage, second]
+        if operator == "native_dropout":  # CUDA makes the mask first
+            made.reverse()
+        self.writer.call(operator, (value,), (result, second), made)
         return result, second
 
     def _cast(self, value: Value, element_bytes: int) -> Value:

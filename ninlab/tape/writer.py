@@ -113,6 +113,12 @@ class Tape:
                 yield Kept(storage, node.layer, kind)
 
 
+_COPY_A_PART = ("avg_pool2d_backward", "convolution_backward", "max_pool2d_with_indices_backward")
+"""What copies a gradient that is part of a wider one, while it runs.
+
+A part of one image lies as it would alone and needs no copy: copies are those of more images.
+"""
+
 # A step has thousands of them; a call with arguments takes three times as long.
 _event = partial(tuple.__new__, MemoryEvent)
 
@@ -242,8 +248,11 @@ class TapeWriter:
         joins_call: bool = False,
     ) -> None:
         """Record a call and the storages that it makes; see `Call`."""
+        self._calls.append((operator, self.phase, self.layer, reads, writes, macs, joins_call))
+        self._allocate(operator, makes)
+
+    def _allocate(self, operator: str, makes: Sequence[Storage]) -> None:
         phase, layer = self.phase, self.layer
-        self._calls.append((operator, phase, layer, reads, writes, macs, joins_call))
         for one in makes:
             self._operator = operator
             constant, per_image = one.size
@@ -295,7 +304,18 @@ class TapeWriter:
                     made.append((value, storage, False))
             if makes:
                 writes = of[:1] if made[first][0] is of[0] else ()
+                copies: list[Storage] = []
+                later: list[Storage] = []
+                if node.is_view and operator in _COPY_A_PART:
+                    copies = [self.make(reads[0].size, Category.TEMPORARY)]
+                    if of[0].shape:
+                        makes = [*makes, *copies]
+                    else:  # of weights, and then of the bias
+                        makes, later = [*copies, *makes[:1]], makes[1:]
                 self.call(operator, reads, writes, makes, macs, joins_call and first > 0)
+                for copy in copies:
+                    self.drop(copy)
+                self._allocate(operator, later)
         self.drop(gradient)
         for storage, _ in node.keeps:
             self.drop(storage)
