@@ -370,6 +370,28 @@ def test_categories_add_up_to_the_peak_and_nothing_is_left_unnamed(training):
     assert {event.layer for event in timeline.events} <= layers
 
 
+class Nested(nn.Module):
+    """Parameters and buffers of its own beside those of what it holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.ones(3, 1, 1))
+        self.register_buffer("offset", torch.ones(5))
+        self.body = nn.Sequential(nn.Conv2d(3, 7, 1), nn.BatchNorm2d(7), nn.Flatten())
+        self.head = nn.Linear(7 * 16, 11)
+
+    def forward(self, images):
+        return self.head(self.body(images * self.token)) + self.offset.sum()
+
+
+def test_what_a_module_holds_lies_in_the_order_in_which_it_was_moved_to_the_device():
+    moved = []
+    Nested()._apply(lambda tensor: moved.append(tensor.nbytes) or tensor)
+    events = trace_step(load(Nested(), (3, 4, 4)), 2, training=False).events
+    found = [e.constant_bytes for e in events if e.category is Category.PARAMETER]
+    assert found == moved
+
+
 def test_backward_belongs_to_the_layers_that_ran_forward():
     timeline = trace_step(load("nin_28"), 2)
     convolutions = {

@@ -162,8 +162,8 @@ class Recorder(DispatchMode):
 
     def adopt_module(self, module: nn.Module) -> None:
         """Parameters, buffers, and tensors in other attributes exist before the step."""
-        for name, own in (*module.named_parameters(), *module.named_buffers()):
-            self.adopt(own, Category.PARAMETER, name.rpartition(".")[0])
+        for name, own in _in_order_of_moving(module):
+            self.adopt(own, Category.PARAMETER, name)
         for name, each in module.named_modules():
             for value in vars(each).values():
                 if isinstance(value, Tensor):
@@ -406,6 +406,17 @@ class Recorder(DispatchMode):
 
 
 # ---------------------------------------------------------------- small matters
+
+
+def _in_order_of_moving(module: nn.Module, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers with the layer they belong to, as ``Module.to`` makes them anew.
+
+    A module's children come first, then its own parameters, then its own buffers.
+    """
+    for child_name, child in module.named_children():
+        yield from _in_order_of_moving(child, f"{name}.{child_name}".lstrip("."))
+    for own in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+        yield name, own
 
 
 def _sizes(blocks: Iterable[_Block]) -> Counter[int]:
