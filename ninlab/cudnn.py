@@ -645,7 +645,7 @@ class Oracle(Planner):
             return size
         group = knobs[Knob.ROWS], knobs[Knob.COLUMNS]
         product = Product(
-            *(call, direction, batch_size, mode.split()[0]),
+            *(call, direction, batch_size, mode),
             *(engine, knobs[Knob.TILE_SIZE], group),
         )
         return on_device(size, product, self.properties["multiProcessorCount"])

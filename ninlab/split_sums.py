@@ -71,7 +71,7 @@ class Product:
     call: ConvCall
     direction: Direction
     batch_size: int
-    precision: str  # "tf32" or "bf16"
+    mode: str  # "precision memory_format", with a precision of tf32 or bf16
     engine: int  # cuDNN's global index
     tile: int
     group: tuple[int, int]
@@ -79,7 +79,8 @@ class Product:
     @property
     def is_split(self) -> bool:
         """Whether it is of a kind that splits sums, in groups that always fill the device."""
-        engine, tiles = SPLITTING.get((self.direction, self.precision), (None, frozenset()))
+        precision = self.mode.split()[0]
+        engine, tiles = SPLITTING.get((self.direction, precision), (None, frozenset()))
         return self.engine == engine and self.tile in tiles and prod(self.group) <= LARGEST_GROUP
 
     @property
@@ -90,7 +91,7 @@ class Product:
     @property
     def element_bytes(self) -> int:
         """Bytes of a value that is read."""
-        return 2 if self.precision == Precision.BF16 else 4
+        return 2 if self.mode.startswith(Precision.BF16) else 4
 
     def tiles(self) -> int:
         """How many tiles the product has, as many on each side as whole groups have."""
@@ -130,8 +131,10 @@ class Product:
         """Bytes of images, maps and weights as these engines read and write them.
 
         Channels come last in them, filled up to 16 bytes a pixel. Weights with a 1x1 window lie
-        that way in any case.
+        that way in any case. 0 where all lie so already.
         """
+        if self.mode.endswith("channels_last"):
+            return 0
         in_channels, *image = self.call.input_shape
         out_channels, *maps = self.call.output_shape
         per_pixel = 16 // self.element_bytes

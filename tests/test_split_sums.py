@@ -18,16 +18,18 @@ from ninlab.split_sums import (
     Product,
     on_device,
 )
-from ninlab.workspaces import ConvCall, Direction
+from ninlab.workspaces import MEMORY_FORMATS, ConvCall, Direction
 
 BLOCK5 = ConvCall((512, 14, 14), (512, 512, 3, 3), padding=(1, 1))  # of VGG
-WEIGHTS = Product(BLOCK5, Direction.WEIGHT_GRADIENT, 32, "tf32", engine=68, tile=0, group=(1, 1))
+WEIGHTS = Product(
+    *(BLOCK5, Direction.WEIGHT_GRADIENT, 32, "tf32 contiguous"), engine=68, tile=0, group=(1, 1)
+)
 
 
-def products(**fixed):
+def products():
     """Convolutions with padding that keeps the size, as the engines of `SPLITTING` compute them."""
 
-    def product(asked, sizes, window, batch_size, tile, group):
+    def product(asked, memory_format, sizes, window, batch_size, tile, group):
         (direction, precision), (engine, tiles) = asked
         in_channels, out_channels, side = sizes
         pad = (window // 2, window // 2)
@@ -35,11 +37,13 @@ def products(**fixed):
             (in_channels, side, side), (out_channels, in_channels, window, window), padding=pad
         )
         tile = sorted(tiles)[tile % len(tiles)]
-        return Product(call, direction, batch_size, precision, engine, tile, group)
+        mode = f"{precision} {memory_format}"
+        return Product(call, direction, batch_size, mode, engine, tile, group)
 
     return st.builds(
         product,
         st.sampled_from(sorted(SPLITTING.items())),
+        st.sampled_from(MEMORY_FORMATS),
         st.tuples(st.integers(1, 600), st.integers(1, 600), st.integers(2, 60)),
         st.sampled_from([1, 3, 5]),
         st.integers(1, 128),
@@ -78,7 +82,7 @@ def test_an_answer_that_the_rule_does_not_explain_comes_back(product, answer, pr
 
 @pytest.mark.parametrize(
     "change",
-    [{"engine": 48}, {"tile": 18}, {"group": (1, 3)}, {"precision": "fp32"}],
+    [{"engine": 48}, {"tile": 18}, {"group": (1, 3)}, {"mode": "fp32 contiguous"}],
     ids=lambda change: next(iter(change)),
 )
 def test_other_plans_are_left_as_they_are(change):
@@ -133,6 +137,6 @@ class Asked(cudnn.Oracle):
         knobs = config.knobs()
         group = knobs.get(cudnn.Knob.ROWS, 1), knobs.get(cudnn.Knob.COLUMNS, 1)
         tile = knobs.get(cudnn.Knob.TILE_SIZE, -1)
-        product = Product(call, direction, batch_size, mode.split()[0], engine, tile, group)
+        product = Product(call, direction, batch_size, mode, engine, tile, group)
         self.seen.append((size, product))
         return size
