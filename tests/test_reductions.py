@@ -11,20 +11,18 @@ from typing import Any
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
 from ninlab.devices import DEVICES
 from ninlab.measurement import read_trace
-from ninlab.records import runs_folder
 from ninlab.reductions import Reduction, ReductionScratch
 from ninlab.reports import Category
 from ninlab.resources import load, trace_step, with_scratch
 from ninlab.resources.reduced import reductions_of
-from ninlab.steps import Precision
 from ninlab.workspaces import CUBLAS_RULES, ConvScratch, Source, Workspaces
+from tests.measured_steps import traced_steps
 
 H100 = DEVICES["h100"].described
 SIZE = (H100["multiProcessorCount"], H100["maxThreadsPerSM"])
@@ -232,7 +230,6 @@ def test_a_layer_norm_ends_in_sums_where_rows_are_very_many(rows, parts):
 
 # ---------------------------------------------------------------- traces of an H100
 
-PROBES = runs_folder() / "probes"
 TRACED = {
     "alexnet-b128-bf16-inference": 0,
     "alexnet-b128-bf16-sgd": 1,
@@ -293,30 +290,13 @@ class WithoutConvolutions(Workspaces):
         return ConvScratch(0, Source.DEVICE)
 
 
-def is_own(case: str) -> bool:
-    return (PROBES / "events" / "default" / f"{case}.json.gz").exists()
-
-
 def traced(case: str) -> list[Change]:
-    folder = PROBES / "events" / "default" if is_own(case) else PROBES / "strangers"
-    return [astuple(event) for event in read_trace(folder / f"{case}.json.gz")]
+    return [astuple(event) for event in read_trace(traced_steps()[case].trace)]
 
 
 def predicted(case: str) -> list[Change]:
-    network, batch, precision, mode = case.rsplit("-", 3)
-    batch_size, training = int(batch.removeprefix("b")), mode != "inference"
-    if is_own(case):
-        subject = load(network)
-    else:
-        with torch.device("meta"):
-            subject = load(getattr(torchvision.models, network)(weights=None), (3, 224, 224))
-    step = trace_step(
-        subject,
-        batch_size,
-        mode if training else "sgd",
-        autocast=Precision(precision).autocasts,
-        training=training,
-    )
+    measured = traced_steps()[case]
+    step, batch_size, precision = measured.step, measured.case.batch_size, measured.case.precision
     events, _ = with_scratch(step, WithoutConvolutions(), precision)
     return [
         (each.allocates, each.block, each.bytes(batch_size), each.category is Category.WORKSPACE)

@@ -1,11 +1,9 @@
 """Tensors inside CUDA's operators: law by law on small modules, then a GPU's own traces."""
 
 from dataclasses import astuple
-from pathlib import Path
 
 import pytest
 import torch
-import torchvision
 from torch import nn
 from torch.nn import functional
 
@@ -15,9 +13,8 @@ from ninlab.reports import Category, Phase
 from ninlab.resources import load, trace_step, with_scratch
 from ninlab.steps import Precision
 from ninlab.workspaces import CUBLAS_RULES, ConvScratch, Source, Workspaces
+from tests.measured_steps import traced_steps
 
-PROBES = Path(__file__).parent.parent / "runs" / "probes"
-OWN, STRANGERS = PROBES / "events" / "default", PROBES / "strangers"
 OPTIONS = ("autocast", "training", "on_cuda", "channels_last")
 
 
@@ -356,34 +353,24 @@ They are the results of ATen's depthwise kernel, of an adaptive pool, and of ``a
 """
 
 
-def trace_cases():
-    for path in sorted((*OWN.glob("*.json.gz"), *STRANGERS.glob("*.json.gz"))):
-        network, batch, precision, mode = path.name.removesuffix(".json.gz").rsplit("-", 3)
-        yield pytest.param(path, network, int(batch[1:]), precision, mode, id=path.name[:-8])
-
-
-@pytest.mark.parametrize(
-    ("path", "network", "batch_size", "precision", "mode"), list(trace_cases())
-)
-def test_a_gpu_made_the_predicted_tensors_one_after_the_other(
-    path, network, batch_size, precision, mode
-):
+@pytest.mark.parametrize("name", traced_steps())
+def test_a_gpu_made_the_predicted_tensors_one_after_the_other(name):
     """Of the sizes that are predicted, in that order, none more and none less.
 
     Without autocast they went in that order as well; casts of weights are dropped in the order
     of a hash table there. What is older than the step is left out: when the loop lets go of it
     is the loop's business.
     """
-    options = {"autocast": Precision(precision).autocasts, "training": mode != "inference"}
-    optimizer = "sgd" if mode == "inference" else mode
-    predicted = trace_step(subject_of(path, network), batch_size, optimizer, **options)
+    measured = traced_steps()[name]
+    network, batch_size = measured.case.network, measured.case.batch_size
+    predicted = measured.step
     expected = [
         (event.block, event.bytes(batch_size), event.allocates)
         for event in predicted.events
         if event.phase is not Phase.SETUP and event.bytes(batch_size)
     ]
     sizes = [size for _, size, allocates in expected if allocates]
-    traced = [astuple(event) for event in read_trace(path)]
+    traced = [astuple(event) for event in read_trace(measured.trace)]
     made, changes, alive, resized = [], [], {}, 0
     for allocates, address, size, is_scratch in traced:
         if not allocates:
@@ -399,7 +386,7 @@ def test_a_gpu_made_the_predicted_tensors_one_after_the_other(
         changes.append(len(made))
     assert made == sizes
     assert resized == RESIZED.get(network, 0)
-    if not options["autocast"]:
+    if not Precision(measured.case.precision).autocasts:
         numbers, own = {}, []
         for block, _, allocates in expected:
             if allocates:
@@ -408,10 +395,3 @@ def test_a_gpu_made_the_predicted_tensors_one_after_the_other(
             elif block in numbers:
                 own.append(-numbers[block])
         assert changes == own
-
-
-def subject_of(path, network):
-    if path.parent == OWN:
-        return load(network)
-    with torch.device("meta"):
-        return load(torchvision.models.get_model(network, weights=None), (3, 224, 224))
