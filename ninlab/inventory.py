@@ -21,6 +21,7 @@ from ninlab.estimates import Estimates
 from ninlab.experiments import Experiment, Plan, PlannedRun, plan
 from ninlab.failures import FailureRecord
 from ninlab.measurement import MemoryRecord, load_records
+from ninlab.predictions import predicted_now
 from ninlab.records import RunRecord
 from ninlab.relapses import relapse
 from ninlab.units import format_bytes, format_seconds
@@ -174,10 +175,12 @@ class Inventory:
         )
 
     def every_step(self) -> str:
-        """HTML: a table of the measured steps, each beside its prediction."""
+        """HTML: a table of the measured steps, each beside what is predicted of it now."""
         if not self.steps:
             return "<p>No step is recorded yet.</p>"
-        return _folded(f"{len(self.steps)} steps", [_step(step) for step in self.steps])
+        return _folded(
+            f"{len(self.steps)} steps", [_step(predicted_now(step)) for step in self.steps]
+        )
 
     def others(self) -> str:
         """HTML: the runs that came to nothing, and links to every record of another kind."""

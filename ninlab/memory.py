@@ -1,7 +1,8 @@
 """How close are predicted peaks of a step to the measured ones, in words and rows of tables?
 
-`measurement` knows what was measured and by how much a prediction was off, `predictions` what was
-predicted; here both meet the titles of the networks. Steps are those of `measurement.load_records`.
+`measurement` knows what was measured and by how much a prediction was off, `predictions` what is
+predicted; here both meet the titles of the networks. Steps are those of `on_gpu` and `on_cpu`,
+which bear the predictions of today's calculator.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ninlab.measurement import (
     rightly,
 )
 from ninlab.peers import Comparison, Workload, format_error
-from ninlab.predictions import scratch_call
+from ninlab.predictions import predicted_now
 from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_bytes
 
@@ -34,12 +35,17 @@ Number = TypeVar("Number", int, float)
 
 
 def on_gpu(steps: Iterable[MemoryRecord]) -> list[MemoryRecord]:
-    """Those of the steps that a GPU finished."""
+    """Those of the steps that a GPU finished, with what is predicted of them now."""
     return [
-        step
+        predicted_now(step)
         for step in steps
         if step.allocator is not Allocator.CPU and step.measured.outcome is CaseOutcome.FINISHED
     ]
+
+
+def on_cpu(steps: Iterable[MemoryRecord]) -> list[MemoryRecord]:
+    """Those of the steps that a CPU took, with what is predicted of them now."""
+    return [predicted_now(step) for step in steps if step.allocator is Allocator.CPU]
 
 
 def tensor_peaks(steps: Iterable[MemoryRecord]) -> dict[str, dict[int, int]]:
@@ -125,38 +131,6 @@ def agreement_rows(steps: Iterable[MemoryRecord]) -> dict[str, dict[str, str]]:
             f"requested, to {TOLERANCE:.0%}": rightly(group, "requested"),
             f"allocated, to {TOLERANCE:.0%}": rightly(group, "allocated"),
             "reserved is off by": _span(reserved, "{:+.0%}".format) if reserved else "",
-        }
-    return rows
-
-
-def scratch_rows(steps: Iterable[MemoryRecord]) -> dict[str, dict[str, str]]:
-    """The calls for whose scratch a requested peak was predicted too high, by a step's title.
-
-    Each with the scratch that the table of workspaces expects there and the most that the device
-    can have taken. Steps whose tensors were predicted wrong are left out: for them the most is not
-    known.
-    """
-    rows = {}
-    steps = list(steps)
-    conditions = _conditions(steps)
-    too_high, tensors = relative_errors(steps, "requested"), relative_errors(steps, "tensor")
-    for step in steps:
-        if (
-            step.allocator is not Allocator.DEFAULT
-            or too_high.get(step.id, 0) <= TOLERANCE
-            or tensors.get(step.id) != 0
-            or (call := scratch_call(step)) is None
-        ):
-            continue
-        requested = step.measured.requested_peak_bytes
-        assert requested is not None  # it has an error
-        layer = dict(architecture(step.case.network).named_leaves()).get(call.layer)
-        size = getattr(layer, "kernel_size", None)
-        window = f", {size}×{size}" if size else ""
-        rows[f"{architecture(step.case.network).title}, {conditions(step)}"] = {
-            "call": f"{call.layer}{window}, {call.phase}",
-            "expected": format_bytes(call.scratch_bytes),
-            "taken, at most": format_bytes(call.most_taken(requested)),
         }
     return rows
 

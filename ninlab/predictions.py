@@ -8,6 +8,8 @@ operators of `roofline`. The three constants of step time are fitted to the step
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
 
 import torch
 from torch import nn
@@ -23,8 +25,6 @@ from ninlab.measurement import (
     Allocator,
     Case,
     MemoryRecord,
-    ScratchAtPeak,
-    scratch_at_peak,
 )
 from ninlab.records import Device
 from ninlab.reports import tensor_peak
@@ -91,6 +91,25 @@ def predicted_peaks(
     return {name: value for name, value in peaks.items() if value is not None}
 
 
+def predicted_now(step: MemoryRecord) -> MemoryRecord:
+    """The step with the peaks that the calculator predicts today, for the torch that took it.
+
+    A record keeps what was predicted when it was made. Whoever sets a prediction beside a
+    measurement shows this one. What was predicted beside peaks stays.
+    """
+    on = None if step.allocator is Allocator.CPU else step.device
+    peaks = _peaks_now(step.case, step.allocator, on, minor_version(step.software.torch))
+    others = {name: value for name, value in step.predicted.items() if name not in PEAKS.values()}
+    return replace(step, predicted=others | peaks)
+
+
+@cache
+def _peaks_now(
+    case: Case, allocator: Allocator, on: Device | None, torch_version: str
+) -> dict[str, int]:
+    return predicted_peaks(case, allocator, on, torch_version=torch_version)
+
+
 def tensor_peak_on_cpu(case: Case) -> int:
     """Peak bytes of the tensors of the case's step on a CPU, traced on tensors without data.
 
@@ -111,33 +130,6 @@ def tensor_peak_on_cpu(case: Case) -> int:
     peak = tensor_peak(step.events, case.batch_size).tensor_peak_bytes
     assert peak is not None
     return peak
-
-
-def scratch_call(step: MemoryRecord) -> ScratchAtPeak | None:
-    """The call in whose scratch the requested peak was predicted that the record holds.
-
-    None where a tensor makes that peak, where no workspace table is of the device and its torch,
-    and where the tables have been mended since the record was made.
-    """
-    case, described = step.case, of_cuda_name(step.device.name)
-    release = step.software.torch.partition("+")[0]
-    if described is None or not has_table(described.name, release):
-        return None
-    training = case.mode != INFERENCE
-    cost = profile(
-        case.network,
-        case.input_shape,
-        batch_size=case.batch_size,
-        optimizer=case.mode if training else Optimizer.SGD,
-        precision=case.precision,
-        device=described.name,
-        torch_version=release,
-    )
-    report = cost.training if training else cost.inference
-    if report.requested_peak_bytes != step.predicted.get(PEAKS["requested"]):
-        return None
-    events = cost.training_events if training else cost.inference_events
-    return scratch_at_peak(events, case.batch_size)
 
 
 # ---------------------------------------------------------------- time

@@ -18,11 +18,8 @@ from ninlab.measurement import (
     orders,
     relative_errors,
     rightly,
-    scratch_at_peak,
 )
 from ninlab.records import Device, Provenance, Software
-from ninlab.reports import Category, MemoryEvent, Phase, tensor_peak
-from ninlab.resources import profile
 
 BYTES = st.integers(1, 2**40)
 PEAK_BYTES = st.fixed_dictionaries(dict.fromkeys(PEAKS, BYTES))
@@ -150,44 +147,3 @@ def test_an_order_without_a_prediction_of_both_neither_holds_nor_fails():
     bytes_ = dict.fromkeys(PEAKS, 2**20)
     steps = [step(bytes_, bytes_), step(bytes_, {"tensor": 2**20}, network="alexnet")]
     assert [order.holds for order in orders(steps, "nin", "alexnet")] == [True, None, None, None]
-
-
-# ---------------------------------------------------------------- the scratch that makes a peak
-
-
-def events(*blocks):
-    """Blocks of (bytes, whether they are scratch), born one after the other; scratch dies first."""
-    made = []
-    for number, (size, is_scratch) in enumerate(blocks):
-        category = Category.WORKSPACE if is_scratch else Category.ACTIVATION
-        born = MemoryEvent(
-            True, number, size, 0, category, Phase.FORWARD, f"layer{number}", "convolution"
-        )
-        made += [born, born._replace(allocates=False)] if is_scratch else [born]
-    return made
-
-
-@given(st.lists(st.tuples(BYTES, st.booleans()), min_size=1))
-def test_the_scratch_at_the_peak_and_what_lives_beside_it_are_the_peak(blocks):
-    found = scratch_at_peak(events(*blocks), 1)
-    tensors, peak = 0, 0
-    for size, is_scratch in blocks:
-        peak = max(peak, tensors + size)
-        tensors += 0 if is_scratch else size
-    if found is None:
-        assert peak == tensors
-    else:
-        assert found.scratch_bytes + found.other_bytes == peak >= tensors
-        assert blocks[int(found.layer.removeprefix("layer"))] == (found.scratch_bytes, True)
-        assert found.most_taken(peak) == found.scratch_bytes
-        assert found.most_taken(found.other_bytes - 1) == 0
-
-
-@pytest.mark.parametrize("network", ["nin", "alexnet"])
-def test_the_peak_of_a_profile_is_that_of_its_scratch(network):
-    cost = profile(network, batch_size=128, precision="tf32", device="h100", torch_version="2.11")
-    found = scratch_at_peak(cost.training_events, 128)
-    assert found.scratch_bytes + found.other_bytes == cost.training.requested_peak_bytes
-    tensors = tensor_peak(cost.training_events, 128).tensor_peak_bytes
-    kept = sum(e.bytes(128) for e in cost.training_events if e.operator.startswith("cublas"))
-    assert found.other_bytes <= tensors + kept

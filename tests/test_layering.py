@@ -122,7 +122,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"numpy", "pandas", "plotly"},
     ),
     "inventory": (
-        {"estimates", "experiments", "failures", "measurement", "records", "relapses"},
+        {
+            *("estimates", "experiments", "failures", "measurement", "predictions"),
+            *("records", "relapses"),
+        },
         {"pandas", "torch"},
     ),
     "calculator": (

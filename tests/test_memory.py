@@ -11,10 +11,9 @@ from ninlab.measurement import (
     CaseOutcome,
     Measured,
     MemoryRecord,
-    load_records,
 )
 from ninlab.peers import Comparison
-from ninlab.records import Device, Provenance, Software, runs_folder
+from ninlab.records import Device, Provenance, Software
 
 PREDICTED = dict.fromkeys(PEAKS, 1000 * 2**20)
 
@@ -53,7 +52,9 @@ def lower(kind: str) -> dict[str, int]:
 def test_steps_of_a_gpu_are_those_that_it_finished() -> None:
     on_gpu = step()
     on_cpu = step(allocator=Allocator.CPU)
-    assert memory.on_gpu([on_gpu, on_cpu, step(outcome=CaseOutcome.OUT_OF_MEMORY)]) == [on_gpu]
+    steps = [on_gpu, on_cpu, step(outcome=CaseOutcome.OUT_OF_MEMORY)]
+    assert [found.id for found in memory.on_gpu(steps)] == [on_gpu.id]
+    assert [found.id for found in memory.on_cpu(steps)] == [on_cpu.id]
 
 
 def test_the_tensor_peaks_of_steps_lie_by_network_and_batch() -> None:
@@ -66,7 +67,7 @@ def test_nothing_is_said_and_listed_of_no_step() -> None:
     assert memory.gpu_in_words([]) == memory.cpu_in_words([]) == ""
     assert memory.ranks_in_words([], "nin", "alexnet") == ""
     assert memory.needs_in_words([], "nin", "alexnet", 128) == ""
-    assert memory.agreement_rows([]) == memory.scratch_rows([]) == {}
+    assert memory.agreement_rows([]) == {}
     assert memory.reversed_rows([], "nin", "alexnet") == {}
 
 
@@ -114,15 +115,6 @@ def test_a_row_counts_the_steps_of_its_network() -> None:
     assert list(rows) == ["NiN", "VGG-11"]
     assert list(rows["NiN"].values()) == ["2 of 2", "2 of 2", "2 of 2", "+0% to +25%"]
     assert list(rows["VGG-11"].values()) == ["1 of 1", "1 of 1", "1 of 1", "+0%"]
-
-
-def test_scratch_that_was_predicted_too_high_is_listed_with_its_call() -> None:
-    records = memory.on_gpu(load_records(runs_folder()))
-    rows = memory.scratch_rows(records)
-    assert rows  # the heuristics ask for copies at 1x1 layers that the device does not make
-    assert all("1×1" in row["call"] for row in rows.values())
-    of_an_unknown_device = step("nin", lower("requested"))
-    assert memory.scratch_rows([of_an_unknown_device]) == {}
 
 
 # ---------------------------------------------------------------- two networks

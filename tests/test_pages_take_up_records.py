@@ -198,21 +198,28 @@ def recorded_at(state: str) -> list[RunRecord]:
 STATES = ("not begun", "one network", "one experiment", "without rivals", "both plans", "two GPUs")
 
 
+@cache
 def measured_step(network: str, precision: str, batch_size: int = 128) -> MemoryRecord:
-    """A step on a GPU whose peaks are 2 % above their prediction, all for want of tensors."""
+    """A step on a GPU whose peaks are 2 % above what is predicted now, and not what once was."""
     case = Case(network, architecture(network).input_shape, batch_size, precision, "sgd")
-    predicted = peak_bytes(timeline(architecture(network), "sgd", precision), case.batch_size)
-    peak = predicted * 102 // 100
+    peaks = {
+        name: peak * 102 // 100
+        for name, peak in predictions.predicted_peaks(
+            case, Allocator.DEFAULT, GPU, torch_version=SOFTWARE.torch
+        ).items()
+    }
     return MemoryRecord(
         case=case,
         network_digest=architecture(network).digest,
         allocator=Allocator.DEFAULT,
         measured=Measured(
-            CaseOutcome.FINISHED, peak, peak, peak, 2 * peak, 10**8, (SECONDS, SECONDS, SECONDS), 20
+            CaseOutcome.FINISHED,
+            **peaks,
+            overhead_bytes=10**8,
+            step_seconds=(SECONDS, SECONDS, SECONDS),
+            timed_steps=20,
         ),
-        predicted={
-            f"{kind}_peak_bytes": predicted for kind in ("tensor", "requested", "allocated")
-        },
+        predicted=dict.fromkeys(peaks, 1),
         provenance=Provenance("2026-12-24T12:00:00Z", "python -m ninlab measure", "0" * 40, True),
         device=GPU,
         software=SOFTWARE,
@@ -447,10 +454,13 @@ def test_the_page_of_other_tools_takes_up_their_answers_and_a_gpus_peaks(runs: P
     shown = shown_by("other_tools")
     told = shown["gpu-tools"]
     assert list(told.columns) == ["NiN, batch 8"]
+    tensors = peak_bytes(timeline(architecture("nin")), 8)
+    allocated = measured_step("nin", "tf32", 8).measured.allocated_peak_bytes
+    assert allocated is not None
     assert dict(told["NiN, batch 8"].iloc[1:]) == {
         "ninlab, allocated": "-2%",
-        "the right one": "-2%",
-        "the low one": "-26%",
+        "the right one": peers.format_error(tensors / allocated - 1),
+        "the low one": peers.format_error(tensors * 3 // 4 / allocated - 1),
     }
     assert "record benchmarks/peers-2026-12-24-cpu" in shown["source-peaks"].data
 

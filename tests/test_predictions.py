@@ -9,7 +9,7 @@ import torch
 
 from ninlab.errors import NinlabError
 from ninlab.measurement import MODES, Allocator, Case, load_records, measure_in_process
-from ninlab.predictions import predicted_peaks, scratch_call, tensor_peak_on_cpu
+from ninlab.predictions import predicted_now, predicted_peaks, tensor_peak_on_cpu
 from ninlab.records import runs_folder
 
 
@@ -42,18 +42,37 @@ def test_a_warm_prediction_reserves_what_an_h100_did_whose_products_came_late(ne
     assert peaks["reserved_peak_bytes"] == step.measured.reserved_peak_bytes
 
 
-def test_the_call_of_a_predicted_peak_is_known_while_the_tables_are_those_of_the_record() -> None:
+def test_a_step_is_shown_with_the_peaks_that_are_predicted_now_and_its_record_stays() -> None:
     (step,) = (
         step
         for step in load_records(runs_folder())
         if step.case.slug == "nin-b128-tf32-inference" and step.allocator is Allocator.DEFAULT
     )
-    call = scratch_call(step)
-    assert call is not None
-    requested = step.predicted["requested_peak_bytes"]
-    assert call.scratch_bytes + call.other_bytes == requested
-    assert call.most_taken(requested) == call.scratch_bytes
-    mended = replace(step, predicted={"requested_peak_bytes": requested + 1})
-    assert scratch_call(mended) is None
-    other_torch = replace(step, software=replace(step.software, torch="1.0.0"))
-    assert scratch_call(other_torch) is None
+    then = dict(step.predicted)
+    now = predicted_now(step)
+    peaks = predicted_peaks(
+        step.case, step.allocator, step.device, torch_version=step.software.torch
+    )
+    assert now.predicted == {"bound_seconds": then["bound_seconds"], **peaks}
+    assert now.predicted["requested_peak_bytes"] < then["requested_peak_bytes"]
+    assert step.predicted == then
+    assert replace(now, predicted=then) == step
+
+
+def test_a_peak_that_is_predicted_no_more_is_not_shown() -> None:
+    (step, *_) = load_records(runs_folder())
+    unknown = replace(step, device=replace(step.device, name="a GPU that nobody described"))
+    assert "reserved_peak_bytes" in unknown.predicted
+    assert "reserved_peak_bytes" not in predicted_now(unknown).predicted
+
+
+def test_an_expandable_step_is_predicted_with_expandable_segments() -> None:
+    """All own peaks of such segments but GoogLeNet's were predicted to the byte on an H100."""
+    steps = [
+        predicted_now(step)
+        for step in load_records(runs_folder())
+        if step.allocator is Allocator.EXPANDABLE_SEGMENTS and step.case.network != "googlenet"
+    ]
+    assert len(steps) > 1
+    for step in steps:
+        assert step.predicted["reserved_peak_bytes"] == step.measured.reserved_peak_bytes

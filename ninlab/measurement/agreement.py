@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from statistics import median
 
 from ninlab.errors import UnknownNameError
 from ninlab.measurement.cases import CaseOutcome
 from ninlab.measurement.memory_records import MemoryRecord
-from ninlab.reports import Category, MemoryEvent, Phase
 
 PEAKS = {kind: f"{kind}_peak_bytes" for kind in ("tensor", "requested", "allocated", "reserved")}
 """What each peak is called in `Measured` and in the predictions of a record."""
@@ -139,35 +137,3 @@ def _orders(first: MemoryRecord, second: MemoryRecord) -> Iterator[Order]:
                 (round(first.predicted[field]), round(second.predicted[field])) if known else None
             )
             yield Order(first, kind, (here, there), predicted)
-
-
-@dataclass(frozen=True)
-class ScratchAtPeak:
-    """The call whose scratch makes a predicted peak, and the bytes alive while it runs."""
-
-    phase: Phase
-    layer: str
-    operator: str
-    scratch_bytes: int  # of this call
-    other_bytes: int  # tensors, and workspaces that a library keeps
-
-    def most_taken(self, requested_peak_bytes: int) -> int:
-        """The most scratch that the call can have taken on a device whose peak was that.
-
-        It holds as far as the other bytes are right.
-        """
-        return max(requested_peak_bytes - self.other_bytes, 0)
-
-
-def scratch_at_peak(events: Sequence[MemoryEvent], batch_size: int) -> ScratchAtPeak | None:
-    """The call in whose scratch the requested bytes are the most; None where a tensor's are.
-
-    events are those of a step with its scratch, as a `NetworkCost` has them.
-    """
-    signed = (event.bytes(batch_size) * (1 if event.allocates else -1) for event in events)
-    alive = list(accumulate(signed))
-    at = events[alive.index(max(alive))]
-    if at.category is not Category.WORKSPACE:
-        return None
-    scratch = at.bytes(batch_size)
-    return ScratchAtPeak(at.phase, at.layer, at.operator, scratch, max(alive) - scratch)
