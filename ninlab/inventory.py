@@ -197,7 +197,11 @@ class Inventory:
             for path in sorted(self.folder.glob("*/*.json"))
         )
         left = ", ".join(_link(name, name) for name in found if name not in known)
-        return told + (f"<p>Comparisons with other tools: {left}.</p>" if left else "")
+        return told + (
+            f"<p>Comparisons with other tools, and of laws with each other: {left}.</p>"
+            if left
+            else ""
+        )
 
     @cached_property
     def _current(self) -> set[str]:

@@ -61,7 +61,7 @@ def predicted_peaks(
     allocator: Allocator,
     on: Device | None,
     *,
-    network: nn.Module | None = None,
+    network: nn.Module | str | None = None,
     torch_version: str | None = None,
 ) -> dict[str, int]:
     """The calculator's peaks for that case by name, those that it knows.

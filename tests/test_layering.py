@@ -85,6 +85,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"architectures", "formulas", "measurement", "peers", "predictions"},
         {"pandas", "torch"},
     ),
+    "memory_laws": ({"records"}, {"pandas"}),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement"),
