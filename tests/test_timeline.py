@@ -24,7 +24,7 @@ BOOK = {
     "lenet": (3, 64),
     "nin": (1, 4),
     "alexnet": (1, 4),
-    "vgg11": (1, 2),
+    "vgg11": (2,),
     "googlenet": (2, 5),
 }
 EVERY_OPTIMIZER = "lenet"  # the book's network that all of them update
@@ -34,7 +34,7 @@ TORCHVISION = ("resnet18", "mobilenet_v2", "squeezenet1_0", "densenet121")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "batch_sizes"), BOOK.items())
 def test_the_timeline_is_the_real_step_of_the_books_networks(name, batch_sizes):
-    """Optimizers and a prediction, each at two batch sizes: peak and every block."""
+    """Optimizers and a prediction, each at those batch sizes: peak and every block."""
     optimizers = Optimizer if name == EVERY_OPTIMIZER else ("sgd", "momentum", "adam")
     steps = [
         WarmStep(batch_size, make_optimizer)

@@ -230,7 +230,7 @@ def made_there(file: Path, how: str) -> Made:
     answers = Answers(file)
     rows = answers.rows(how, BATCH_SIZES)
     if not rows:
-        raise NinlabError(f"{file} holds no answer of cuDNN that is called {how!r}")
+        raise NinlabError(f"{file} holds no answer of cuDNN that is called {str(how)!r}")
     for other in {DEVICE, DESCRIBED, ATEN} - {how}:
         both, equal = answers.agreement(how, other)
         print(f"{how} and {other}: {equal} of {both} sizes are equal", file=sys.stderr)
