@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from ninlab import cudnn
@@ -250,3 +251,16 @@ def test_a_transposed_convolution_is_the_gradient_of_one_that_reads_what_it_retu
     returned = tuple(layer(x).shape[1:])
     assert call.input_shape == ((returned[0], 1, returned[1]) if flat else returned)
     assert call.output_shape == ((images[0], 1, images[1]) if flat else images)
+
+
+def test_a_network_and_a_batch_that_no_table_knows_are_answered_under_another_torch(tables):
+    """torch 2.11's peaks of one of torchvision's networks, whichever cuDNN is installed."""
+    network = torchvision.models.get_model("squeezenet1_1", weights=None)
+    cost = profile(
+        network, (3, 224, 224), 20, precision="tf32", device=tables.device, torch_version="2.11"
+    )
+    assert None not in (cost.training.reserved_peak_bytes, cost.inference.reserved_peak_bytes)
+    (source,) = cost.scratch_sources
+    installed = cudnn.installed().version
+    same = Workspaces.load(tables.device, torch="2.11").cudnn == installed
+    assert source == (Source.DESCRIBED if same else Source.ANOTHER_CUDNN)
