@@ -284,13 +284,17 @@ class Workspaces:
         mode = f"{precision} {memory_format}"
         if mode not in self.modes:
             return None
-        if call.is_depthwise and memory_format == "contiguous":
-            return self._of_atens_depthwise_kernel(precision)
+        is_atens = call.is_depthwise and memory_format == "contiguous"
         row = self.rows.get(call.key, {}).get(direction)
+        # Of ATen's kernel a device knows what it took, and cuDNN that it would take otherwise.
+        if is_atens and self.source is not Source.DEVICE:
+            row = None
         if row is not None and batch_size in self.batch_sizes:
             tabled = row[self.modes.index(mode)][self.batch_sizes.index(batch_size)]
             if tabled is not None:  # a device was not asked for everything
                 return ConvScratch(tabled, self.source)
+        if is_atens:
+            return self._of_atens_depthwise_kernel(precision)
         asked = None if self.ask is None else self.ask(call, direction, batch_size, mode)
         if asked is not None:
             return ConvScratch(asked, self.ask_source)

@@ -186,6 +186,17 @@ def test_depthwise_convolutions_in_bf16_are_atens_in_the_versions_that_were_look
     assert Workspaces.load("h100", torch="2.15").convolution(*asked) is None
 
 
+def test_what_a_device_took_in_atens_depthwise_kernel_is_believed():
+    separable = ConvCall((32, 28, 28), (32, 1, 3, 3), padding=(1, 1), groups=32)
+    table = Workspaces.load("h100", torch="2.11")
+    sizes = [[1000] * len(table.batch_sizes)] * len(table.modes)
+    rows = {separable.key: {Direction.FORWARD: sizes}}
+    asked = (separable, Direction.FORWARD, 8, "tf32")
+    assert replace(table, rows=rows).convolution(*asked).bytes == 0
+    of_device = replace(table, rows=rows, source=Source.DEVICE)
+    assert of_device.convolution(*asked) == ConvScratch(1000, Source.DEVICE)
+
+
 def test_no_input_gradient_is_tabled_for_the_convolution_that_reads_the_images():
     table = Workspaces.load("h100")
     assert table.convolution_bytes(NIN_STEM, Direction.WEIGHT_GRADIENT, 16) is not None
