@@ -74,6 +74,14 @@ class MemoryEvent(NamedTuple):
         return self.constant_bytes + self.bytes_per_image * batch_size
 
 
+class TracedMoment(NamedTuple):
+    """A moment of a predicted step beside the same moment of the allocator's trace on a GPU."""
+
+    event: MemoryEvent  # what was predicted to happen
+    live: Mapping[Category, int]  # predicted bytes by category
+    traced_bytes: int  # requested from the device's allocator
+
+
 @dataclass(frozen=True)
 class MemoryReport:
     """Peak memory of one step, in bytes of the whole batch.

@@ -31,7 +31,7 @@ from ninlab.figures import labels
 from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS
 from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, Outcome, RunRecord
-from ninlab.reports import Category, tensor_peak
+from ninlab.reports import Category, TracedMoment, tensor_peak
 from ninlab.resources import profile
 from ninlab.units import format_bytes
 from tests.test_records import A_RECORD
@@ -96,6 +96,22 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         provenance=SOURCE,
         measured={"nin": {8: 80_000_000}},
         devices={"small": 2**30},
+    ),
+    "traced_step": lambda: figures.traced_step(
+        [
+            TracedMoment(event, {Category.ACTIVATION: 2**20 * n, Category.WORKSPACE: 10}, 2**20 * n)
+            for n, event in enumerate(steps("nin")[20:60], start=1)
+        ],
+        8,
+        provenance=SOURCE,
+    ),
+    "errors_in_turn": lambda: figures.errors_in_turn(
+        {
+            "own": {"none": {"nin": -0.5, "alexnet": 0.75}, "+ one": {"nin": 0.0, "alexnet": 0.1}},
+            "others": {"none": {"resnet18": 0.2}, "+ one": {"resnet18": 0.0}},
+        },
+        error="error",
+        provenance=SOURCE,
     ),
     "intensities": lambda: figures.intensities(
         {name: roofline.training_operators(architecture(name), 8) for name in NETWORKS},

@@ -9,10 +9,10 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`; `costs` is what chapters
-draw alike with `bar_panels`. They share `colors`, `words`, `themes`, `layout`, `placing`, `labels`
-and `provenance`, which import none of them. `table` gives back the numbers that a figure draws;
-`tables_by_scale` says what runs show, in one table a scale.
+`endings`, `errors`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`; `costs` is
+what chapters draw alike with `bar_panels`. They share `colors`, `words`, `themes`, `layout`,
+`placing`, `labels` and `provenance`, which import none of them. `table` gives back the numbers that
+a figure draws; `tables_by_scale` says what runs show, in one table a scale.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
@@ -25,9 +25,10 @@ from ninlab.figures.costs import costs
 from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
 from ninlab.figures.endings import endings
+from ninlab.figures.errors import errors_in_turn
 from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
 from ninlab.figures.marks import table
-from ninlab.figures.memory import memory_by_batch, memory_timeline
+from ninlab.figures.memory import memory_by_batch, memory_timeline, traced_step
 from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
 from ninlab.figures.roofline import roofline
@@ -52,6 +53,7 @@ __all__ = [
     "coverage",
     "diagram",
     "endings",
+    "errors_in_turn",
     "fading_signal",
     "intensities",
     "learning_rates",
@@ -71,5 +73,6 @@ __all__ = [
     "table",
     "tables_by_scale",
     "tiles",
+    "traced_step",
     "training_curves",
 ]

@@ -15,7 +15,7 @@ from ninlab.figures.colors import CATEGORY_COLORS, NEUTRAL, color_of, faded
 from ninlab.figures.labels import DASHED, End, label_ends
 from ninlab.figures.layout import add_narrow, finish
 from ninlab.figures.words import title_of
-from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.reports import Category, MemoryEvent, Phase, TracedMoment
 from ninlab.units import format_bytes
 
 _MIB = 2**20
@@ -62,6 +62,54 @@ def memory_timeline(
     )
 
 
+def traced_step(moments: Sequence[TracedMoment], batch_size: int, *, provenance: str) -> go.Figure:
+    """Live bytes of a predicted step by category, and dots where a GPU's trace had them.
+
+    A moment is the fullest between one tensor and the next: the horizontal axis counts tensors,
+    not time, and names the top-level layers. Hover text names phase, layer and operator.
+    """
+    figure = go.Figure()
+    events = [moment.event for moment in moments]
+    totals = [sum(moment.live.values()) for moment in moments]
+    names = [
+        "before the step",
+        *(" ".join(filter(None, (e.phase, e.layer, e.operator))) for e in events[1:]),
+    ]
+    for category in Category:
+        counts = [moment.live.get(category, 0) for moment in moments]
+        if any(counts):
+            _add_area(figure, category, counts, totals, names)
+    figure.add_scatter(
+        y=[moment.traced_bytes / _MIB for moment in moments],
+        name="measured",
+        mode="markers",
+        marker={"size": 5, "color": NEUTRAL},
+        hovertext=[
+            f"<b>measured: {format_bytes(moment.traced_bytes)}</b><br>predicted: "
+            f"{format_bytes(total)}, {total - moment.traced_bytes:+,} B<br>{name}"
+            for moment, total, name in zip(moments, totals, names, strict=True)
+        ],
+    )
+    _mark_phases(figure, [event.phase for event in events[1:]])
+    places, layers = _layer_ticks(events)
+    figure.update_xaxes(
+        title="tensors in the order of their allocation, by layer",
+        tickvals=places,
+        ticktext=layers,
+        tickangle=-60,
+        showgrid=False,
+    )
+    figure.update_yaxes(title=f"requested memory, MiB, batch {batch_size}", rangemode="tozero")
+    return finish(
+        figure,
+        height=500,
+        provenance=provenance,
+        showlegend=True,
+        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "traceorder": "normal"},
+        margin={"l": 8, "r": 8, "t": 100, "b": 90},
+    )
+
+
 @dataclass(frozen=True)
 class _Levels:
     """Live bytes after each event of a step; the first moment is before the step."""
@@ -97,17 +145,30 @@ class _Levels:
 
 
 def _add_category(figure: go.Figure, levels: _Levels, category: Category) -> None:
-    label, color = str(category).replace("_", " "), CATEGORY_COLORS[category]
     counts = levels.live[category]
+    _add_area(figure, category, counts, levels.totals, levels.moments, steps=True)
+
+
+def _add_area(
+    figure: go.Figure,
+    category: Category,
+    counts: Sequence[int],
+    totals: Sequence[int],
+    moments: Sequence[str],
+    *,
+    steps: bool = False,
+) -> None:
+    """The bytes of one category upon those of the others; steps says that they change at once."""
+    label, color = str(category).replace("_", " "), CATEGORY_COLORS[category]
     figure.add_scatter(
         y=[count / _MIB for count in counts],
         name=label,
         stackgroup="live",
-        line={"color": color, "width": 1, "shape": "hv"},
+        line={"color": color, "width": 1, "shape": "hv" if steps else "linear"},
         fillcolor=faded(color, _FILL),
         hovertext=[
             f"<b>{label}: {format_bytes(count)}</b><br>of {format_bytes(total)}<br>{moment}"
-            for count, total, moment in zip(counts, levels.totals, levels.moments, strict=True)
+            for count, total, moment in zip(counts, totals, moments, strict=True)
         ],
     )
 

@@ -61,7 +61,7 @@ from ninlab.measurement.processes import (
     measure_in_process,
 )
 from ninlab.measurement.steps import WARM_STEPS, CaseStep, probe_rate
-from ninlab.measurement.traces import as_step, read_trace
+from ninlab.measurement.traces import as_step, beside, read_trace
 
 __all__ = [
     "DEFAULT_TIMED_STEPS",
@@ -83,6 +83,7 @@ __all__ = [
     "Order",
     "TraceFromStart",
     "as_step",
+    "beside",
     "bytes_off",
     "describe_in_process",
     "errors_in_words",

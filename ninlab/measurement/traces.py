@@ -3,6 +3,7 @@
 `gpu` writes a trace beside each case that it measures: addresses, requested bytes, and which
 blocks no tensor owns. `as_step` makes events of it that `ninlab.allocator` can replay, so that
 the model of the allocator is held against a device's peaks with that device's own requests.
+`beside` sets a trace beside the step that was predicted of it, moment by moment.
 
 Known limit. What lies there before the step and stays comes in no entry and has to be told.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from ninlab.errors import RecordError
 from ninlab.measurement.gpu import GpuEvent
-from ninlab.reports import Category, MemoryEvent, Phase
+from ninlab.reports import Category, MemoryEvent, Phase, TracedMoment
 
 
 def read_trace(path: Path) -> tuple[GpuEvent, ...]:
@@ -78,6 +79,54 @@ def as_step(
             change = event_of(block, event.bytes, category, Phase.FORWARD)
             step.append(change._replace(allocates=event.allocates))
     return (*setup, *step)
+
+
+def beside(
+    events: Sequence[MemoryEvent],
+    batch_size: int,
+    trace: Sequence[GpuEvent],
+    requested_peak_bytes: int,
+) -> list[TracedMoment]:
+    """The fullest moment between each tensor and the next one: of the step, and of its trace.
+
+    events are the predicted ones of the step, with its scratch; requested_peak_bytes is what the
+    device reported, from which follows what was there before the trace. The first moment is
+    before the first tensor. Raises RecordError where the tensors are others than predicted, or
+    where a library took blocks to keep: which of those were there before, a trace does not say.
+    """
+    if any(event.first_at is not None for event in events):
+        raise RecordError(
+            "the step has blocks that a library keeps, of which a trace says too little"
+        )
+    live = Counter[Category]()
+    moments: list[tuple[int, MemoryEvent, Mapping[Category, int]]] = []
+    tensors: list[int] = []
+    for event in events:
+        size = event.bytes(batch_size)
+        live[event.category] += size if event.allocates else -size
+        if event.phase is Phase.SETUP:
+            moments = [(live.total(), event, dict(live))]
+            continue
+        if event.allocates and event.category is not Category.WORKSPACE and size:
+            tensors.append(size)
+            moments.append((live.total(), event, dict(live)))
+        elif live.total() > moments[-1][0]:
+            moments[-1] = (live.total(), event, dict(live))
+    traced, level, most = [0], 0, 0
+    for entry in trace:
+        level += entry.bytes if entry.allocates else -entry.bytes
+        most = max(most, level)
+        if entry.allocates and not entry.is_scratch:
+            traced.append(level)
+        else:
+            traced[-1] = max(traced[-1], level)
+    if tensors != [entry.bytes for entry in trace if entry.allocates and not entry.is_scratch]:
+        raise RecordError("the trace has other tensors than the predicted step")
+    before = requested_peak_bytes - most
+    return [
+        TracedMoment(event, alive, before + level)
+        for (_, event, alive), level in zip(moments, traced, strict=True)
+    ]
 
 
 def _kept(trace: Sequence[GpuEvent], left: Sequence[int], inherited: Sequence[int]) -> set[int]:
