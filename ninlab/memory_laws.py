@@ -10,7 +10,7 @@ traces of the steps that it judges.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
@@ -44,13 +44,13 @@ OWN, STRANGERS = "own", "strangers"
 """The networks of the book, and those of torchvision."""
 PEAKS = ("tensor", "requested", "allocated", "reserved")
 TOLERANCE = 0.01
-UNTRACED = "its trace was not kept, so that no call can be blamed"
+UNTRACED = "not known: no trace was kept"
 CAUSES: Mapping[tuple[str, str], str] = {
-    ("vgg11", "bf16"): "weight gradients in bfloat16: sums shared by groups of multiprocessors",
-    ("resnet18", "bf16"): "weight gradients in bfloat16: sums shared by groups of multiprocessors",
-    ("resnet18", "tf32"): "one convolution with stride 2 takes another plan",
-    ("vgg16_bn", "tf32"): "segments lie in holes that earlier cases left among the addresses",
-    ("convnext_tiny", "bf16"): "7×7 depthwise weight gradients take another algorithm",
+    ("vgg11", "bf16"): "bfloat16 sums, shared by groups",
+    ("resnet18", "bf16"): "bfloat16 sums, shared by groups",
+    ("resnet18", "tf32"): "another plan of a strided convolution",
+    ("vgg16_bn", "tf32"): "segments in holes among the addresses",
+    ("convnext_tiny", "bf16"): "another plan of depthwise gradients",
 }
 """Why a reserved peak is off, by network and precision: seen in the trace of the step, where each
 block of scratch was compared with the predicted one."""
@@ -198,13 +198,27 @@ class MemoryLaws:
             rows[title] = {s.title: s.error(variant, peak) for s in steps}
         return rows
 
-    def table(self, write: Callable[[float], str]) -> pd.DataFrame:
-        """The errors of all peaks with all laws, a row for each step; write makes text of one."""
+    def table(self) -> pd.DataFrame:
+        """How far each peak is off with all laws, as text: a row for each step."""
         import pandas as pd
 
+        rows = {step.title: {peak: _written(step, peak) for peak in PEAKS} for step in self.steps}
+        return pd.DataFrame(rows).T
+
+    def by_network(self) -> pd.DataFrame:
+        """The worst error of each peak with all laws, as text: a row for each network."""
+        import pandas as pd
+
+        steps: dict[str, list[JudgedStep]] = {}
+        for step in self.steps:
+            steps.setdefault(step.network, []).append(step)
+
+        def worst(of: Sequence[JudgedStep], peak: str) -> str:
+            return _written(max(of, key=lambda step: abs(step.error(ALL_LAWS, peak))), peak)
+
         rows = {
-            step.title: {peak: write(step.error(ALL_LAWS, peak)) for peak in PEAKS}
-            for step in self.steps
+            network: {"steps": len(of)} | {peak: worst(of, peak) for peak in PEAKS}
+            for network, of in steps.items()
         }
         return pd.DataFrame(rows).T
 
@@ -216,10 +230,19 @@ class MemoryLaws:
     def source(self) -> str:
         """Where the numbers come from: the line under a figure."""
         return (
-            f"Predicted: ninlab at {self.utc[:10]}, traced with torch {self.torch}, cuDNN "
-            f"{self.cudnn} asked without a GPU. Measured: {len(self.steps)} steps on "
+            f"Predicted: {self.utc[:10]}, traced with torch {self.torch}, cuDNN {self.cudnn} asked "
+            f"without a GPU. Measured: {len(self.steps)} steps on "
             f"{self.device}, torch {self.measured_with}; {self.id}."
         )
+
+
+def _written(step: JudgedStep, peak: str) -> str:
+    """An error with all laws: equal, in bytes where it is tiny, else in percent."""
+    error = step.error(ALL_LAWS, peak)
+    if abs(error) < 0.0005:
+        off = step.predicted[ALL_LAWS][peak] - step.measured[peak]
+        return f"{off:+,} B" if off else "equal"
+    return f"{error:+.1%}"
 
 
 def _step(line: Mapping[str, Any]) -> JudgedStep:

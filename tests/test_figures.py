@@ -839,3 +839,26 @@ def test_predictions_are_dashed_and_measurements_are_dots():
     assert drawn["predicted"] == ("lines", "dash")
     assert drawn["measured"][0] == "markers"
     assert drawn["memory of small"] == ("lines", None)
+
+
+def test_errors_stand_row_by_row_with_their_mean_size_beside_them():
+    figure = ONE_OF_EACH["errors_in_turn"]()
+    notes = [note.text for note in figure.layout.annotations]
+    assert notes == ["<b>own</b>", "<b>others</b>", *notes[2:]]
+    assert notes[2:] == ["mean 62.5%", "mean 5.0%", "mean 20.0%", "mean 0.0%"]
+    first, second, *_ = figure.data
+    assert list(first.x) == [-0.5, 0.75]
+    assert set(first.y) == {0}
+    assert set(second.y) == {1}
+    lowest, highest = figure.layout.yaxis.range
+    assert lowest > 1 > 0 > highest  # the first row is at the top
+    assert list(figure.layout.yaxis2.ticktext) == ["none", "+ one"]
+
+
+def test_a_traced_step_stacks_what_was_predicted_and_dots_what_was_measured():
+    figure = ONE_OF_EACH["traced_step"]()
+    areas = [trace for trace in figure.data if trace.stackgroup]
+    (dots,) = (trace for trace in figure.data if trace.mode == "markers")
+    assert [trace.name for trace in areas] == ["activation", "workspace"]
+    assert list(dots.y) == list(areas[0].y) == list(range(1, 41))
+    assert "+10 B" in dots.hovertext[0]

@@ -105,6 +105,36 @@ def test_a_summary_is_of_the_errors_of_its_group(group: str) -> None:
     assert found.median <= abs(found.worst)
 
 
+def test_every_step_that_is_missed_says_why_or_that_nobody_knows() -> None:
+    traced = {path.name for path in (runs_folder() / "probes").rglob("*.json.gz")}
+    for step in laws().missed():
+        name = f"{step.network}-b{step.batch_size}-{step.precision}-{step.mode}.json.gz"
+        assert (step.cause == memory_laws.UNTRACED) == (name not in traced)
+    missed = {(step.network, step.precision) for step in laws().missed()}
+    assert set(memory_laws.CAUSES) <= missed
+
+
+def test_the_best_factor_is_better_than_others() -> None:
+    for group in (OWN, STRANGERS):
+        best = laws().best_factor(group, "reserved")
+        least = laws().factor_error(group, "reserved")
+        for factor in (0.9 * best, 1.1 * best, 1.2):
+            errors = [
+                factor * step.measured["tensor"] / step.measured["reserved"] - 1
+                for step in laws().of(group)
+            ]
+            assert sum(map(abs, errors)) / len(errors) >= least
+
+
+def test_errors_are_written_in_bytes_where_they_are_tiny() -> None:
+    cells = set(laws().table().to_numpy().ravel())
+    assert "equal" in cells
+    assert any(cell.endswith(" B") for cell in cells)
+    assert not cells & {"+0.0%", "-0.0%"}
+    worst = laws().by_network()
+    assert worst["steps"].sum() == len(laws().steps)
+
+
 def test_the_table_that_is_shown_is_that_of_the_file() -> None:
     shown = Path(benchmark.__file__).with_name("README.md").read_text()
     assert benchmark.table(laws()) in shown, "python -m benchmarks.memory_laws --table prints it"

@@ -34,14 +34,17 @@ from ninlab.measurement import (
     Case,
     Measured,
     as_step,
+    beside,
     events_path,
     load_records,
     measured_from_json,
     read_trace,
 )
+from ninlab.measurement.gpu import GpuEvent
 from ninlab.networks import build
 from ninlab.records import runs_folder
 from ninlab.reports import Category, MemoryEvent, MemoryReport, Phase
+from ninlab.resources import profile
 
 PROBES = runs_folder() / "probes"
 
@@ -320,3 +323,58 @@ def test_what_is_no_trace_is_refused(tmp_path) -> None:
             read_trace(file)
     with pytest.raises(RecordError, match="is no trace of the CUDA allocator"):
         read_trace(tmp_path / "missing.json.gz")
+
+
+# ---------------------------------------------------------------- a trace beside a prediction
+
+
+def happens(block: int, size: int, *, allocates: bool = True, **changed: object) -> MemoryEvent:
+    """An event of a step, by default of a tensor that is made in the forward pass."""
+    event = MemoryEvent(allocates, block, size, 0, Category.ACTIVATION, Phase.FORWARD, "", "")
+    return event._replace(**changed)
+
+
+def test_a_trace_stands_beside_its_step_at_the_fullest_moment_of_each_tensor() -> None:
+    scratch = {"category": Category.WORKSPACE}
+    step = [
+        happens(1, 100, phase=Phase.SETUP),
+        happens(2, 10),
+        happens(3, 50, **scratch),
+        happens(3, 50, allocates=False, **scratch),
+        happens(4, 20),
+        happens(2, 10, allocates=False),
+    ]
+    trace = [
+        GpuEvent(True, 0, 10, False),
+        GpuEvent(True, 1, 48, True),
+        GpuEvent(False, 1, 48, False),
+        GpuEvent(True, 2, 20, False),
+        GpuEvent(False, 0, 10, False),
+    ]
+    moments = beside(step, 1, trace, 158)
+    assert [sum(moment.live.values()) for moment in moments] == [100, 160, 130]
+    assert [moment.traced_bytes for moment in moments] == [100, 158, 130]
+    assert [moment.event.block for moment in moments] == [1, 3, 4]
+    with pytest.raises(RecordError, match="other tensors"):
+        beside(step, 1, [GpuEvent(True, 0, 11, False)], 1)
+    kept = happens(9, 5, phase=Phase.SETUP, first_at=0, **scratch)
+    with pytest.raises(RecordError, match="a library keeps"):
+        beside([kept, *step], 1, trace, 158)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_nins_step_is_as_its_trace_up_to_the_scratch_of_single_calls(precision: str) -> None:
+    case, measured, path = CASES[f"nin-b128-{precision}-sgd"]
+    cost = profile(
+        *(case.network, None, case.batch_size),
+        precision=precision,
+        device="h100",
+        torch_version="2.11",
+    )
+    peak = measured.requested_peak_bytes
+    moments = beside(cost.training_events, case.batch_size, read_trace(path), peak)
+    assert max(moment.traced_bytes for moment in moments) == peak
+    for moment in moments:
+        off = sum(moment.live.values()) - moment.traced_bytes
+        scratch = moment.live.get(Category.WORKSPACE, 0)
+        assert abs(off) <= max(400, scratch // 20)

@@ -2,7 +2,7 @@
 
 # %% summary
 from ninlab.devices import device
-from ninlab.memory_laws import LAWS, TENSORS, without
+from ninlab.memory_laws import LAWS, TENSORS, TOLERANCE, without
 from ninlab.split_sums import ASSUMED_PROCESSORS
 
 assert len(LAWS) == 9
@@ -58,5 +58,5 @@ assert rest.count(-400) > len(rest) / 2
 # %% missed
 assert 0 < len(missed) < len(laws.steps) / 3
 limit = min(abs(one.error(ALL_LAWS, "reserved")) for one in laws.missed())
-assert limit > 0.01
-assert f"{0.01 * len(missed) / len(missed):.0%}" == "1%"
+assert limit > TOLERANCE
+assert f"{TOLERANCE:.0%}" == "1%"

@@ -8,6 +8,7 @@ Known limit: a few dozen cases a panel; equal errors lie upon each other.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import ceil, floor
 from statistics import fmean
 
 import plotly.graph_objects as go
@@ -18,7 +19,7 @@ from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 
 _ROW_PIXELS, _AROUND_PIXELS = 25, 150
 _SPACE = 0.07  # of the height, between two panels
-_ROOM = 0.42  # of the errors' range, on its right, for the means
+_ROOM = 0.65  # of the errors' range, on its right, for the means
 
 
 def errors_in_turn(
@@ -66,8 +67,13 @@ def errors_in_turn(
             zeroline=False,
             row=number,
         )
+    halves = [n / 2 for n in range(ceil(2 * low), floor(2 * high) + 1)]  # few, for a phone
     figure.update_xaxes(
-        range=[low - 0.05 * (high - low), edge], tickformat="+.0%", zeroline=True, zerolinewidth=1.5
+        range=[low - 0.05 * (high - low), edge],
+        tickvals=halves,
+        ticktext=[f"{half:+.0%}" if half else "0" for half in halves],
+        zeroline=True,
+        zerolinewidth=1.5,
     )
     figure.update_xaxes(title=error, row=len(panels))
     count = sum(map(len, panels.values()))

@@ -93,7 +93,7 @@ def traced_step(moments: Sequence[TracedMoment], batch_size: int, *, provenance:
     _mark_phases(figure, [event.phase for event in events[1:]])
     places, layers = _layer_ticks(events)
     figure.update_xaxes(
-        title="tensors in the order of their allocation, by layer",
+        title="tensors in order of allocation, by layer",
         tickvals=places,
         ticktext=layers,
         tickangle=-60,
