@@ -19,7 +19,7 @@ from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 
 _ROW_PIXELS, _AROUND_PIXELS = 25, 150
 _SPACE = 0.07  # of the height, between two panels
-_ROOM = 0.65  # of the errors' range, on its right, for the means
+_ROOM = 0.45  # of the errors' range, on its right, for the means
 
 
 def errors_in_turn(
@@ -38,6 +38,11 @@ def errors_in_turn(
         subplot_titles=[f"<b>{title}</b>" for title in panels],
     )
     left_aligned_titles(figure)
+    for title in list(figure.layout.annotations):
+        figure.add_annotation(
+            x=1, y=title.y, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
+            text="mean size", showarrow=False,
+        )  # fmt: skip
     values = [
         each for rows in panels.values() for cases in rows.values() for each in cases.values()
     ]
@@ -57,7 +62,7 @@ def errors_in_turn(
                 col=1,
             )
             figure.add_annotation(
-                x=edge, y=place, text=f"mean {fmean(map(abs, cases.values())):.1%}",
+                x=edge, y=place, text=f"{fmean(map(abs, cases.values())):.1%}",
                 showarrow=False, xanchor="right", row=number, col=1,
             )  # fmt: skip
         figure.update_yaxes(
