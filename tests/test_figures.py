@@ -844,7 +844,7 @@ def test_predictions_are_dashed_and_measurements_are_dots():
 def test_errors_stand_row_by_row_with_their_mean_size_beside_them():
     figure = ONE_OF_EACH["errors_in_turn"]()
     notes = [note.text for note in figure.layout.annotations]
-    assert notes[:4] == ["<b>own</b>", "<b>others</b>", "mean size", "mean size"]
+    assert notes[:4] == ["<b>own</b>", "<b>others</b>", "mean", "mean"]
     assert notes[4:] == ["62.5%", "5.0%", "20.0%", "0.0%"]
     first, second, *_ = figure.data
     assert list(first.x) == [-0.5, 0.75]

@@ -111,7 +111,7 @@ assert training.tensor_peak_bytes == liveness.peak_bytes(steps["nin"], 128)
 ours = [on_h100[name].training for name in ("nin", "alexnet")]
 assert [f"{cost.requested_peak_bytes / cost.tensor_peak_bytes - 1:.0%}" for cost in ours] == [
     "5%",
-    "10%",
+    "11%",
 ]
 assert all(1.6 < cost.reserved_peak_bytes / cost.tensor_peak_bytes < 2.4 for cost in ours)
 assert {cost.batch_size for cost in on_h100.values()} == {128}

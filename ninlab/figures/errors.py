@@ -41,7 +41,7 @@ def errors_in_turn(
     for title in list(figure.layout.annotations):
         figure.add_annotation(
             x=1, y=title.y, xref="paper", yref="paper", xanchor="right", yanchor="bottom",
-            text="mean size", showarrow=False,
+            text="mean", showarrow=False,
         )  # fmt: skip
     values = [
         each for rows in panels.values() for cases in rows.values() for each in cases.values()
