@@ -52,8 +52,9 @@ CAUSES: Mapping[tuple[str, str], str] = {
     ("vgg16_bn", "tf32"): "segments in holes among the addresses",
     ("convnext_tiny", "bf16"): "another plan of depthwise gradients",
 }
-"""Why a reserved peak is off, by network and precision: seen in the trace of the step, where each
-block of scratch was compared with the predicted one."""
+"""Why a reserved peak is off, by network and precision. Which calls take other scratch was seen in
+the trace of the step, block by block; why they do is inferred (`split_sums` on groups, the tests of
+traces on addresses)."""
 
 
 def without(law: str) -> str:

@@ -75,7 +75,7 @@ def traced_step(moments: Sequence[TracedMoment], batch_size: int, *, provenance:
         "before the step",
         *(" ".join(filter(None, (e.phase, e.layer, e.operator))) for e in events[1:]),
     ]
-    for category in Category:
+    for category in sorted(Category, key=lambda each: each is Category.WORKSPACE):  # on top
         counts = [moment.live.get(category, 0) for moment in moments]
         if any(counts):
             _add_area(figure, category, counts, totals, names)
