@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ninlab import figures
 from ninlab.figures import labels
-from ninlab.figures.placing import LINE_PIXELS, MOST_TRIES, Box, LogPlot, Occupied
+from ninlab.figures.placing import MOST_TRIES, Box, LogPlot, Occupied
 from tests.test_figures import drawing, run
 
 pixels = st.integers(0, 100)  # whole numbers: then no corner lies on a line by rounding
@@ -147,9 +147,10 @@ def test_labels_of_lines_that_end_early_keep_off_the_others(lines):
 
     boxes = []
     for note in figure.layout.annotations:
-        end = labels.End(0, 0, note.text.rpartition("> ")[2], figures.NEUTRAL, "circle")
+        label = note.text.rpartition("> ")[2].replace(",<br>", ", ")  # in two lines
+        end = labels.End(0, 0, label, figures.NEUTRAL, "circle")
         x, y = pixels(note.x, note.y)
-        height = LINE_PIXELS - 1e-6  # boxes may touch, and rounding must not make them meet
+        height = end.height - 1e-6  # boxes may touch, and rounding must not make them meet
         boxes.append(Box.around((x + note.xshift + end.width / 2, y), end.width, height))
     drawn = [t for t in figure.data if t.mode == "lines+markers"]
     assert len(boxes) == len(drawn) == len(names)
