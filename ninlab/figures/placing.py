@@ -27,8 +27,8 @@ MOST_TRIES = 1000
 Point = tuple[float, float]
 
 Side = tuple[int, int]
-"""Where beside a point a label stands: 1 for the right or above, -1 for the left or below; 2 and
--2 for a line farther up or down."""
+"""Where beside a point a label stands: 1 for the right or above, -1 for the left or below; 2 and 3
+for a line or two farther up, -2 and -3 for as much farther down."""
 
 OVER: Side = (0, 1)
 OVER_LEFT: Side = (-1, 1)
@@ -36,13 +36,17 @@ OVER_RIGHT: Side = (1, 1)
 SIDES: tuple[Side, ...] = (
     OVER, (1, 0), (-1, 0), OVER_RIGHT, OVER_LEFT, (1, -1), (-1, -1), (0, -1),
     (0, 2), (1, 2), (-1, 2), (1, -2), (-1, -2), (0, -2),
+    (0, 3), (1, 3), (-1, 3), (1, -3), (-1, -3), (0, -3),
 )  # fmt: skip
 """All around a point, the best first."""
 
 _GAP = 6  # from a point to its label
 _X_ANCHORS = {1: "left", 0: "center", -1: "right"}
-_Y_ANCHORS = {2: "bottom", 1: "bottom", 0: "middle", -1: "top", -2: "top"}
-_UP = {2: _GAP + LINE_PIXELS, 1: _GAP, 0: 0, -1: -_GAP, -2: -_GAP - LINE_PIXELS}
+_UP = {
+    0: 0,
+    **{lines: _GAP + (lines - 1) * LINE_PIXELS for lines in (1, 2, 3)},
+    **{-lines: -_GAP - (lines - 1) * LINE_PIXELS for lines in (1, 2, 3)},
+}
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,7 @@ class LogPlot:
                 "y": log10(y),
                 "showarrow": False,
                 "xanchor": _X_ANCHORS[right],
-                "yanchor": _Y_ANCHORS[up],
+                "yanchor": "bottom" if up > 0 else "top" if up < 0 else "middle",
                 "xshift": right * _GAP,
                 "yshift": _UP[up],
             }
