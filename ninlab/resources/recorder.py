@@ -33,6 +33,7 @@ from ninlab.resources.temporaries import (
     Temporary,
     as_on_cuda,
     attention_scratch,
+    convolution_format,
     course,
     format_of,
 )
@@ -485,13 +486,14 @@ def _memory_formats(func: OpOverload, args: tuple[Any, ...]) -> tuple[str, ...]:
     ``cudnn_conv_suggest_memory_format`` of ATen's ConvUtils.h and its calls in ConvShared.cpp.
     """
     images, weight = args[:2] if func is _CONVOLUTION else args[1:3]
-    of_images = _is_channels_last(images)
-    of_both = of_images or _is_channels_last(weight)
+    of_both = convolution_format(images, weight)
     if func is _CONVOLUTION:
-        is_last = [of_both]
+        formats = [of_both]
     else:
-        is_last = [each for each, want in zip((of_both, of_images), args[-1], strict=False) if want]
-    return tuple("channels_last" if each else "contiguous" for each in is_last)
+        each = (of_both, convolution_format(images, images))
+        formats = [one for one, want in zip(each, args[-1], strict=False) if want]
+    last = torch.channels_last
+    return tuple("channels_last" if one is last else "contiguous" for one in formats)
 
 
 def _is_channels_last(value: Tensor) -> bool:

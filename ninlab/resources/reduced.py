@@ -12,8 +12,7 @@ norm in cuda/layer_norm_kernel.cu (``LaunchGammaBetaBackwardCUDAKernel``).
 Known limits. Left out are ``argmax``, ``argmin``, ``aminmax``, ``any``, ``all``, ``nansum``, and
 ``max`` and ``min`` that are not elementwise; reductions inside other operators, such as the mean
 of ``mse_loss``; whole and complex numbers. Where a reduction has to cast first, the cast is no
-part of this. A layer norm sums in two passes only where it has fewer columns than 16 for each
-multiprocessor, which is taken as given.
+part of this.
 """
 
 from __future__ import annotations
@@ -27,6 +26,7 @@ import torch
 from torch import Tensor
 
 from ninlab.reductions import Reduction
+from ninlab.resources.temporaries import layer_norm_parts
 from ninlab.torch_private import OpOverload
 
 
@@ -109,11 +109,10 @@ def _of_layer_norm(
     images: Tensor, shape: Sequence[int], weight: Tensor | None, wanted: Sequence[bool]
 ) -> tuple[Reduction | None, ...]:
     """Weight and bias: of very many rows ATen sums 32 at a time, then a reduction those sums."""
-    columns = math.prod(shape)
-    rows = images.numel() // columns if columns else 0
-    if rows <= 2**16:
+    parts = layer_norm_parts(images, shape)
+    if not parts:
         return ()
-    parts = min(2**15 // -(-columns // 32), -(-rows // 32))
+    columns = math.prod(shape)
     size = (images if weight is None else weight).element_size()
     last = Reduction((parts, columns), (columns, 1), (0,), size, max(size, 4))
     return (*[None] * wanted[0], *[last] * sum(wanted[1:]))

@@ -131,22 +131,27 @@ def _native_layer_norm(args: Sequence[Any], result: Any) -> Course:
     return (*rows, 0, 1, 2, *rows)
 
 
-def _native_layer_norm_backward(args: Sequence[Any], result: Any) -> Course:
-    """Gradients of weight and bias are summed in two passes where there are very many rows.
+def layer_norm_parts(images: Tensor, shape: Sequence[int]) -> int:
+    """Into how many parts the sums of a layer norm's weight and bias gradients are cut first.
 
-    ATen asks for more than 65,536 rows, and for fewer columns than half of the multiprocessors
-    with 32 columns each. The device is not known here, so the second is taken as met: on an
-    H100 up to 2,111 columns meet it. Each block of the first pass sums 32 rows.
+    0 where they are summed at once. ATen cuts for more than 65,536 rows, and for fewer columns
+    than half of the multiprocessors with 32 columns each. The device is not known here, so the
+    second is taken as met: on an H100 up to 2,111 columns meet it. A part has 32 rows.
     """
-    gradient, images, shape, *_ = args
     columns = prod(shape)
     rows = images.numel() // columns if columns else 0
+    return min(32 * 1024 // ceil(columns / 32), ceil(rows / 32)) if rows > 64 * 1024 else 0
+
+
+def _native_layer_norm_backward(args: Sequence[Any], result: Any) -> Course:
+    """Gradients of weight and bias are summed in two passes where there are very many rows."""
+    gradient, images, shape, *_ = args
     copy, gradient_copy = _copy(images), _copy(gradient)
     made = _results(result)
-    if rows <= 64 * 1024:
+    parts = layer_norm_parts(images, shape)
+    if not parts:
         return (*copy, *made, *gradient_copy, *gradient_copy, *copy)
     learning = [place for place in made if place > 0]
-    parts = min(32 * 1024 // ceil(columns / 32), ceil(rows / 32))
     firsts = [Temporary(_size(result[place])) for place in learning]
     blocks = [Temporary(parts * _size(result[place])) for place in learning]
     sums = [step for pair in zip(learning, firsts, strict=True) for step in pair]
