@@ -39,27 +39,12 @@ def memory_timeline(
         _add_category(figure, levels, category)
     peak = _add_peak(figure, levels)
     _mark_phases(figure, [event.phase for event in levels.steps[1:]])
-    places, names = _layer_ticks(levels.steps)
-    figure.update_xaxes(
-        title="allocations and releases in order, by layer",
-        tickvals=places,
-        ticktext=names,
-        tickangle=-60,
-        showgrid=False,
-    )
     figure.update_yaxes(
         title=f"live memory, MiB, batch {batch_size}",
         rangemode="tozero",
         range=[0, 1.12 * peak / _MIB],
     )
-    return finish(
-        figure,
-        height=500,
-        provenance=provenance,
-        showlegend=True,
-        legend={"orientation": "h", "y": 1.08, "yanchor": "bottom", "traceorder": "normal"},
-        margin={"l": 8, "r": 8, "t": 80, "b": 90},
-    )
+    return _finish_step(figure, "allocations and releases in order", levels.steps, provenance)
 
 
 def traced_step(moments: Sequence[TracedMoment], batch_size: int, *, provenance: str) -> go.Figure:
@@ -91,15 +76,22 @@ def traced_step(moments: Sequence[TracedMoment], batch_size: int, *, provenance:
         ],
     )
     _mark_phases(figure, [event.phase for event in events[1:]])
+    figure.update_yaxes(title=f"requested memory, MiB, batch {batch_size}", rangemode="tozero")
+    return _finish_step(figure, "tensors in order of allocation", events, provenance)
+
+
+def _finish_step(
+    figure: go.Figure, order: str, events: Sequence[MemoryEvent], provenance: str
+) -> go.Figure:
+    """The figure with the layers of the events along its axis, and a legend above."""
     places, layers = _layer_ticks(events)
     figure.update_xaxes(
-        title="tensors in order of allocation, by layer",
+        title=f"{order}, by layer",
         tickvals=places,
         ticktext=layers,
         tickangle=-60,
         showgrid=False,
     )
-    figure.update_yaxes(title=f"requested memory, MiB, batch {batch_size}", rangemode="tozero")
     return finish(
         figure,
         height=500,
