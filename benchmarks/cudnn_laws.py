@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ninlab.cudnn import Cudnn, CudnnError, Descriptor, Oracle
+from ninlab.cudnn import Cudnn, CudnnError, Descriptor, Oracle, Plan
 from ninlab.workspaces import ConvCall, Direction
 
 
@@ -27,8 +27,8 @@ class WithoutProducts(Oracle):
 class WithoutSplitSums(Oracle):
     """Sums are split as for the few multiprocessors that cuDNN assumes."""
 
-    def _on_device(self, size: int, *_: Any) -> int:
-        return size
+    def _on_device(self, plan: Plan, *_: Any) -> Plan:
+        return plan
 
 
 class WithoutBoth(WithoutProducts, WithoutSplitSums):

@@ -465,6 +465,7 @@ class Plan:
     engine: int  # cuDNN's number of the engine, which each direction counts anew
     bytes: int | None  # of its workspace; None where it does not build
     refusal: str = ""  # cuDNN's words where it does not build
+    config: Descriptor | None = field(default=None, repr=False, compare=False)  # the engine's
 
 
 @dataclass(frozen=True)
@@ -520,24 +521,10 @@ class Planner(ABC):
                 try:
                     plan.finalize()
                 except CudnnError as refusal:
-                    yield Plan(number, None, str(refusal))
+                    yield Plan(number, None, str(refusal), config)
                     continue
                 (size,) = plan.get(Attribute.PLAN_WORKSPACE, Type.INT64)
-                asked = call, direction, batch_size, mode
-                yield Plan(number, self._on_device(int(size), config, number, *asked))
-
-    def _on_device(
-        self,
-        size: int,
-        config: Descriptor,
-        engine: int,
-        call: ConvCall,
-        direction: Direction,
-        batch_size: int,
-        mode: str,
-    ) -> int:
-        """What a plan of that size takes on the device: the same, where the device said it."""
-        return size
+                yield Plan(number, int(size), config=config)
 
     def _descriptor(self, kind: Kind) -> Descriptor:
         descriptor = self.cudnn.descriptor(kind)
@@ -629,26 +616,29 @@ class Oracle(Planner):
             return engine, product_bytes(call, direction, batch_size)
         return super().first(call, direction, batch_size, mode)
 
+    def plans(
+        self, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> Iterator[Plan]:
+        """What ATen tries, each with what it takes on the described device's multiprocessors."""
+        for plan in super().plans(call, direction, batch_size, mode):
+            yield self._on_device(plan, call, direction, batch_size, mode)
+
     def _on_device(
-        self,
-        size: int,
-        config: Descriptor,
-        engine: int,
-        call: ConvCall,
-        direction: Direction,
-        batch_size: int,
-        mode: str,
-    ) -> int:
-        """What it takes on as many multiprocessors as the description has (`split_sums`)."""
-        knobs = config.knobs()
+        self, plan: Plan, call: ConvCall, direction: Direction, batch_size: int, mode: str
+    ) -> Plan:
+        """The plan as `split_sums` has it: cuDNN assumes too few multiprocessors."""
+        if plan.bytes is None or plan.config is None:
+            return plan
+        knobs = plan.config.knobs()
         if not knobs.keys() >= {Knob.TILE_SIZE, Knob.ROWS, Knob.COLUMNS}:
-            return size
+            return plan
         group = knobs[Knob.ROWS], knobs[Knob.COLUMNS]
         product = Product(
             *(call, direction, batch_size, mode),
-            *(engine, knobs[Knob.TILE_SIZE], group),
+            *(plan.engine, knobs[Knob.TILE_SIZE], group),
         )
-        return on_device(size, product, self.properties["multiProcessorCount"])
+        size = on_device(plan.bytes, product, self.properties["multiProcessorCount"])
+        return replace(plan, bytes=size)
 
     def _ranks_first(self, engine: int, graph: Descriptor) -> bool:
         """Whether a refused engine comes before every one that can be planned with here."""

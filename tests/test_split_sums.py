@@ -133,10 +133,11 @@ class Asked(cudnn.Oracle):
         super().__init__(*described)
         object.__setattr__(self, "seen", [])
 
-    def _on_device(self, size, config, engine, call, direction, batch_size, mode):
-        knobs = config.knobs()
-        group = knobs.get(cudnn.Knob.ROWS, 1), knobs.get(cudnn.Knob.COLUMNS, 1)
-        tile = knobs.get(cudnn.Knob.TILE_SIZE, -1)
-        product = Product(call, direction, batch_size, mode, engine, tile, group)
-        self.seen.append((size, product))
-        return size
+    def _on_device(self, plan, call, direction, batch_size, mode):
+        if plan.bytes is not None:
+            knobs = plan.config.knobs()
+            group = knobs.get(cudnn.Knob.ROWS, 1), knobs.get(cudnn.Knob.COLUMNS, 1)
+            tile = knobs.get(cudnn.Knob.TILE_SIZE, -1)
+            product = Product(call, direction, batch_size, mode, plan.engine, tile, group)
+            self.seen.append((plan.bytes, product))
+        return plan
