@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import pytest
+
+from ninlab import records
 from ninlab.recipes import Recipe
 from ninlab.records import (
     DataSet,
@@ -38,6 +41,12 @@ A_RECORD = RunRecord(
     images_per_second=15000.0,
     wall_seconds=5.0,
 )
+
+
+def lay_book(patch: pytest.MonkeyPatch, folder: Path) -> None:
+    """The book's own records lie in that folder, for as long as the patch holds."""
+    patch.setattr(records, "runs_folder", lambda: folder)
+    patch.setattr(records.folders, "runs_folder", lambda: folder)
 
 
 def files(folder: Path) -> set[str]:

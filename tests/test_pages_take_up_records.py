@@ -57,6 +57,7 @@ from ninlab.records import (
 )
 from ninlab.roofline import TimeModel
 from tests import book
+from tests.records import lay_book
 from tools import set_repository
 
 pytestmark = pytest.mark.slow
@@ -254,7 +255,7 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     steps = [measured_step(n, precision) for n in NETWORKS for precision in ("fp32", "tf32")]
     steps.append(measured_step("nin", "tf32", 8))
     fill(tmp_path, [step.to_json() for step in steps] + [comparison()])
-    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    lay_book(monkeypatch, tmp_path)
     return tmp_path
 
 
@@ -488,7 +489,7 @@ def test_the_chapter_on_time_predicts_networks_that_the_constants_were_not_fitte
             measured = replace(step.measured, step_seconds=(seconds,) * 3)
             steps.append(replace(step, measured=measured))
     fill(tmp_path, [step.to_json() for step in steps])
-    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    lay_book(monkeypatch, tmp_path)
     sentence = shown_by("13_flops_are_not_time")["gpu-sentence"].data
     assert "tf32: 60% of the peak rate, 80% of the bandwidth, 10.0 µs a call" in sentence
     assert "predict the 2 other steps with a mean error of 0%." in sentence
@@ -511,7 +512,7 @@ def test_the_first_page_takes_up_measured_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path, [run.to_json() for run in recorded_at("both plans")])
-    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    lay_book(monkeypatch, tmp_path)
     assert shown_by("index")["memory-on-gpu"] is None
     for network in ("nin", "alexnet"):
         step = measured_step(network, "tf32").to_json()
@@ -530,7 +531,7 @@ def test_a_page_on_steps_speaks_of_a_gpu_once_its_steps_are_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chapter: str
 ) -> None:
     fill(tmp_path, [])
-    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    lay_book(monkeypatch, tmp_path)
     without = shown_by(chapter)
     assert not [text for text in texts(without) if NOTHING.search(text) or GPU.name in text]
     silent = {cell for cell, value in without.items() if cell.startswith(OF_A_GPU)}
@@ -591,7 +592,7 @@ def state(
     folder = tmp_path_factory.mktemp("runs")
     fill(folder, [run.to_json() for run in recorded_at(request.param)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "runs_folder", lambda: folder)
+        lay_book(patch, folder)
         yield request.param
 
 
@@ -754,7 +755,7 @@ def test_the_chapter_on_class_maps_asks_the_full_network_once_its_weights_are_ke
     kept = replace(run, weights_sha256=hashlib.sha256(weights).hexdigest())
     fill(tmp_path, [kept.to_json()])
     records.weights_path(tmp_path, kept.id).write_bytes(weights)
-    monkeypatch.setattr(records, "runs_folder", lambda: tmp_path)
+    lay_book(monkeypatch, tmp_path)
     assert GPU.name in shown_by("11_what_nin_sees")["full-size-sentence"].data
 
 

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import socket
 import stat
@@ -21,6 +22,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import ninlab
 from ninlab import records
 from ninlab.errors import NinlabError, RecordError
 from ninlab.recipes import TRAINED, Augmentation, EvaluationSet, Recipe, Schedule
@@ -107,7 +109,10 @@ def run_records(draw) -> RunRecord:
 
 def in_process(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     """What a Python of its own makes of the program; ``record`` in it is A_RECORD."""
-    preamble = "from tests.records import A_RECORD as record\nfrom ninlab import records\n"
+    preamble = (
+        "from tests.records import A_RECORD as record\n"
+        "from ninlab import records\nfrom ninlab.errors import RecordError\n"
+    )
     return python("-c", preamble + textwrap.dedent(program), *arguments)
 
 
@@ -384,7 +389,7 @@ def test_a_disk_that_refuses_bytes_leaves_nothing_behind(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
         try:
             records.write(Path(sys.argv[1]), record)
-        except records.RecordError as error:
+        except RecordError as error:
             sys.exit(str(error))
     """
     ended = in_process(program, tmp_path)
@@ -398,7 +403,10 @@ def private_mount(command: str, folder: Path, program: str) -> subprocess.Comple
     probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
     if probe.returncode:
         pytest.skip("needs unprivileged mount namespaces")
-    preamble = "import sys\nfrom pathlib import Path\nfrom tests.records import A_RECORD\n"
+    preamble = (
+        "import sys\nfrom pathlib import Path\nfrom tests.records import A_RECORD\n"
+        "from ninlab.errors import RecordError\n"
+    )
     script = f'{command} && exec "$0" "$@"'
     return subprocess.run(
         ["unshare", "-rm", "sh", "-c", script, sys.executable, "-c",
@@ -419,7 +427,7 @@ def test_a_full_disk_is_said_and_recording_goes_on_when_there_is_room(tmp_path):
             pass
         try:
             records.write(folder, A_RECORD)
-        except records.RecordError as error:
+        except RecordError as error:
             print(error)
         assert not list(folder.rglob(".*.tmp")) and not list(folder.rglob("*.json"))
         filler.unlink()
@@ -437,7 +445,7 @@ def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
         for attempt in (lambda f: records.write(f, A_RECORD), claim):
             try:
                 attempt(Path(sys.argv[1]))
-            except records.RecordError as error:
+            except RecordError as error:
                 print(error)
     """
     claim = "def claim(folder):\n    with records.claim(folder, 'a/b'):\n        pass\n"
@@ -446,6 +454,18 @@ def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
     )
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.count("Read-only file system") == 2
+
+
+def test_whether_a_file_can_be_written_is_known_before_it_is_made(tmp_path):
+    path = tmp_path / "single" / "nin-seed0-cpu.json"
+    records.check_can_write(path)
+    assert files(tmp_path) == set()
+    path.mkdir()
+    with pytest.raises(RecordError, match="is a folder"):
+        records.check_can_write(path)
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(RecordError, match="could not be written"):
+        records.check_can_write(tmp_path / "taken" / "nin.json")
 
 
 # ---------------------------------------------------------------- claims
@@ -496,11 +516,9 @@ def test_a_record_names_the_second_of_utc_at_which_it_was_made_and_its_command()
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A committed copy of the package in a repository that ignores what this one ignores."""
-    package = Path(records.__file__).parent
-    target = tmp_path / "ninlab"
-    target.mkdir()
-    for source in package.glob("*.py"):
-        (target / source.name).write_bytes(source.read_bytes())
+    package = Path(ninlab.__file__).parent
+    modules = shutil.ignore_patterns("__pycache__", "tables", "static")
+    shutil.copytree(package, tmp_path / "ninlab", ignore=modules)
     (tmp_path / ".gitignore").write_bytes((package.parent / ".gitignore").read_bytes())
     identity = ("-c", "user.name=a", "-c", "user.email=a@b")
     for arguments in (("init", "-q"), ("add", "."), (*identity, "commit", "-q", "-m", "all")):
@@ -530,7 +548,7 @@ def test_a_tree_is_clean_until_something_but_runs_differs(checkout):
 def test_asking_for_the_commit_writes_nothing_that_a_killed_recorder_could_leave(checkout):
     """A lock of git's that is left behind stops every later command."""
     index = checkout / ".git" / "index"
-    os.utime(checkout / "ninlab" / "records.py", (0, 0))  # which a plain status would note there
+    os.utime(checkout / "ninlab" / "recipes.py", (0, 0))  # which a plain status would note there
     before = index.read_bytes()
     assert provenance_of(checkout)[1]
     assert index.read_bytes() == before

@@ -13,7 +13,7 @@ from ninlab import handover, records
 from ninlab.measurement import CaseOutcome, Failed, Measured, events_path
 from ninlab.workspaces import CUBLAS_RULES, minor_version
 from tests.book import ROOT
-from tests.records import H100
+from tests.records import H100, lay_book
 
 FINISHED = Measured(CaseOutcome.FINISHED, 5 * 2**20, 4 * 2**20)
 
@@ -71,7 +71,7 @@ def test_each_line_is_handed_over_when_it_is_there(answered, tmp_path, monkeypat
     runs, results = tmp_path / "runs", tmp_path / "results"
     runs.mkdir()
     file = runs / "probes" / "strangers.jsonl"
-    monkeypatch.setattr(strangers.records, "runs_folder", lambda: runs)
+    lay_book(monkeypatch, runs)
     lines = []
 
     def answer():
@@ -96,7 +96,7 @@ def test_cases_that_an_earlier_machine_handed_over_are_not_measured_again(
     for name, code in (("one", 1), ("other", 0)):
         runs = tmp_path / name
         runs.mkdir()
-        monkeypatch.setattr(strangers.records, "runs_folder", lambda runs=runs: runs)
+        lay_book(monkeypatch, runs)
         arguments = [str(runs / "probes"), "--device", "cpu", "--results", str(results)]
         assert strangers.main(arguments) == code
     assert [case.network for case in asked] == ["squeezenet1_1", "resnet18", "resnet18"]
@@ -109,7 +109,7 @@ def test_results_that_cannot_be_written_stop_the_work_before_it_begins_and_not_l
 ):
     runs, results = tmp_path / "runs", tmp_path / "results"
     runs.mkdir()
-    monkeypatch.setattr(strangers.records, "runs_folder", lambda: runs)
+    lay_book(monkeypatch, runs)
     arguments = [str(runs / "probes"), "--device", "cpu", "--results", str(results)]
 
     def answer():

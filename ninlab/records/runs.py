@@ -1,0 +1,214 @@
+"""What is recorded of a training run?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from ninlab.errors import RecordError
+from ninlab.recipes import Recipe
+from ninlab.records.schema import check_schema, check_slug, from_fields, whole
+from ninlab.units import Shape
+
+SCHEMA_VERSION = 1
+
+TRAINING = "training"
+"""The ``kind`` of a training run's record; other measurements may lie in the same folder."""
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    DIVERGED = "diverged"  # a loss that is not a finite number; the run stops after that epoch
+    STUCK = "stuck"  # the last epoch's training loss is no better than a guess's
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Which images were seen. Sums are sha256 of the decompressed files."""
+
+    name: str
+    sha256: Mapping[str, str]
+    train_images: int
+    evaluation_images: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """What the run ran on. slug names it in file names; driver and power limit are a GPU's."""
+
+    slug: str
+    name: str
+    memory_bytes: int
+    threads: int | None = None  # of a CPU run
+    driver: str | None = None
+    power_limit_watts: float | None = None
+
+
+@dataclass(frozen=True)
+class Software:
+    """The versions that computed the run."""
+
+    python: str
+    torch: str
+    ninlab: str
+    cuda: str | None = None
+    cudnn: str | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Which code was called how and when. commit is None outside a git checkout."""
+
+    utc: str
+    command: str
+    commit: str | None
+    clean_tree: bool
+
+
+@dataclass(frozen=True)
+class LossCurve:
+    """Training loss, thinned: values[i] is the mean over steps [i * every, (i + 1) * every).
+
+    A value is None where the loss was not finite. Six significant digits are kept.
+    """
+
+    every: int
+    values: tuple[float | None, ...]
+
+    @classmethod
+    def thinned(cls, losses: Sequence[float], points: int = 256) -> LossCurve:
+        """The curve of these losses in at most that many points."""
+        every = max(1, math.ceil(len(losses) / points))
+        chunks = (losses[i : i + every] for i in range(0, len(losses), every))
+        return cls(every, tuple(finite(sum(chunk) / len(chunk)) for chunk in chunks))
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One pass over the training images, and the evaluation after it.
+
+    train_accuracy and train_loss are means over the epoch, taken before each step with
+    dropout on. dead_classes counts the classes whose score is exactly 0 on every evaluated
+    image. A loss is None where it was not finite. seconds is training, without evaluation.
+    """
+
+    epoch: int  # from 1
+    train_accuracy: float
+    train_loss: float | None
+    test_accuracy: float
+    test_loss: float | None
+    dead_classes: int
+    seconds: float
+    evaluation_seconds: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One training run, whole. `to_json` and `from_json` are the schema."""
+
+    experiment: str
+    name: str
+    seed: int
+    provenance: Provenance
+    network: str  # name in ninlab.architectures
+    network_digest: str
+    input_shape: Shape
+    parameters: int
+    data_set: DataSet
+    recipe: Recipe
+    device: Device
+    software: Software
+    execution: str  # "eager" or "cuda_graph"
+    outcome: Outcome
+    loss: LossCurve
+    epochs: tuple[EpochResult, ...]
+    confusion: tuple[tuple[int, ...], ...]  # [label][prediction], counts after the last epoch
+    images_per_second: float  # training, median over the epochs
+    wall_seconds: float
+    peak_requested_bytes: int | None = None  # None on the CPU
+    peak_allocated_bytes: int | None = None
+    peak_reserved_bytes: int | None = None
+    learning_rate_from: tuple[str, ...] = ()  # ids of the runs by which the rate was chosen
+    weights_sha256: str | None = None  # of <id>.safetensors, where weights were kept
+    corrects: str | None = None  # id of the record that this one replaces
+    kind: str = TRAINING
+    schema_version: int = SCHEMA_VERSION
+
+    def __post_init__(self) -> None:
+        check_schema(self, TRAINING, SCHEMA_VERSION, "a training run")
+        for what, text in (("experiment", self.experiment), ("name", self.name),
+                           ("device slug", self.device.slug)):  # fmt: skip
+            check_slug(what, text)
+        if [result.epoch for result in self.epochs] != list(range(1, len(self.epochs) + 1)):
+            raise RecordError(f"the epochs of {self.id} are not numbered from 1 upwards")
+        if not self.epochs or len(self.epochs) > self.recipe.epochs:
+            raise RecordError(
+                f"{self.id} holds {len(self.epochs)} epochs, but its recipe asks for "
+                f"{self.recipe.epochs}"
+            )
+        if self.outcome is not Outcome.DIVERGED and len(self.epochs) != self.recipe.epochs:
+            raise RecordError(f"{self.id} stopped early, but its outcome is {self.outcome}")
+        if sum(map(sum, self.confusion)) != self.data_set.evaluation_images:
+            raise RecordError(f"the confusion matrix of {self.id} does not add up to its images")
+
+    @property
+    def id(self) -> str:
+        """``<experiment>/<name>-seed<k>-<device>``, which is also where its file lies."""
+        return run_id(self.experiment, self.name, self.seed, self.device.slug)
+
+    @property
+    def scale(self) -> tuple[int, str]:
+        """Side of an image and slug of the device: runs of two scales are not compared."""
+        return self.input_shape[-1], self.device.slug
+
+    @property
+    def last(self) -> EpochResult:
+        """The last epoch: the one that is reported, never the best."""
+        return self.epochs[-1]
+
+    @property
+    def never_predicted(self) -> int:
+        """How many classes the network named for no evaluated image after the last epoch.
+
+        Counted in the confusion matrix. A dead class is among them, but where all scores are 0; a
+        class that is never predicted need not be dead.
+        """
+        return sum(not any(column) for column in zip(*self.confusion, strict=True))
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON values."""
+        return {"id": self.id, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> RunRecord:
+        """The record of a JSON object. Raises RecordError when it does not fit the schema."""
+        return from_fields(
+            cls,
+            content,
+            provenance=whole(Provenance),
+            input_shape=tuple,
+            data_set=whole(DataSet),
+            recipe=whole(Recipe),
+            device=whole(Device),
+            software=whole(Software),
+            outcome=Outcome,
+            loss=lambda value: LossCurve(value["every"], tuple(value["values"])),
+            epochs=lambda value: tuple(map(whole(EpochResult), value)),
+            confusion=lambda value: tuple(map(tuple, value)),
+            learning_rate_from=tuple,
+        )
+
+
+def finite(value: float) -> float | None:
+    """The value to six significant digits, None when it is not finite: JSON has no NaN."""
+    return float(f"{value:.6g}") if math.isfinite(value) else None
+
+
+def run_id(experiment: str, name: str, seed: int, device_slug: str) -> str:
+    """The id of the run, which is its path below the runs folder without ``.json``."""
+    return f"{experiment}/{name}-seed{seed}-{device_slug}"
