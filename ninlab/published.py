@@ -1,4 +1,4 @@
-"""What do NiN's authors report of it? Quoted from what they published; nobody here measured it.
+"""What do NiN's authors and others report of it? Quoted as published; nobody here measured it.
 
 Each number has the digits that were printed, and the key of its publication in references.bib.
 The paper's comparison of averages with fully connected heads is left out: no text at hand gives it.
@@ -18,6 +18,18 @@ class ReportedError:
     source: str  # key of references.bib
 
 
+@dataclass(frozen=True)
+class ReportedEnd:
+    """How somebody else's training of a network of `ninlab.architectures` ended, on test images."""
+
+    network: str
+    data_set: str
+    accuracy: str  # with the digits that were printed, as a share
+    source: str  # key of references.bib
+    loss: str | None = None
+    year: int | None = None  # where one source printed several
+
+
 _DROPOUT = "dropout"
 _AUGMENTED = "dropout and augmentation"
 
@@ -31,3 +43,12 @@ NIN_ERRORS = (
     ReportedError("CIFAR-10", "trained model", "10.4", "model card", "LinCard"),
 )
 """NiN's errors as its authors report them."""
+
+TEXTBOOK_ENDS = (
+    ReportedEnd("nin", "Fashion-MNIST", "0.842", "D2LSlides2023", "0.374", 2021),
+    ReportedEnd("nin", "Fashion-MNIST", "0.790", "D2LSlides2023", "0.563", 2023),
+)
+"""What the textbook printed of its NiN, oldest first: one notebook, executed twice."""
+
+STRIDED_END = ReportedEnd("nin_cifar10_strided", "CIFAR-10", "0.7657", "Aiqianji")
+"""What is reported of the NiN for CIFAR-10 whose first layer has a stride."""

@@ -7,7 +7,8 @@ import re
 import pytest
 from pybtex.database import parse_file
 
-from ninlab.published import NIN_ERRORS, ReportedError
+from ninlab.architectures import architecture
+from ninlab.published import NIN_ERRORS, STRIDED_END, TEXTBOOK_ENDS, ReportedEnd, ReportedError
 from tests import book
 
 every = pytest.mark.parametrize("reported", NIN_ERRORS, ids=lambda r: f"{r.data_set}-{r.source}")
@@ -39,3 +40,28 @@ def test_two_publications_of_one_network_agree_to_their_digits() -> None:
     of_card = next(r for r in NIN_ERRORS if r.source == "LinCard")
     of_paper = next(r for r in NIN_ERRORS if r.data_set == "CIFAR-10" and r.source == "Lin2013")
     assert f"{float(of_paper.error_percent):.1f}" == of_card.error_percent
+
+
+ends = pytest.mark.parametrize("end", [*TEXTBOOK_ENDS, STRIDED_END], ids=lambda e: f"{e.accuracy}")
+
+
+@ends
+def test_a_reported_end_is_of_a_network_of_the_book_and_names_its_source(end: ReportedEnd) -> None:
+    assert architecture(end.network).family.startswith("nin")
+    assert end.source in parse_file(book.ROOT / "references.bib").entries
+
+
+@ends
+def test_a_reported_end_has_a_share_and_a_loss_as_they_were_printed(end: ReportedEnd) -> None:
+    assert re.fullmatch(r"0\.\d{3,4}", end.accuracy)
+    assert end.loss is None or re.fullmatch(r"\d\.\d{3}", end.loss)
+
+
+def test_the_textbook_printed_one_end_a_year_and_its_source_says_when() -> None:
+    years = [end.year for end in TEXTBOOK_ENDS]
+    assert years == sorted(set(years))
+    for end in TEXTBOOK_ENDS:
+        assert (
+            str(end.year)
+            in parse_file(book.ROOT / "references.bib").entries[end.source].fields["note"]
+        )
