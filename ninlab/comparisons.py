@@ -12,7 +12,7 @@ learned and of one that did not describes neither.
 
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
 choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
-not corrected for the number of comparisons that a reader makes.
+not corrected for the number of comparisons that a reader makes; `confidence_of_each` is how to.
 """
 
 from __future__ import annotations
@@ -329,6 +329,17 @@ def relapse_shares(groups: Groups) -> dict[str, dict[str, str]]:
     }
 
 
+def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
+    """The mean training loss of an epoch, 0 the first and -1 the last: the median over the runs.
+
+    Runs that failed are left out. Raises NinlabError where none finished.
+    """
+    losses = [run.epochs[epoch].train_loss for run in runs if run.outcome is Outcome.FINISHED]
+    if not losses:
+        raise NinlabError("a median loss needs at least one run that finished")
+    return statistics.median(loss for loss in losses if loss is not None)
+
+
 def step_seconds(runs: Sequence[RunRecord]) -> float:
     """Seconds of one training step: the median over the runs, each the median of its epochs."""
     return statistics.median(run.recipe.batch_size / run.images_per_second for run in runs)
@@ -462,6 +473,18 @@ def _against_first(
     else:
         points, shown = "", _NONE_FINISHED
     return points.replace("-", "\N{MINUS SIGN}"), shown
+
+
+def confidence_of_each(comparisons: int, confidence: float = CONFIDENCE) -> float:
+    """The confidence of each of several intervals with which all hold at once with the given one.
+
+    Their chances to miss add up at most; each gets an equal part of what is left (Bonferroni).
+    Raises NinlabError without a comparison, and for a confidence that is not between 0 and 1.
+    """
+    _check_confidence(confidence)
+    if comparisons < 1:
+        raise NinlabError(f"a confidence is shared by at least one comparison, not {comparisons}")
+    return 1 - (1 - confidence) / comparisons
 
 
 def sampling_error(accuracy: float, images: int) -> float:

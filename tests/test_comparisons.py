@@ -11,8 +11,10 @@ from scipy.special import stdtrit
 
 from ninlab import records
 from ninlab.comparisons import (
+    CONFIDENCE,
     by_scale,
     conditions,
+    confidence_of_each,
     difference,
     effects,
     failures,
@@ -27,6 +29,7 @@ from ninlab.comparisons import (
     share,
     step_seconds,
     summary,
+    train_loss,
 )
 from ninlab.errors import NinlabError
 from ninlab.records import LossCurve, Outcome, RunRecord
@@ -235,6 +238,29 @@ def test_one_run_has_no_spread_and_no_run_no_accuracy():
         difference(group([0.8]), group([0.7, 0.8]))
     with pytest.raises(NinlabError, match="at least one"):
         summary([])
+
+
+def test_intervals_that_hold_at_once_are_wider_and_one_alone_is_as_it_was() -> None:
+    assert confidence_of_each(1) == CONFIDENCE
+    assert confidence_of_each(5) == pytest.approx(0.99)
+    assert confidence_of_each(4, confidence=0.9) == pytest.approx(0.975)
+    for comparisons, confidence in ((0, 0.95), (3, 1.0)):
+        with pytest.raises(NinlabError):
+            confidence_of_each(comparisons, confidence)
+
+
+@pytest.mark.parametrize("epoch", [0, -1])
+def test_the_loss_of_an_epoch_is_the_middle_one_of_the_runs_that_finished(epoch: int) -> None:
+    def ended_at(loss: float, outcome: Outcome = Outcome.FINISHED) -> RunRecord:
+        (run,) = group([0.8], outcome)
+        epochs = list(run.epochs)
+        epochs[epoch] = replace(epochs[epoch], train_loss=loss)
+        return replace(run, epochs=tuple(epochs))
+
+    runs = [ended_at(0.5), ended_at(9.0), ended_at(0.7), ended_at(0.1, Outcome.STUCK)]
+    assert train_loss(runs, epoch) == 0.7
+    with pytest.raises(NinlabError, match="at least one run"):
+        train_loss(runs[3:], epoch)
 
 
 def test_ten_thousand_images_tell_an_accuracy_to_a_third_of_a_point():
