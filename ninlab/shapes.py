@@ -172,6 +172,24 @@ def smallest_input(architecture: Architecture, largest: int = 1024) -> Shape | N
     return None
 
 
+def receptive_field(architecture: Architecture) -> int:
+    """Side of the part of the image, in pixels, that one value of the last maps depends on.
+
+    A window of k makes the side k - 1 pixels of its input longer. Neighbors among these lie as far
+    apart in the image as the strides before them multiply to. What padding adds counts as image,
+    of branches the widest counts. Layers that see whole maps, as a global average, are left out.
+    """
+
+    def widen(_: str, leaf: Leaf, seen: tuple[int, int]) -> tuple[int, int]:
+        side, apart = seen
+        if isinstance(leaf, Conv | MaxPool | AvgPool):
+            return side + (leaf.kernel_size - 1) * apart, apart * leaf.stride
+        return seen
+
+    side, _ = walk(architecture.layers, (1, 1), widen, lambda _path, _branches, ends: max(ends))
+    return side
+
+
 def at_input(architecture: Architecture, input_shape: Shape) -> Architecture:
     """The same layers for another input. Raises ShapeError when they cannot read it."""
     placed_layers(architecture, input_shape)  # raises where a layer cannot read

@@ -18,7 +18,7 @@ from ninlab.architectures import (
     vgg_layers,
 )
 from ninlab.errors import NinlabError, ShapeError
-from ninlab.layers import Conv, Linear
+from ninlab.layers import AvgPool, Block, Branches, Conv, GlobalAvgPool, Linear, MaxPool
 from ninlab.networks import build
 from tests.strategies import architectures, convolutions, image_shapes, pools, reads
 
@@ -164,6 +164,55 @@ def test_nin_has_the_counts_that_every_other_counter_gives_it():
 
 
 # ---------------------------------------------------------------- bad input
+
+
+TWO_WAYS = Architecture(
+    "two_ways",
+    "two ways",
+    (1, 40, 40),
+    10,
+    (
+        Conv(4, 3, stride=2, padding=1),
+        Branches(
+            "ways",
+            (
+                Block("narrow", (Conv(2, 3, padding=1), AvgPool(3, stride=1, padding=1))),
+                Block("wide", (Conv(2, 7, padding=3), Conv(3, 1))),
+            ),
+        ),
+        MaxPool(3, stride=2),
+    ),
+    source="Lin2013",
+)
+
+
+@pytest.mark.parametrize(
+    ("network", "side"),
+    [
+        (shapes.at_input(architecture("nin_28"), (1, 168, 168)), 97),
+        (shapes.at_input(architecture("nin_28_8_blocks"), (1, 168, 168)), 141),
+        (architecture("nin_fixed"), 195),
+        (TWO_WAYS, 19),
+    ],
+    ids=lambda given: getattr(given, "name", None),
+)
+def test_a_value_of_the_last_maps_depends_on_its_receptive_field_and_on_all_of_it(network, side):
+    whole = next((i for i, at in enumerate(network.layers) if isinstance(at, GlobalAvgPool)), None)
+    module = build(replace(network, layers=network.layers[:whole])).eval()
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.MaxPool2d):  # which passes a gradient to one value alone
+            mean = nn.AvgPool2d(layer.kernel_size, layer.stride, layer.padding)
+            module.set_submodule(name, mean)
+    with torch.no_grad():
+        for values in module.parameters():
+            values.abs_()  # so that no two ways cancel
+    image = torch.ones(1, *network.input_shape, requires_grad=True)
+    maps = module(image)
+    middle = maps.shape[-1] // 2
+    maps[0, :, middle, middle].sum().backward()
+    assert image.grad is not None
+    assert int((image.grad[0, 0] != 0).any(dim=0).sum()) == side
+    assert shapes.receptive_field(network) == side
 
 
 def test_an_input_too_small_is_answered_with_the_smallest_that_works():
