@@ -116,6 +116,21 @@ def operator_seconds(operator: Operator, device: DataSheet, precision: str) -> f
     return max(operator.flops / device.peak(precision), operator.bytes / device.bandwidth())
 
 
+def training_bound(
+    architecture: Architecture,
+    batch_size: int,
+    device: DataSheet,
+    optimizer: str = Optimizer.SGD,
+    precision: str = Precision.FP32,
+) -> TimeBound:
+    """The bound of one warm training step in one precision, arithmetic and peak rate alike.
+
+    Raises what `training_operators` and `time_bound` raise.
+    """
+    operators = training_operators(architecture, batch_size, optimizer, precision)
+    return time_bound(operators, device, precision)
+
+
 def time_bound(operators: Iterable[Operator], device: DataSheet, precision: str) -> TimeBound:
     """The sum of the operators' lower bounds.
 

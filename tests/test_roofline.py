@@ -23,6 +23,7 @@ from ninlab.roofline import (
     fit,
     inference_operators,
     time_bound,
+    training_bound,
     training_operators,
 )
 from ninlab.shapes import layer_macs, placed_layers
@@ -238,6 +239,15 @@ def test_the_bound_lies_between_its_parts_and_their_sum(network, batch_size):
     assert max(arithmetic, traffic) <= bound.seconds * rounding
     assert bound.seconds <= (arithmetic + traffic) * rounding
     assert 0 <= bound.memory_bound_seconds <= bound.seconds * rounding
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_bound_of_a_step_is_that_of_its_operators_at_the_rate_of_their_precision(optimizer):
+    network = architecture("nin")
+    operators = training_operators(network, 8, optimizer, "bf16")
+    bound = training_bound(network, 8, device("h100"), optimizer, "bf16")
+    assert bound == time_bound(operators, device("h100"), "bf16")
+    assert bound.seconds < time_bound(operators, device("h100"), "fp32").seconds
 
 
 @pytest.mark.parametrize("name", [n for n, d in DEVICES.items() if "bf16" in d.flops_per_second])
