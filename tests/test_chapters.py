@@ -4,23 +4,26 @@ A number in prose needs proof when it is a decimal, a percentage, has a unit or 
 above twelve; the shape of a map (``96×54×54``) does too, the window of a layer (``3×3``) does
 not, and neither does a quotation. What is counted of runs, seeds, rows, classes or epochs needs
 proof however small it is, in words as in digits: "four of the five runs" asks for "4 of 5 runs".
-Proof is an ``assert`` in the file of assertions beside the chapter (`ninlab.checks`) that compares
-something with the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``), or
-with the bare whole number.
+Proof is an ``assert`` in the file of assertions beside the chapter (`ninlab.checks`) that something
+equals the number as it is written, unit included (``assert f"{share:.0%}" == "93%"``), or the bare
+whole number. That something comes from the code (`tests.origins`): what the author typed twice is
+no proof. The few numbers that no code can know, because a question makes them up or a cited work
+printed them, are listed in the metadata of their cell (``"quoted": ["8 GiB"]``).
 """
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ninlab import checks
-from tests import book
+from tests import book, origins
 from tests.test_book_sources import (
     CITATION,
     EXERCISE,
@@ -30,6 +33,7 @@ from tests.test_book_sources import (
     markdown,
     prose,
 )
+from tools import set_repository
 
 SECTIONS = [
     "Question",
@@ -140,6 +144,13 @@ def counts(text: str) -> Iterator[str]:
         yield f"{part}{digits(match['count'])} {match['noun'].lower()}"
 
 
+def written(cell: Any) -> str:
+    """What a reader reads in a cell: its text, or the caption of its figure."""
+    if cell.cell_type == "markdown":
+        return str(cell.source)
+    return str(cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", ""))
+
+
 def text_of(path: Path) -> str:
     """The prose of a chapter with code, names, labels and markup taken out."""
     return plain(prose(path))
@@ -171,15 +182,23 @@ def claims(text: str) -> Iterator[str]:
 
 
 def proofs(path: Path) -> str:
-    """Every string and whole number that an assertion beside the chapter compares with, joined."""
+    """Every string and whole number that an assertion beside the chapter finds equal, joined."""
+    return " | ".join(found_equal(checks.file_of(path).read_text()))
+
+
+def found_equal(source: str) -> list[str]:
+    """What the assertions of a program compare with ``==``, as a reader writes it."""
     found: list[str] = []
-    for statement in ast.walk(ast.parse(checks.file_of(path).read_text())):
+    for statement in ast.walk(ast.parse(source)):
         if isinstance(statement, ast.Assert):
             for node in ast.walk(statement.test):
                 if isinstance(node, ast.Compare):
-                    for operand in (node.left, *node.comparators):
-                        found += constants(operand)
-    return " | ".join(found)
+                    for (left, right), operation in zip(
+                        pairwise((node.left, *node.comparators)), node.ops, strict=True
+                    ):
+                        if isinstance(operation, ast.Eq):
+                            found += (*constants(left), *constants(right))
+    return found
 
 
 def constants(node: ast.expr) -> Iterator[str]:
@@ -196,22 +215,86 @@ def constants(node: ast.expr) -> Iterator[str]:
                 yield from constants(element)
 
 
+ASKS = re.compile(r"\{exercise(?:-start)?\}|^## (?:Prediction|Question)", re.M)
+"""What makes numbers up: an exercise, a prediction, a question of a self-test."""
+
+
 def is_proved(claim: str, proved: str) -> bool:
     return bool(re.search(rf"(?<![\w.,]){re.escape(claim)}(?![\d%]|[.,]\d)", proved))
 
 
+def unproved(path: Path, numbers: Callable[[str], Iterable[str]]) -> list[str]:
+    """The numbers of a page that no assertion proves and their cell does not list as quoted."""
+    proved = proofs(path)
+    return [
+        number
+        for cell in book.read(path).cells
+        for number in numbers(plain(written(cell)))
+        if not is_proved(number, proved)
+        and not is_proved(number, " | ".join(cell.metadata.get("quoted", ())))
+    ]
+
+
 @every
 def test_every_number_in_prose_stands_in_an_assertion(path: Path) -> None:
-    proved, text = proofs(path), text_of(path)
-    unproved = [claim for claim in claims(text) if not is_proved(claim, proved)]
-    assert unproved == []
+    assert unproved(path, claims) == []
 
 
 @every
 def test_every_number_of_runs_and_their_like_stands_in_an_assertion(path: Path) -> None:
+    assert unproved(path, counts) == []
+
+
+@every
+def test_a_quoted_number_is_in_the_text_is_not_proved_and_is_made_up_or_cited(path: Path) -> None:
     proved = proofs(path)
-    unproved = [count for count in counts(text_of(path)) if not is_proved(count, proved)]
-    assert unproved == []
+    for cell in book.read(path).cells:
+        if "quoted" in cell.metadata:
+            assert wrongly_quoted(written(cell), cell.metadata.quoted, proved) == [], cell.id
+
+
+def wrongly_quoted(text: str, quoted: list[str], proved: str) -> list[str]:
+    """What is wrong with the list of quoted numbers of a cell, in a few words each."""
+    needed = {*claims(plain(text)), *counts(plain(text))}
+    wrong = [f"{number} needs no proof here" for number in quoted if number not in needed]
+    wrong += [f"{number} is proved" for number in quoted if is_proved(number, proved)]
+    if not quoted:
+        wrong.append("nothing is listed")
+    if not (ASKS.search(text) or CITATION.search(text)):
+        wrong.append("nothing is asked or cited")
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted", "wrong"),
+    [
+        (":::{exercise} A card\nA card has 8 GiB.", ["8 GiB"], []),
+        ("## Prediction\n\nNearer to 10 MiB?", ["10 MiB"], []),
+        ("It ended at 84.2% {cite:p}`D2LSlides2023`.", ["84.2%"], []),
+        ("It ended at 84.2%.", ["84.2%"], ["nothing is asked or cited"]),
+        (":::{exercise} A card\nA card has 16 GiB.", ["16 GiB"], ["16 GiB is proved"]),
+        (":::{exercise} A card\nIt has `8 GiB`.", ["8 GiB"], ["8 GiB needs no proof here"]),
+        (":::{exercise} A card\nA card.", [], ["nothing is listed"]),
+    ],
+)
+def test_what_may_be_quoted(text: str, quoted: list[str], wrong: list[str]) -> None:
+    assert wrongly_quoted(text, quoted, proved="16 GiB") == wrong
+
+
+@pytest.mark.parametrize(
+    ("assertion", "found"),
+    [
+        ('assert f"{share:.0%}" == "93%"', ["93%"]),
+        ("assert sides == [54, 26]", ["54", "54", "26", "26"]),
+        ("assert all(run.batch == 1_000 for run in runs)", ["1000", "1,000"]),
+        ("assert 20 < size <= 400", []),
+        ("assert size != 128", []),
+        ("assert 0 < size == 96", ["96", "96"]),
+        ("size == 96", []),
+    ],
+)
+def test_a_number_is_proved_where_something_equals_it(assertion: str, found: list[str]) -> None:
+    assert found_equal(assertion) == found
 
 
 @pytest.mark.parametrize(
@@ -466,14 +549,9 @@ def test_assertions_stand_beside_a_chapter_and_not_in_it(path: Path) -> None:
 
 @every
 def test_an_assertion_asks_something_that_may_change(path: Path) -> None:
-    program = ast.parse(checks.file_of(path).read_text())
-    asserted = [node.test for node in ast.walk(program) if isinstance(node, ast.Assert)]
-    of_constants = [
-        ast.unparse(test)
-        for test in asserted
-        if not any(isinstance(node, ast.Name) for node in ast.walk(test))
-    ]
-    assert of_constants == []
+    chapter = [cell.source for cell in code_cells(path) if not set_repository.is_setup_cell(cell)]
+    parts = [source for _, source in checks.parts(checks.file_of(path).read_text())]
+    assert origins.empty_assertions(chapter, parts) == []
 
 
 # ---------------------------------------------------------------- literature and language

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from ninlab import checks
 from ninlab.errors import NinlabError
-from tests import book
+from tests import book, origins
 
 every = pytest.mark.parametrize("path", book.notebooks(), ids=lambda path: path.stem)
 
@@ -53,35 +53,9 @@ def test_every_file_of_assertions_belongs_to_a_notebook() -> None:
     assert written <= {checks.file_of(path) for path in book.notebooks()}
 
 
-class Bound(ast.NodeVisitor):
-    """The names that a program gives to something, but for those inside its functions."""
-
-    def __init__(self) -> None:
-        self.names: set[str] = set()
-
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
-        self.names.add(node.name)
-
-    def visit_ClassDef(self, node: ast.ClassDef) -> None:
-        self.names.add(node.name)
-
-    def visit_Lambda(self, node: ast.Lambda) -> None:
-        pass
-
-    def visit_comprehension(self, node: ast.comprehension) -> None:
-        pass  # its target is known inside the brackets alone
-
-    def visit_Name(self, node: ast.Name) -> None:
-        if isinstance(node.ctx, ast.Store):
-            self.names.add(node.id)
-
-
-def bound(sources: Iterator[str]) -> set[str]:
+def bound(sources: Iterable[str]) -> set[str]:
     """What the cells of a notebook name."""
-    found = Bound()
-    for source in sources:
-        found.visit(ast.parse(source))
-    return found.names
+    return {name for source in sources for name in origins.bound(ast.parse(source))}
 
 
 @every

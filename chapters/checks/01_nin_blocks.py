@@ -1,6 +1,8 @@
 # The numbers of 01_nin_blocks, proved: each part runs behind the cell that it names.
 
 # %% library
+import math
+
 from ninlab.layers import Conv
 from ninlab.shapes import placed_layers
 from ninlab.units import format_shape
@@ -73,8 +75,9 @@ assert counter.get_total_flops() == 2 * macs["NiN block"]
 last = Architecture("last", "last", (192, 8, 8), 10, (Conv(10, 1),), source="Lin2013")
 assert format_shape(last.input_shape) == "192x8x8"
 assert f"{last.num_classes} classes" == "10 classes"
-assert f"{192 * 10:,}, {formulas.parameters(last):,}" == "1,920, 1,930"
-assert str(8 * 8) == "64"
+of_last = formulas.parameters(last)
+assert f"{of_last - last.num_classes:,}, {of_last:,}" == "1,920, 1,930"
+assert str(math.prod(last.input_shape[1:])) == "64"
 assert f"{formulas.macs(last):,}" == "122,880"
 
 # %% exercise-dear
@@ -92,7 +95,9 @@ assert [2 * out > k * k * channels for out, k, channels in firsts] == [
     False,
     False,
 ]
-assert str(11**2 * 3) == "363"
+(_, window, _), *_ = firsts
+colors = architectures.architecture("nin_imagenet").input_shape[0]
+assert str(window**2 * colors) == "363"
 
 # %% exercise-merge
 first, second = block[2], block[4]
@@ -105,14 +110,19 @@ assert f"{sum(p.numel() for p in merged.parameters()):,}" == "147,840"
 
 
 # %% exercise-bottleneck
+width = block[2].out_channels
+
+
 def bottleneck_weights(r):
-    return 384 * r + 9 * r * r + 384 * r
+    """The weights of the three layers, biases left out."""
+    layers = nn.Conv2d(width, r, 1), nn.Conv2d(r, r, 3), nn.Conv2d(r, width, 1)
+    return sum(layer.weight.numel() for layer in layers)
 
 
-quarter = 9 * 384**2 // 4
-root = (-768 + (768**2 + 4 * 9 * quarter) ** 0.5) / 18
-assert f"{quarter:,}, {2 * 384}, {root:.2f}" == "331,776, 768, 154.02"
+quarter = nn.Conv2d(width, width, 3).weight.numel() // 4
+root = (-2 * width + ((2 * width) ** 2 + 4 * 9 * quarter) ** 0.5) / 18
+assert f"{quarter:,}, {2 * width}, {root:.2f}" == "331,776, 768, 154.02"
 assert (int(root), f"{bottleneck_weights(int(root)):,}") == (154, "331,716")
 assert bottleneck_weights(int(root)) <= quarter < bottleneck_weights(155)
-part = int(root) / 384
+part = int(root) / width
 assert f"{part:.0%}, {part**2:.0%}" == "40%, 16%"

@@ -4,24 +4,18 @@
 import math
 from itertools import pairwise
 from math import comb, isclose
-from statistics import median
 
 from ninlab.answers import answer
-from ninlab.comparisons import CONFIDENCE, difference, summary
+from ninlab.comparisons import CONFIDENCE, confidence_of_each, difference, summary, train_loss
 from ninlab.devices import device
 from ninlab.formulas import layer_costs
 from ninlab.layers import Conv
 from ninlab.relapses import relapse, relapsed
-from ninlab.roofline import time_bound, training_operators
-from ninlab.shapes import placed_layers
+from ninlab.roofline import training_bound
+from ninlab.shapes import placed_layers, receptive_field
 from ninlab.units import format_bytes, format_count, format_shape
 
 networks = {label: architecture(name) for label, name in designs.items()}
-
-
-def of_each(comparisons):
-    """The confidence of each interval so that all of them hold together (Bonferroni)."""
-    return 1 - (1 - CONFIDENCE) / comparisons
 
 
 # %% prediction
@@ -64,18 +58,13 @@ fields = {label: side_seen(name) for label, name in designs.items()}
 one_sides = {fields[label] for label in depths}
 assert len(one_sides) == 1
 assert one_sides == {195}
-stride, reach = 1, []
-for at in placed_layers(networks["no 1×1 layer"]):
-    if hasattr(at.layer, "kernel_size"):
-        reach.append((at.layer.kernel_size - 1) * stride)
-        stride *= at.layer.stride
-assert 1 + sum(reach) == 195
+assert receptive_field(networks["no 1×1 layer"]) == 195
 assert 0.9 * 224 < fields["two layers of 3×3"] <= 224
 
 # %% times-text
 h100 = device("h100")
 least = {
-    label: time_bound(training_operators(network, 128, "sgd", "bf16"), h100, "bf16")
+    label: training_bound(network, 128, h100, precision="bf16")
     for label, network in networks.items()
 }
 none_least, two_least = least["no 1×1 layer"], least[usual]
@@ -102,9 +91,9 @@ assert [label for label, d in apart.items() if d.shown] == [
     "no 1×1 layer",
     "no 1×1 layer, rate 0.2",
 ]
-at_once = difference(small["no 1×1 layer"], nin_runs, confidence=of_each(4))
+at_once = difference(small["no 1×1 layer"], nin_runs, confidence=confidence_of_each(4))
 assert str(at_once) == "+2.5 (+0.1 to +5.0)"
-assert f"{of_each(4):.2%}" == "98.75%"
+assert f"{confidence_of_each(4):.2%}" == "98.75%"
 deepest = sorted(run.last.test_accuracy for run in small["three 1×1 layers"])
 assert deepest[-1] < ends[usual].least
 assert comb(len(deepest) + len(nin_runs), len(deepest)) == 56
@@ -120,17 +109,12 @@ vgg13, vgg16 = (
 )
 assert (len(vgg16) - len(vgg13), {*vgg13, *vgg16}) == (3, {3})
 
-
 # %% fig-curves
-def loss(label, epoch):
-    return median(run.epochs[epoch].train_loss for run in small[label])
-
-
-losses = [f"{loss(label, 0):.2f}" for label in by_depth]
+losses = [f"{train_loss(small[label], 0):.2f}" for label in by_depth]
 assert losses == ["0.86", "1.18", "1.61", "1.81"]
-at_last = [loss(label, -1) for label in by_depth[:3]]
+at_first, at_last = ([train_loss(small[n], epoch) for n in by_depth[:3]] for epoch in (0, -1))
 assert at_last == sorted(at_last)
-assert at_last[-1] - at_last[0] < loss(usual, 0) - loss("no 1×1 layer", 0)
+assert at_last[-1] - at_last[0] < at_first[-1] - at_first[0]
 relapses = {
     label: f"{relapsed(group)} of {len(group)} runs"
     for label, group in small.items()
@@ -171,9 +155,9 @@ repeated = zip(
 assert all(again.loss == run.loss for again, run in repeated)
 assert {f"{len(own[n])} seeds" for n in tried} == {"3 seeds"}
 assert str(apart["no 1×1 layer, rate 0.2"]) == "+3.4 (+1.8 to +5.0)"
-at_once = difference(small["no 1×1 layer, rate 0.2"], nin_runs, confidence=of_each(5))
+at_once = difference(small["no 1×1 layer, rate 0.2"], nin_runs, confidence=confidence_of_each(5))
 assert str(at_once) == "+3.4 (+0.8 to +6.0)"
-assert f"{of_each(5):.0%}" == "99%"
+assert f"{confidence_of_each(len(apart)):.0%}" == "99%"
 assert len(apart) == 5
 
 # %% normalized-text
@@ -188,10 +172,7 @@ for ours, theirs in ((none_so, two_so), (one_so, two_so), (one_so, none_so)):
 assert str(difference(none_so, small["no 1×1 layer"])) == "+1.1 (+0.5 to +1.8)"
 assert str(difference(two_so, nin_runs)) == "+3.6 (+1.9 to +5.2)"
 by_epoch = {
-    epoch: [
-        f"{median(run.epochs[epoch].train_loss for run in group):.2f}"
-        for group in (none_so, one_so, two_so)
-    ]
+    epoch: [f"{train_loss(group, epoch):.2f}" for group in (none_so, one_so, two_so)]
     for epoch in (0, -1)
 }
 assert by_epoch[0] == sorted(by_epoch[0])
@@ -228,9 +209,11 @@ assert of_3x3["block2.conv2"].parameters == 590_080
 assert nin["block2.conv2"].parameters - 256 == 65_536
 assert f"{math.prod(nin['block2.conv2'].output_shape[1:])}" == "676"
 assert nin["block2.conv2"].macs == 256**2 * 26**2
-assert format_count(256**2 * 26**2) == "44.3 M"
-assert format_count(9 * 256**2 * 26**2) == "399 M"
-assert format_bytes(4 * 256 * 26**2) == "676 KiB"
+assert format_count(nin["block2.conv2"].macs) == "44.3 M"
+assert of_3x3["block2.conv2"].macs == 9 * nin["block2.conv2"].macs
+assert format_count(of_3x3["block2.conv2"].macs) == "399 M"
+assert nin["block2.relu2"].saved_bytes == of_3x3["block2.relu2"].saved_bytes
+assert format_bytes(nin["block2.relu2"].saved_bytes) == "676 KiB"
 
 # %% ex-batch
 assert format_bytes(128 * more_kept) == "248 MiB"
@@ -241,11 +224,13 @@ assert f"{128 * more_kept / (8 * more_parameters):.0f} times" == "146 times"
 assert 128 in {run.recipe.batch_size for run in compact}
 
 # %% ex-equal
-per_channel = 9 * 256 + 1 + 9 * 10
+bare = {c.name: c for c in layer_costs(networks["no 1×1 layer"])}
+third, fourth = nin["block3.conv1"], bare["classes.conv1"]
+of_its_own = third.parameters // third.output_shape[0]
+in_the_next = (fourth.parameters - fourth.output_shape[0]) // third.output_shape[0]
+per_channel = of_its_own + in_the_next
 assert f"{per_channel:,} {2 * more_parameters:,}" == "2,395 446,108"
 assert 2 * more_parameters // per_channel == 186
-assert nin["block3.conv1"].output_shape[0] + 186 == 570
-assert nin["block3.conv1"].parameters == (9 * 256 + 1) * 384
-assert (nin["block3.conv1"].output_shape[0], 256) == (384, 256)
-bare = {c.name: c for c in layer_costs(networks["no 1×1 layer"])}
-assert bare["classes.conv1"].parameters == (9 * 384 + 1) * 10
+assert third.output_shape[0] + 186 == 570
+assert (of_its_own, in_the_next) == (9 * 256 + 1, 9 * 10)
+assert (third.output_shape[0], nin["block2.conv3"].output_shape[0]) == (384, 256)

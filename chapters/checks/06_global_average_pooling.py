@@ -6,7 +6,13 @@ import math
 from scipy import stats
 
 from ninlab.answers import answer
-from ninlab.comparisons import CONFIDENCE, difference, gap_difference, summary
+from ninlab.comparisons import (
+    CONFIDENCE,
+    confidence_of_each,
+    difference,
+    gap_difference,
+    summary,
+)
 from ninlab.relapses import relapse
 from ninlab.shapes import at_input, placed_layers
 from ninlab.units import format_count, format_shape
@@ -68,12 +74,14 @@ assert [len(g) for g in small.values()] == [5, 3, 3, 3]
 assert f"{len(small) - 1} rows" == "3 rows"
 assert str(by_matrix) == "+1.8 (+0.2 to +3.4)"
 assert by_matrix.shown
-corrected = difference(small["linear layer"], small["average"], confidence=1 - (1 - CONFIDENCE) / 3)
+at_once = confidence_of_each(len(small) - 1)
+corrected = difference(small["linear layer"], small["average"], confidence=at_once)
 assert str(corrected) == "+1.8 (-0.5 to +4.0)"
-assert f"{1 - (1 - CONFIDENCE) / 3:.1%}" == "98.3%"
+assert f"{at_once:.1%}" == "98.3%"
 assert not by_alexnet.shown
 assert summary(own).greatest < summary(small["average"]).least
-assert math.comb(8, 3) == 56
+in_all = len(own) + len(small["average"])
+assert (in_all, len(own), math.comb(in_all, len(own))) == (8, 3, 56)
 common = small["AlexNet's head"]
 assert [str(run.outcome) for run in common] == [
     "finished",
@@ -118,11 +126,7 @@ by_compact = formulas.macs(architecture("nin_28_fully_connected"))
 by_compact /= formulas.macs(architecture("nin_28"))
 assert f"{by_compact:.1f} times" == "2.0 times"
 at_least = [
-    time_bound(
-        training_operators(architecture(name), 128, "sgd", "bf16"),
-        device("h100"),
-        "bf16",
-    )
+    training_bound(architecture(name), 128, device("h100"), precision="bf16")
     for name in (average, connected)
 ]
 short, long = at_least
@@ -160,8 +164,11 @@ except RuntimeError as refused:
 assert "1x90 and 40x10" in refusal
 assert format_shape(framed.shape[2:]) == "36x36"
 assert ends_in_matrix.head.linear1.in_features == 40
-centers = [(x, y) for x in (0, 16, 32) for y in (0, 16, 32)]
-on_garment = [c for c in centers if all(4 <= side < 4 + 28 for side in c)]
+garment = test.images.shape[-1]
+frame = (framed.shape[-1] - garment) // 2
+places = range(0, framed.shape[-1], math.prod(strides))
+centers = [(x, y) for x in places for y in places]
+on_garment = [c for c in centers if all(frame <= side < frame + garment for side in c)]
 assert len(centers) - len(on_garment) == 8
 
 # %% limits
@@ -178,7 +185,10 @@ assert len(tried) == 3 * len({rate for _, rate in tried})
 
 # %% exercises
 def block(classes):
-    return 9 * 384 * classes + classes + 2 * (classes**2 + classes)
+    """The parameters of a last block with as many channels everywhere as there are classes."""
+    first = torch.nn.Conv2d(linear_head["maxpool3"].output_shape[0], classes, kernel_size=3)
+    others = [torch.nn.Conv2d(classes, classes, kernel_size=1) for _ in range(2)]
+    return sum(p.numel() for layer in (first, *others) for p in layer.parameters())
 
 
 of_ten = formulas.layer_costs(architecture(average))

@@ -100,10 +100,12 @@ shares = [
 ]
 assert [f"{share:.0%}" for share in shares] == ["58%", "83%"]
 adam = liveness.timeline(alexnet, "adam")
-at_32 = tensor_peak(adam, 32)
-assert at_32.at == "step _foreach_sqrt"
-copies = at_32.tensor_peak_bytes / weights["alexnet"]
-assert f"{copies:.1f} times, batch {32}" == "5.0 times, batch 32"
+in_update = [
+    size for size in (1, 32, 64, 128) if tensor_peak(adam, size).at == "step _foreach_sqrt"
+]
+assert f"batch {in_update[-1]}" == "batch 32"
+copies = tensor_peak(adam, in_update[-1]).tensor_peak_bytes / weights["alexnet"]
+assert f"{copies:.1f} times" == "5.0 times"
 
 # %% count-allocator
 training = on_h100["nin"].training
@@ -141,10 +143,10 @@ assert (
 )  # some builds wrap one scalar of Adam's
 
 # %% exercises
-one_output = 96 * 54 * 54
-assert format_shape((96, 54, 54)) == "96x54x54"
+one_output = prod(shape_of["block1.relu1"])
+assert format_shape(shape_of["block1.relu1"]) == "96x54x54"
 assert f"{one_output:,}" == "279,936"
-three = 3 * 4 * one_output * 96
+three = 3 * 4 * one_output * batch
 assert format_bytes(three) == "308 MiB"
 assert f"{three / reached['nin'].tensor_peak_bytes:.0%}" == "42%"
 saved = profile("nin", batch_size=96).saved_tensors
@@ -155,8 +157,6 @@ assert sum(t.bytes for t in relu) == three
 constant, slope, _ = by_batch[-1]
 assert f"{constant:,} {slope:,}" == "8,107,836 7,963,736"
 room = 8 * 2**30
-assert room == 2**33
-assert f"{room / 2**30:.0f} GiB" == "8 GiB"
 assert f"{(room - constant) / slope:,.1f}" == "1,077.6"
 promised = (room - 2 * weights["nin"]) // kept["nin"]
 assert (liveness.largest_batch(steps["nin"], room), promised) == (
@@ -183,9 +183,11 @@ assert kinds_of_peak["nin"] == ["231 MiB", "231 MiB"]
 assert kinds_of_peak["alexnet"] == ["402 MiB", "371 MiB"]
 
 # %% exercise-equal
-first_map, image, scores = 4 * one_output, 4 * 224 * 224, 4 * 10
+first_map, image, scores = (
+    4 * size for size in (one_output, prod(nin.input_shape), nin.num_classes)
+)
 assert f"{first_map:,} {image:,} {scores}" == "1,119,744 200,704 40"
-assert scores == 40
+assert shape_of["block1.relu1"] == {c.name: c for c in layer_costs(alexnet)}["relu1"].output_shape
 assert 2 * first_map + image + scores == slopes[0]
 worst = [tensor_peak(forward[name], 1).at for name in ("nin", "alexnet")]
 assert worst == ["forward block1.relu1 relu", "forward relu1 relu"]

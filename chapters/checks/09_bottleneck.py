@@ -163,13 +163,16 @@ assert [c for c in imagenet if c.name.startswith("block3.conv")][-1].output_shap
 # %% limits
 assert {format_shape(r.input_shape) for g in small.values() for r in g} == {"1x28x28"}
 assert {f"{len(r.epochs)} epochs" for g in small.values() for r in g} == {"5 epochs"}
-assert (round(48 / 10), round(384 / 10, -1)) == (5, 40)
-reads = next(c for c in imagenet if c.name == "block3.conv1").output_shape[0]
-assert f"{reads / 10:.0f}" == "38"
+in_full = {
+    title: [cost.output_shape[0] for cost in (rows["block3.conv3"], *block[title])]
+    for title, rows in layers.items()
+}
+narrows = [wide / narrow for wide, narrow, *_ in (at_28["one step"], in_full["one step"])]
+assert (round(narrows[0]), round(narrows[1], -1), f"{narrows[1]:.0f}") == (5, 40, "38")
 
 # %% exercises
-cheap = (384 + 1) * 192 + (192 + 1) * 96 + (96 + 1) * 10
-assert cheap == 93_418
+gentle = [torch.nn.Conv2d(*pair, kernel_size=1) for pair in pairwise(in_full["three steps"])]
+assert sum(p.numel() for layer in gentle for p in layer.parameters()) == 93_418
 assert in_block["three steps"] == 683_242
 
 # %% ex-kept
@@ -180,38 +183,35 @@ before_pool, behind_pool = (
     for at in placed_layers(architecture("nin_fixed"))
     if at.name in ("block3.conv3", "maxpool3")
 )
-assert before_pool - behind_pool == 119
-grown = (8 * 384 * 25, 384 * 119, 4 * 384 * 119, 2 * 4 * 10 * 119)
-assert grown == (76_800, 45_696, 182_784, 9_520)
-assert -grown[0] + sum(grown[1:]) == 161_200
-assert f"{384 * behind_pool:,}" == "9,600"
+more_pixels = before_pool - behind_pool
+assert more_pixels == 119
+channels, num_classes, *_ = in_full["no third pool"]
+in_mask, in_results = channels * more_pixels, 2 * 4 * num_classes * more_pixels
+of_places = 8 * channels * behind_pool
+assert (in_mask, 4 * in_mask, in_results, of_places) == (45_696, 182_784, 9_520, 76_800)
+assert in_mask + 4 * in_mask + in_results - of_places == added
+assert f"{channels * behind_pool:,}" == "9,600"
 places, *_ = [
     line
     for line in liveness.saved_lines(architecture("nin_fixed"))
     if (line.layer, line.kind) == ("maxpool3", "pool_indices")
 ]
-assert places.bytes_per_image == 76_800
+assert places.bytes_per_image == of_places
 
 # %% ex-seeds
 spread = [f"{100 * summary(small[name]).deviation:.1f}" for name in ("one step", "three steps")]
 assert spread == ["1.3", "2.2"]
 width = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 assert f"{width:.2f}" == "1.96"
-needed = 1.96**2 * (1.3**2 + 2.2**2)
+needed = round(width, 2) ** 2 * sum(float(points) ** 2 for points in spread)
 assert f"{needed:.1f}" == "25.1"
 assert f"{math.ceil(needed)} seeds" == "26 seeds"
 
 # %% ex-signal
-in_full = [
-    [
-        rows["maxpool3"].output_shape[0],
-        *(rows[f"classes.conv{i}"].output_shape[0] for i in (1, 2, 3)),
-    ]
-    for rows in (layers["one step"], layers["three steps"])
-]
-assert in_full == [[384, 10, 10, 10], [384, 192, 96, 10]]
-whole = [passed(*channels) for channels in in_full]
+step, steps = in_full["one step"], in_full["three steps"]
+assert [step, steps] == [[384, 10, 10, 10], [384, 192, 96, 10]]
+whole = [passed(*step), passed(*steps)]
 assert [f"{share:.0%}" for share in whole] == ["24%", "40%"]
 assert f"{math.sqrt(whole[1] / whole[0]) - 1:.0%}" == "29%"
-assert [a + b for a, b in pairwise(in_full[1])] == [576, 288, 106]
-assert sum(in_full[0][:2]) == 394
+assert [a + b for a, b in pairwise(steps)] == [576, 288, 106]
+assert sum(step[:2]) == 394

@@ -5,6 +5,7 @@ import math
 
 from ninlab import peers
 from ninlab.formulas import layer_costs, macs, parameters, saved_bytes
+from ninlab.published import NIN_ERRORS, STRIDED_END
 
 # %% googlenet
 assert format_shape(googlenet.input_shape) == "1x224x224"
@@ -29,15 +30,17 @@ def saved_share(k, c_in, c_out, r):
     return 1 - r * (c_in + k**2 * c_out) / (k**2 * c_in * c_out)
 
 
-assert f"{limit(3, 192, 128):.0f} {limit(5, 192, 32):.0f}" == "165 155"
-assert f"{saved_share(3, 192, 128, 96):.0%} {saved_share(5, 192, 32, 16):.0%}" == "42% 90%"
-convs = [
-    [layer for layer in branch.layers if isinstance(layer, Conv)] for branch in inception.branches
-]
-assert [conv.out_channels for conv in (convs[1][0], convs[2][0])] == [
-    before[0] / 2,
-    before[0] / 12,
-]
+def reduced(branch, c_in):
+    """k, c_in, c_out and r of a branch that is narrowed in front of its window."""
+    narrow, window = (layer for layer in branch.layers if isinstance(layer, Conv))
+    return window.kernel_size, c_in, window.out_channels, narrow.out_channels
+
+
+narrowed_ones = [reduced(branch, before[0]) for branch in inception.branches[1:3]]
+assert narrowed_ones == [(3, 192, 128, 96), (5, 192, 32, 16)]
+assert [f"{limit(*sizes):.0f}" for *sizes, _ in narrowed_ones] == ["165", "155"]
+assert [f"{saved_share(*sizes):.0%}" for sizes in narrowed_ones] == ["42%", "90%"]
+assert [before[0] / r for *_, r in narrowed_ones] == [2, 12]
 
 # %% figure-costs
 block, plain_one, wide = (
@@ -149,14 +152,10 @@ assert f"{parameters(strided) / parameters(cifar) - 1:.0%}" == "15%"
 assert f"{macs(cifar) / macs(strided):.1f} times" == "7.7 times"
 first_layer = layer_costs(strided)[0]
 assert first_layer.output_shape[1:] == (16, 16)  # a quarter of 32x32
-reported = {
-    "nin_cifar10": 1 - 0.1041,
-    "nin_cifar10_strided": 0.7657,
-}  # by the cited sources
-assert [f"{accuracy:.2%}" for accuracy in reported.values()] == [
-    "89.59%",
-    "76.57%",
-]
+assert STRIDED_END.network == strided.name
+of_paper = next(error for error in NIN_ERRORS if error.data_set == STRIDED_END.data_set)
+assert f"{100 - float(of_paper.error_percent):.2f}%" == "89.59%"
+assert f"{float(STRIDED_END.accuracy):.2%}" == "76.57%"
 
 # %% count-doubled
 assert len([row for row in rows if row.name.endswith("conv1")]) == 4
@@ -190,16 +189,12 @@ assert torch.allclose(class_activations.mean((2, 3)), scores, atol=1e-5)
 # %% exercises
 last = googlenet.layers[-4]
 assert last.name == "inception5b"
-assert [layer.out_channels for layer in last.branches[2].layers if isinstance(layer, Conv)] == [
-    48,
-    128,
-]
-assert output_shape(Block("all", googlenet.layers[:-4]), googlenet.input_shape)[0] == 832
-assert (
-    f"{limit(5, 832, 128):.0f} {48 * (832 + 25 * 128):,} {25 * 832 * 128:,}"
-    == "660 193,536 2,662,400"
-)
-assert f"{saved_share(5, 832, 128, 48):.0%}" == "93%"
+reads = output_shape(Block("all", googlenet.layers[:-4]), googlenet.input_shape)[0]
+k, c_in, c_out, r = reduced(last.branches[2], reads)
+assert (k, c_in, c_out, r) == (5, 832, 128, 48)
+assert f"{limit(k, c_in, c_out):.0f}" == "660"
+assert f"{r * (c_in + k**2 * c_out):,} {k**2 * c_in * c_out:,}" == "193,536 2,662,400"
+assert f"{saved_share(k, c_in, c_out, r):.0%}" == "93%"
 
 
 # %% exercise-places
@@ -224,7 +219,8 @@ assert format_shape(larger.input_shape) == "3x227x227"
 assert larger.input_shape[1] == 227
 assert imagenet.input_shape[1] == 224
 assert parameters(larger) == parameters(imagenet)
-assert f"{macs(larger) / macs(imagenet) - 1:.0%} {(227 / 224) ** 2 - 1:.1%}" == "14% 2.7%"
+more_of_image = math.prod(larger.input_shape) / math.prod(imagenet.input_shape) - 1
+assert f"{macs(larger) / macs(imagenet) - 1:.0%} {more_of_image:.1%}" == "14% 2.7%"
 pixels_of = [
     math.prod(c.output_shape[1:])
     for network in (larger, imagenet)

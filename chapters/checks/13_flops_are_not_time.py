@@ -11,7 +11,9 @@ assert f"{h100.bandwidth() / 1e9:,.0f} GB" == "3,350 GB"
 assert f"{ridge:.0f}" == "148"
 layer = dict(architecture("nin").named_leaves())["block1.conv2"]
 assert (layer.out_channels, layer.kernel_size) == (96, 1)
-assert f"{2 * 96 * 96 / (4 * (96 + 96)):.0f}, {ridge / 24:.0f}" == "24, 6"
+width = layer.out_channels  # and as many are read
+a_byte = 2 * width * width / (4 * (width + width))
+assert f"{a_byte:.0f}, {ridge / a_byte:.0f}" == "24, 6"
 
 # %% figure-intensity
 tf32 = {name: row["H100, TF32"] for name, row in bounds.items()}
@@ -125,7 +127,8 @@ assert f"{intensity(1):.1f}, {intensity(128):.0f}" == "0.5, 61"
 assert next(n for n in range(1, 1000) if intensity(n) > ridge) == 335
 features = layer_costs(architecture("alexnet"))
 flat = next(row for row in features if row.kind == "Flatten")
-assert format_shape((*flat.output_shape, 4096)) == "6400x4096"
+hidden = next(row for row in features if row.name == "head.linear1")
+assert format_shape((*flat.output_shape, *hidden.output_shape)) == "6400x4096"
 assert flat.output_shape == (6400,)
 
 # %% exercise-fuse

@@ -3,44 +3,43 @@
 # %% maps
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 from ninlab import formulas
 from ninlab.architectures import architecture, conv_relu
 from ninlab.devices import device
 from ninlab.layers import Block, Conv
-from ninlab.roofline import time_bound, training_operators
-from ninlab.shapes import at_input, output_shape, placed_layers
+from ninlab.roofline import time_bound, training_bound, training_operators
+from ninlab.shapes import at_input, output_shape, placed_layers, receptive_field
 from ninlab.units import format_shape
 
 placed = {at.name: at for at in placed_layers(architecture("nin"))}
 googlenet = at_input(architecture("googlenet"), (1, 224, 224))
 inception = googlenet.layers[2]
-
-field, pixel = 1, 1  # sides, in pixels of the image
-for at in placed_layers(architecture("nin_28")):
-    if hasattr(at.layer, "kernel_size"):
-        field += (at.layer.kernel_size - 1) * pixel
-        pixel *= at.layer.stride
-assert field > architecture("nin_28").input_shape[-1]
+assert receptive_field(architecture("nin_28")) > architecture("nin_28").input_shape[-1]
 
 # %% reduction
 reads = output_shape(Block("stem", googlenet.layers[:2]), googlenet.input_shape)
-assert reads[0] == 192
-wide_macs = 3**2 * 192 * 128
-narrowed = 192 * 96 + 3**2 * 96 * 128
-assert f"{1 - narrowed / wide_macs:.0%}" == "42%"
-branch = [layer for layer in inception.branches[1].layers if isinstance(layer, Conv)]
-assert [layer.out_channels for layer in branch] == [96, 128]
-most = max(r for r in range(1, 192) if r * 192 + 3**2 * r * 128 < wide_macs)
-assert most + 1 == 165
+narrow, window = (layer for layer in inception.branches[1].layers if isinstance(layer, Conv))
+c_in, r, c_out = reads[0], narrow.out_channels, window.out_channels
+assert (c_in, r, c_out, window.kernel_size) == (192, 96, 128, 3)
+
+
+def macs_at_a_pixel(*channels):
+    """Of 1x1 layers and then the window, each of which reads what the one before it puts out."""
+    *first, last = (a * b for a, b in pairwise(channels))
+    return sum(first) + window.kernel_size**2 * last
+
+
+wide_macs = macs_at_a_pixel(c_in, c_out)
+assert f"{1 - macs_at_a_pixel(c_in, r, c_out) / wide_macs:.0%}" == "42%"
+pays = [width for width in range(1, c_in) if macs_at_a_pixel(c_in, width, c_out) < wide_macs]
+assert pays == list(range(1, pays[-1] + 1))
+assert pays[-1] + 1 == 165
 
 # %% half
 at_least = {
-    name: time_bound(
-        training_operators(at_input(architecture(name), (1, 224, 224)), 128, "sgd", "bf16"),
-        device("h100"),
-        "bf16",
-    ).seconds
+    name: training_bound(architecture(name), 128, device("h100"), precision="bf16").seconds
     for name in ("nin", "alexnet")
 }
 assert formulas.macs(architecture("nin")) < formulas.macs(architecture("alexnet"))

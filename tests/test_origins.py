@@ -1,0 +1,119 @@
+"""The law that an assertion asks the code has teeth: what it finds, and what it lets through."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.origins import empty_assertions
+
+CHAPTER = """
+import math
+import torch
+from dataclasses import replace
+from ninlab.formulas import macs
+from ninlab.units import format_bytes
+batch = 128
+rows = {"nin": 3}
+def found(name):
+    hidden = 1
+    return rows[name]
+"""
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "assert True",
+        'assert (100, 30) == (100, 30), "an identity"',
+        'assert f"{0.95:.0%}" == "95%"',
+        'assert "{}x{}".format(28, 28) == "28x28"',
+        "assert 3 * 3 * 64 == 576",
+        "assert abs(-3) + len([1, 2]) == 5",
+        'assert format_bytes(2**30) == "1.00 GiB"',
+        'assert f"{math.log(10):.2f}" == "2.30"',
+        "assert torch.tensor([1.0, 3.0]).mean() == 2",
+        "assert max(r for r in range(9) if 3 * r < 20) == 6",
+        "assert hidden == 1",  # a name that the chapter has in a function alone
+    ],
+)
+def test_what_only_the_author_typed_proves_nothing(typed: str) -> None:
+    assert len(empty_assertions([CHAPTER], [typed])) == 1
+
+
+@pytest.mark.parametrize(
+    "laundry",
+    [
+        "room = 8 * 2**30\nassert room == 2**33",
+        "room = batch\nroom = 8\nassert room == 8",
+        "classes, gone = 100, 30\nassert gone / classes == 0.3",
+        "classes, gone = 100, batch\nassert classes == 100",
+        "def weights(r):\n    return 768 * r\nassert weights(2) == 1536",
+        "side = lambda pixels: pixels // 2\nassert side(8) == 4",
+        "sides = [8]\nfor _ in 'ab':\n    sides.append(sides[-1] // 2)\nassert sides == [8, 4, 2]",
+        "for side in (28, 56):\n    twice = 2 * side\n    assert twice > side",
+        'printed = {2021: 0.842}\nassert [f"{one:.1%}" for one in printed.values()] == ["84.2%"]',
+        "from math import comb\nassert comb(8, 3) == 56",
+        "with open('x') as file:\n    assert 1 == 1",
+        "try:\n    half = 1 / 2\nexcept ZeroDivisionError as error:\n    assert str(error) == ''",
+    ],
+)
+def test_a_name_is_no_better_than_what_it_is_bound_to(laundry: str) -> None:
+    assert len(empty_assertions([CHAPTER], [laundry])) == 1
+
+
+@pytest.mark.parametrize(
+    "half",
+    [
+        'assert f"{batch} {0.95:.0%}" == "128 95%"',
+        "assert (batch, 448) == (128, 2 * 224)",
+        "assert [batch, [3, 4]] == [128, [3, 4]]",
+        'assert [f"{batch}", f"{10} classes"] == ["128", "10 classes"]',
+        'assert {f"{rows[name]}×{28}" for name in rows} == {"3×28"}',
+        'assert batch > 1 and str(8 * 8) == "64"',
+        "assert all(2 * side == side + side for side in (batch, 3)) and (3 == 3)",
+        "assert macs(batch) == macs(batch)",
+        "assert 0 < batch == batch",
+        "assert [1 for name in rows if 4 == 2 * 2] == [1]",
+    ],
+)
+def test_half_a_proof_is_none_for_the_other_half(half: str) -> None:
+    assert len(empty_assertions([CHAPTER], [half])) == 1
+
+
+@pytest.mark.parametrize(
+    "proof",
+    [
+        "assert batch == 128",
+        "assert found('nin') == macs('nin') == 3",
+        'assert f"{batch / 2:.0f} of {len(rows)}" == "64 of 1"',
+        "assert batch == 2 * 64 == 128",
+        "assert 0 < batch < 400",
+        "assert not rows",
+        "assert torch.zeros(3).sum() == 0",
+        "assert torch.tensor([batch]).item() == 128",
+        'assert format_bytes(4 * batch) == "512 B"',
+        "half = batch / 2\nassert (half, 2 * half) == (64, 128)",
+        "total = 0\nfor name in rows:\n    total += rows[name]\nassert total == 3",
+        "widths = []\nfor name in rows:\n    widths.append(macs(name))\nassert widths == [3]",
+        "by_name = {'x': 1}\nby_name['x'] = batch\nassert by_name == {'x': 128}",
+        "smaller = 1\nif rows:\n    smaller = batch\nassert smaller == 128",
+        "def twice(name):\n    return 2 * macs(name)\nassert twice('nin') == 6",
+        "def power(k):\n    return k**2\nassert power(batch) == 128**2",
+        "assert sorted(rows, key=lambda name: macs(name)) == ['nin']",
+        "try:\n    macs('x')\nexcept KeyError as error:\n    said = str(error)\nassert 'x' in said",
+        'assert [f"block{i}" for i in range(batch)] == [*rows]',
+        "from ninlab import formulas as f\nassert f.macs('nin') == 3",
+    ],
+)
+def test_what_comes_from_the_code_may_be_compared_with_what_is_typed(proof: str) -> None:
+    assert empty_assertions([CHAPTER], [proof]) == []
+
+
+@pytest.mark.parametrize("where", ["def late():\n    {}", "class Late:\n    {}"])
+def test_an_assertion_that_may_never_run_proves_nothing(where: str) -> None:
+    assert empty_assertions([CHAPTER], [where.format("assert batch == 128")]) == ["batch == 128"]
+
+
+def test_a_name_holds_over_the_parts_of_a_page_in_their_order() -> None:
+    parts = ["room = batch\nassert room == 128", "room = 8\nassert room == 8"]
+    assert empty_assertions([CHAPTER], parts) == ["room == 8"]
