@@ -42,7 +42,7 @@ from torch.utils.data import DataLoader, Subset
 from torchvision import transforms
 from torchvision.datasets import FashionMNIST
 
-from ninlab import data
+from ninlab import data, data_files
 from ninlab.architectures import Architecture, architecture
 from ninlab.environment import describe_device, describe_software, parse_device
 from ninlab.layers import Flatten, Linear
@@ -115,10 +115,8 @@ def unpack(root: Path) -> None:
     """Lay the checked files out as torchvision expects them."""
     folder = root / "FashionMNIST" / "raw"
     folder.mkdir(parents=True)
-    source = data.find() or data.download()
-    for name, published in data.FILES.items():
-        values = data.read_idx(source, name).numpy().tobytes()
-        (folder / name).write_bytes(published.header + values)
+    for name, content in data_files.load()[1].items():
+        (folder / name).write_bytes(content)
 
 
 # ---------------------------------------------------------------- one network

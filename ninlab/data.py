@@ -1,28 +1,15 @@
-"""Where is Fashion-MNIST, is it the published one, and how does it reach the device?
+"""How does Fashion-MNIST reach the device?
 
-The four files are looked for in the folder that the environment variable
-NINLAB_DATA names, then where Debian's package dataset-fashion-mnist puts them,
-then in the user's cache; only then are they downloaded, through torchvision.
-Checksums are of the decompressed content, because distributions compress the
-same bytes again. A wrong file is named in the error and left in place.
+`data_files` finds the four files, or downloads them. Images stay 8-bit: a whole split is one uint8
+tensor that can live on the device (60,000 images at 224x224 are 3.0 GB), resized once, exactly as
+Pillow would resize them one at a time.
 
-Images stay 8-bit: a whole split is one uint8 tensor that can live on the
-device (60,000 images at 224x224 are 3.0 GB), resized once, exactly as Pillow
-would resize them one at a time.
-
-Needs torch; torchvision only to download. Known limit: Fashion-MNIST only, square grayscale
-images.
+Needs torch. Known limit: square grayscale images.
 """
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import math
-import os
-import sys
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ninlab import data_files
 from ninlab.errors import DataError
 
 CLASS_NAMES = (
@@ -47,136 +35,20 @@ CLASS_NAMES = (
 )
 """The ten garments, by label. Source: Xiao2017."""
 
-FOLDER_VARIABLE = "NINLAB_DATA"
-DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
-_TORCHVISION_SUBFOLDER = Path("FashionMNIST", "raw")
-
-
-@dataclass(frozen=True)
-class IdxFile:
-    """One published file: sha256 of its decompressed bytes and the shape they hold."""
-
-    sha256: str
-    shape: tuple[int, ...]
-
-    @property
-    def header(self) -> bytes:
-        """The bytes before the first value: type 8 = uint8, rank, then each size."""
-        sizes = b"".join(size.to_bytes(4, "big") for size in self.shape)
-        return bytes((0, 0, 8, len(self.shape))) + sizes
-
-
-FILES: Mapping[str, IdxFile] = {
-    "train-images-idx3-ubyte": IdxFile(
-        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888", (60000, 28, 28)
-    ),
-    "train-labels-idx1-ubyte": IdxFile(
-        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9", (60000,)
-    ),
-    "t10k-images-idx3-ubyte": IdxFile(
-        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b", (10000, 28, 28)
-    ),
-    "t10k-labels-idx1-ubyte": IdxFile(
-        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34", (10000,)
-    ),
-}
-"""The published data set. Source: Xiao2017; tests/test_data.py holds the published md5 sums too."""
-
-
-# ---------------------------------------------------------------- finding and checking
-
-
-def user_cache() -> Path:
-    """Where downloads go: XDG_CACHE_HOME/ninlab, by default ~/.cache/ninlab."""
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "ninlab"
-
-
-def search_folders() -> tuple[Path, ...]:
-    """The folders that may hold the data, in the order in which they are tried.
-
-    Raises DataError when NINLAB_DATA names no folder.
-    """
-    cached = user_cache() / _TORCHVISION_SUBFOLDER
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if not chosen:
-        return (DEBIAN_FOLDER, cached)
-    folder = Path(chosen).expanduser()
-    if not folder.is_dir():
-        raise DataError(
-            f"{FOLDER_VARIABLE} is {chosen!r}, which is no folder; "
-            "name the one that holds train-images-idx3-ubyte.gz, or unset it"
-        )
-    return (folder, folder / _TORCHVISION_SUBFOLDER, DEBIAN_FOLDER, cached)
-
-
-def find() -> Path | None:
-    """The first folder that holds all four files, or None when no folder holds any.
-
-    Raises DataError when a folder holds some of them: a half-copied data set is
-    never completed from elsewhere behind the reader's back.
-    """
-    for folder in search_folders():
-        missing = [name for name in FILES if _path(folder, name) is None]
-        if not missing:
-            return folder
-        if len(missing) < len(FILES):
-            raise DataError(
-                f"{folder} lacks {', '.join(missing)}; copy the missing file (.gz or unpacked) "
-                f"there, or point {FOLDER_VARIABLE} to a whole copy"
-            )
-    return None
-
-
-def download() -> Path:
-    """The folder of the user's cache, with the data set freshly downloaded into it.
-
-    torchvision fetches the published files with a progress bar and checks their md5.
-    Raises DataError when the network does not answer.
-    """
-    from torchvision.datasets import FashionMNIST
-
-    cache_folder = user_cache()
-    print(f"Fashion-MNIST is on none of this machine's paths; downloading it to {cache_folder}",
-          file=sys.stderr)  # fmt: skip
-    try:
-        FashionMNIST(str(cache_folder), download=True)
-    except (OSError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(
-            f"Fashion-MNIST could not be downloaded ({reason}); install Debian's "
-            f"dataset-fashion-mnist or point {FOLDER_VARIABLE} to a folder with the four files"
-        ) from error
-    return cache_folder / _TORCHVISION_SUBFOLDER
-
 
 def read_idx(folder: Path, name: str) -> Tensor:
-    """The uint8 tensor of one of FILES, checked against the published checksum.
+    """The uint8 tensor of one of `data_files.FILES`, checked against the published checksum.
 
     Raises DataError, and leaves the file in place, when it is missing, damaged, or not the
     published one.
     """
-    path = _path(folder, name)
-    if path is None:
-        raise DataError(f"{folder} holds neither {name}.gz nor {name}")
-    try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}); replace it with a whole copy") from error
-    published = FILES[name]
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != published.sha256:
-        raise DataError(
-            f"{path} is not the published file: its content has sha256 {digest[:12]}…, expected "
-            f"{published.sha256[:12]}…; it was left in place, replace it or move it away"
-        )
+    return _tensor(name, data_files.read(folder, name))
+
+
+def _tensor(name: str, content: bytes) -> Tensor:
+    published = data_files.FILES[name]
     values = np.frombuffer(content, np.uint8, offset=len(published.header))
     return torch.from_numpy(values.reshape(published.shape).copy())
-
-
-def _path(folder: Path, name: str) -> Path | None:
-    candidates = (folder / f"{name}.gz", folder / name)
-    return next((path for path in candidates if path.is_file()), None)
 
 
 # ---------------------------------------------------------------- images on a device
@@ -238,11 +110,12 @@ def fashion_mnist() -> tuple[LabeledImages, LabeledImages]:
     Found, or downloaded when no folder has it; read and checked once a process.
     Raises DataError when the data cannot be had or is not the published one.
     """
-    folder = find() or download()
+    _, contents = data_files.load()
+    tensors = {name: _tensor(name, content) for name, content in contents.items()}
 
     def split(prefix: str) -> LabeledImages:
-        images = read_idx(folder, f"{prefix}-images-idx3-ubyte").unsqueeze(1)
-        return LabeledImages(images, read_idx(folder, f"{prefix}-labels-idx1-ubyte").long())
+        images = tensors[f"{prefix}-images-idx3-ubyte"].unsqueeze(1)
+        return LabeledImages(images, tensors[f"{prefix}-labels-idx1-ubyte"].long())
 
     return split("train"), split("t10k")
 

@@ -303,10 +303,10 @@ def _import_and_device(subject: Subject) -> str:
 
 
 def _images(subject: Subject) -> str:
-    from ninlab import data
+    from ninlab import data, data_files
 
     training, test = data.fashion_mnist()
-    return f"{len(training):,} and {len(test):,} images in {data.find()}"
+    return f"{len(training):,} and {len(test):,} images in {data_files.find()}"
 
 
 def _commit(subject: Subject) -> str:

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ninlab import data, optimizers, records
+from ninlab import data, data_files, optimizers, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
@@ -101,7 +101,7 @@ class TrainingRun:
             parameters=sum(p.numel() for p in self.network.parameters()),
             data_set=DataSet(
                 name="fashion-mnist",
-                sha256={file: published.sha256 for file, published in data.FILES.items()},
+                sha256={file: published.sha256 for file, published in data_files.FILES.items()},
                 train_images=self.train_images,
                 evaluation_images=self.evaluation_images,
             ),

@@ -1,11 +1,4 @@
-"""Fashion-MNIST is found in the stated order, is the published one, and is resized as by Pillow."""
-
-import gzip
-import hashlib
-import http.server
-import threading
-from functools import partial
-from pathlib import Path
+"""Fashion-MNIST on a device: split, held out, moved, and resized as by Pillow."""
 
 import numpy as np
 import pytest
@@ -13,73 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torchvision.datasets import FashionMNIST
 
 from ninlab import data, recipes
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError
 from ninlab.recipes import EvaluationSet, Recipe
-
-# The md5 sums under which the unpacked files are known; several public libraries check them.
-PUBLISHED_MD5 = {
-    "train-images-idx3-ubyte": "f4a8712d7a061bf5bd6d2ca38dc4d50a",
-    "train-labels-idx1-ubyte": "9018921c3c673c538a1fc5bad174d6f9",
-    "t10k-images-idx3-ubyte": "8181f5470baa50b63fa0f6fddb340f0a",
-    "t10k-labels-idx1-ubyte": "15d484375f8d13e6eb1aabb0c3f46965",
-}
-
-
-@pytest.fixture(scope="session")
-def published() -> Path:
-    """A folder that holds the real files, compressed or not."""
-    data.fashion_mnist()
-    folder = data.find()
-    assert folder is not None
-    return folder
-
-
-@pytest.fixture
-def nowhere(monkeypatch, tmp_path) -> Path:
-    """A machine without the data: an empty NINLAB_DATA, no Debian package, an empty cache."""
-    chosen = tmp_path / "chosen"
-    chosen.mkdir()
-    monkeypatch.setenv(data.FOLDER_VARIABLE, str(chosen))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(data, "DEBIAN_FOLDER", tmp_path / "debian")
-    return tmp_path
-
-
-def link_all(source: Path, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in data.FILES:
-        path = data._path(source, name)
-        (folder / path.name).symlink_to(path)
-
-
-# ---------------------------------------------------------------- finding
-
-
-def test_the_content_is_the_published_one(published):
-    for name, md5 in PUBLISHED_MD5.items():
-        path = data._path(published, name)
-        content = path.read_bytes()
-        content = gzip.decompress(content) if path.suffix == ".gz" else content
-        assert hashlib.md5(content).hexdigest() == md5
-        assert hashlib.sha256(content).hexdigest() == data.FILES[name].sha256
-        assert content.startswith(data.FILES[name].header)
-
-
-def test_folders_are_tried_in_the_stated_order(nowhere, published):
-    assert data.find() is None
-    order = [
-        nowhere / "cache/ninlab/FashionMNIST/raw",
-        nowhere / "debian",
-        nowhere / "chosen/FashionMNIST/raw",
-        nowhere / "chosen",
-    ]
-    for folder in order:  # each new one is tried before all that were there
-        link_all(published, folder)
-        assert data.find() == folder
 
 
 def test_a_split_has_the_published_size_and_ten_equal_classes():
@@ -96,89 +27,6 @@ def test_recipes_count_the_images_that_there_are():
     kept, _ = data.held_out(training, recipes.HELD_OUT_IMAGES)
     assert len(kept) == recipe.images
     assert recipe.steps == 3 * (len(kept) // 128)
-
-
-def test_a_chosen_folder_that_is_none_is_named(monkeypatch, tmp_path):
-    monkeypatch.setenv(data.FOLDER_VARIABLE, str(tmp_path / "nothing"))
-    with pytest.raises(DataError, match=r"nothing.*is no folder"):
-        data.find()
-
-
-def test_a_half_copied_data_set_is_not_completed_from_elsewhere(nowhere, published):
-    link_all(published, nowhere / "chosen")
-    next((nowhere / "chosen").glob("t10k-labels*")).unlink()
-    link_all(published, nowhere / "debian")
-    with pytest.raises(DataError, match="chosen lacks t10k-labels-idx1-ubyte;"):
-        data.find()
-
-
-@pytest.mark.parametrize("damage", ["truncated", "other content", "no gzip at all", "empty"])
-def test_a_wrong_file_is_named_and_left_in_place(tmp_path, damage):
-    name = "t10k-labels-idx1-ubyte"
-    path = tmp_path / f"{name}.gz"
-    whole = gzip.compress(b"\0" * 10008, mtime=0)
-    content = {"truncated": whole[:-20], "other content": whole,
-               "no gzip at all": b"<html>404</html>", "empty": b""}[damage]  # fmt: skip
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=str(path)):
-        data.read_idx(tmp_path, name)
-    assert path.read_bytes() == content
-
-
-def test_a_file_that_is_not_there_is_named_packed_and_unpacked(tmp_path):
-    with pytest.raises(DataError, match=r"neither t10k-labels-idx1-ubyte.gz nor t10k-labels"):
-        data.read_idx(tmp_path, "t10k-labels-idx1-ubyte")
-
-
-def test_an_unpacked_file_is_as_good_as_a_packed_one(tmp_path, published):
-    name = "t10k-labels-idx1-ubyte"
-    packed = data.read_idx(published, name)
-    values = packed.numpy().tobytes()
-    (tmp_path / name).write_bytes(data.FILES[name].header + values)
-    assert torch.equal(data.read_idx(tmp_path, name), packed)
-
-
-# ---------------------------------------------------------------- downloading
-
-
-@pytest.fixture
-def mirror(nowhere, published, monkeypatch):
-    """torchvision's mirror on this machine, with the sums of the files it serves."""
-    folder = nowhere / "mirror"
-    folder.mkdir()
-    resources = []
-    for name in data.FILES:
-        path = data._path(published, name)
-        raw = path.read_bytes()
-        packed = raw if path.suffix == ".gz" else gzip.compress(raw, 1, mtime=0)
-        (folder / f"{name}.gz").write_bytes(packed)
-        resources.append((f"{name}.gz", hashlib.md5(packed).hexdigest()))
-    handler = partial(_Quiet, directory=str(folder))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
-        monkeypatch.setattr(FashionMNIST, "resources", resources)
-        yield folder
-        server.shutdown()
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *arguments):
-        pass
-
-
-def test_a_machine_without_the_data_downloads_it_into_the_cache(mirror, nowhere, capfd):
-    assert data.find() is None
-    folder = data.download()
-    assert folder == data.find() == nowhere / "cache/ninlab/FashionMNIST/raw"
-    data.read_idx(folder, "t10k-labels-idx1-ubyte")
-    assert "100%" in capfd.readouterr().err  # a progress bar was drawn
-
-
-def test_a_download_that_fails_says_what_else_can_be_done(mirror):
-    (mirror / "t10k-labels-idx1-ubyte.gz").unlink()
-    with pytest.raises(DataError, match=r"could not be downloaded.*dataset-fashion-mnist"):
-        data.download()
 
 
 # ---------------------------------------------------------------- labeled images

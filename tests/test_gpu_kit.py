@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ninlab import data, handover, records
+from ninlab import data_files, handover, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.experiments import plan
 from tests.book import ROOT
@@ -114,10 +114,10 @@ def test_a_kit_holds_new_records_without_weights_and_probes_that_changed(kit):
 
 
 def test_images_that_are_there_in_both_forms_are_packed_once(monkeypatch, tmp_path):
-    first, *rest = data.FILES
+    first, *rest = data_files.FILES
     for name in (f"{first}.gz", first, *rest):
         records.write_bytes(tmp_path / "images" / name, b"images")
-    monkeypatch.setattr(data, "find", lambda: tmp_path / "images")
+    monkeypatch.setattr(data_files, "load", lambda: (tmp_path / "images", {}))
     gpu_kit.copy_images(tmp_path / "packed")
     packed = {path.name for path in (tmp_path / "packed").iterdir()}
     assert packed == {f"{first}.gz", *rest}

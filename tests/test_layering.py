@@ -53,7 +53,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # what runs
     "networks": ({"architectures", "layers", "shapes"}, {"torch"}),
     "optimizers": (set(), {"torch"}),
-    "data": (set(), {"numpy", "torch", "torchvision"}),
+    "data_files": (set(), {"filelock", "torchvision"}),  # only to download
+    "data": ({"data_files"}, {"numpy", "torch"}),
     "recipes": (set(), set()),
     "published": (set(), set()),
     "records": ({"recipes"}, {"pandas"}),
@@ -65,8 +66,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "environment": ({"records", "torch_private"}, {"torch"}),
     "training": (
         {
-            *("architectures", "data", "environment", "networks", "optimizers", "recipes"),
-            *("records", "torch_private"),
+            *("architectures", "data", "data_files", "environment", "networks", "optimizers"),
+            *("recipes", "records", "torch_private"),
         },
         {"safetensors", "torch"},
     ),
@@ -108,8 +109,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "selfcheck": (
         {
-            *("architectures", "cudnn", "data", "environment", "measurement", "networks"),
-            *("recipes", "recording", "records", "training"),
+            *("architectures", "cudnn", "data", "data_files", "environment", "measurement"),
+            *("networks", "recipes", "recording", "records", "training"),
         },
         {"safetensors", "torch"},
     ),

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import data, experiments, recording, records, training
+from ninlab import data, data_files, experiments, recording, records, training
 from ninlab.__main__ import main
 from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, RooflineCost
@@ -285,17 +285,17 @@ def test_no_worker_is_an_error(tmp_path):
 
 @pytest.mark.usefixtures("tiny_plan")
 def test_a_truncated_data_file_is_named_before_a_run_begins(tmp_path, monkeypatch, capsys):
-    source = data.find()
+    source = data_files.find()
     broken = tmp_path / "data"
     broken.mkdir()
-    for name in data.FILES:
-        path = data._path(source, name)
+    for name in data_files.FILES:
+        path = data_files.path_in(source, name)
         (broken / path.name).symlink_to(path)
     victim = broken / "t10k-images-idx3-ubyte.gz"
     whole = victim.read_bytes() if victim.exists() else gzip.compress(b"")
     victim.unlink(missing_ok=True)
     victim.write_bytes(whole[: len(whole) // 2])
-    monkeypatch.setenv(data.FOLDER_VARIABLE, str(broken))
+    monkeypatch.setenv(data_files.FOLDER_VARIABLE, str(broken))
     data.fashion_mnist.cache_clear()
     runs = tmp_path / "runs"
     runs.mkdir()

@@ -27,7 +27,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from ninlab import data, handover
+from ninlab import data_files, handover
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fvcore", "iopath", "portalocker", "PyYAML", "tabulate", "termcolor", "tqdm", "yacs")
@@ -105,10 +105,10 @@ def copy_package(name: str, site: Path) -> None:
 def copy_images(folder: Path) -> None:
     """Copy the four files of Fashion-MNIST, each once, compressed where it is there so."""
     folder.mkdir()
-    source = data.find() or data.download()
-    for name in data.FILES:
-        compressed = source / f"{name}.gz"
-        path = compressed if compressed.is_file() else source / name
+    source, _ = data_files.load()
+    for name in data_files.FILES:
+        path = data_files.path_in(source, name)
+        assert path is not None  # it has just been read
         shutil.copyfile(path, folder / path.name)
 
 
