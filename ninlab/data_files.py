@@ -31,7 +31,7 @@ import tempfile
 import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
@@ -282,7 +282,7 @@ def _fetched(name: str, into: Path) -> Path:
     reason = "torchvision names no mirror"
     for mirror in FashionMNIST.mirrors:
         try:
-            with _no_endless_silence(), redirect_stdout(sys.stderr):
+            with _no_endless_silence():
                 download_url(f"{mirror}{path.name}", str(into), path.name, md5)
             read(into, name)
             return path

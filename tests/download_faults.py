@@ -275,7 +275,7 @@ class Outcome:
     ended: str  # "whole", "said" for a DataError, "interrupted", "killed", or the error's class
     half_written: tuple[str, ...]  # files under their final names that are not whole
     whole_after: bool  # the next start had the whole data set
-    leftovers: tuple[str, ...]  # that it did not sweep
+    leftovers: tuple[str, ...]  # files outside the data set that it did not sweep
 
     @property
     def is_sound(self) -> bool:
@@ -340,7 +340,7 @@ def try_one(fault: Fault, folder: Path) -> Outcome:
         )
         mirror.answer = lambda name, packed: packed
         whole_after = _start() == "whole"
-        leftovers = tuple(sorted(path.name for path in cache.glob("*download*/")))
+        leftovers = tuple(str(path) for path in cache.glob("*/*") if path.is_file())
         return Outcome(ended, half_written, whole_after, leftovers)
 
 
