@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import shlex
+import subprocess
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import nbformat
 import pytest
 import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from tests import book
+from tests.download_faults import disk_with_room_for
 from tools import set_repository
 
 TITLE = nbformat.v4.new_markdown_cell("# Title")
@@ -69,12 +75,194 @@ def test_the_command_is_idempotent(copy: Path) -> None:
     assert [path.read_bytes() for path in files] == before
 
 
-@pytest.mark.parametrize("wrong", ["name", "owner/", "https://example.org/owner/name", "a b/c"])
+def files(copy: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in sorted(copy.rglob("*")) if path.is_file()}
+
+
+def refusal(copy: Path, *arguments: str) -> str:
+    """What the command says when it refuses, which changes nothing."""
+    before = files(copy)
+    with pytest.raises(SystemExit) as refused:
+        set_repository.main([*arguments], copy)
+    assert files(copy) == before
+    sentence = str(refused.value)
+    assert sentence.count("\n") == 0
+    assert len(sentence) <= 300
+    return sentence
+
+
+NO_REPOSITORIES = (
+    *("name", "owner/", "https://example.org/owner/name", "a b/c", "owner/..", "owner/."),
+    *("_/name", "owner/na\\1me", 'owner/"', "owner/name\n", "owner/name/more", "", "x" * 5000),
+)
+
+
+@pytest.mark.parametrize("wrong", NO_REPOSITORIES)
 def test_what_is_no_repository_is_refused_and_changes_nothing(copy: Path, wrong: str) -> None:
-    before = (copy / "_config.yml").read_text()
-    with pytest.raises(SystemExit, match="OWNER/NAME"):
-        set_repository.main([wrong], copy)
-    assert (copy / "_config.yml").read_text() == before
+    assert "OWNER/NAME" in refusal(copy, wrong)
+
+
+# ---------------------------------------------------------------- branches
+
+BRANCHES = (
+    *(
+        "main",
+        "v1.0",
+        "1.10",
+        "1e3",
+        "0x1f",
+        "0o7",
+        "null",
+        "Null",
+        "true",
+        "no",
+        "y",
+        "=",
+    ),
+    *("c#d", "#c", "'", '"', 'a"b', "$HOME", "`id`", "$(id)", "{HOME}", "a%20b", "%", "!"),
+    *("&a", "|", ">", "a;b", "<<", "a@b", "100%", "feature/one", "refs/heads/x", "2026-11-27"),
+    *("é", "\x85", "\u2028", "\ufeff", "\U0001f600", "a.lock.b", "{", "}", "a-b", "b" * 300),
+)
+"""What git takes for a branch, though YAML, a shell or Python could read something else."""
+
+NO_BRANCHES = (
+    *(
+        "",
+        " ",
+        "a b",
+        "a\tb",
+        "a\nb",
+        "main\n",
+        "\x01",
+        "\x7f",
+        "a..b",
+        "..",
+        ".",
+        ".a",
+        "a.",
+        "a/.b",
+    ),
+    *(
+        "a.lock",
+        "a.lock/b",
+        "/a",
+        "a/",
+        "a//b",
+        "/",
+        "@",
+        "@{-1}",
+        "a@{1}",
+        "HEAD",
+        "-x",
+        "-",
+        "--",
+    ),
+    *("~", "a~1", "a^", "a:b", "a?", "a*", "[a]", "a[", "\\", "\\1", "a\\g<0>", "\udcff"),
+)
+
+
+def git_takes(name: str, folder: Path) -> bool:
+    """Whether git calls that a branch, of just that name."""
+    command = ["git", "check-ref-format", "--branch", name]
+    ended = subprocess.run(command, cwd=folder, capture_output=True, check=False)
+    return ended.returncode == 0 and ended.stdout == f"{name}\n".encode()
+
+
+@pytest.mark.parametrize("name", [*BRANCHES, *NO_BRANCHES])
+def test_a_branch_is_what_git_takes_for_one(name: str, tmp_path: Path) -> None:
+    assert set_repository.is_branch(name) == (name in BRANCHES)
+    if name not in ("@", "\udcff"):  # a commit to all other commands; no text
+        assert set_repository.is_branch(name) == git_takes(name, tmp_path)
+
+
+PIECES = [
+    "a",
+    "b",
+    "1",
+    "é",
+    "@",
+    "{",
+    ".",
+    "/",
+    ".lock",
+    "HEAD",
+    "-",
+    "~",
+    "\\",
+    "#",
+    '"',
+    " ",
+    "\n",
+]
+
+
+@settings(max_examples=60)
+@given(name=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join))
+def test_a_random_name_is_a_branch_when_git_says_so(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    if name != "@":
+        folder = tmp_path_factory.getbasetemp()
+        assert set_repository.is_branch(name) == git_takes(name, folder), name
+
+
+@pytest.mark.parametrize("branch", BRANCHES)
+def test_every_branch_comes_back_as_the_same_text(copy: Path, branch: str) -> None:
+    before = yaml.safe_load((copy / "_config.yml").read_text(encoding="utf-8"))
+    set_repository.main(["owner/name", f"--branch={branch}"], copy)
+    assert set_repository.repository(copy) == ("https://github.com/owner/name", branch)
+    after = yaml.safe_load((copy / "_config.yml").read_text(encoding="utf-8"))
+    assert before | {"repository": after["repository"]} == after
+    set_repository.main([], copy)
+    assert set_repository.repository(copy) == ("https://github.com/owner/name", branch)
+
+
+@pytest.mark.parametrize("branch", NO_BRANCHES)
+def test_what_git_refuses_is_refused_and_changes_nothing(copy: Path, branch: str) -> None:
+    assert "no name of a branch" in refusal(copy, "owner/name", f"--branch={branch}")
+
+
+@pytest.mark.parametrize("branch", ["main", *BRANCHES])
+def test_the_set_up_cell_holds_the_branch_as_pip_reads_it(branch: str) -> None:
+    cell = set_repository.setup_cell(ADDRESS, branch).replace("%pip", "# %pip")
+    (address,) = (
+        node.value.value
+        for node in ast.parse(cell).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets) == "ADDRESS"
+    )
+    assert shlex.split(f'"{address}"') == [address]
+    assert not set("$`\\") & set(address)  # which a shell reads within quotes, too
+    path = urlsplit(address)
+    assert (path.query, path.fragment) == ("", "")
+    repository, _, revision = path.path.rpartition("@")  # as pip splits it
+    assert (repository, unquote(revision)) == ("/owner/name", branch)
+
+
+# ---------------------------------------------------------------- nothing by halves
+
+
+def test_a_branch_that_a_hand_wrote_as_a_number_is_refused(copy: Path) -> None:
+    config = copy / "_config.yml"
+    config.write_text(config.read_text().replace('branch: "main"', "branch: 1.10"))
+    assert "put it in quotes" in refusal(copy)
+
+
+@pytest.mark.parametrize("text", ["", "title: a book\n", "a: [", "repository:\n  url: ''\n"])
+def test_a_configuration_without_an_address_is_refused(copy: Path, text: str) -> None:
+    (copy / "_config.yml").write_text(text)
+    assert "_config.yml" in refusal(copy, "owner/name")
+
+
+def test_a_file_that_is_no_notebook_is_named_and_nothing_is_changed(copy: Path) -> None:
+    (copy / "chapters" / "02_torn.ipynb").write_text('{"cells": [')
+    assert "02_torn.ipynb is no notebook" in refusal(copy, "owner/name")
+
+
+@pytest.mark.parametrize("room", range(0, 4000, 800))
+def test_a_full_disk_changes_nothing(copy: Path, room: int) -> None:
+    with disk_with_room_for(room):
+        said = refusal(copy, "owner/name", "--branch=" + "b" * 2500)
+    assert "could not be written" in said
 
 
 # ---------------------------------------------------------------- the set-up cell
