@@ -29,7 +29,7 @@ from importlib import metadata, util
 from logging import WARNING, getLogger
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import nbformat
 import plotly.io
@@ -286,6 +286,8 @@ def _follow_repository(app: Sphinx, config: Config) -> None:
             options.pop(option, None)
         return
     options.update(use_repository_button=True, use_issues_button=True)
+    # The theme puts it into addresses as it stands, where a # or a % would be something else.
+    options["repository_branch"] = quote(options.get("repository_branch") or "")
     if not config.html_baseurl and address.netloc == "github.com":
         owner, name = address.path.strip("/").split("/")
         config.html_baseurl = f"https://{owner.lower()}.github.io/{name}/"

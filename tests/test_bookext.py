@@ -142,7 +142,7 @@ def build_book(folder: Path, url: str = "", chapters: str = "") -> str:
     chapters is what _toc.yml says of further pages.
     """
     settings = yaml.safe_load((book.ROOT / "_config.yml").read_text())
-    settings["repository"]["url"] = url
+    settings["repository"] = {"url": url, "branch": "1.10#%b"}
     settings["bibtex_bibfiles"] = [str(book.ROOT / "references.bib")]
     settings["html"] = {}
     settings["sphinx"]["local_extensions"] = {"ninlab.bookext": str(book.ROOT)}
@@ -174,13 +174,12 @@ def test_without_an_address_no_button_points_anywhere(built: tuple[Path, str, st
 
 
 @pytest.mark.slow
-def test_with_an_address_the_buttons_point_to_the_chapter_and_the_repository(
+def test_with_an_address_the_buttons_point_to_the_branchs_chapter_and_the_repository(
     tmp_path: Path,
 ) -> None:
     _, page = build(tmp_path, "1 + 1", url="https://github.com/Owner/name")
-    assert (
-        'href="https://colab.research.google.com/github/Owner/name/blob/main/index.ipynb"' in page
-    )
+    colab = "https://colab.research.google.com/github/Owner/name/blob"
+    assert f'href="{colab}/1.10%23%25b/index.ipynb"' in page
     assert 'href="https://github.com/Owner/name/issues/new' in page
     assert '<link rel="canonical" href="https://owner.github.io/name/index.html"' in page
 
