@@ -17,9 +17,11 @@ HOSTS ?= colab kaggle
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
+# Images come before the pages: on a page the progress of a download would be a warning.
 # A failed build has read its sources: with its memory the next build would find nothing to warn of.
 book: $(VENV)/.book ## build the book into _build/html; a warning is an error
 	@tools/system_packages.sh dataset-fashion-mnist
+	@$(BIN)/python -m ninlab.data_files >/dev/null
 	$(BIN)/jupyter-book build -n -W --keep-going . || { rm -rf _build/.doctrees; exit 1; }
 
 test: $(VENV)/.test book ## run all tests, the built pages in a browser among them
