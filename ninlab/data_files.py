@@ -28,7 +28,6 @@ import shutil
 import socket
 import sys
 import tempfile
-import textwrap
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -113,7 +112,7 @@ def search_folders() -> tuple[Path, ...]:
     folder = Path(os.path.expanduser(chosen))
     if not os.path.isdir(folder):
         raise DataError(
-            f"{FOLDER_VARIABLE} is {textwrap.shorten(repr(chosen), 100)}, which is no folder; "
+            f"{FOLDER_VARIABLE} is {_short(repr(chosen))}, which is no folder; "
             "name the one that holds train-images-idx3-ubyte.gz, or unset it"
         )
     return (folder, folder / _TORCHVISION_SUBFOLDER, *known)
@@ -318,8 +317,9 @@ def _publish(path: Path, target: Path) -> None:
             os.close(folder)
 
 
-def _short(error: BaseException) -> str:
-    return textwrap.shorten(str(error) or type(error).__name__, 120, placeholder=" …")
+def _short(about: object) -> str:
+    line = " ".join(str(about).split()) or type(about).__name__
+    return line if len(line) <= 120 else f"{line[:119]}…"
 
 
 # ---------------------------------------------------------------- for a shell

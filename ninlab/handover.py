@@ -11,7 +11,8 @@ is called ``<name>.2``, unless one of them only goes on where the other ends.
 recorder on a new machine goes on behind the last one; ``python -m ninlab collect`` checks the
 records first, for the book. A shell hands over with ``python -m ninlab.handover RUNS RESULTS``.
 
-Known limit: one machine at a time may hand over into a folder.
+Known limits: one machine at a time may hand over into a folder, and an archive unpacks to
+`LARGEST_BYTES` at most.
 """
 
 from __future__ import annotations
@@ -33,10 +34,14 @@ from pathlib import Path, PurePosixPath
 
 from ninlab import records
 from ninlab.errors import NinlabError, RecordError
+from ninlab.units import format_bytes
 
 ARCHIVE = "records.tar.gz"
 TORN_ARCHIVE = "records-torn.tar.gz"
 """Where an archive that cannot be read is put aside, for a person to look at."""
+
+LARGEST_BYTES = 2**28
+"""What an archive may unpack to: a hundred times what the book's records and probes have."""
 
 TOP = "runs"
 """The first folder of every name in an archive, whatever the runs folder is called."""
@@ -55,8 +60,8 @@ def hand_over(folder: Path, results: Path) -> None:
 
     New is what git neither tracks nor ignores, and a probe that differs from the commit; where git
     is missing, or ignores the folder or knows nothing of it, every file is. Hidden files never
-    are. Raises RecordError when a folder cannot be read or written; the archive that was there is
-    then untouched.
+    are. Raises RecordError when a folder cannot be read or written, or when an archive would unpack
+    to more than `LARGEST_BYTES`; the one that was there is then untouched.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder} is no folder; name the runs folder that records are made in")
@@ -147,6 +152,11 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
             member = tarfile.TarInfo(f"{TOP}/{name}")
             member.size, member.mtime = len(data), now
             archive.addfile(member, io.BytesIO(data))
+        if archive.offset + tarfile.RECORDSIZE > LARGEST_BYTES:
+            raise RecordError(
+                f"{len(files)} files are too many for one archive, which unpacks to "
+                f"{format_bytes(LARGEST_BYTES)} at most; name another folder of results"
+            )
     return buffer.getvalue()
 
 
@@ -211,16 +221,22 @@ def original(name: str, names: Container[str]) -> str:
 def contents(archive: Path) -> dict[str, bytes]:
     """The files of an archive, by their names below the runs folder.
 
-    Raises RecordError when it is missing or torn, and for a name or a link that could lead
-    outside a runs folder; nothing of such an archive is given.
+    Raises RecordError when it is missing or torn, when it unpacks to more than `LARGEST_BYTES`,
+    and for a name or a link that could lead outside a runs folder; nothing of such an archive is
+    given, and no more of it than that is unpacked.
     """
     try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(archive.read_bytes()))) as opened:
-            return {
-                _name_below_runs(archive, member): _read(opened, member)
-                for member in opened
-                if not member.isdir()
-            }
+        with gzip.open(archive) as packed:
+            unpacked = _Bounded(archive, packed)
+            with tarfile.open(fileobj=unpacked, mode="r|") as opened:
+                files = {
+                    _name_below_runs(archive, member): _read(opened, member)
+                    for member in opened
+                    if not member.isdir()
+                }
+            while unpacked.read(2**20):  # to the end, where the checksum stands
+                pass
+            return files
     except FileNotFoundError as error:
         raise RecordError(
             f"{archive} is missing; name the folder of results into which it was handed over"
@@ -231,6 +247,27 @@ def contents(archive: Path) -> dict[str, bytes]:
         ) from error
 
 
+class _Bounded(io.BufferedIOBase):
+    """What a packed file unpacks to. Raises RecordError where that is more than LARGEST_BYTES."""
+
+    def __init__(self, path: Path, packed: io.BufferedIOBase) -> None:
+        self._path, self._packed = path, packed
+        self._left = LARGEST_BYTES
+
+    def read(self, size: int | None = -1) -> bytes:
+        """The next bytes, as many as that at most, or all; none at the end."""
+        all_and_one = self._left + 1
+        wanted = all_and_one if size is None or size < 0 else min(size, all_and_one)
+        data = self._packed.read(wanted)
+        self._left -= len(data)
+        if self._left < 0:
+            raise RecordError(
+                f"{self._path} unpacks to more than {format_bytes(LARGEST_BYTES)}, which no "
+                "records do; nothing was taken from it"
+            )
+        return data
+
+
 def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     file = archive.extractfile(member)
     return file.read() if file else b""
@@ -239,10 +276,11 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _name_below_runs(archive: Path, member: tarfile.TarInfo) -> str:
     top, *below = PurePosixPath(member.name).parts or ("",)
     hidden = any(part.startswith(".") for part in below)  # which .. is, too
-    if top != TOP or not below or hidden or not member.isreg():
+    # A sparse file is larger than what is read of it, as much as its maker likes.
+    if top != TOP or not below or hidden or not member.isreg() or member.issparse():
         raise RecordError(
-            f"{archive} holds {member.name!r}, but only visible, regular files below {TOP}/ are "
-            "handed over; nothing was taken from it"
+            f"{archive} holds {member.name[:80]!r}, but only visible, regular files below {TOP}/ "
+            "are handed over; nothing was taken from it"
         )
     return "/".join(below)
 

@@ -111,6 +111,7 @@ def test_a_chosen_folder_that_no_file_system_could_have_is_named_in_one_short_li
     monkeypatch.setenv(data_files.FOLDER_VARIABLE, chosen)
     with pytest.raises(DataError, match="is no folder") as refused:
         data_files.find()
+    assert f"NINLAB_DATA is {chosen[:9]!r}"[:-1] in str(refused.value)
     assert len(str(refused.value)) < 300
     assert "\n" not in str(refused.value)
 

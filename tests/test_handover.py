@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -282,6 +284,7 @@ def test_a_missing_archive_is_named(results):
         file_named("runs/a/b.json", tarfile.SYMTYPE),
         file_named("runs/a/b.json", tarfile.LNKTYPE),
         file_named("runs/a/b.json", tarfile.FIFOTYPE),
+        file_named("runs/a/b.json", tarfile.GNUTYPE_SPARSE),
     ],
     ids=lambda member: f"{member.name} {member.type!r}",
 )
@@ -289,6 +292,41 @@ def test_an_archive_that_could_write_elsewhere_is_refused(results, member):
     pack(results / ARCHIVE, file_named("runs/a/harmless.json"), member)
     with pytest.raises(RecordError, match="only visible, regular files below runs/"):
         contents(results / ARCHIVE)
+
+
+def test_an_archive_that_unpacks_to_more_than_records_do_is_refused_before_it_is_unpacked(
+    results, monkeypatch
+):
+    monkeypatch.setattr(handover, "LARGEST_BYTES", MEBIBYTE)
+    harmless, bomb = file_named("runs/a/harmless.json"), file_named("runs/a/bomb.json")
+    bomb.size = 32 * MEBIBYTE
+    pack(results / ARCHIVE, harmless, bomb)
+    tracemalloc.start()
+    with pytest.raises(RecordError, match=r"unpacks to more than 1\.00 MiB"):
+        contents(results / ARCHIVE)
+    assert tracemalloc.get_traced_memory()[1] < 3 * MEBIBYTE
+    tracemalloc.stop()
+
+
+def test_an_archive_that_goes_on_after_its_files_is_refused(results, monkeypatch):
+    monkeypatch.setattr(handover, "LARGEST_BYTES", MEBIBYTE)
+    pack(results / ARCHIVE, file_named("runs/a/harmless.json"))
+    with (results / ARCHIVE).open("ab") as file:
+        file.write(gzip.compress(bytes(2 * MEBIBYTE)))
+    with pytest.raises(RecordError, match="unpacks to more"):
+        contents(results / ARCHIVE)
+
+
+def test_nothing_is_handed_over_that_could_not_be_read_again(runs, results, monkeypatch):
+    monkeypatch.setattr(handover, "LARGEST_BYTES", MEBIBYTE)
+    lay(runs, {"probes/large.json": bytes(1000 * 1024)})
+    hand_over(runs, results)
+    before = contents(results / ARCHIVE)
+    assert len(before["probes/large.json"]) == 1000 * 1024
+    lay(runs, {"probes/large.json": bytes(MEBIBYTE)})
+    with pytest.raises(RecordError, match=r"3 files are too many for one archive.*1.00 MiB"):
+        hand_over(runs, results)
+    assert contents(results / ARCHIVE) == before
 
 
 def test_a_new_machine_takes_up_what_it_lacks_and_changes_nothing(runs, results, tmp_path):

@@ -17,7 +17,6 @@ Known limit: addresses on github.com only, since Colab opens no others.
 import argparse
 import re
 import sys
-import textwrap
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -158,12 +157,9 @@ def with_setup_cell(path: Path, url: str, branch: str) -> str | None:
     return None if after == before else f"{after}\n"
 
 
-def _named(value: str) -> str:
-    return repr(value) if len(value) <= 60 else f"{value[:50]!r}, and so on,"
-
-
 def _short(about: object) -> str:
-    return textwrap.shorten(str(about) or type(about).__name__, 80, placeholder=" …")
+    line = " ".join(str(about).split()) or type(about).__name__
+    return line if len(line) <= 80 else f"{line[:79]}…"
 
 
 def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
@@ -177,12 +173,12 @@ def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
     if wanted or options.repository is not None:
         name = wanted.removeprefix(HOST).removesuffix("/").removesuffix(".git")
         if not _OWNER_AND_NAME.fullmatch(name):
-            sys.exit(f"{_named(wanted)} is no repository; write OWNER/NAME, as on GitHub")
+            sys.exit(f"{_short(repr(wanted))} is no repository; write OWNER/NAME, as on GitHub")
         url = HOST + name
     if options.branch is not None:
         branch = "--" if options.branch == [] else options.branch  # argparse before Python 3.13
     if not is_branch(branch):
-        sys.exit(f"{_named(branch)} is no name of a branch; git has its rules for such names")
+        sys.exit(f"{_short(repr(branch))} is no name of a branch; git has its rules for such names")
     texts = {book / "_config.yml": config_with(book, url, branch)}
     for path in sorted([*book.glob("*.ipynb"), *(book / "chapters").glob("*.ipynb")]):
         text = with_setup_cell(path, url, branch)
