@@ -31,7 +31,6 @@ another FILE.
 from __future__ import annotations
 
 import argparse
-import gzip
 import importlib
 import json
 import sys
@@ -53,12 +52,12 @@ from ninlab.measurement import (
     Allocator,
     Case,
     Failed,
-    GpuEvent,
     MemoryRecord,
     errors_in_words,
     events_path,
     measure_in_process,
     measured_from_json,
+    read_trace,
     tensor_peak,
     with_grown_results,
 )
@@ -235,7 +234,7 @@ def peak_of_trace(path: Path, recorded: int, torch_version: str) -> int:
     """
     rule = CUBLAS_RULES[minor_version(torch_version)]
     kept = (rule.large_bytes, rule.other_bytes, rule.lt_bytes) if rule.kept else ()
-    trace = [GpuEvent(*event) for event in json.loads(gzip.decompress(path.read_bytes()))]
+    trace = read_trace(path)
     before = recorded - (tensor_peak(trace, 0) or 0)
     return tensor_peak(with_grown_results(trace, kept), before) or 0
 

@@ -6,7 +6,9 @@ are replayed, and the peaks of the second are compared with those that the devic
 
 from __future__ import annotations
 
+import gzip
 import json
+import tracemalloc
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,6 +41,7 @@ from ninlab.measurement import (
     load_records,
     measured_from_json,
     read_trace,
+    traces,
 )
 from ninlab.measurement.gpu import GpuEvent
 from ninlab.networks import build
@@ -317,12 +320,25 @@ def test_each_large_segment_of_vgg11_begins_its_size_below_the_one_before_it() -
 
 def test_what_is_no_trace_is_refused(tmp_path) -> None:
     file = tmp_path / "a.json.gz"
-    for content in (b"torn", b"", (PROBES / "strangers").joinpath("a").name.encode()):
+    packed = (b"", b"{", b"[[1]]", b"[1]", b'{"a": 1}', b"[" * 100_000, b"\xff")
+    for content in (b"torn", b"", b"a", *map(gzip.compress, packed)):
         file.write_bytes(content)
         with pytest.raises(RecordError, match="is no trace of the CUDA allocator"):
             read_trace(file)
     with pytest.raises(RecordError, match="is no trace of the CUDA allocator"):
         read_trace(tmp_path / "missing.json.gz")
+
+
+def test_a_trace_that_unpacks_to_more_than_a_step_needs_is_refused(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a.json.gz"
+    file.write_bytes(gzip.compress(b"[" + b" " * 2**24 + b"]"))
+    assert read_trace(file) == ()
+    monkeypatch.setattr(traces, "LARGEST_BYTES", 2**20)
+    tracemalloc.start()
+    with pytest.raises(RecordError, match=r"it unpacks to more than 1.00 MiB"):
+        read_trace(file)
+    assert tracemalloc.get_traced_memory()[1] < 2**22
+    tracemalloc.stop()
 
 
 # ---------------------------------------------------------------- a trace beside a prediction

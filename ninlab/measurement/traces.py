@@ -20,14 +20,21 @@ from pathlib import Path
 from ninlab.errors import RecordError
 from ninlab.measurement.gpu import GpuEvent
 from ninlab.reports import Category, MemoryEvent, Phase, TracedMoment
+from ninlab.units import format_bytes
+
+LARGEST_BYTES = 2**26
+"""What a trace may unpack to: thousands of times what a step of the book's networks needs."""
 
 
 def read_trace(path: Path) -> tuple[GpuEvent, ...]:
     """The trace of one warm step, as `measure` wrote it. Raises RecordError for another file."""
     try:
-        entries = json.loads(gzip.decompress(path.read_bytes()))
-        return tuple(GpuEvent(*entry) for entry in entries)
-    except (OSError, EOFError, TypeError, ValueError, zlib.error) as error:
+        with gzip.open(path) as file:
+            text = file.read(LARGEST_BYTES + 1)
+        if len(text) > LARGEST_BYTES:
+            raise ValueError(f"it unpacks to more than {format_bytes(LARGEST_BYTES)}")
+        return tuple(GpuEvent(*entry) for entry in json.loads(text))
+    except (OSError, EOFError, TypeError, ValueError, RecursionError, zlib.error) as error:
         raise RecordError(f"{path} is no trace of the CUDA allocator: {error}") from error
 
 
