@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections import Counter
@@ -68,6 +69,7 @@ from tools.cudnn_workspaces import (
     DESCRIBED,
     DEVICE,
     SERIALIZED,
+    WRONG_CONTENT,
     convolutions,
 )
 
@@ -86,6 +88,8 @@ MEASURED = {
 }
 """Batch size by network of torchvision: what `benchmarks/strangers.py` measures."""
 SECONDS_BETWEEN_HANDOVERS = 15
+_HEAD = b'{"device":'
+"""How a file of answers begins, or does not yet."""
 
 # ---------------------------------------------------------------- what is asked
 
@@ -323,23 +327,33 @@ def _version(cudnn: Cudnn) -> str:
 
 
 class Log:
-    """The file of answers, to which whole lines are added."""
+    """The file of answers, to which whole lines are added.
+
+    Raises NinlabError, and leaves the file alone, where it holds anything else.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         file.parent.mkdir(parents=True, exist_ok=True)
         text = file.read_bytes() if file.exists() else b""
         whole = text[: text.rfind(b"\n") + 1]  # a line that a lost machine tore is asked again
+        try:
+            lines = [json.loads(line) for line in whole.splitlines()]
+            self.has_head = any("properties" in line for line in lines)
+            self._known = {
+                (line["how"], line["call"], line["direction"], line["mode"], batch_size)
+                for line in lines
+                if "how" in line
+                for batch_size in line["batch_sizes"]
+            }
+            if not self.has_head and (lines or not _HEAD.startswith(text[: len(_HEAD)])):
+                raise ValueError("it has no head")
+        except WRONG_CONTENT as error:
+            raise NinlabError(
+                f"{file} is not what an earlier start wrote ({error!r}); name another one"
+            ) from error
         if whole != text:
             file.write_bytes(whole)
-        lines = [json.loads(line) for line in whole.splitlines()]
-        self.has_head = any("properties" in line for line in lines)
-        self._known = {
-            (line["how"], line["call"], line["direction"], line["mode"], batch_size)
-            for line in lines
-            if "how" in line
-            for batch_size in line["batch_sizes"]
-        }
 
     def unasked(self, how: str, question: Question) -> tuple[int, ...]:
         """The batch sizes of the question that were not answered in that way."""
@@ -422,12 +436,20 @@ def ask(
         print(f"{left} sizes left for want of time")
 
 
+def moment(text: str) -> float:
+    """The seconds since 1970; a number that no time is after, such as nan, is none."""
+    seconds = float(text)
+    if not math.isfinite(seconds):
+        raise ValueError(text)
+    return seconds
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code: 0 done or cut, 2 a reader's mistake or a lost device."""
     parser = argparse.ArgumentParser(description="Ask cuDNN for workspaces on a device.")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    parser.add_argument("--deadline", type=float, help="in seconds since 1970")
+    parser.add_argument("--deadline", type=moment, help="in seconds since 1970")
     parser.add_argument("--results", type=Path, help="folder into which new lines are handed over")
     parser.add_argument("--whole", action="store_true", help="ask everything on a CPU, too")
     chosen = parser.parse_args(arguments)

@@ -26,13 +26,14 @@ FLAGS = (
 def executable() -> str:
     """Path of the browser; raises FileNotFoundError with what to do where there is none."""
     wanted = os.environ.get(EXECUTABLE_VARIABLE)
-    found = [wanted] if wanted else [path for name in EXECUTABLES if (path := shutil.which(name))]
-    if not found:
-        raise FileNotFoundError(
-            f"no Chromium on the PATH; install it (Debian: apt-get install chromium) or name one "
-            f"in {EXECUTABLE_VARIABLE}"
-        )
-    return found[0]
+    for name in (wanted,) if wanted else EXECUTABLES:
+        if path := shutil.which(name):
+            return path
+    missing = f"{EXECUTABLE_VARIABLE} names no program" if wanted else "no Chromium on the PATH"
+    raise FileNotFoundError(
+        f"{missing}; install it (Debian: apt-get install chromium) or name one in "
+        f"{EXECUTABLE_VARIABLE}"
+    )
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ from ninlab.errors import NinlabError
 from ninlab.layers import Conv
 from ninlab.shapes import layer_parameters, placed_layers
 from ninlab.workspaces import ConvCall, Direction, Source
+from tools.whole_files import replace_files
 
 BATCH_SIZES = (1, 8, 16, 32, 64, 96, 128, 192, 256)
 TABLES = Path(__file__).resolve().parents[1] / "ninlab" / "tables"
@@ -54,6 +56,11 @@ TORCHVISION = Path(__file__).with_name("torchvision_calls.json")
 
 DEVICE, DESCRIBED, ATEN = Source.DEVICE, Source.DESCRIBED, "aten"
 """Who answers: cuDNN with a handle, cuDNN without one, what a call took when ATen ran it."""
+
+WRONG_CONTENT = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What comes of reading a file that somebody else wrote, or something else."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+-]{0,59}")
 
 DATA_SHEET = "public data-sheet and programming-guide figures, not serialized by a device"
 SERIALIZED = "serialized by the device"
@@ -130,20 +137,23 @@ class Answers:
     """What `tools/ask_cudnn.py` wrote into a file. Raises NinlabError where it has no head."""
 
     def __init__(self, file: Path) -> None:
-        text = file.read_text(encoding="utf-8")
-        lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-        heads = [line for line in lines if "properties" in line]
+        try:
+            whole, _, _ = file.read_text(encoding="utf-8").rpartition("\n")  # the last may be torn
+            lines = [json.loads(line) for line in whole.splitlines()]
+            heads = [line for line in lines if "properties" in line]
+            self._sizes = {
+                (line["how"], line["call"], line["direction"], line["mode"], batch_size): size
+                for line in lines
+                if line.get("how") in (DEVICE, DESCRIBED, ATEN)
+                for batch_size, (_, size) in zip(line["batch_sizes"], line["answers"], strict=True)
+            }
+        except WRONG_CONTENT as error:
+            raise NinlabError(f"{file} is no file of ask_cudnn.py: {error!r}") from error
         if not heads:
             raise NinlabError(
                 f"{file} does not begin with what was asked; name one of ask_cudnn.py"
             )
         self.head: Mapping[str, Any] = heads[0]
-        self._sizes = {
-            (line["how"], line["call"], line["direction"], line["mode"], batch_size): size
-            for line in lines
-            if line.get("how") in (DEVICE, DESCRIBED, ATEN)
-            for batch_size, (_, size) in zip(line["batch_sizes"], line["answers"], strict=True)
-        }
 
     def asked(self, how: str) -> set[tuple[str, str]]:
         """Each (call, direction) that was asked in that way."""
@@ -191,7 +201,7 @@ def write_table(path: Path, head: Mapping[str, Any], rows: Mapping[str, Any]) ->
         for key, value in rows.items()
     )
     text = "\n".join(["{", *lines, ' "rows": {', body, " }", "}"]) + "\n"
-    path.write_text(text, encoding="utf-8")
+    replace_files({path: text})
 
 
 @dataclass(frozen=True)
@@ -211,7 +221,11 @@ def made_here(
     """What cuDNN answers here, without a device. Raises NinlabError where it cannot be asked."""
     described = DEVICES[device].described if device in DEVICES else None
     if device_json:
-        properties = json.loads(device_json.read_text(encoding="utf-8"))
+        try:
+            properties = dict(json.loads(device_json.read_text(encoding="utf-8")))
+            modes(properties)
+        except WRONG_CONTENT as error:
+            raise NinlabError(f"{device_json} describes no device: {error!r}") from error
         properties_source = SERIALIZED
     elif described:
         properties, properties_source = dict(described), DATA_SHEET
@@ -260,6 +274,11 @@ def main(words: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, default=TABLES, help="directory of the tables")
     arguments = parser.parse_args(words)
+    for name in ("device", "torch"):  # both become part of the table's name
+        if not _NAME.fullmatch(getattr(arguments, name)):
+            parser.error(f"--{name} takes letters, digits, dots, hyphens and + alone, as in 2.11.0")
+    if not arguments.output.is_dir():  # said before anything is asked
+        parser.error(f"--output is no folder: {str(arguments.output)[:80]}")
     started = time.perf_counter()
     options = [f"--device {arguments.device}", f"--torch {arguments.torch}"]
     try:
@@ -271,7 +290,7 @@ def main(words: Sequence[str] | None = None) -> None:
                 *(arguments.device, arguments.site, arguments.device_json),
                 torchvision=arguments.torchvision,
             )
-    except NinlabError as error:
+    except (NinlabError, OSError) as error:
         parser.error(str(error))
     options += ["--torchvision"] if arguments.torchvision else []
     options += ["--site SITE"] if arguments.site else []

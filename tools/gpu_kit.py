@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -28,30 +29,45 @@ from importlib import metadata
 from pathlib import Path
 
 from ninlab import data_files, handover
+from ninlab.errors import NinlabError
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("fvcore", "iopath", "portalocker", "PyYAML", "tabulate", "termcolor", "tqdm", "yacs")
 """fvcore, and what it needs beyond the packages that come with torch, torchvision and pandas."""
 WITH_A_COMPILED_PART = ("PyYAML",)
 """Packages that work without their compiled part, only slower."""
+NAMES = {
+    *("on_gpu.sh", "commit", "repository.tar", handover.ARCHIVE, "site", "images", "git.tar.gz"),
+}
+"""What lies in a kit. A folder that holds anything else is none, and stays."""
 WITHOUT_WEIGHTS = "/*\n!*.safetensors\n"
 """Which files of the commit are packed, as git's sparse checkouts write it."""
 
 
 def pack(kit: Path) -> None:
-    """Fill the folder anew. Raises SystemExit when it holds other things than a kit."""
-    if kit.exists():
-        if any(kit.iterdir()) and not (kit / "on_gpu.sh").exists():
-            raise SystemExit(f"{kit} holds other files; name a new folder or that of an older kit")
-        shutil.rmtree(kit)
-    kit.mkdir(parents=True)
-    shutil.copy2(ROOT / "tools" / "on_gpu.sh", kit)
-    pack_commit(kit)
-    pack_new_records(kit / handover.ARCHIVE)
-    for package in PACKAGES:
-        copy_package(package, kit / "site")
-    copy_images(kit / "images")
-    pack_git(kit / "git.tar.gz")
+    """Fill the folder anew, or leave it as it is where that fails.
+
+    Raises SystemExit when it is no folder or holds other things than a kit.
+    """
+    kit = kit.resolve()
+    if kit.exists() and not kit.is_dir():
+        raise SystemExit(f"{kit} is no folder; name a new one or that of an older kit")
+    if kit.exists() and not {path.name for path in kit.iterdir()} <= NAMES:
+        raise SystemExit(f"{kit} holds other files; name a new folder or that of an older kit")
+    kit.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{kit.name}-", dir=kit.parent) as scratch:
+        new = Path(scratch, "new")
+        new.mkdir()
+        shutil.copy2(ROOT / "tools" / "on_gpu.sh", new)
+        pack_commit(new)
+        pack_new_records(new / handover.ARCHIVE)
+        for package in PACKAGES:
+            copy_package(package, new / "site")
+        copy_images(new / "images")
+        pack_git(new / "git.tar.gz")
+        if kit.exists():
+            kit.rename(Path(scratch, "old"))
+        new.rename(kit)
 
 
 def run(*command: str, feed: str = "") -> str:
@@ -136,9 +152,14 @@ def main() -> None:
     )
     parser.add_argument("folder", type=Path, nargs="?", default=ROOT / "dist" / "gpu")
     kit = parser.parse_args().folder
-    if run("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":(exclude)runs"):
-        print("the working tree differs from its commit; the kit has the commit", file=sys.stderr)
-    pack(kit)
+    try:
+        if run("git", "-C", str(ROOT), "status", "--porcelain", "--", ".", ":(exclude)runs"):
+            print("the working tree differs from its commit, which is packed", file=sys.stderr)
+        pack(kit)
+    except subprocess.CalledProcessError as error:  # git has said why
+        sys.exit(f"{shlex.join(map(str, error.cmd))} failed; no kit was packed")
+    except (NinlabError, OSError) as error:
+        sys.exit(f"{error}; no kit was packed")
     size = sum(path.stat().st_size for path in kit.rglob("*") if path.is_file())
     print(f"{kit}: {size / 2**20:.1f} MiB")
 

@@ -9,7 +9,9 @@ the figures has changed; tests/test_readme.py says when. Needs ninlab[test], for
 Known limit: letters are not drawn as paths; the reader's own font may be a little wider.
 """
 
+import argparse
 import re
+import sys
 from pathlib import Path
 
 import plotly.graph_objects as go
@@ -20,6 +22,7 @@ from ninlab.architectures import architecture
 from ninlab.bookext import site_templates
 from ninlab.units import format_bytes
 from tools.chromium import launched
+from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = {theme: ROOT / "_static" / f"costs-{theme}.svg" for theme in ("light", "dark")}
@@ -66,6 +69,15 @@ def drawings(figure: go.Figure) -> dict[str, str]:
     return svg
 
 
+def main() -> None:
+    """Write both drawings; exits with a sentence where there is no browser."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        drawn = drawings(costs())
+    except FileNotFoundError as error:
+        sys.exit(str(error))
+    replace_files({FILES[theme]: svg for theme, svg in drawn.items()})
+
+
 if __name__ == "__main__":
-    for theme, svg in drawings(costs()).items():
-        FILES[theme].write_text(svg, encoding="utf-8")
+    main()

@@ -10,6 +10,7 @@ or the top of the page that it shows. Needs ninlab[test], for the browser.
 Known limit: letters are those of this machine's fonts.
 """
 
+import argparse
 import sys
 from io import BytesIO
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image
 from playwright.sync_api import Page
 
 from tools.chromium import launched
+from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
@@ -69,12 +71,16 @@ def compressed(picture: Image.Image) -> bytes:
 
 
 def main() -> None:
-    """Write the pictures; exits with what to do where no book was built."""
+    """Write the pictures; exits with what to do where there is no book or no browser."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     built = HTML / f"{PAGE}.html"
     if not built.exists():
         sys.exit(f"no {built.relative_to(ROOT)}; run `make book` first")
-    for theme, picture in pictures(built.as_uri()).items():
-        FILES[theme].write_bytes(compressed(picture))
+    try:
+        taken = pictures(built.as_uri())
+        replace_files({FILES[theme]: compressed(picture) for theme, picture in taken.items()})
+    except (FileNotFoundError, ValueError) as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

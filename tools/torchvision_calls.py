@@ -9,6 +9,7 @@ where tracing would cost time. Run it when torchvision or `NETWORKS` has changed
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Iterable
 
@@ -17,6 +18,7 @@ import torchvision
 from ninlab.resources import load, trace_step
 from ninlab.workspaces import ConvCall, Direction
 from tools.ask_cudnn import TORCHVISION
+from tools.whole_files import replace_files
 
 SIDES = {"inception_v3": 299}
 """Sides of the images that a network was made for, where these are not 224 pixels."""
@@ -67,5 +69,11 @@ def text_of(networks: Iterable[str]) -> str:
     return "\n".join(["{", head, ' "calls": {', ",\n".join(lines), " }", "}"]) + "\n"
 
 
+def main() -> None:
+    """Write the file anew."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    replace_files({TORCHVISION: text_of(NETWORKS)})
+
+
 if __name__ == "__main__":
-    TORCHVISION.write_text(text_of(NETWORKS), encoding="utf-8")
+    main()

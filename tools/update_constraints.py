@@ -7,11 +7,14 @@ CI has passed with are then committed, and `make` installs under them.
 Known limit: one file for Python 3.11 to 3.13, resolved on the Python that runs this.
 """
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = "dev,lab,ray"
@@ -22,7 +25,10 @@ HEADER = """\
 
 
 def resolve() -> dict[str, str]:
-    """Version by distribution name of everything that a full installation needs."""
+    """Version by distribution name of everything that a full installation needs.
+
+    Raises CalledProcessError where pip finds no versions that fit.
+    """
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         pip = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet"]
@@ -36,8 +42,12 @@ def resolve() -> dict[str, str]:
 
 def main() -> None:
     """Write constraints.txt, sorted, one distribution a line."""
-    lines = (f"{name}=={version}\n" for name, version in resolve().items())
-    (ROOT / "constraints.txt").write_text(HEADER + "".join(sorted(lines, key=str.lower)))
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    try:
+        lines = (f"{name}=={version}\n" for name, version in resolve().items())
+    except subprocess.CalledProcessError:  # pip has said why
+        sys.exit("pip found no versions that fit together; constraints.txt is as it was")
+    replace_files({ROOT / "constraints.txt": HEADER + "".join(sorted(lines, key=str.lower))})
 
 
 if __name__ == "__main__":

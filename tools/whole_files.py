@@ -17,8 +17,8 @@ from contextlib import ExitStack
 from pathlib import Path
 
 
-def replace_files(contents: Mapping[Path, str]) -> None:
-    """Write every file whole, as UTF-8, or none. Exits with a sentence when one cannot be."""
+def replace_files(contents: Mapping[Path, str | bytes]) -> None:
+    """Write every file whole, or none; texts as UTF-8. Exits with a sentence when one cannot be."""
     with ExitStack() as leftovers:
         written: dict[Path, Path] = {}
         try:
@@ -26,11 +26,11 @@ def replace_files(contents: Mapping[Path, str]) -> None:
                 target = path.resolve()
                 beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
                 leftovers.callback(beside.unlink, missing_ok=True)
-                beside.write_bytes(content.encode())
+                beside.write_bytes(content.encode() if isinstance(content, str) else content)
                 if target.exists():
                     shutil.copymode(target, beside)
                 written[target] = beside
             for target, beside in written.items():
                 beside.replace(target)
         except OSError as error:
-            sys.exit(f"{path} could not be written: {error.strerror or error}")
+            sys.exit(f"{path} could not be written: {error.strerror or error}; nothing was changed")

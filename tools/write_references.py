@@ -7,7 +7,9 @@ shows (`ninlab.pages.references`). This tool leaves links only. The numbers of f
 _toc.yml, so that it has to run again when a figure or a chapter has moved.
 """
 
+import argparse
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ import yaml
 from pybtex.database import Entry, parse_file
 
 from ninlab.pages.references import Figure, Work, with_links, with_roles
+from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -85,13 +88,18 @@ def written(path: Path, book: Path = ROOT) -> Any:
 
 def main(book: Path = ROOT) -> None:
     """Write the notebooks of the book, and say which of them changed."""
-    changed = []
+    argparse.ArgumentParser(description=__doc__).parse_args()
+    changed = {}
     for path in sorted([*book.glob("*.ipynb"), *(book / "chapters").glob("*.ipynb")]):
-        text = f"{nbformat.writes(written(path, book))}\n"
-        if text != path.read_text():
-            path.write_text(text)
-            changed.append(path.name)
-    print(f"references written: {', '.join(changed) or 'all were right'}")
+        try:
+            text = f"{nbformat.writes(written(path, book))}\n"
+        except KeyError as error:
+            sys.exit(f"{path.name} refers to {error}, which is nowhere; nothing was changed")
+        if text != path.read_text(encoding="utf-8"):
+            changed[path] = text
+    replace_files(changed)
+    names = ", ".join(path.name for path in changed)
+    print(f"references written: {names or 'all were right'}")
 
 
 if __name__ == "__main__":
