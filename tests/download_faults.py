@@ -13,7 +13,6 @@ import http.server
 import io
 import os
 import random
-import resource
 import signal
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from torchvision.datasets import utils as torchvision_utils
 from ninlab import data_files
 from ninlab.data_files import IdxFile
 from ninlab.errors import DataError
+from tests.disks import disk_with_room_for
 
 SHAPES = {
     "train-images-idx3-ubyte": (200, 14, 14),  # more than one piece of a download, 32 KiB
@@ -157,17 +157,6 @@ def _interrupt() -> None:
 
 def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
-
-
-@contextmanager
-def disk_with_room_for(size: int) -> Iterator[None]:
-    """No file can have more than so many bytes; a write beyond them is an OSError."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def in_a_child(action: Callable[[], object]) -> int:

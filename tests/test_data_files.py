@@ -314,7 +314,7 @@ def test_who_waits_takes_over_from_a_process_that_is_killed(bare, mirror, tmp_pa
 
 
 def test_nothing_that_stops_a_download_blocks_the_next_start(tmp_path):
-    for place, fault in enumerate(download_faults.spread(48)):
+    for place, fault in enumerate(download_faults.spread(36)):
         outcome = download_faults.try_one(fault, tmp_path / str(place))
         assert outcome.is_sound, (fault, outcome)
 

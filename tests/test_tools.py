@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.book import ROOT
-from tests.download_faults import disk_with_room_for
+from tests.disks import disk_with_room_for
 from tools import (
     ask_cudnn,
     chromium,
