@@ -271,7 +271,7 @@ def _sweep(cache: Path) -> None:
 def _fetched(name: str, into: Path) -> Path:
     """The path of one of FILES, just downloaded into that folder and checked there.
 
-    Raises DataError when no mirror gives it, and OSError when it cannot be written.
+    Raises DataError, with what the last mirror's was, when none gives it or it cannot be written.
     """
     from torchvision.datasets import FashionMNIST
     from torchvision.datasets.utils import download_url
@@ -283,8 +283,9 @@ def _fetched(name: str, into: Path) -> Path:
         try:
             with _no_endless_silence():
                 download_url(f"{mirror}{path.name}", str(into), path.name, md5)
-            read(into, name)
-            return path
+            if _is_whole(into, name):
+                return path
+            reason = f"{mirror} gives another file than the published one"
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
             reason = _short(error)
     raise DataError(

@@ -238,6 +238,18 @@ def test_a_download_that_fails_says_what_else_can_be_done(bare, mirror):
     assert set(mirror.asked) == {name for name in SHAPES if name.startswith("t10k")}
 
 
+def test_content_that_only_torchvisions_sums_fit_does_not_get_into_the_cache(
+    bare, mirror, monkeypatch
+):
+    others = {name: gzip.compress(bytes(len(CONTENTS[name])), mtime=0) for name in SHAPES}
+    sums = [(f"{name}.gz", hashlib.md5(packed).hexdigest()) for name, packed in others.items()]
+    monkeypatch.setattr(FashionMNIST, "resources", sums)
+    monkeypatch.setattr(download_faults, "PACKED", others)
+    with pytest.raises(DataError, match="gives another file than the published one"):
+        data_files.load()
+    assert list(raw(bare).iterdir()) == []
+
+
 def test_another_mirror_is_asked_when_one_fails(bare, mirror, monkeypatch):
     (works,) = FashionMNIST.mirrors
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:1/", "ftp:/", "x:", works])
