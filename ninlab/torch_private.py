@@ -250,8 +250,8 @@ def saved_fields(node_type: Any) -> Mapping[str, str]:
 
 def uncompiled(module: nn.Module) -> nn.Module:
     """The module that ``torch.compile`` wrapped, or the module itself."""
-    original = getattr(module, "_orig_mod", module)
-    return original if isinstance(original, nn.Module) else module
+    original = module._modules.get("_orig_mod")  # which asks no __getattr__ of others
+    return module if original is None else original
 
 
 # ---------------------------------------------------------------- the profiler
