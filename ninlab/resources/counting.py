@@ -19,8 +19,9 @@ from torch import nn
 from ninlab.errors import NinlabError
 from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
-from ninlab.resources.modules import Subject, first_sentence, in_mode, refusal
+from ninlab.resources.modules import Subject, in_mode, refusal
 from ninlab.resources.shortcuts import result_on_meta
+from ninlab.resources.strangers import at_work, quoted
 from ninlab.torch_private import DispatchMode, OpOverload, check, is_composite, qualified_name
 from ninlab.units import Shape
 
@@ -46,6 +47,11 @@ def count(subject: Subject) -> Counts:
     lacks what counting needs.
     """
     check()
+    with at_work(subject.name):
+        return _count(subject)
+
+
+def _count(subject: Subject) -> Counts:
     layers = LayerStack()
     counter = _Counter(layers)
     with (
@@ -58,7 +64,7 @@ def count(subject: Subject) -> Counts:
             subject.module(subject.images(1))
         except Exception as error:
             raise refusal(subject, error) or NinlabError(
-                f"{subject.name} cannot be counted in inference mode: {first_sentence(error)}"
+                f"{subject.name} cannot be counted in inference mode: {quoted(error)}"
             ) from error
     return Counts(
         macs=counter.macs,

@@ -16,18 +16,12 @@ a GPU: views of one storage share none, and what was expanded is dense.
 from __future__ import annotations
 
 import copy
-import importlib
-import importlib.util
+import inspect
 import random
 import re
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -37,13 +31,10 @@ from torch.overrides import TorchFunctionMode
 
 from ninlab import networks
 from ninlab.errors import NinlabError, ShapeError
+from ninlab.resources import sources
+from ninlab.resources.strangers import at_work, quoted, said
 from ninlab.torch_private import has_gradient_hooks, uncompiled
 from ninlab.units import Shape, format_shape
-
-_END_OF_SENTENCE = re.compile(
-    # Of a window that does not fit torch tells in three sentences, and the last is the reason.
-    r"\.\s+(?=[A-Z])(?!Calculated output size|Kernel size|Output size)"
-)
 
 PROBED_SIZES = (28, 32, 64, 96, 128, 224, 227, 256, 299, 384, 512, 1024)
 """Heights and widths tried, after doubling, to name an input that a network can read."""
@@ -68,36 +59,32 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
 
     module_or_name is a module, the name of a network of the book, ``package.module:factory``
     or ``path.py:factory``, where factory is a module or makes one without arguments.
-    Networks of the book bring their own input shape, all others need one.
+    Networks of the book bring their own input shape, all others need one. Each call imports and
+    builds anew.
     Raises UnknownNetworkError, NinlabError for what cannot be imported, built or run, and
     ShapeError for an input that the network cannot read, with one that it can.
     """
     if input_shape is not None:
         input_shape = _checked(input_shape)
-    if isinstance(module_or_name, str) and ":" not in module_or_name:
-        if "." in module_or_name:  # no network of the book is called so
-            raise NinlabError(
-                f"{module_or_name!r} names no network; write {module_or_name}:factory, where "
-                "factory is a module or makes one without arguments"
-            )
-        return Subject(module_or_name, *networks.on_meta(module_or_name, input_shape))
-    module: object
-    if isinstance(module_or_name, str):
-        name, module = module_or_name, _build(module_or_name)
-    else:
-        name, module = type(module_or_name).__name__, module_or_name
+    if not isinstance(module_or_name, str):
+        name = type(module_or_name).__name__
+        with at_work(name):
+            return _subject(name, module_or_name, input_shape)
+    name = module_or_name
+    with at_work(name):
+        if sources.names_a_source(name):
+            return _subject(name, sources.build(name), input_shape)
+        return Subject(name, *networks.on_meta(name, input_shape))
+
+
+def _subject(name: str, module: object, input_shape: Shape | None) -> Subject:
+    """A copy of a module of others that has run once. Raises as `load` does."""
     if not isinstance(module, nn.Module):
         raise NinlabError(
             f"{name!r} is a {type(module).__name__}, no torch.nn.Module; name a module, its class, "
             "or a function without arguments that returns one"
         )
-    for path, each in module.named_modules():
-        if isinstance(each, torch.jit.ScriptModule):
-            which = f"module {path!r} of {name}" if path else name
-            raise NinlabError(
-                f"{which} is compiled by TorchScript, which hides its operators; give the module "
-                "that it was made from"
-            )
+    _check_kinds(name, module)
     if (original := uncompiled(module)) is not module:
         name, module = type(original).__name__, original
     if getattr(module.forward, "__func__", None) is nn.Module.forward:
@@ -114,6 +101,21 @@ def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> S
     subject = Subject(name, meta_copy(module), input_shape, hooked)
     _check_that_it_runs(subject)
     return subject
+
+
+def _check_kinds(name: str, module: nn.Module) -> None:
+    """Raises NinlabError for a module inside that is none, or that hides its operators."""
+    for path, each in module.named_modules():
+        which = f"module {path!r} of {name}" if path else name
+        if isinstance(each, torch.jit.ScriptModule):
+            raise NinlabError(
+                f"{which} is compiled by TorchScript, which hides its operators; give the module "
+                "that it was made from"
+            )
+        if "_modules" not in vars(each):
+            raise NinlabError(
+                f"{which} has not called super().__init__(), which makes it a torch.nn.Module"
+            )
 
 
 def _checked(input_shape: Sequence[int]) -> Shape:
@@ -169,11 +171,12 @@ def meta_copy(module: nn.Module) -> nn.Module:
     try:
         with _MetaDeepCopy():
             copied = copy.deepcopy(module, memo)
+        if copied is module or not isinstance(copied, nn.Module):
+            raise TypeError(f"its __deepcopy__ gives {type(copied).__name__}, no copy")
     except Exception as error:  # whatever a __deepcopy__ or __reduce__ of anybody's may raise
         raise NinlabError(
-            f"{type(module).__name__} cannot be copied to the meta device: {first_sentence(error)}"
+            f"{type(module).__name__} cannot be copied to the meta device: {quoted(error)}"
         ) from error
-    assert isinstance(copied, nn.Module)
     return copied
 
 
@@ -205,61 +208,6 @@ def in_mode(module: nn.Module, *, training: bool) -> Iterator[None]:
         random.setstate(python_chance)
 
 
-# ---------------------------------------------------------------- modules by path
-
-
-def _build(path: str) -> object:
-    source, _, attribute = path.partition(":")
-    holder: Any = _import(path, source)
-    for part in attribute.split("."):
-        if not hasattr(holder, part):
-            near = get_close_matches(part, dir(holder), n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise NinlabError(f"{path!r}: {source} has no {part!r}{hint}")
-        holder = getattr(holder, part)
-    if isinstance(holder, nn.Module) or not callable(holder):
-        return holder
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # about initial weights, of which none are made
-        try:
-            with torch.device("meta"):
-                return holder()
-        except Exception:
-            # Some constructors compute with values, which the meta device does not have.
-            try:
-                return holder()
-            except (Exception, SystemExit) as error:
-                raise NinlabError(
-                    f"{path!r} could not be built without arguments: "
-                    f"{type(error).__name__}: {first_sentence(error)}"
-                ) from error
-
-
-def _import(path: str, source: str) -> ModuleType:
-    try:
-        if source.endswith(".py"):
-            return _import_file(Path(source))
-        return importlib.import_module(source)
-    except (Exception, SystemExit) as error:  # a script may read the command line, and end itself
-        raise NinlabError(
-            f"cannot import {source!r} of {path!r}: {type(error).__name__}: "
-            f"{first_sentence(error)}; write package.module:factory or path.py:factory"
-        ) from error
-
-
-def _import_file(file: Path) -> ModuleType:
-    if not file.is_file():
-        raise FileNotFoundError(f"there is no file {file}")
-    name = f"_ninlab_subject_{file.stem}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up by name
-    spec.loader.exec_module(module)
-    return module
-
-
 # ---------------------------------------------------------------- inputs that do not fit
 
 
@@ -267,23 +215,25 @@ def _check_that_it_runs(subject: Subject) -> None:
     """Run the copy once on one image; this also gives lazy parameters their shapes."""
     try:
         _dry_run(subject.module, subject.input_shape)
+    except NinlabError:
+        raise
     except Exception as error:
         raise refusal(subject, error) or ShapeError(
             f"{subject.name} cannot read {format_shape(subject.input_shape)}: "
-            f"{first_sentence(error)}{_hint(subject)}"
+            f"{quoted(error)}{_hint(subject)}"
         ) from error
 
 
 def refusal(subject: Subject, error: Exception) -> NinlabError | None:
     """What the module does that cannot be done without values, if the error tells so."""
-    says = str(error)
+    says = said(error)
     for pattern, does, advice in _REFUSED:
         if re.search(pattern, says):
-            return NinlabError(f"{subject.name} {does}: {first_sentence(error)}{advice}")
+            return NinlabError(f"{subject.name} {does}: {quoted(error)}{advice}")
     if isinstance(error, NotImplementedError) or re.search(r"\bmeta\b", says):
         return NinlabError(
             f"{subject.name} cannot be counted without running it, because what it does "
-            f"depends on values: {first_sentence(error)}"
+            f"depends on values: {quoted(error)}"
         )
     return None
 
@@ -317,7 +267,10 @@ _REFUSED = (
 
 def _dry_run(module: nn.Module, input_shape: Shape) -> None:
     with torch.no_grad(), in_mode(module, training=False):
-        module(torch.empty(1, *input_shape, device="meta"))
+        output = module(torch.empty(1, *input_shape, device="meta"))
+    if inspect.iscoroutine(output):
+        output.close()  # or Python warns that nobody has awaited it
+        raise NinlabError(f"the forward method of {type(module).__name__} is async; make it plain")
 
 
 def _hint(subject: Subject) -> str:
@@ -326,7 +279,7 @@ def _hint(subject: Subject) -> str:
     if is_lazy(subject.module):  # a failed try may have fixed some shapes and not others
         return ""
     for module in subject.module.modules():
-        expected = getattr(module, "in_channels", None)
+        expected = vars(module).get("in_channels")
         if isinstance(expected, int):
             if expected != channels and _runs(subject.module, (expected, *size)):
                 return (
@@ -356,15 +309,8 @@ def _smallest_size(module: nn.Module, channels: int, too_small: int) -> Shape | 
 
 def _runs(module: nn.Module, input_shape: Shape) -> bool:
     try:
-        _dry_run(module, input_shape)
-    except Exception:
+        with at_work(type(module).__name__):
+            _dry_run(module, input_shape)
+    except NinlabError:
         return False
     return True
-
-
-def first_sentence(error: BaseException) -> str:
-    """The first sentence of a message that may go on with advice of torch's and a C++ stack."""
-    lines = str(error).strip().splitlines()
-    if not lines:
-        return type(error).__name__
-    return _END_OF_SENTENCE.split(lines[0])[0].rstrip(".").replace(". ", "; ")

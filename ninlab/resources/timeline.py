@@ -37,9 +37,10 @@ from ninlab.optimizers import make
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
-from ninlab.resources.modules import Subject, first_sentence, in_mode, meta_copy, refusal
+from ninlab.resources.modules import Subject, in_mode, meta_copy, refusal
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
+from ninlab.resources.strangers import at_work, quoted
 from ninlab.steps import LOSS, Optimizer, named
 from ninlab.torch_private import check
 from ninlab.units import format_shape
@@ -96,33 +97,25 @@ def trace_step(
         if isinstance(optimizer, str)
         else optimizer
     )
-    module, memory_format = subject.module, torch.contiguous_format
-    if channels_last:
-        if len(subject.input_shape) != 3:
-            raise NinlabError(
-                "channels_last is an order of images, (channels, height, width), and no order of "
-                f"{format_shape(subject.input_shape)}"
-            )
-        memory_format = torch.channels_last
-        module = meta_copy(module).to(memory_format=memory_format)
     check()
     counts_of_sole_owner()  # read once, before anything is recorded
     chance = _random_state()
     choices = partial(_choices, on_cuda=on_cuda, autocast=autocast)
     with (
+        at_work(subject.name),
         _explained(subject, batch_size, autocast=autocast, training=training),
-        in_mode(module, training=training),
-        _gradients_of(module),
     ):
-        images = subject.images(batch_size).contiguous(memory_format=memory_format)
-        take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
-        if training:
-            warm = _warm_optimizer(module, make_optimizer)
-            take = partial(_train, module, images, choices, *warm)
-        recorder = _record(take, subject.name, count_host=not on_cuda)
-        unmodeled = recorder.unmodeled + Counter(
-            {GRADIENT_HOOKS: subject.gradient_hooks, CHANCE: int(_random_state() != chance)}
-        )
+        module, memory_format = _laid_out(subject, channels_last=channels_last)
+        with in_mode(module, training=training), _gradients_of(module):
+            images = subject.images(batch_size).contiguous(memory_format=memory_format)
+            take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
+            if training:
+                warm = _warm_optimizer(module, make_optimizer)
+                take = partial(_train, module, images, choices, *warm)
+            recorder = _record(take, subject.name, count_host=not on_cuda)
+            unmodeled = recorder.unmodeled + Counter(
+                {GRADIENT_HOOKS: subject.gradient_hooks, CHANCE: int(_random_state() != chance)}
+            )
     events, calls = recorder.events_and_calls()
     return StepTimeline(
         batch_size=batch_size,
@@ -151,6 +144,19 @@ def _record(take: Callable[..., list[Any]], name: str, *, count_host: bool) -> R
         f"{name} keeps other tensors after each step than it found before it, so that no two "
         "steps cost the same; let it drop what it kept"
     )
+
+
+def _laid_out(subject: Subject, *, channels_last: bool) -> tuple[nn.Module, torch.memory_format]:
+    """The module, or a copy of it in channels_last, and the memory format of its images."""
+    if not channels_last:
+        return subject.module, torch.contiguous_format
+    if len(subject.input_shape) != 3:
+        raise NinlabError(
+            "channels_last is an order of images, (channels, height, width), and no order of "
+            f"{format_shape(subject.input_shape)}"
+        )
+    module = meta_copy(subject.module).to(memory_format=torch.channels_last)
+    return module, torch.channels_last
 
 
 def _warm_optimizer(
@@ -296,7 +302,7 @@ def _explained(
         raise refusal(subject, error) or NinlabError(
             f"{subject.name} cannot {'take a training step on' if training else 'predict'} "
             f"{batch_size} image(s) of {format_shape(subject.input_shape)} in "
-            f"{'bf16' if autocast else 'fp32'}: {first_sentence(error)}"
+            f"{'bf16' if autocast else 'fp32'}: {quoted(error)}"
             f"{_hint(subject, batch_size, autocast=autocast, training=training)}"
         ) from error
 
