@@ -267,6 +267,23 @@ def test_what_a_network_does_beside_computing_changes_no_number(source, answered
     assert answered("net.py:Net") == [plain_answer]
 
 
+@pytest.mark.parametrize(
+    "used",
+    [
+        "True",
+        "self.training",
+        "not self.training",
+        "torch.is_grad_enabled()",
+    ],
+)
+def test_a_lazy_layer_costs_what_it_costs_with_its_shape(used, answered):
+    forward = f"if {used}:\n    images = images + self.extra(images)"
+    written(network(init="self.extra = nn.LazyLinear(4)", forward=forward), "lazy.py")
+    written(network(init="self.extra = nn.Linear(4, 4)", forward=forward))
+    lazy, shaped = answered("lazy.py:Net", "net.py:Net")
+    assert lazy == shaped
+
+
 AMBIENT = {
     "no_grad": torch.no_grad,
     "inference_mode": torch.inference_mode,
@@ -437,6 +454,18 @@ MISTAKES = {
     "no scores": (network(forward="return None"), "puts out NoneType without class scores"),
     "scores in themselves": (
         network(forward="scores = []\nscores.append(scores)\nreturn scores"), "RecursionError"
+    ),
+    "lazy and unused": (network(init="self.extra = nn.LazyLinear(4)"), "never uses 'extra.weight'"),
+    "lazy buffer": (
+        network(init="self.register_buffer('mean', nn.UninitializedBuffer())"),
+        "net.py:Net never uses 'mean', which is lazy",
+    ),
+    "lazy, and no training": (
+        network(
+            init="self.extra = nn.LazyConv3d(4, 1)",
+            forward="if self.training: self.extra(images[0, 0, 0])",
+        ),
+        "used in training only, and cannot be run in training: ",
     ),
 }  # fmt: skip
 

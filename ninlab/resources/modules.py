@@ -222,6 +222,26 @@ def _check_that_it_runs(subject: Subject) -> None:
             f"{subject.name} cannot read {format_shape(subject.input_shape)}: "
             f"{quoted(error)}{_hint(subject)}"
         ) from error
+    if is_lazy(subject.module):
+        _give_shapes_by_training(subject)
+
+
+def _give_shapes_by_training(subject: Subject) -> None:
+    """Run a copy that has lazy layers for training only. Raises NinlabError for unused ones."""
+    try:
+        with in_mode(subject.module, training=True):
+            subject.module(subject.images(2))  # of one alone, batch normalization has no variance
+    except Exception as error:
+        raise refusal(subject, error) or NinlabError(
+            f"{subject.name} has lazy layers that are used in training only, and cannot be run "
+            f"in training: {quoted(error)}"
+        ) from error
+    for path, own in (*subject.module.named_parameters(), *subject.module.named_buffers()):
+        if waits_for_shape(own):
+            raise NinlabError(
+                f"{subject.name} never uses {path!r}, which is lazy and so has no shape yet; "
+                "give it one, or leave it out"
+            )
 
 
 def refusal(subject: Subject, error: Exception) -> NinlabError | None:
