@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ninlab.__main__ import main
-from ninlab.errors import NinlabError
-from ninlab.resources import profile
+from ninlab.errors import NinlabError, ShapeError
+from ninlab.resources import load, profile
 
 INPUT = "3x4x4"
 LONGEST_SENTENCE = 300  # characters
@@ -224,6 +224,8 @@ STRANGE_BUT_COUNTED = {
     "default device": network(before="torch.set_default_device('cuda')"),
     "default dtype of later": network(init="torch.set_default_dtype(torch.float64)"),
     "prints itself": network(forward="print(self, images)"),
+    "no stdout": network(before="sys.stdout = None"),
+    "replaces the streams": network(before="import io\nsys.stdout = sys.stderr = io.StringIO()"),
     "__repr__": method("__repr__", "raise ValueError('no')"),
     "__str__": method("__str__", "raise ValueError('no')"),
     "__len__": method("__len__", "raise ValueError('no')"),
@@ -349,6 +351,36 @@ def test_what_lies_beside_a_file_hides_nothing_of_pythons_own(answered, plain_an
     written("raise ValueError", "statistics.py")
     written(network(before="sys.modules.pop('statistics', None)", forward="import statistics"))
     assert answered("net.py:Net") == [plain_answer]
+
+
+def test_a_network_is_imported_and_built_once_a_call(asked):
+    written(network(
+        before="open('log', 'a').write('imported ')", init="open('log', 'a').write('built ')"
+    ))  # fmt: skip
+    code, _, _ = asked("net.py:Net", "--batches", "1,2", "--fit", "1GiB", "--by", "layer")
+    assert code == 0
+    assert Path("log").read_text() == "imported built "
+
+
+def test_a_loaded_network_costs_what_it_costs_by_name_and_keeps_its_input(plain_answer):
+    written(PLAIN)
+    subject = load("net.py:Net", (3, 4, 4))
+    assert profile(subject, batch_size=2) == profile("net.py:Net", (3, 4, 4), batch_size=2)
+    assert load(subject, (3, 4, 4)) is subject
+    with pytest.raises(ShapeError, match=r"net\.py:Net is loaded for 3x4x4, not for 3x8x8"):
+        profile(subject, (3, 8, 8))
+
+
+@pytest.mark.parametrize("printing", [
+    "print('hello')", "os.write(1, b'hello')", "print('hello', file=sys.__stdout__)",
+    "os.system('echo hello')",
+])  # fmt: skip
+def test_whatever_way_a_network_prints_it_goes_to_stderr(printing, asked):
+    written(network(before=printing))
+    code, out, err = asked("net.py:Net", "--format", "json")
+    assert code == 0
+    assert "hello" in err
+    json.loads(out)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
 from itertools import permutations
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.table import Table
@@ -121,13 +122,13 @@ def resources(
     }
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
-    with redirect_stdout(sys.stderr):  # what a module prints is no part of the answer
+    with _prints_to_stderr():  # what a module prints is no part of the answer
         for network in networks:
+            subject = load(network, shape)
             cost = profile(
-                *(network, shape, batch_size, optimizer, precision, device),
+                *(subject, None, batch_size, optimizer, precision, device),
                 torch_version=torch_version,
             )
-            subject = load(network, shape)
             if sizes is not None and len(networks) > 1:
                 growth[network] = trace_batches(subject, **options)
             answers.append(
@@ -150,6 +151,34 @@ def resources(
         _write_csv(answers, layers, by)
     else:
         _print_tables(answers, layers, by, memory, crossings)
+
+
+@contextmanager
+def _prints_to_stderr() -> Iterator[None]:
+    """What is printed inside goes to stderr, by whichever way: Python, C++ or another process.
+
+    Afterwards both streams are what they were, even if somebody put others in their place.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(redirect_stdout(sys.stderr))
+        stack.enter_context(redirect_stderr(sys.stderr))
+        if sys.__stdout__ is not None:  # it is None where the shell has closed it
+            stack.enter_context(_second_for_first(sys.__stdout__))
+        yield
+
+
+@contextmanager
+def _second_for_first(stream: TextIO) -> Iterator[None]:
+    """File descriptor 2 in the place of 1, to which the stream of Python writes."""
+    stream.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        stream.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 # ---------------------------------------------------------------- what beside the costs is asked

@@ -54,7 +54,7 @@ __all__ = [
 
 
 def profile(
-    module_or_name: nn.Module | str,
+    module_or_name: nn.Module | str | Subject,
     input_shape: Shape | None = None,
     batch_size: int = 1,
     optimizer: str = Optimizer.SGD,
@@ -68,8 +68,9 @@ def profile(
     """What the network costs at that input shape, batch size, optimizer and precision.
 
     module_or_name is a module, the name of a network of the book, ``package.module:factory``
-    or ``path.py:factory``; input_shape is (channels, height, width) of one image and may be
-    left out for networks of the book. The module itself is not run and not changed.
+    or ``path.py:factory``, or what `load` made of one; input_shape is (channels, height, width)
+    of one image and may be left out for networks of the book and for what `load` made.
+    The module itself is not run and not changed.
     Parameters, MACs and outputs are of one image in one forward pass in evaluation mode; kept
     bytes and peaks are of the whole batch. The peaks are those of a step as CUDA takes it, not
     the first of a run. device is one of `ninlab.devices`: with it, the peaks that its allocator

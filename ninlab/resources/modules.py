@@ -54,18 +54,25 @@ class Subject:
         return torch.empty(batch_size, *self.input_shape, device="meta")
 
 
-def load(module_or_name: nn.Module | str, input_shape: Shape | None = None) -> Subject:
+def load(module_or_name: nn.Module | str | Subject, input_shape: Shape | None = None) -> Subject:
     """The network on the meta device, ready to run on images of input_shape.
 
     module_or_name is a module, the name of a network of the book, ``package.module:factory``
     or ``path.py:factory``, where factory is a module or makes one without arguments.
     Networks of the book bring their own input shape, all others need one. Each call imports and
-    builds anew.
+    builds anew; a subject, which has been loaded, comes back as it is.
     Raises UnknownNetworkError, NinlabError for what cannot be imported, built or run, and
     ShapeError for an input that the network cannot read, with one that it can.
     """
     if input_shape is not None:
         input_shape = _checked(input_shape)
+    if isinstance(module_or_name, Subject):
+        if input_shape in (None, module_or_name.input_shape):
+            return module_or_name
+        raise ShapeError(
+            f"{module_or_name.name} is loaded for {format_shape(module_or_name.input_shape)}, not "
+            f"for {format_shape(input_shape)}; load it again for that"
+        )
     if not isinstance(module_or_name, str):
         name = type(module_or_name).__name__
         with at_work(name):
