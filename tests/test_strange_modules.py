@@ -318,7 +318,7 @@ def test_what_a_caller_has_switched_on_or_off_changes_no_number(ambient):
 
 
 @pytest.mark.parametrize("path", [
-    "net.py", "./net.py", "a:b.py", "C:/models/net.py", "C:\\models\\net.py",
+    "net.py", "./net.py", "a:b.py", "C:/models/net.py", "C:\\models\\net.py", "[/b]/net.py",
     "my net.v2.py", "random.py", "torch.py", "ninlab.py", "café.py",
 ])  # fmt: skip
 def test_a_path_goes_up_to_the_last_colon_whatever_it_is_called(path, answered, plain_answer):
@@ -381,6 +381,49 @@ def test_whatever_way_a_network_prints_it_goes_to_stderr(printing, asked):
     assert code == 0
     assert "hello" in err
     json.loads(out)
+
+
+# ---------------------------------------------------------------- names that look like markup
+
+NAMES = ["[/b]", "[/]", "[bold]x", "[link=x]y", ":smile:", "\\[", "a b", "日本", "x" * 60]
+
+
+def named(layer, kind):
+    """A file with one layer of that name, whose class has that name."""
+    return (
+        f"{HEAD}Kind = type({kind!a}, (nn.Linear,), {{}})\n"
+        f"def Net():\n    net = nn.Sequential()\n    net.add_module({layer!a}, Kind(4, 4))\n"
+        "    return net\n"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tables_show_a_name_as_it_is(name, asked):
+    written(named(name, name))
+    code, out, _ = asked("net.py:Net", "--layers", "--by", "layer")
+    assert code == 0
+    assert out.count(name) == 3  # the layer, its kind, and its part of the peak
+
+
+def test_what_the_encoding_of_the_output_lacks_is_shown_as_its_escape(asked):
+    written(named("\ud800", "Kind"))
+    code, out, _ = asked("net.py:Net", "--layers", "--by", "layer")
+    assert code == 0
+    assert out.count("\\ud800") == 2
+
+
+def test_a_file_called_like_markup_is_named_as_it_is(asked):
+    for path in ("[/b]/:smile:.py", "[bold].py"):
+        written(PLAIN, path)
+    pair = ("[/b]/:smile:.py:Net", "[bold].py:Net")
+    code, out, _ = asked(
+        *pair, "--layers", "--fit", "1GiB", "--batches", "1,2", "--plot", "out.html"
+    )
+    assert code == 0
+    assert all(out.count(name) >= 5 for name in pair)
+    code, out, _ = asked(*pair, "--device", "phone_8gb")
+    assert code == 0
+    assert all(f"{name}: no table says" in out for name in pair)
 
 
 # ---------------------------------------------------------------- what is refused

@@ -31,12 +31,12 @@ OVER = (Status.RECORDED, Status.PRESENT, Status.FAILED)
 def progress_bars() -> Progress:
     """Bars on stderr; nothing of them is seen where that is no terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        console=Console(stderr=True),
+        console=Console(stderr=True, markup=False, emoji=False),
     )
 
 
@@ -62,7 +62,7 @@ class Bars(Watcher):
 
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         """Said above the bars."""
-        self._progress.console.print(f"{run.title}: {sentence}", markup=False)
+        self._progress.console.print(f"{run.title}: {sentence}")
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The first bar grows when the run is over."""

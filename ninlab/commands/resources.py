@@ -264,7 +264,8 @@ def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
         "</title><style>body {{ font-family: sans-serif }}</style></head><body>{}</body></html>"
     )
     try:
-        path.write_text(page.format("".join(parts)), encoding="utf-8")
+        whole = page.format("".join(parts)).encode(errors="xmlcharrefreplace")
+        path.write_bytes(whole)  # a file's name may hold bytes that are no UTF-8
     except OSError as error:
         raise NinlabError(
             f"cannot write the figure to {str(path)!r}: {error.strerror}; name a file in a folder "

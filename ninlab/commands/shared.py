@@ -7,6 +7,8 @@ import sys
 import time
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated
 
@@ -54,9 +56,16 @@ RunsFolder = Annotated[
 
 
 def wide_console() -> Console:
-    """As wide as the terminal; wide enough for every table where there is none."""
-    standard = Console()
-    return standard if standard.is_terminal else Console(width=NOT_A_TERMINAL_WIDTH)
+    """As wide as the terminal; wide enough for every table where there is none.
+
+    It prints what it is given: a layer that is called ``[bold]`` is no markup. What the encoding
+    of the output lacks is written as its escape.
+    """
+    as_given = partial(Console, markup=False, emoji=False, highlight=False)
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    standard = as_given()
+    return standard if standard.is_terminal else as_given(width=NOT_A_TERMINAL_WIDTH)
 
 
 def existing_folder(chosen: Path | None) -> Path:
