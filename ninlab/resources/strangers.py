@@ -2,10 +2,11 @@
 
 The file that a module comes from, its factory, its forward pass and its hooks are code that
 nobody here has read. It runs inside `at_work`: whatever it raises comes out as one sentence
-about the network, and what it changes in the process is changed back.
+about the network.
 
 Known limits. ``os._exit`` and a signal, as of a crash in C++, end the process at once: nothing
-is answered, and nothing can be said.
+is answered, and nothing can be said. What code of others changes elsewhere in the process, such
+as the attributes of another module, stays changed.
 """
 
 from __future__ import annotations
@@ -34,10 +35,11 @@ _INSTALLED = {"site-packages", "dist-packages"}  # may lie inside the folder of 
 
 @contextmanager
 def at_work(name: str) -> Iterator[None]:
-    """Code of the network of that name runs inside; afterwards the process is as it was before.
+    """Code of the network of that name runs inside.
 
-    That is its folder, and what torch does by default: inside, tensors are float32 and gradients
-    are recorded, whatever the caller chose for code of his own.
+    There torch does what it does by default, whatever the caller has chosen for other code:
+    tensors are float32, and gradients are recorded. Afterwards the process is in the folder that
+    it was in, and torch does what it did before.
     Raises NinlabError for any error and for any attempt to end the process, SystemExit with
     code 0 included. An error of ninlab's own passes, and so does KeyboardInterrupt: a person
     at the keyboard has the last word.
