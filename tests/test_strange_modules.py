@@ -1,7 +1,6 @@
 """Files of strangers on the command line: each is counted right, or refused in one sentence."""
 
 import json
-import re
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -573,7 +572,7 @@ REFERENCES = {
     "http://localhost/net.py:Net": "there is no file 'http://localhost/net.py'",
     "folder/net:Net": f"'folder/net' is no Python file; {WAYS}",
     "no_such_package:Net": f"No module named 'no_such_package'; {WAYS}",
-    ".net:Net": f"cannot import '.net': TypeError: .*; {WAYS}",
+    ".net:Net": f"perform a relative import for '.net'; {WAYS}",
     "a\0.py:Net": "there is no file",
     "torch.nn:Linear": "missing 2 required positional arguments",
     "torch.nn:functional": "is a module, no torch.nn.Module",
@@ -586,5 +585,4 @@ REFERENCES = {
 def test_a_reference_that_names_no_network_is_answered_with_what_to_write(reference, says, asked):
     written(PLAIN)
     Path("folder.py").mkdir()
-    said = refused(asked(reference))
-    assert says in said or re.search(says, said)
+    assert says in refused(asked(reference))

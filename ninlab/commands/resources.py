@@ -162,7 +162,7 @@ def _prints_to_stderr() -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(redirect_stdout(sys.stderr))
         stack.enter_context(redirect_stderr(sys.stderr))
-        if sys.__stdout__ is not None:  # it is None where the shell has closed it
+        if sys.__stdout__ and sys.__stderr__:  # None is one that the shell has closed
             stack.enter_context(_second_for_first(sys.__stdout__))
         yield
 
