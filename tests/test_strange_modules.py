@@ -239,6 +239,7 @@ STRANGE_BUT_COUNTED = {
     "nothing registered": network(
         init="self.register_parameter('none', None)\nself.register_module('zero', None)"
     ),
+    "a loss of its own": network(init="self.loss = nn.CrossEntropyLoss()"),
     "its copy is numbered": network(
         init="self.copies = 0",
         methods="def __setstate__(self, state):\n    super().__setstate__(state)\n"
@@ -502,6 +503,11 @@ MISTAKES = {
         "RecursionError: maximum recursion depth exceeded",
     ),
     "inside itself": (network(init="self.linear.outer = self"), "RecursionError: maximum recur"),
+    "a layer called loss": (
+        network(init="self.loss = nn.Tanh()", forward="images = self.loss(images)"),
+        "has a layer called 'loss', as the loss of a training step is called here",
+    ),
+    "weights called loss": (network(init="self.loss = nn.Linear(4, 4)"), "a layer called 'loss'"),
     # what cannot be run
     "two inputs": (f"{HEAD}Net = nn.Bilinear(4, 4, 4)\n", "cannot read 3x4x4: TypeError: "),
     "no input": (

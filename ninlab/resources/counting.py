@@ -22,6 +22,7 @@ from ninlab.resources.layers import LayerStack
 from ninlab.resources.modules import Subject, in_mode, refusal
 from ninlab.resources.shortcuts import result_on_meta
 from ninlab.resources.strangers import at_work, quoted
+from ninlab.steps import LOSS
 from ninlab.torch_private import DispatchMode, OpOverload, check, is_composite, qualified_name
 from ninlab.units import Shape
 
@@ -66,6 +67,12 @@ def _count(subject: Subject) -> Counts:
             raise refusal(subject, error) or NinlabError(
                 f"{subject.name} cannot be counted in inference mode: {quoted(error)}"
             ) from error
+    parameters = _own_parameters(subject.module)
+    if LOSS in {*layers.output_shapes, *parameters}:
+        raise NinlabError(
+            f"{subject.name} has a layer called {LOSS!r}, as the loss of a training step is called "
+            "here; give it another name"
+        )
     return Counts(
         macs=counter.macs,
         torch_flops=counter.torch_flops,
@@ -73,7 +80,7 @@ def _count(subject: Subject) -> Counts:
         fvcore_activations=counter.fvcore_activations,
         unsupported_operators=counter.unsupported,
         output_shapes=layers.output_shapes,
-        parameters=_own_parameters(subject.module),
+        parameters=parameters,
         kinds={name: type(module).__name__ for name, module in subject.module.named_modules()},
     )
 
