@@ -20,9 +20,7 @@ from __future__ import annotations
 import gzip
 import io
 import itertools
-import os
 import re
-import socket
 import subprocess
 import sys
 import tarfile
@@ -61,7 +59,8 @@ def hand_over(folder: Path, results: Path) -> None:
     New is what git neither tracks nor ignores, and a probe that differs from the commit; where git
     is missing, or ignores the folder or knows nothing of it, every file is. Hidden files never
     are. Raises RecordError when a folder cannot be read or written, or when an archive would unpack
-    to more than `LARGEST_BYTES`; the one that was there is then untouched.
+    to more than `LARGEST_BYTES`; the archive is whole then, too: the one before, unless the
+    sentence says that the new one is written.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder} is no folder; name the runs folder that records are made in")
@@ -69,7 +68,8 @@ def hand_over(folder: Path, results: Path) -> None:
     light: dict[str, bytes] = {}
     try:
         results.mkdir(parents=True, exist_ok=True)
-        _sweep(results)
+        for half_written in records.leftovers(results):
+            half_written.unlink(missing_ok=True)
         for name in new_files(folder):
             if not name.endswith(WEIGHTS):
                 new[name] = (folder / name).read_bytes()
@@ -82,7 +82,7 @@ def hand_over(folder: Path, results: Path) -> None:
             try:
                 light = contents(archive)
             except RecordError:
-                archive.replace(results / TORN_ARCHIVE)
+                archive.replace(_free(results / TORN_ARCHIVE))
     except OSError as error:
         raise RecordError(
             f"the records of {folder} could not be brought to {results}: {error}"
@@ -104,12 +104,15 @@ def take_up(folder: Path, results: Path) -> int:
     archive = results / ARCHIVE
     if not archive.exists():
         return 0
-    lost = {
-        name: data
-        for name, data in contents(archive).items()
-        if not (folder / name).exists()
-        or (is_probe(name) and has_grown((folder / name).read_bytes(), data))
-    }
+    try:
+        lost = {
+            name: data
+            for name, data in contents(archive).items()
+            if not (folder / name).exists()
+            or (is_probe(name) and has_grown((folder / name).read_bytes(), data))
+        }
+    except OSError as error:
+        raise RecordError(f"{folder} cannot be compared with {archive}: {error}") from error
     for name, data in lost.items():
         records.write_bytes(folder / name, data)
     return len(lost)
@@ -144,6 +147,13 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return None
 
 
+def _free(path: Path) -> Path:
+    """The path, or the first of its kind with a number, under which nothing lies."""
+    name, dot, rest = path.name.partition(".")
+    others = (path.with_name(f"{name}-{number}{dot}{rest}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], others) if not one.exists())
+
+
 def _packed(files: Mapping[str, bytes]) -> bytes:
     now = int(time.time())
     buffer = io.BytesIO()
@@ -158,25 +168,6 @@ def _packed(files: Mapping[str, bytes]) -> bytes:
                 f"{format_bytes(LARGEST_BYTES)} at most; name another folder of results"
             )
     return buffer.getvalue()
-
-
-def _sweep(results: Path) -> None:
-    """Remove what killed processes left half-written: records.write_bytes names it by process."""
-    for path in results.glob(".*.tmp"):
-        host, _, process = path.name.removesuffix(".tmp").rpartition(".")
-        here = host.endswith(f".{socket.gethostname()}")
-        if not (here and process.isdigit() and _is_running(int(process))):
-            path.unlink(missing_ok=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # of another user, so it runs
-        pass
-    return True
 
 
 # ---------------------------------------------------------------- two files of one name

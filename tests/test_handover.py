@@ -7,6 +7,7 @@ import io
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -169,9 +170,11 @@ def test_no_version_of_a_file_is_lost_and_none_is_kept_twice(versions):
 
 
 def test_an_archive_that_cannot_be_read_is_put_aside_and_not_lost(runs, results):
-    lay(results, {ARCHIVE: b"torn on its way"})
-    hand_over(runs, results)
+    for torn in (b"torn on its way", b"torn once more"):
+        lay(results, {ARCHIVE: torn})
+        hand_over(runs, results)
     assert (results / TORN_ARCHIVE).read_bytes() == b"torn on its way"
+    assert (results / "records-torn-2.tar.gz").read_bytes() == b"torn once more"
     assert "collapse/a-seed0-cpu.json" in contents(results / ARCHIVE)
 
 
@@ -238,7 +241,7 @@ def test_whoever_is_killed_at_any_moment_leaves_the_old_archive_or_the_new_one(r
 
 
 def test_the_temporary_file_of_a_living_process_stays(runs, results):
-    alive = f".{ARCHIVE}.{handover.socket.gethostname()}.{os.getppid()}.tmp"
+    alive = f".{ARCHIVE}.{socket.gethostname()}.{os.getppid()}.tmp"
     lay(results, {alive: b"half", f".{ARCHIVE}.elsewhere.1.tmp": b"half"})
     hand_over(runs, results)
     assert [path.name for path in results.glob(".*")] == [alive]

@@ -436,7 +436,7 @@ def test_a_full_disk_is_said_and_recording_goes_on_when_there_is_room(tmp_path):
     """
     ended = private_mount(f"mount -t tmpfs -o size=64k tmpfs {tmp_path}", tmp_path, program)
     assert ended.returncode == 0, ended.stderr
-    assert "No space left on device; nothing was left behind" in ended.stdout
+    assert "No space left on device; no file was left behind" in ended.stdout
 
 
 def test_a_read_only_folder_is_said_before_a_run_is_made(tmp_path):
@@ -466,6 +466,15 @@ def test_whether_a_file_can_be_written_is_known_before_it_is_made(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(RecordError, match="could not be written"):
         records.check_can_write(tmp_path / "taken" / "nin.json")
+
+
+def test_what_killed_writers_left_is_found_and_what_living_ones_write_is_not(tmp_path):
+    host, dead = socket.gethostname(), subprocess.Popen(["true"])
+    dead.wait()
+    for writer in (f"{host}.{os.getpid()}", f"{host}.{dead.pid}", f"elsewhere.{os.getpid()}"):
+        (tmp_path / f".a.json.{writer}.tmp").write_text("")
+    found = [path.name for path in records.leftovers(tmp_path)]
+    assert found == [f".a.json.elsewhere.{os.getpid()}.tmp", f".a.json.{host}.{dead.pid}.tmp"]
 
 
 # ---------------------------------------------------------------- claims

@@ -42,7 +42,13 @@ from ninlab.records.schema import (
     from_fields,
     whole,
 )
-from ninlab.records.writing import check_can_write, write, write_bytes, write_json_once
+from ninlab.records.writing import (
+    check_can_write,
+    leftovers,
+    write,
+    write_bytes,
+    write_json_once,
+)
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -70,6 +76,7 @@ __all__ = [
     "finite",
     "from_fields",
     "kinds",
+    "leftovers",
     "load",
     "load_kind",
     "problems",
