@@ -28,7 +28,7 @@ from unittest.mock import patch
 from torch import nn
 
 from benchmarks import strangers
-from ninlab import records
+from ninlab import memory_laws, records
 from ninlab.allocator import CachingAllocator
 from ninlab.environment import describe_software
 from ninlab.errors import NinlabError
@@ -42,7 +42,7 @@ from ninlab.measurement import (
     measured_from_json,
 )
 from ninlab.memory_laws import (
-    ALL_LAWS,
+    ID,
     KIND,
     LAWS,
     OWN,
@@ -58,7 +58,6 @@ from ninlab.resources import StepTimeline, cuda, load, temporaries, trace_step, 
 from ninlab.steps import Optimizer, Precision
 from ninlab.workspaces import ConvCall, Direction, Source, Workspaces, minor_version
 
-ID = "benchmarks/memory-laws"
 DEVICE, TORCH = "h100", "2.11"
 Laws = frozenset[str]
 TRACED: Laws = frozenset({"attention", "inner_tensors"})
@@ -111,11 +110,7 @@ def measured_steps(folder: Path) -> list[Step]:
 
 def variants() -> dict[str, Laws]:
     """Which laws are on, by the name of a variant: none to all of them, then all but one."""
-    on: dict[str, Laws] = {"tensors": frozenset()}
-    for law in LAWS:
-        on[law] = on[next(reversed(on))] | {law}
-    every = on[next(reversed(on))]
-    return on | {ALL_LAWS: every} | {without(law): every - {law} for law in LAWS}
+    return {name: frozenset(laws) for name, laws in memory_laws.variants().items()}
 
 
 def network_of(step: Step) -> nn.Module | str:
@@ -258,10 +253,12 @@ def judge(site: Path, folder: Path) -> None:
         "variants": {name: [law for law in LAWS if law in laws] for name, laws in on.items()},
     }
     lines = [f" {json.dumps(key)}: {json.dumps(value)}," for key, value in content.items()]
-    body = ",\n".join("  " + json.dumps(line) for line in judged(steps, on, answers))
+    cases = list(judged(steps, on, answers))
+    MemoryLaws.from_json(content | {"cases": cases})  # what the book cannot read is not written
+    body = ",\n".join("  " + json.dumps(line) for line in cases)
     text = "\n".join(["{", *lines, ' "cases": [', body, " ]", "}"]) + "\n"
     path = records.record_path(folder, ID)
-    path.write_text(text, encoding="utf-8")
+    records.write_bytes(path, text.encode())
     print(f"{len(steps)} steps, {len(on)} variants: {path}", file=sys.stderr)
 
 

@@ -91,8 +91,7 @@ def remembered(name: str, find_out: Any, *arguments: Any) -> dict[str, Any]:
     path = ANSWERS / f"{name}.json"
     if not path.exists():
         print(name, file=sys.stderr)
-        ANSWERS.mkdir(exist_ok=True)
-        path.write_text(json.dumps(find_out(*arguments)), encoding="utf-8")
+        records.write_bytes(path, json.dumps(find_out(*arguments)).encode())
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return content
 

@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ninlab import records
+from ninlab.errors import RecordError
 from ninlab.records import Device, Provenance, Software
+from ninlab.records.schema import Commit, RunId, Text
 
 KIND = "failure"
 """The ``kind`` of these records."""
@@ -36,17 +38,17 @@ class Cause(StrEnum):
 
 @dataclass(frozen=True)
 class FailureRecord:
-    """One run that came to nothing. `to_json` and `from_json` are the schema.
+    """One run that came to nothing. The annotations are its schema.
 
     sentence is what a person reads first: the error's own words, or where a hung run stood.
     tried_eagerly says whether it was also tried without a CUDA graph.
     """
 
-    run: str  # the id that its record would have
+    run: RunId  # the id that its record would have
     cause: Cause
-    sentence: str
+    sentence: Text
     tried_eagerly: bool
-    code: str | None  # `records.code_id` of what ran
+    code: Commit | None  # `records.code_id` of what ran
     provenance: Provenance
     device: Device
     software: Software
@@ -67,15 +69,16 @@ class FailureRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> FailureRecord:
-        """The record of a JSON object. Raises RecordError when it does not fit the schema."""
-        return records.from_fields(
-            cls,
-            content,
-            cause=Cause,
-            provenance=records.whole(Provenance),
-            device=records.whole(Device),
-            software=records.whole(Software),
-        )
+        """The record of a JSON object.
+
+        Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
+        a law.
+        """
+        record = records.from_fields(cls, content)
+        records.check_origin(record.provenance, record.device, record.software)
+        if not record.run.endswith(f"-{record.device.slug}"):
+            raise RecordError(f"run is {record.run}, which device.slug {record.device.slug} lacks")
+        return record
 
 
 def failure_id(run: str, code: str | None) -> str:

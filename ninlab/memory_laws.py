@@ -10,19 +10,24 @@ traces of the steps that it judges.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from ninlab import records
 from ninlab.errors import RecordError
+from ninlab.records import Provenance, Software
+from ninlab.records.schema import Form, ImageShape, Name, NotEmpty, Positive, Text, Version, shown
+from ninlab.steps import Optimizer, Precision
 
 if TYPE_CHECKING:
     import pandas as pd
 
 KIND = "memory_laws"
+ID = "benchmarks/memory-laws"
+"""Of the only file of that kind."""
 SCHEMA_VERSION = 1
 
 LAWS: Mapping[str, str] = {
@@ -127,21 +132,24 @@ class MemoryLaws:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MemoryLaws:
-        """The judgment of a JSON object. Raises RecordError when it does not fit the schema."""
-        try:
-            if (content["kind"], content["schema_version"]) != (KIND, SCHEMA_VERSION):
-                raise ValueError(f"it is no {KIND} of schema version {SCHEMA_VERSION}")
-            return cls(
-                id=content["id"],
-                utc=content["provenance"]["utc"],
-                device=", ".join(content["measured_on"]),
-                measured_with=", ".join(content["measured_with"]),
-                torch=content["software"]["torch"],
-                cudnn=content["cudnn"],
-                steps=[_step(line) for line in content["cases"]],
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"the judgment does not fit its schema: {error!r}") from error
+        """The judgment of a JSON object.
+
+        Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
+        a law.
+        """
+        file = records.part(LawsFile, content)
+        records.check_origin(file.provenance, None, file.software)
+        for problem in _broken(file):
+            raise RecordError(problem)
+        return cls(
+            id=file.id,
+            utc=file.provenance.utc,
+            device=", ".join(file.measured_on),
+            measured_with=", ".join(file.measured_with),
+            torch=file.software.torch,
+            cudnn=file.cudnn,
+            steps=[_step(line) for line in file.cases],
+        )
 
     @property
     def titles(self) -> dict[str, str]:
@@ -246,15 +254,94 @@ def _written(step: JudgedStep, peak: str) -> str:
     return f"{error:+.1%}"
 
 
-def _step(line: Mapping[str, Any]) -> JudgedStep:
-    case = line["case"]
+def _step(line: JudgedLine) -> JudgedStep:
+    case = line.case
     return JudgedStep(
-        line["group"],
-        *(case["network"], case["batch_size"], case["precision"], case["mode"]),
-        line["allocator"],
-        measured=dict(zip(PEAKS, line["measured"], strict=True)),
+        line.group,
+        *(case.network, case.batch_size, case.precision, case.mode),
+        line.allocator,
+        measured=dict(zip(PEAKS, line.measured, strict=True)),
         predicted={
             variant: dict(zip(PEAKS, peaks, strict=True))
-            for variant, peaks in line["predicted"].items()
+            for variant, peaks in line.predicted.items()
         },
     )
+
+
+# ---------------------------------------------------------------- the file
+
+FourPeaks = tuple[Positive, Positive, Positive, Positive]
+"""In the order of `PEAKS`."""
+
+
+@dataclass(frozen=True)
+class JudgedCase:
+    """Which step it was."""
+
+    network: Name
+    input_shape: ImageShape
+    batch_size: Positive
+    precision: Precision
+    mode: Annotated[str, Form("|".join(("inference", *Optimizer)), "inference or an optimizer")]
+
+
+@dataclass(frozen=True)
+class JudgedLine:
+    """One step in the file."""
+
+    group: Annotated[str, Form(f"{OWN}|{STRANGERS}", f"{OWN} or {STRANGERS}")]
+    case: JudgedCase
+    allocator: Annotated[str, Form("default|expandable_segments", "a setting of CUDA's allocator")]
+    measured: FourPeaks
+    predicted: Mapping[str, FourPeaks]  # by variant
+
+
+@dataclass(frozen=True)
+class LawsFile:
+    """The file of the benchmark. The annotations are its schema."""
+
+    id: str
+    kind: str
+    schema_version: int
+    provenance: Provenance
+    software: Software
+    measured_on: Annotated[tuple[Text, ...], NotEmpty]
+    measured_with: Annotated[tuple[Version, ...], NotEmpty]
+    cudnn: Version
+    variants: Mapping[str, tuple[str, ...]]  # the laws of each that are on
+    cases: Annotated[tuple[JudgedLine, ...], NotEmpty]
+
+    def __post_init__(self) -> None:
+        records.check_schema(self, KIND, SCHEMA_VERSION, "a judgment of laws")
+
+
+def variants() -> dict[str, tuple[str, ...]]:
+    """Which laws are on, by the name of a variant: none to all of them, then all but one."""
+    every = tuple(LAWS)
+    return {
+        TENSORS: (),
+        **{law: every[: number + 1] for number, law in enumerate(every)},
+        ALL_LAWS: every,
+        **{without(law): tuple(other for other in every if other != law) for law in every},
+    }
+
+
+def _broken(file: LawsFile) -> Iterator[str]:
+    """The laws of a file that this one breaks, one sentence each, with the fields."""
+    if file.id != ID:
+        yield f"id is {shown(file.id)}, but there is one such file, {ID}"
+    right = variants()
+    for name in sorted(right.keys() | file.variants.keys()):
+        if file.variants.get(name) != right.get(name):
+            yield f"variants.{name} are not the laws that are on in that variant of this ninlab"
+    seen: dict[object, int] = {}
+    for number, line in enumerate(file.cases):
+        first = seen.setdefault((line.group, line.case, line.allocator), number)
+        if first != number:
+            yield f"cases[{number}]: group, case and allocator are those of cases[{first}]"
+        for name in sorted(line.predicted.keys() ^ right.keys()):
+            yield f"cases[{number}].predicted.{name} is missing, or is none of variants"
+        for field, peaks in {"measured": line.measured, **line.predicted}.items():
+            place = field if field == "measured" else f"predicted[{field}]"
+            named = {f"cases[{number}].{place}[{i}]": peak for i, peak in enumerate(peaks)}
+            yield from records.out_of_order(named)

@@ -12,7 +12,8 @@ computes what they see.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,7 +21,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, assert_never
 
 from ninlab import formulas, records, shapes
-from ninlab.architectures import Architecture, architecture
+from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.errors import RecordError
 from ninlab.layers import (
     AvgPool,
@@ -37,6 +38,8 @@ from ninlab.layers import (
     Sigmoid,
     walk,
 )
+from ninlab.records import Device, Provenance, Software
+from ninlab.records.schema import Count, Name, NotNegative, Positive, Text, Version, shown
 from ninlab.shapes import joined_shape, leaf_shape
 from ninlab.steps import SavedKind
 from ninlab.units import Shape
@@ -55,6 +58,61 @@ Workload = tuple[str, int]
 
 
 # ---------------------------------------------------------------- what was said
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one tool said of one case, in the file. None is a quantity that it does not tell."""
+
+    tool: Text
+    network: Name
+    batch_size: Positive
+    macs: Count | None
+    saved_bytes: Count | None
+    peak_bytes: Count | None
+    start_up_seconds: NotNegative
+    first_seconds: NotNegative
+    again_seconds: NotNegative | None
+    resident_growth_bytes: int
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    """A case of which a tool gave no answer, and its last words."""
+
+    tool: Text
+    network: Name
+    batch_size: Positive
+    error: Text
+
+
+@dataclass(frozen=True)
+class RealStep:
+    """What a real step of one case took, in the file."""
+
+    network: Name
+    batch_size: Positive
+    tensor_peak_bytes: Positive
+    requested_peak_bytes: Positive
+
+
+@dataclass(frozen=True)
+class ComparisonFile:
+    """The file of a comparison. The annotations are its schema."""
+
+    id: str
+    kind: str
+    schema_version: int
+    provenance: Provenance
+    device: Device
+    software: Software
+    peers: Mapping[str, Version]  # by package
+    tools: Mapping[str, Text]  # titles, by the tool's key
+    steps: tuple[RealStep, ...]
+    answers: tuple[Mapping[str, Any], ...]  # each an `Answer` or a `NoAnswer`
+
+    def __post_init__(self) -> None:
+        records.check_schema(self, KIND, SCHEMA_VERSION, "a comparison")
 
 
 @dataclass(frozen=True)
@@ -77,36 +135,35 @@ class Comparison:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Comparison:
-        """The comparison of a JSON object. Raises RecordError when it does not fit the schema."""
-        try:
-            if (content["kind"], content["schema_version"]) != (KIND, SCHEMA_VERSION):
-                raise ValueError(f"it is no {KIND} of schema version {SCHEMA_VERSION}")
-            titles = dict(content["tools"])
-            said: dict[str, dict[str, dict[Workload, int]]] = {name: {} for name in QUANTITIES}
-            for answer in content["answers"]:
-                case = answer["network"], answer["batch_size"]
-                for quantity, told in said.items():
-                    if answer.get(quantity) is not None:
-                        told.setdefault(answer["tool"], {})[case] = answer[quantity]
-            return cls(
-                id=content["id"],
-                utc=content["provenance"]["utc"],
-                device=content["device"]["name"],
-                torch=content["software"]["torch"],
-                titles=titles,
-                versions={
-                    package: version
-                    for package, version in content["peers"].items()
-                    if package.endswith(tuple(titles.values()))  # torch-kitsune is kitsune's
-                },
-                said=said,
-                peaks={
-                    (step["network"], step["batch_size"]): step["tensor_peak_bytes"]
-                    for step in content["steps"]
-                },
-            )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise RecordError(f"the comparison does not fit its schema: {error!r}") from error
+        """The comparison of a JSON object.
+
+        Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
+        a law.
+        """
+        file = records.part(ComparisonFile, content)
+        answers = [_answer(number, each) for number, each in enumerate(file.answers)]
+        for problem in _broken(file, answers):
+            raise RecordError(problem)
+        said: dict[str, dict[str, dict[Workload, int]]] = {name: {} for name in QUANTITIES}
+        for answer in answers:
+            for quantity, told in said.items():
+                count = getattr(answer, quantity, None)
+                if count is not None:
+                    told.setdefault(answer.tool, {})[answer.network, answer.batch_size] = count
+        return cls(
+            id=file.id,
+            utc=file.provenance.utc,
+            device=file.device.name,
+            torch=file.software.torch,
+            titles=file.tools,
+            versions={
+                package: version
+                for package, version in file.peers.items()
+                if package.endswith(tuple(file.tools.values()))  # torch-kitsune is kitsune's
+            },
+            said=said,
+            peaks={(step.network, step.batch_size): step.tensor_peak_bytes for step in file.steps},
+        )
 
     def errors(self, quantity: str, true: Mapping[Workload, int]) -> pd.DataFrame:
         """Said less true: a row for each tool that answered all of these cases, the best first.
@@ -168,6 +225,58 @@ class Comparison:
     def source(self) -> str:
         """Which record, of which day, of which versions: the end of a sentence on the answers."""
         return f"{self.utc[:10]}, torch {self.torch}; record {self.id}"
+
+
+def _answer(number: int, content: Mapping[str, Any]) -> Answer | NoAnswer:
+    """The answer of that number in the file. Raises RecordError, with its place."""
+    try:
+        if "error" in content:
+            return records.part(NoAnswer, content)
+        return records.part(Answer, content)
+    except RecordError as error:
+        raise RecordError(f"answers[{number}].{error}") from error
+
+
+def _broken(file: ComparisonFile, answers: Sequence[Answer | NoAnswer]) -> Iterator[str]:
+    """The laws that a comparison breaks, one sentence each, with the fields."""
+    records.check_origin(file.provenance, file.device, file.software)
+    day, slug = file.provenance.utc[:10], file.device.slug
+    if not (file.id.startswith(f"benchmarks/peers-{day}") and file.id.endswith(f"-{slug}")):
+        yield (
+            f"id is {shown(file.id)}, but provenance.utc and device.slug say "
+            f"benchmarks/peers-{day}-{slug}"
+        )
+    places: dict[tuple[str, ...], str] = {}
+    for number, answer in enumerate(answers):
+        place = f"answers[{number}]"
+        if answer.tool not in file.tools:
+            yield f"{place}.tool is {shown(answer.tool)}, which is not among tools"
+        yield from _of_case(place, ("answers", answer.tool), answer, places)
+    asked = Counter((answer.network, answer.batch_size) for answer in answers)
+    for (network, batch_size), tools in asked.items():
+        if tools < 2 <= len(file.tools):
+            yield f"answers: network {network} with batch_size {batch_size} is of one tool only"
+    for number, step in enumerate(file.steps):
+        place = f"steps[{number}]"
+        yield from _of_case(place, ("steps",), step, places)
+        if (step.network, step.batch_size) not in asked:
+            yield f"{place}.network and batch_size are a case that is not among answers"
+        if step.tensor_peak_bytes > step.requested_peak_bytes:
+            yield f"{place}.tensor_peak_bytes is more than {place}.requested_peak_bytes"
+
+
+def _of_case(
+    place: str,
+    of: tuple[str, ...],
+    case: Answer | NoAnswer | RealStep,
+    places: dict[tuple[str, ...], str],
+) -> Iterator[str]:
+    """What is wrong with network and batch_size, and with telling of them twice."""
+    if case.network not in ARCHITECTURES:
+        yield f"{place}.network is {shown(case.network)}, which is no network of the book"
+    first = places.setdefault((*of, case.network, str(case.batch_size)), place)
+    if first != place:
+        yield f"{place}: network and batch_size (and tool) are those of {first}"
 
 
 def latest(quantity: str, folder: Path | None = None) -> Comparison:

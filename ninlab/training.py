@@ -33,13 +33,9 @@ from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.errors import DataError, RecordError
 from ninlab.networks import build
 from ninlab.recipes import HELD_OUT_IMAGES, Augmentation, EvaluationSet, Recipe
-from ninlab.records import DataSet, EpochResult, LossCurve, Outcome, RunRecord
+from ninlab.records import STUCK_LOSS, DataSet, EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.steps import Precision
 from ninlab.torch_private import clear_cublas_workspaces
-
-STUCK_LOSS = 0.99
-"""A run is stuck when its last epoch's mean training loss is at least this share of
-ln(classes), the loss of guessing: it has learned less than a hundredth of what there is."""
 
 _EVALUATION_BATCH = 500
 _HISTOGRAM_BATCH = 1000  # images; the whole set at 224x224 has more than 2**31 pixels

@@ -15,10 +15,10 @@ from ninlab.architectures import ARCHITECTURES
 from ninlab.failures import Cause, FailureRecord
 from ninlab.handover import ARCHIVE, hand_over, weights_name
 from ninlab.records import RunRecord
-from tests.records import A_RECORD, H100
+from tests.records import A_RECORD, H100, possible
 
 RUN = replace(A_RECORD, network_digest=ARCHITECTURES["nin_28"].digest)
-ON_GPU = replace(RUN, device=H100)
+ON_GPU = possible(replace(RUN, device=H100))
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_records_come_home_to_the_byte_with_their_weights_and_probes(away, home,
     failure = FailureRecord(
         run="head/b-seed0-nvidia-h100", cause=Cause.HUNG, sentence="it stood in step 7",
         tried_eagerly=True, code=None, provenance=RUN.provenance, device=H100,
-        software=RUN.software,
+        software=ON_GPU.software,
     )  # fmt: skip
     records.write_json_once(records.record_path(away, failure.id), failure.to_json())
     records.write_bytes(away / "probes" / "events" / "a.json.gz", b"trace")
@@ -173,7 +173,7 @@ def test_a_record_that_was_made_twice_and_once_is_not_valid_is_refused(
     folders = [results, second] if first == 0 else [second, results]
     assert collected(home, *folders) == 2
     printed = capsys.readouterr()
-    assert "'grand' is not a valid Outcome" in printed.out
+    assert "outcome is 'grand', but must be" in printed.out
     assert "1 of the 2 new records are not valid" in printed.err
     assert files(home) == {}
     assert collected(home, *folders, "--skip", RUN.id) == 0
@@ -183,12 +183,14 @@ def test_a_record_that_was_made_twice_and_once_is_not_valid_is_refused(
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"outcome": "grand"}, "'grand' is not a valid Outcome"),
-        ({"kind": "training2"}, "of kind 'training2', which nothing here reads"),
-        ({"network_digest": "0" * 12}, "nin_28 is not the network of this checkout"),
-        ({"weights_sha256": "0" * 64}, "keeps weights, but"),
-        ({"corrects": "head/b-seed0-cpu"}, "corrects 'head/b-seed0-cpu', which is no record"),
-        ({"seed": 5}, "the record's id is"),
+        ({"outcome": "grand"}, "outcome is 'grand', but must be"),
+        ({"kind": "training2"}, "kind is 'training2', but must be one of"),
+        ({"network_digest": "0" * 12}, "'000000000000' is not the network of this checkout"),
+        ({"parameters": 7}, "parameters is 7, but nin_28 has 39030"),
+        ({"weights_sha256": "0" * 64}, "weights_sha256 is of weights that cannot be read"),
+        ({"corrects": "head/b-seed0-cpu"}, "corrects is 'head/b-seed0-cpu', which is no record"),
+        ({"corrects": "../../b-seed0-cpu"}, "corrects is '../../b-seed0-cpu', but must be"),
+        ({"seed": 5}, "id is 'collapse/nin_28-seed0-cpu', but the fields say"),
     ],
 )
 def test_a_record_that_is_not_valid_is_named_and_nothing_is_laid_in(
@@ -211,7 +213,7 @@ def test_weights_that_are_not_those_of_the_record_are_refused(away, home, result
     hand_over(away, results)
     (results / weights_name(run.id)).write_bytes(b"others!")
     assert collected(home, results) == 2
-    assert "does not hold the weights" in capsys.readouterr().out
+    assert "weights_sha256 is not the sum of" in capsys.readouterr().out
     assert files(home) == {}
 
 

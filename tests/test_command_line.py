@@ -20,7 +20,7 @@ from ninlab.experiments import PLANS
 from ninlab.records import Outcome
 from ninlab.units import format_seconds
 from tests.processes import python, run
-from tests.records import A_RECORD, H100, H200
+from tests.records import A_RECORD, H100, H200, possible
 
 
 def test_the_list_of_networks_is_complete_and_exact(printed):
@@ -100,7 +100,7 @@ def folder(tmp_path):
     """Two runs of one row, one of them replaced, and one on another device."""
     run = replace(A_RECORD, network_digest=ARCHITECTURES[A_RECORD.network].digest)
     correction = replace(run, seed=1, name="nin_28_again", corrects=run.id)
-    for record in (run, correction, replace(run, device=H100)):
+    for record in (run, correction, possible(replace(run, device=H100))):
         records.write(tmp_path, record)
     return tmp_path
 
@@ -163,12 +163,7 @@ def cells(line: str) -> list[str]:
 
 
 def test_a_printed_list_has_the_last_epoch_of_each_run_under_its_column(answers, folder):
-    diverged = replace(
-        A_RECORD,
-        seed=2,
-        outcome=Outcome.DIVERGED,
-        epochs=(replace(A_RECORD.last, train_loss=None),),
-    )
+    diverged = possible(replace(A_RECORD, seed=2, outcome=Outcome.DIVERGED))
     records.write(folder, diverged)
     _, header, *lines = answers().splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
@@ -177,7 +172,7 @@ def test_a_printed_list_has_the_last_epoch_of_each_run_under_its_column(answers,
     ]  # fmt: skip
     gpu = "collapse/nin_28-seed0-nvidia-h100"
     lost = str(A_RECORD.never_predicted)
-    assert rows[gpu] == [gpu, "finished", "0.6000", "1.200", "0", lost, "15,000"]
+    assert rows[gpu] == [gpu, "finished", "0.6000", "1.200", "0", lost, "14,976"]
     assert rows[diverged.id][1:4] == ["diverged", "0.6000", "not finite"]
 
 
@@ -185,9 +180,8 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
     for seed, accuracy in ((1, 0.8), (2, 0.1)):
         outcome = Outcome.STUCK if accuracy < 0.5 else Outcome.FINISHED
         last = replace(A_RECORD.last, test_accuracy=accuracy, dead_classes=3 * seed)
-        records.write(
-            folder, replace(A_RECORD, seed=seed, name="family", outcome=outcome, epochs=(last,))
-        )
+        run = replace(A_RECORD, seed=seed, name="family", outcome=outcome, epochs=(last,))
+        records.write(folder, possible(run))
     _, header, *lines = answers("--summary").splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
     assert cells(header) == [
@@ -202,10 +196,8 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
 
 def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, answers, capsys):
     for seed in (0, 1):
-        records.write(
-            folder,
-            replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=H100),
-        )
+        run = replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=H100)
+        records.write(folder, possible(run))
     plan = PLANS["full"]
     made = {f"collapse/nin_fixed-seed{seed}-{H100.slug}" for seed in (0, 1)}
     left = [run for run in plan.runs if run.id(H100.slug) not in made]
@@ -237,19 +229,29 @@ def test_an_export_of_no_run_has_its_header_all_the_same(tmp_path, answers, prin
         assert exported.splitlines() == [header]
 
 
-def test_validation_counts_every_kind_and_names_what_it_cannot_check(answers, folder):
-    records.write_json_once(folder / "steps/nin.json", {"kind": "step"})
+def test_validation_counts_every_kind_and_names_what_was_cut_off(answers, folder):
+    half = ".nin_28.json.elsewhere.1.tmp"
+    (folder / "collapse" / half).write_text("{")
     told = answers("--validate")
     assert "3 valid records" in told
-    assert "1 of kind 'step'" in told
+    assert f"collapse/{half} is of a write that was cut off; remove it" in told
 
 
-def test_validation_reads_measured_steps_too(folder, capsys):
-    records.write_json_once(folder / "memory/nin.json", {"kind": "memory", "id": "memory/nin"})
+@pytest.mark.parametrize(
+    ("name", "kind", "said"),
+    [
+        ("steps/nin.json", "step", "kind is 'step', but must be one of benchmark, failure, memory"),
+        ("memory/nin.json", "memory", "case is missing"),
+    ],
+)
+def test_validation_reads_every_kind_and_refuses_one_that_it_does_not_know(
+    name, kind, said, folder, capsys
+):
+    records.write_json_once(folder / name, {"kind": kind, "id": name})
     assert main(["runs", "--validate", "--runs", str(folder)]) == 2
     written = capsys.readouterr()
-    assert "memory/nin.json" in written.out
-    assert "1 of the files" in written.err
+    assert f"{name}: {said}" in written.out
+    assert "1 problem of the files" in written.err
 
 
 @pytest.mark.parametrize(
@@ -270,9 +272,8 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, pri
     def runs(experiment, name, *accuracies):
         for seed, accuracy in enumerate(accuracies):
             last = replace(A_RECORD.last, test_accuracy=accuracy)
-            records.write(tmp_path, replace(
-                A_RECORD, experiment=experiment, name=name, network=name, seed=seed, epochs=(last,)
-            ))  # fmt: skip
+            run = replace(A_RECORD, experiment=experiment, name=name, network=name, seed=seed)
+            records.write(tmp_path, possible(replace(run, epochs=(last,))))
 
     runs("collapse", "nin_28", 0.900, 0.901, 0.899)
     runs("window", "nin_28_3x3", 0.930, 0.931)
@@ -292,7 +293,7 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, pri
 
 
 def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):
-    records.write(tmp_path, replace(A_RECORD, device=H100, input_shape=(1, 224, 224)))
+    records.write(tmp_path, possible(replace(A_RECORD, device=H100, input_shape=(1, 224, 224))))
     warn_of_another_gpu(tmp_path, H100)
     warn_of_another_gpu(tmp_path, A_RECORD.device)
     assert capsys.readouterr().err == ""

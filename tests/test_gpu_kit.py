@@ -4,6 +4,7 @@ runbook of CONTRIBUTING.md brings its records home.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ import pytest
 
 from ninlab import data_files, handover, records
 from ninlab.architectures import ARCHITECTURES
+from ninlab.commands import validation
 from ninlab.experiments import plan
 from tests.book import ROOT
 from tests.records import A_RECORD
@@ -29,16 +31,21 @@ MOST_BYTES = 56 * 2**20
 """Of the kit and the tracked files together: what is sent to a GPU machine at once."""
 
 MACHINES_PACKAGES = (
-    *("torch", "torchvision", "pandas", "typer", "rich", "scipy", "safetensors", "triton"),
-    *("pytest", "hypothesis"),
+    *("torch", "torchvision", "pandas", "pydantic", "typer", "rich", "scipy", "safetensors"),
+    *("triton", "pytest", "hypothesis"),
 )
 """Beyond the kit's, the packages that the runbook asks the GPU machine to have.
 
 triton comes with torch there, and only the part tests needs pytest and hypothesis.
 """
 
+WEIGHTS = b"weights"
 UNCOMMITTED = replace(
-    A_RECORD, experiment="single", seed=7, network_digest=ARCHITECTURES["nin_28"].digest
+    A_RECORD,
+    experiment="single",
+    seed=7,
+    network_digest=ARCHITECTURES["nin_28"].digest,
+    weights_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
 )
 
 PROBE = "probes/lines.jsonl"
@@ -70,7 +77,7 @@ def clone(tmp_path_factory) -> Path:
     subprocess.run([*git, "commit", "--quiet", "-m", "a probe"], check=True)
     records.write_bytes(folder / "runs" / PROBE, b"one\ntwo\n")
     records.write(folder / "runs", UNCOMMITTED)
-    records.write_bytes(records.weights_path(folder / "runs", UNCOMMITTED.id), b"weights")
+    records.write_bytes(records.weights_path(folder / "runs", UNCOMMITTED.id), WEIGHTS)
     return folder
 
 
@@ -432,7 +439,7 @@ def test_the_runbook_brings_home_what_a_killed_call_and_the_next_one_recorded(ki
         assert identifier in printed
     assert "made twice" not in printed
     assert (clone / "runs" / PROBE).read_bytes() == b"one\ntwo\n"
-    assert list(records.problems(clone / "runs")) == []
+    assert list(validation.problems(clone / "runs")) == []
 
 
 def test_the_runbooks_table_quotes_what_the_programs_say():

@@ -57,7 +57,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "data": ({"data_files"}, {"numpy", "torch"}),
     "recipes": (set(), set()),
     "published": (set(), set()),
-    "records": ({"recipes"}, {"pandas"}),
+    "records": ({"recipes"}, {"annotated_types", "pandas", "pydantic", "pydantic_core"}),
     "relapses": ({"records"}, set()),
     "handover": ({"records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),

@@ -199,7 +199,8 @@ def stand_in(monkeypatch, tmp_path):
     log = tmp_path / "log"
 
     def install(deadly=(), times=0, failing=None):
-        measured = {**asdict(Measured(CaseOutcome.FINISHED)), "outcome": "finished"}
+        on_cpu = Measured(CaseOutcome.FINISHED, 5, 4, step_seconds=(0.1, 0.2, 0.3))
+        measured = {**asdict(on_cpu), "outcome": "finished"}
         names = {"log": str(log), "deadly": deadly, "times": times, "failing": failing}
         program = STAND_IN.format(**names, measured=measured)
         monkeypatch.setattr(processes, "_COMMAND", [sys.executable, "-c", program])
@@ -597,7 +598,8 @@ def test_a_records_id_tells_case_allocator_torch_and_device():
 def test_runs_of_training_pass_over_measured_steps(tmp_path):
     records.write_json_once(records.record_path(tmp_path, record().id), record().to_json())
     assert records.load(tmp_path) == []
-    assert list(records.problems(tmp_path)) == []
+    readers = {measurement.KIND: MemoryRecord.from_json}
+    assert list(records.problems(tmp_path, readers)) == []
 
 
 @pytest.mark.parametrize(
@@ -746,6 +748,7 @@ def on_a_gpu(monkeypatch, tmp_path):
     command = "ninlab.commands.measure"
     monkeypatch.setattr(f"{command}.parse_device", lambda _: torch.device("cuda"))
     monkeypatch.setattr(f"{command}.describe_device", lambda _: h100)
+    monkeypatch.setattr(f"{command}.describe_software", lambda: record().software)
     monkeypatch.setattr(f"{command}._predicted", lambda *_: {})
     monkeypatch.setattr(measurement, "probe_rate", lambda *_: 10**12)
 
@@ -756,8 +759,9 @@ def on_a_gpu(monkeypatch, tmp_path):
                 trace = from_start_path(events_path(events_folder, case))
                 trace.parent.mkdir(parents=True, exist_ok=True)
                 trace.write_bytes(b"")
-            outcome = CaseOutcome.OUT_OF_MEMORY if case.batch_size == 9 else CaseOutcome.FINISHED
-            yield Measured(outcome, timed_steps=timed_steps)
+            seconds = (0.1, 0.2, 0.3) if timed_steps else None
+            finished = Measured(CaseOutcome.FINISHED, 5, 4, 6, 7, 8, seconds, timed_steps)
+            yield Measured(CaseOutcome.OUT_OF_MEMORY) if case.batch_size == 9 else finished
 
     monkeypatch.setattr(measurement, "measure_in_process", answer)
     runs = tmp_path / "runs"

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from ninlab.layers import BatchNorm
 from ninlab.networks import build
 from ninlab.records import record_path
 from ninlab.shapes import placed_layers
+from tests.records import A_RECORD, NOBODY
 from tests.strategies import architectures
 
 with_rules = pytest.mark.parametrize("quantity", sorted(peers.RULES))
@@ -101,25 +103,35 @@ def test_fvcores_rules_are_fvcore(name: str) -> None:
 # ---------------------------------------------------------------- reading
 
 
+def said(case: dict, tool: str, **quantities: int) -> dict:
+    """What a tool answered of a case, in no time."""
+    return {
+        **case, "tool": tool, **dict.fromkeys(peers.QUANTITIES), **quantities,
+        "start_up_seconds": 1.0, "first_seconds": 0.5, "again_seconds": None,
+        "resident_growth_bytes": 0,
+    }  # fmt: skip
+
+
 def comparison(day: str = "2026-12-24", **answer: int) -> dict:
     """A record in which one tool is right about two batches and another says what is asked."""
     cases = [{"network": "nin", "batch_size": size} for size in (1, 2)]
+    peak = "tensor_peak_bytes", "requested_peak_bytes"
     return {
         "id": f"benchmarks/peers-{day}-cpu",
         "kind": peers.KIND,
         "schema_version": peers.SCHEMA_VERSION,
-        "provenance": {"utc": f"{day}T12:00:00Z"},
-        "device": {"name": "some CPU"},
-        "software": {"torch": "2.15.0"},
+        "provenance": asdict(NOBODY) | {"utc": f"{day}T12:00:00Z"},
+        "device": asdict(A_RECORD.device),
+        "software": asdict(A_RECORD.software),
         "peers": {"torch-low": "1.0", "needed-by-it": "2.0"},
         "tools": {"low": "low", "right": "the right one", "silent": "the silent one"},
-        "steps": [{**case, "tensor_peak_bytes": 100 * case["batch_size"]} for case in cases],
+        "steps": [{**case, **dict.fromkeys(peak, 100 * case["batch_size"])} for case in cases],
         "answers": [
-            *({**case, "tool": "low", "peak_bytes": 75} for case in cases),
-            *({**case, "tool": "right", "peak_bytes": 100 * case["batch_size"]} for case in cases),
-            {**cases[0], "tool": "silent", "peak_bytes": 100},
+            said(cases[0], "low", peak_bytes=75, **answer),
+            said(cases[1], "low", peak_bytes=75),
+            *(said(case, "right", peak_bytes=100 * case["batch_size"]) for case in cases),
+            said(cases[0], "silent", peak_bytes=100),
             {**cases[1], "tool": "silent", "error": "out of memory"},
-            {**cases[0], "tool": "low", **answer},
         ],
     }
 
@@ -172,7 +184,7 @@ def test_a_comparison_without_one_of_its_parts_is_refused_by_name(tmp_path, part
 
 def test_a_comparison_of_another_version_is_refused(tmp_path) -> None:
     write(tmp_path, comparison() | {"schema_version": peers.SCHEMA_VERSION + 1})
-    with pytest.raises(RecordError, match="schema version"):
+    with pytest.raises(RecordError, match="schema_version"):
         peers.latest("peak_bytes", tmp_path)
 
 

@@ -16,6 +16,7 @@ import textwrap
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from statistics import fmean, median
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 
 import ninlab
 from ninlab import records
+from ninlab.commands import validation
 from ninlab.errors import NinlabError, RecordError
 from ninlab.recipes import TRAINED, Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import (
@@ -37,19 +39,19 @@ from ninlab.records import (
     Software,
 )
 from ninlab.steps import Precision
+from ninlab.training import outcome as training_outcome
 from tests.processes import python, run
 from tests.records import A_RECORD, files, without_one_field
 
-FRACTIONS = st.floats(0, 1)
-LOSSES = st.none() | st.floats(0, 1e6)
 SLUGS = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,11}", fullmatch=True)
+CLASSES = 3
 
 recipes = st.builds(
     Recipe,
     learning_rate=st.floats(0, 1e6),
     epochs=st.integers(1, 4),
-    batch_size=st.integers(1, 512),
-    weight_decay=FRACTIONS,
+    batch_size=st.integers(1, 64),
+    weight_decay=st.floats(0, 1),
     schedule=st.sampled_from(Schedule),
     precision=st.sampled_from(Precision),
     augmentation=st.sampled_from(Augmentation),
@@ -67,44 +69,70 @@ updates = st.one_of(
 
 @st.composite
 def run_records(draw) -> RunRecord:
+    """A run that could have been: what `training` computes from other numbers is computed here."""
     recipe = replace(draw(recipes), **draw(updates))
-    outcome = draw(st.sampled_from(Outcome))
-    epochs = draw(st.integers(1, recipe.epochs)) if outcome == "diverged" else recipe.epochs
-    confusion = draw(st.lists(st.tuples(*[st.integers(0, 9)] * 3), min_size=3, max_size=3))
+    diverged = draw(st.booleans())
+    epochs = draw(st.integers(1, recipe.epochs)) if diverged else recipe.epochs
+    train_images = draw(st.integers(recipe.batch_size, 200))
+    steps = train_images // recipe.batch_size
+    images = steps * recipe.batch_size
+    losses = [draw(st.floats(0, 1e3)) for _ in range(epochs) for _ in range(steps)]
+    if diverged:
+        losses[-draw(st.integers(1, steps))] = draw(st.sampled_from([math.nan, math.inf]))
+    rows = st.tuples(*[st.integers(0, 9)] * CLASSES)
+    confusion = draw(st.tuples(*[rows] * CLASSES).filter(lambda rows: sum(map(sum, rows))))
+    judges = sum(map(sum, confusion))
+    right = [draw(st.integers(0, judges)) for _ in range(1, epochs)]
+    right.append(sum(row[label] for label, row in enumerate(confusion)))
+    seconds = [draw(st.floats(0.001, 1e4)) for _ in range(epochs)]
+    on_gpu = draw(st.booleans())
+    peaks = sorted(draw(st.tuples(*[st.integers(1, 10**11)] * 3))) if on_gpu else [None] * 3
+    device = Device(f"gpu-{draw(SLUGS)}", "a GPU", 2**34, driver=draw(st.none() | st.just("580.1")))
+    results = tuple(
+        EpochResult(
+            epoch=number + 1,
+            train_accuracy=draw(st.integers(0, images)) / images,
+            train_loss=records.finite(fmean(losses[number * steps : (number + 1) * steps])),
+            test_accuracy=right[number] / judges,
+            test_loss=draw(st.none() | st.floats(0, 1e6)),
+            dead_classes=draw(st.integers(0, CLASSES)),
+            seconds=seconds[number],
+            evaluation_seconds=draw(st.floats(0.001, 1e4)),
+        )
+        for number in range(epochs)
+    )
+    took = sum(result.seconds + result.evaluation_seconds for result in results)
     return RunRecord(
         experiment=draw(SLUGS),
         name=draw(SLUGS),
-        seed=draw(st.integers(0, 9)),
+        seed=draw(st.integers(-(2**63), 2**64 - 1)),
         provenance=Provenance("2026-01-01T00:00:00Z", "python -m ninlab record", None, False),
         network="nin_28",
         network_digest="0" * 12,
         input_shape=(1, 28, 28),
-        parameters=draw(st.integers(0, 10**9)),
-        data_set=DataSet("fashion-mnist", {"a": "b"}, 60000, sum(map(sum, confusion))),
+        parameters=draw(st.integers(1, 10**9)),
+        data_set=DataSet("fashion-mnist", {"a": "b" * 64}, train_images, judges),
         recipe=recipe,
-        device=Device(draw(SLUGS), "processor", 2**34, threads=1),
-        software=Software("3.11", "2.11", "0.1"),
-        execution="eager",
-        outcome=outcome,
-        loss=LossCurve.thinned(draw(st.lists(st.floats(allow_nan=True), min_size=1, max_size=9))),
-        epochs=tuple(
-            EpochResult(
-                epoch=number,
-                train_accuracy=draw(FRACTIONS),
-                train_loss=draw(LOSSES),
-                test_accuracy=draw(FRACTIONS),
-                test_loss=draw(LOSSES),
-                dead_classes=draw(st.integers(0, 10)),
-                seconds=draw(st.floats(0.001, 1e4)),
-                evaluation_seconds=draw(st.floats(0.001, 1e4)),
-            )
-            for number in range(1, epochs + 1)
-        ),
-        confusion=tuple(confusion),
-        images_per_second=draw(st.floats(0, 1e6)),
-        wall_seconds=draw(st.floats(0, 1e6)),
-        learning_rate_from=tuple(draw(st.lists(SLUGS, max_size=2))),
+        device=device if on_gpu else Device("cpu", "processor", 2**34, threads=1),
+        software=Software("3.11", "2.11", "0.1", *(["13.0", "91900"] if on_gpu else [])),
+        execution=draw(st.sampled_from(["eager", "cuda_graph"])) if on_gpu else "eager",
+        outcome=training_outcome(losses[-steps:], CLASSES),
+        loss=LossCurve.thinned(losses),
+        epochs=results,
+        confusion=confusion,
+        images_per_second=images / median(seconds),
+        wall_seconds=took + draw(st.floats(0, 1e6)),
+        **dict(zip(PEAKS, peaks, strict=True)),
+        learning_rate_from=tuple(draw(st.lists(run_ids(), max_size=2, unique=True))),
     )
+
+
+PEAKS = ("peak_requested_bytes", "peak_allocated_bytes", "peak_reserved_bytes")
+
+
+@st.composite
+def run_ids(draw) -> str:
+    return records.run_id(draw(SLUGS), draw(SLUGS), draw(st.integers(0, 9)), "cpu")
 
 
 def in_process(program: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -126,22 +154,23 @@ def test_a_record_reads_back_as_it_was(record):
 
 
 def test_a_record_without_one_field_of_its_own_or_of_its_parts_is_refused():
-    content = json.loads(json.dumps(A_RECORD.to_json()))
+    fields_only = replace(A_RECORD, data_set=replace(A_RECORD.data_set, sha256={}))
+    content = json.loads(json.dumps(fields_only.to_json()))
     for field, rest in without_one_field(content):
-        with pytest.raises(RecordError, match=f"does not fit.*{field}"):
+        with pytest.raises(RecordError, match=rf"\b{field}\b"):
             RunRecord.from_json(rest)
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"schema_version": 99}, "schema version 99"),
-        ({"name": "../escape"}, "cannot be part of a file name"),
-        ({"outcome": "succeeded"}, "does not fit"),
-        ({"seed": 7}, "its fields say 'collapse/nin_28-seed7-cpu'"),
-        ({"epochs": []}, "holds 0 epochs"),
-        ({"confusion": [[1, 2], [3, 4]]}, "does not add up"),
-        ({"unheard_of": 1}, "does not fit"),
+        ({"schema_version": 99}, "schema_version 99"),
+        ({"name": "../escape"}, "name is '../escape', but must be lower-case letters"),
+        ({"outcome": "succeeded"}, "outcome is 'succeeded', but must be 'finished', 'diverged' or"),
+        ({"seed": 7}, "the fields say 'collapse/nin_28-seed7-cpu'"),
+        ({"epochs": []}, "epochs of .* holds 0 epochs"),
+        ({"confusion": [[1, 2], [3, 4]]}, "confusion of .* does not add up"),
+        ({"unheard_of": 1}, "unheard_of is no field"),
     ],
 )
 def test_a_record_that_contradicts_itself_or_the_schema_is_refused(change, complaint):
@@ -252,9 +281,18 @@ def test_without_hard_links_a_record_is_written_and_never_overwritten_all_the_sa
     assert records.load(tmp_path) == [A_RECORD]
 
 
-def test_a_number_that_json_does_not_have_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match="not JSON compliant"):
-        records.write(tmp_path, replace(A_RECORD, wall_seconds=math.nan))
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"wall_seconds": math.nan}, "wall_seconds is nan, but must be"),
+        ({"recipe": replace(A_RECORD.recipe, weight_decay=math.inf)}, "recipe.weight_decay is inf"),
+        ({"parameters": 0}, "parameters is 0, but must be at least 1"),
+        ({"outcome": Outcome.STUCK}, "outcome is stuck"),
+    ],
+)
+def test_what_could_not_be_read_again_is_not_written(change, complaint, tmp_path):
+    with pytest.raises(RecordError, match=f"{A_RECORD.id}.json is not written.*{complaint}"):
+        records.write(tmp_path, replace(A_RECORD, **change))
     assert files(tmp_path) == set()
 
 
@@ -265,7 +303,7 @@ def test_an_unreadable_record_is_named(tmp_path):
         path.write_text(text)
         with pytest.raises(RecordError, match=re.escape(str(path))):
             records.read(path)
-        assert [str(path) in problem for problem in records.problems(tmp_path)] == [True]
+        assert [f"{A_RECORD.id}.json" in said for said in records.problems(tmp_path)] == [True]
 
 
 def test_a_record_in_the_wrong_place_is_a_problem(tmp_path):
@@ -286,9 +324,9 @@ def test_a_correction_replaces_its_record_in_what_is_current(tmp_path):
 def test_kept_weights_that_are_missing_or_others_are_a_problem(tmp_path):
     kept = b"weights"
     records.write(tmp_path, replace(A_RECORD, weights_sha256=hashlib.sha256(kept).hexdigest()))
-    assert "keeps weights" in "".join(records.problems(tmp_path))
+    assert "weights_sha256 is of weights that cannot be read" in "".join(records.problems(tmp_path))
     records.write_bytes(records.weights_path(tmp_path, A_RECORD.id), b"others")
-    assert "does not hold the weights" in "".join(records.problems(tmp_path))
+    assert "weights_sha256 is not the sum of" in "".join(records.problems(tmp_path))
     records.write_bytes(records.weights_path(tmp_path, A_RECORD.id), kept)
     assert not list(records.problems(tmp_path))
 
@@ -307,10 +345,13 @@ class StepRecord:
 
     @classmethod
     def from_json(cls, content):
-        return records.from_fields(cls, content, seconds=tuple)
+        return records.from_fields(cls, content)
 
 
-def test_records_of_another_kind_are_passed_over_unless_it_is_said_how_to_read_them(tmp_path):
+STEP = {"step": StepRecord.from_json}
+
+
+def test_records_of_another_kind_are_passed_over_by_whoever_asks_for_one(tmp_path):
     step = StepRecord("nin", (0.1, 0.2))
     content = {"id": step.id, **asdict(step)}
     records.write(tmp_path, A_RECORD)
@@ -319,27 +360,26 @@ def test_records_of_another_kind_are_passed_over_unless_it_is_said_how_to_read_t
     assert records.kinds(tmp_path) == {"training": 1, "step": 1}
     steps = records.load_kind("step", StepRecord.from_json, tmp_path.glob("*/*.json"))
     assert steps == [step]
-    assert not list(records.problems(tmp_path, {"step": StepRecord.from_json}))
-    wrong = records.record_path(tmp_path, "steps/wrong")
-    records.write_json_once(wrong, content)
-    assert not list(records.problems(tmp_path))
-    (problem,) = records.problems(tmp_path, {"step": StepRecord.from_json})
-    assert str(wrong) in problem
+    assert not list(records.problems(tmp_path, STEP))
+    records.write_json_once(records.record_path(tmp_path, "steps/wrong"), content)
+    (problem,) = records.problems(tmp_path, STEP)
+    assert problem.startswith("steps/wrong.json holds")
     assert "belongs in steps/nin-h100.json" in problem
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "complaint"),
     [
-        pytest.param({"seconds": None}, id="a value that its reader refuses"),
-        pytest.param({"id": "steps/alexnet-h100"}, id="another id"),
-        pytest.param({"unit": "s"}, id="a field too many"),
+        ({"seconds": None}, "seconds is null, but must be an array"),
+        ({"seconds": [0.1, "0.2"]}, r"seconds\[1\] is '0.2', but must be a number"),
+        ({"id": "steps/alexnet-h100"}, "id is 'steps/alexnet-h100', but the fields say"),
+        ({"unit": "s"}, "unit is no field"),
     ],
 )
-def test_an_object_that_does_not_fit_its_schema_is_refused(change):
+def test_an_object_that_does_not_fit_its_schema_is_refused(change, complaint):
     content = {"id": "steps/nin-h100", "network": "nin", "seconds": [0.1], "kind": "step"}
     assert StepRecord.from_json(content) == StepRecord("nin", (0.1,))
-    with pytest.raises(RecordError):
+    with pytest.raises(RecordError, match=complaint):
         StepRecord.from_json(content | change)
     for name in content:
         with pytest.raises(RecordError, match=name):
@@ -348,10 +388,78 @@ def test_an_object_that_does_not_fit_its_schema_is_refused(change):
 
 def test_the_books_own_records_are_valid_and_from_clean_commits():
     folder = records.runs_folder()
-    assert not list(records.problems(folder))
+    assert not list(validation.problems(folder))
     runs = records.load(folder)
     assert runs
     assert all(run.provenance.clean_tree and run.provenance.commit for run in runs)
+
+
+# ---------------------------------------------------------------- a folder
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "complaint"),
+    [
+        ("collapse/other.json", b'{"kind": "trainin"}', "kind is 'trainin', but must be one of"),
+        ("collapse/other.json", b'{"kind": ["training"]}', r"kind is \['training'\]"),
+        ("collapse/other.json", b"{}", "kind is missing"),
+        ("beside.json", b"{}", "lies where nobody reads it"),
+        ("a/deep/record.json", b"{}", "lies where nobody reads it"),
+        ("collapse/record.json.2", b"{}", "neither a record"),
+        ("collapse/record.safetensors", b"", "weights of no record"),
+        ("collapse/Nin_28-seed0-cpu.json", None, "it belongs in collapse/nin_28-seed0-cpu.json"),
+        ("collapse/folder.json/x", b"{}", "Is a directory"),
+    ],
+)
+def test_what_lies_wrong_in_a_runs_folder_is_named(name, data, complaint, tmp_path):
+    record = records.write(tmp_path, A_RECORD)
+    path = tmp_path / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(record.read_bytes() if data is None else data)
+    found = list(records.problems(tmp_path))
+    assert re.search(rf"^{name.removesuffix('/x')}.*{complaint}", found[0])
+    assert len(found) == (2 if name.endswith("/x") else 1)
+
+
+def test_a_file_called_by_what_cannot_be_printed_is_named_in_one_line(tmp_path):
+    (tmp_path / "collapse").mkdir()
+    for name in (b"a\n\x1b[31m.json", b"\xff.json"):
+        (tmp_path / "collapse" / os.fsdecode(name)).write_text("{}")
+    found = sorted(records.problems(tmp_path))
+    assert [problem.partition(": ")[0] for problem in found] == [
+        r"collapse/\udcff.json",
+        r"collapse/a\n\x1b[31m.json",
+    ]
+
+
+def test_hidden_files_probes_and_words_on_the_folder_are_no_problem(tmp_path):
+    records.write(tmp_path, A_RECORD)
+    for name in (".claims/a.lock", "collapse/.x.json.tmp", "probes/a/b.json", "README.md"):
+        records.write_bytes(tmp_path / name, b"")
+    assert not list(records.problems(tmp_path))
+
+
+def test_a_pipe_is_named_and_not_waited_for(tmp_path):
+    (tmp_path / "collapse").mkdir()
+    os.mkfifo(tmp_path / "collapse/pipe.json")
+    (problem,) = records.problems(tmp_path)
+    assert problem.endswith("pipe.json: it is no readable record: it is no regular file")
+
+
+def test_a_link_to_nothing_is_named(tmp_path):
+    (tmp_path / "collapse").mkdir()
+    (tmp_path / "collapse/gone.json").symlink_to(tmp_path / "nothing.json")
+    (problem,) = records.problems(tmp_path)
+    assert problem.startswith("collapse/gone.json is a link to nothing")
+
+
+def test_what_killed_writers_left_is_found_and_what_living_ones_write_is_not(tmp_path):
+    host, dead = socket.gethostname(), subprocess.Popen(["true"])
+    dead.wait()
+    for writer in (f"{host}.{os.getpid()}", f"{host}.{dead.pid}", f"elsewhere.{os.getpid()}"):
+        (tmp_path / f".a.json.{writer}.tmp").write_text("")
+    found = [path.name for path in records.leftovers(tmp_path)]
+    assert found == [f".a.json.elsewhere.{os.getpid()}.tmp", f".a.json.{host}.{dead.pid}.tmp"]
 
 
 def test_a_frame_has_a_row_a_run():
@@ -466,15 +574,6 @@ def test_whether_a_file_can_be_written_is_known_before_it_is_made(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(RecordError, match="could not be written"):
         records.check_can_write(tmp_path / "taken" / "nin.json")
-
-
-def test_what_killed_writers_left_is_found_and_what_living_ones_write_is_not(tmp_path):
-    host, dead = socket.gethostname(), subprocess.Popen(["true"])
-    dead.wait()
-    for writer in (f"{host}.{os.getpid()}", f"{host}.{dead.pid}", f"elsewhere.{os.getpid()}"):
-        (tmp_path / f".a.json.{writer}.tmp").write_text("")
-    found = [path.name for path in records.leftovers(tmp_path)]
-    assert found == [f".a.json.elsewhere.{os.getpid()}.tmp", f".a.json.{host}.{dead.pid}.tmp"]
 
 
 # ---------------------------------------------------------------- claims

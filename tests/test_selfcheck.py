@@ -33,10 +33,10 @@ from ninlab.selfcheck import (
 )
 from ninlab.steps import Precision
 from tests.processes import python
-from tests.records import A_RECORD, H100, H200
+from tests.records import A_RECORD, H100, H200, possible
 
 A_MEASURED = Measured(CaseOutcome.FINISHED, 2**20, 2**20, timed_steps=2)
-OF_H100 = replace(A_RECORD, device=H100, input_shape=(1, 224, 224))
+OF_H100 = possible(replace(A_RECORD, device=H100, input_shape=(1, 224, 224)))
 CPU = Subject("cpu", predicted_peaks=lambda case, allocator, device: {})
 EVERY_CHECK = [*checks(on_gpu=True), *checks(on_gpu=False)]
 

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -16,7 +17,8 @@ import typer
 from ninlab import failures, handover, records
 from ninlab.commands import validation
 from ninlab.commands.shared import RunsFolder, existing_folder
-from ninlab.errors import RecordError, UnknownNameError
+from ninlab.errors import NinlabError, RecordError, UnknownNameError
+from ninlab.records.schema import parse
 
 LINES = ".jsonl"
 """How files are called to which lines are added, in any order."""
@@ -189,7 +191,6 @@ def _made_again(
 
 def _problems(new: Mapping[str, bytes], weights: Mapping[str, Path], home: Path) -> Iterator[str]:
     """One sentence for every record that `runs --validate` would not pass at home."""
-    readers = validation.readers()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch, handover.TOP)
         for identifier, data in new.items():
@@ -198,16 +199,7 @@ def _problems(new: Mapping[str, bytes], weights: Mapping[str, Path], home: Path)
                 beside = records.weights_path(folder, identifier)
                 beside.symlink_to(weights[identifier].resolve())
         _lay_corrected(new, folder, home)
-        for problem in records.problems(folder, readers):
-            yield problem.replace(f"{folder}/", "")
-        for identifier, content in _readable(new):
-            if content.get("kind") not in {records.TRAINING, *readers}:
-                yield f"{identifier} is of kind {content.get('kind')!r}, which nothing here reads"
-                continue
-            name = content.get("network") or content.get("case", {}).get("network")
-            digest = content.get("network_digest")
-            if digest and (changed := validation.changed_network(identifier, name, digest)):
-                yield changed
+        yield from validation.problems(folder)
 
 
 def _problems_of_others(again: Sequence[tuple[str, Version, Path]], home: Path) -> Iterator[str]:
@@ -227,21 +219,20 @@ def _problems_of_others(again: Sequence[tuple[str, Version, Path]], home: Path) 
 def _readable(new: Mapping[str, bytes]) -> Iterator[tuple[str, dict[str, Any]]]:
     """The records that are JSON objects, by their ids; the others are problems already."""
     for identifier, data in new.items():
-        try:
-            content = json.loads(data)
-        except ValueError:
-            continue
-        if isinstance(content, dict):
-            yield identifier, content
+        with suppress(RecordError):
+            yield identifier, parse(data)
 
 
 def _lay_corrected(new: Mapping[str, bytes], folder: Path, home: Path) -> None:
     """Lay the records of home that new ones correct beside them, with the weights of those."""
+    runs = []
     for _, content in _readable(new):
-        corrected = str(content.get("corrects") or "")
+        with suppress(NinlabError):
+            runs.append(records.RunRecord.from_json(content))
+    for corrected in (run.corrects for run in runs if run.corrects):
         for path_of in (records.weights_path, records.record_path):
             source, target = path_of(home, corrected), path_of(folder, corrected)
-            if corrected and source.is_file() and not target.exists():
+            if source.is_file() and not target.exists():
                 records.write_bytes(target, source.read_bytes())
 
 

@@ -181,7 +181,7 @@ def measure(
                 device=about,
                 software=software,
             )
-            records.write_json_once(row.path, record.to_json())
+            records.write(target, record)
             made.append(record)
         if to_describe is not None and answered == 1:
             _save_properties(to_describe, where)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 from ninlab.measurement.agreement import (
     PARTS,
-    PEAKS,
     TOLERANCE,
     Order,
     bytes_off,
@@ -38,6 +37,7 @@ from ninlab.measurement.agreement import (
 from ninlab.measurement.cases import (
     INFERENCE,
     MODES,
+    PEAKS,
     Allocator,
     Case,
     CaseOutcome,

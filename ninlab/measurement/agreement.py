@@ -11,11 +11,8 @@ from dataclasses import dataclass
 from statistics import median
 
 from ninlab.errors import UnknownNameError
-from ninlab.measurement.cases import CaseOutcome
+from ninlab.measurement.cases import PEAKS, CaseOutcome
 from ninlab.measurement.memory_records import MemoryRecord
-
-PEAKS = {kind: f"{kind}_peak_bytes" for kind in ("tensor", "requested", "allocated", "reserved")}
-"""What each peak is called in `Measured` and in the predictions of a record."""
 
 PARTS = {
     "tensors": (None, "tensor"),

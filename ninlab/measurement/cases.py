@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from ninlab.errors import NinlabError, RecordError, UnknownNameError
-from ninlab.records import whole
+from ninlab.errors import NinlabError, UnknownNameError
+from ninlab.records import part
+from ninlab.records.schema import Above0, Count, ImageShape, Name, Positive
 from ninlab.steps import Optimizer, Precision, named
-from ninlab.units import Shape
 
 MODES = (INFERENCE := "inference", *Optimizer)
 """What can be measured: one forward pass, or a training step with that optimizer."""
@@ -35,9 +35,9 @@ class CaseOutcome(StrEnum):
 class Case:
     """One thing to measure. Raises NinlabError for a value that cannot be measured."""
 
-    network: str
-    input_shape: Shape
-    batch_size: int
+    network: Name
+    input_shape: ImageShape
+    batch_size: Positive
     precision: str = Precision.FP32
     mode: str = Optimizer.SGD
 
@@ -65,13 +65,13 @@ class Measured:
     """
 
     outcome: CaseOutcome
-    requested_peak_bytes: int | None = None
-    tensor_peak_bytes: int | None = None
-    allocated_peak_bytes: int | None = None
-    reserved_peak_bytes: int | None = None
-    overhead_bytes: int | None = None
-    step_seconds: tuple[float, float, float] | None = None
-    timed_steps: int = 0
+    requested_peak_bytes: Positive | None = None
+    tensor_peak_bytes: Positive | None = None
+    allocated_peak_bytes: Positive | None = None
+    reserved_peak_bytes: Positive | None = None
+    overhead_bytes: Count | None = None
+    step_seconds: tuple[Above0, Above0, Above0] | None = None
+    timed_steps: Count = 0
 
     @property
     def median_seconds(self) -> float | None:
@@ -99,14 +99,9 @@ class Failed:
 
 def measured_from_json(content: Mapping[str, Any]) -> Measured:
     """The result that a JSON object holds. Raises RecordError when it does not fit."""
-    try:
-        seconds = content["step_seconds"]
-        return whole(Measured)(
-            dict(content)
-            | {
-                "outcome": CaseOutcome(content["outcome"]),
-                "step_seconds": None if seconds is None else tuple(seconds),
-            }
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise RecordError(f"no measured case: {error!r}") from error
+    return part(Measured, content)
+
+
+PEAKS = {kind: f"{kind}_peak_bytes" for kind in ("tensor", "requested", "allocated", "reserved")}
+"""What each peak is called in `Measured` and in the predictions of a record, the least first:
+each counts what the one before it counts, and more."""

@@ -4,9 +4,9 @@ A record is the only way in which a measured number enters the book. It is writt
 or not at all, never changed and never overwritten: a correction is a new record that
 names the old one in ``corrects``. Failed runs stay.
 
-`runs` holds what is recorded of a training run, `schema` what all kinds of records share, `folders`
-where they lie. `reading` and `writing` are the only ways in and out; `claims` keeps two recorders
-from one run; `origin` names the code; `frames` makes tables.
+`runs` holds what is recorded of a training run, `schema` what all kinds of records share, `laws`
+what holds between fields, `folders` where records lie. `reading` and `writing` are the only ways in
+and out; `claims` keeps two recorders from one run; `origin` names the code; `frames` makes tables.
 
 Known limit: recording needs a POSIX system; reading does not.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 from ninlab.records.claims import claim, claim_holders, claim_note
 from ninlab.records.folders import record_path, runs_folder, weights_path
 from ninlab.records.frames import to_frame
+from ninlab.records.laws import STUCK_LOSS, check_origin, out_of_order
 from ninlab.records.origin import code_id, provenance, utc_now
 from ninlab.records.reading import current, kinds, load, load_kind, problems, read
 from ninlab.records.runs import (
@@ -40,7 +41,7 @@ from ninlab.records.schema import (
     check_schema,
     check_slug,
     from_fields,
-    whole,
+    part,
 )
 from ninlab.records.writing import (
     check_can_write,
@@ -52,6 +53,7 @@ from ninlab.records.writing import (
 
 __all__ = [
     "SCHEMA_VERSION",
+    "STUCK_LOSS",
     "TRAINING",
     "DataSet",
     "Device",
@@ -66,6 +68,7 @@ __all__ = [
     "RunRecord",
     "Software",
     "check_can_write",
+    "check_origin",
     "check_schema",
     "check_slug",
     "claim",
@@ -79,6 +82,8 @@ __all__ = [
     "leftovers",
     "load",
     "load_kind",
+    "out_of_order",
+    "part",
     "problems",
     "provenance",
     "read",
@@ -88,7 +93,6 @@ __all__ = [
     "to_frame",
     "utc_now",
     "weights_path",
-    "whole",
     "write",
     "write_bytes",
     "write_json_once",

@@ -1,20 +1,31 @@
-"""Which records does a folder hold, and is each of them sound?"""
+"""Which records does a folder hold, and is each of them sound?
+
+`problems` looks at every file of a runs folder, so that none is passed over in silence: a record
+whose ``kind`` is misspelt would otherwise vanish from the book. Hidden files are nobody's records,
+and ``probes/`` holds what is no record.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import json
+import os
+import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ninlab.errors import NinlabError, RecordError
 from ninlab.records import folders
-from ninlab.records.folders import weights_path
+from ninlab.records.folders import record_path, weights_path
 from ninlab.records.runs import TRAINING, RunRecord
-from ninlab.records.schema import FromJson, Record
+from ninlab.records.schema import FromJson, Record, parse, plain, shown
+
+LARGEST_BYTES = 16 * 2**20
+"""More than any record has; a run of ten thousand epochs has a seventh of it."""
+
+_PROBES = "probes"
 
 
 def read(path: Path) -> RunRecord:
@@ -60,52 +71,122 @@ def kinds(folder: Path) -> Counter[str]:
     return counts
 
 
-def problems(folder: Path, other_kinds: Mapping[str, FromJson[Any]] | None = None) -> Iterator[str]:
+def problems(
+    folder: Path,
+    other_kinds: Mapping[str, FromJson[Any]] | None = None,
+    contradictions: Callable[[Any], Iterable[str]] = lambda record: (),
+) -> Iterator[str]:
     """One sentence for every file of a runs folder that is no valid record, or lies wrong.
 
-    other_kinds says how records are read that are no training runs; kinds that it does not
-    name are passed over.
+    other_kinds says how records are read that are no training runs; a file of any other kind is a
+    problem. contradictions gives what a record says that cannot be, by what is known beside it; it
+    is not asked of a record that a later one corrects. Files are named from the folder on.
     """
     readers: dict[str, FromJson[Any]] = {TRAINING: RunRecord.from_json, **(other_kinds or {})}
-    known: set[str] = set()
-    corrections: list[tuple[str, str]] = []
-    for path in sorted(folder.glob("*/*.json")):
+    found: dict[str, Any] = {}
+    for path in _files(folder):
         try:
-            content = _read_json(path)
-            if content.get("kind") not in readers:
-                continue
-            record = _filed(path, content, readers[content["kind"]])
+            record = _record(path, folder, readers)
         except RecordError as error:
-            yield str(error)
+            yield _from(folder, str(error))
             continue
-        known.add(record.id)
-        if not isinstance(record, RunRecord):
-            continue
-        if record.corrects:
-            corrections.append((record.id, record.corrects))
-        if record.weights_sha256:
-            yield from _problems_of_weights(folder, record)
-    for identifier, corrected in corrections:
-        if corrected not in known:
-            yield f"{identifier} corrects {corrected!r}, which is no record"
+        if record is not None:
+            found[record.id] = record
+    runs = [record for record in found.values() if isinstance(record, RunRecord)]
+    for run in runs:
+        if run.weights_sha256 is None and weights_path(folder, run.id).exists():
+            yield f"{run.id}: weights_sha256 is null, but weights lie beside the record"
+    replaced = {run.corrects for run in runs}
+    for run in runs:
+        if run.corrects and run.corrects not in found:
+            yield f"{run.id}: corrects is {shown(run.corrects)}, which is no record"
+        if run.weights_sha256:
+            yield from (_from(folder, problem) for problem in _problems_of_weights(folder, run))
+    for identifier, record in found.items():
+        if identifier not in replaced:
+            yield from (f"{identifier}: {problem}" for problem in contradictions(record))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """What lies in a runs folder and is neither hidden nor a probe, sorted; folders only if odd."""
+    for path in sorted(folder.rglob("*")):
+        below = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") for part in below)
+        is_place = path.is_dir() and path.suffix not in (".json", ".safetensors")
+        if not (hidden or below[0] == _PROBES or is_place):
+            yield path
+
+
+def _record(path: Path, folder: Path, readers: Mapping[str, FromJson[Any]]) -> Any:
+    """The record that the file holds, None for weights that one names and for what is no record's.
+
+    Raises RecordError, naming the file, when it is not valid or lies wrong.
+    """
+    name, depth = _named(path), len(path.relative_to(folder).parts)
+    if depth == 1 and path.suffix not in (".json", ".safetensors"):
+        return None  # beside the folders of records, where a person may explain them
+    if path.is_symlink() and not path.exists():
+        raise RecordError(f"{name} is a link to nothing; lay the file itself there")
+    if depth != 2:
+        raise RecordError(
+            f"{name} lies where nobody reads it; records and weights lie in <experiment>/<name>"
+        )
+    if path.suffix == ".safetensors":
+        if not record_path(folder, "/".join(path.with_suffix("").parts[-2:])).exists():
+            raise RecordError(f"{name} holds the weights of no record; make its run again")
+        return None
+    if path.suffix != ".json":
+        raise RecordError(
+            f"{name} is neither a record (.json) nor weights (.safetensors); move it away"
+        )
+    content = _read_json(path)
+    kind = content.get("kind")
+    if not isinstance(kind, str) or kind not in readers:
+        said = f"kind is {shown(kind)}" if "kind" in content else "kind is missing"
+        raise RecordError(f"{name}: {said}, but must be one of {', '.join(sorted(readers))}")
+    return _filed(path, content, readers[kind])
 
 
 def _problems_of_weights(folder: Path, record: RunRecord) -> Iterator[str]:
     path = weights_path(folder, record.id)
-    if not path.is_file():
-        yield f"{record.id} keeps weights, but {path} is missing"
-    elif hashlib.sha256(path.read_bytes()).hexdigest() != record.weights_sha256:
-        yield f"{path} does not hold the weights that {record.id} names by their sha256"
+    try:
+        kept = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        said = error.strerror or error
+        yield f"{record.id}: weights_sha256 is of weights that cannot be read: {path}: {said}"
+    else:
+        if kept != record.weights_sha256:
+            yield f"{record.id}: weights_sha256 is not the sum of {path}"
+
+
+def _named(path: Path) -> str:
+    """The path in a sentence: a file may be called by what cannot be printed."""
+    return plain(str(path))
+
+
+def _from(folder: Path, sentence: str) -> str:
+    """The sentence with files named from that folder on."""
+    return sentence.replace(f"{_named(folder)}/", "")
+
+
+def _at_once(path: str, flags: int) -> int:
+    """Open a file without waiting for whoever writes into it, as a pipe's reader does."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RecordError(f"{path} is no readable record: {error}") from error
-    if not isinstance(content, dict):
-        raise RecordError(f"{path} is no readable record: it holds no JSON object")
-    return content
+        with open(path, "rb", buffering=0, opener=_at_once) as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode):
+                raise RecordError("it is no readable record: it is no regular file")
+            if about.st_size > LARGEST_BYTES:
+                raise RecordError("it is no readable record: it is larger than 16 MiB")
+            return parse(file.readall())
+    except OSError as error:
+        raise RecordError(f"{_named(path)}: it is no readable record: {error.strerror}") from error
+    except RecordError as error:
+        raise RecordError(f"{_named(path)}: {error}") from error
 
 
 def _filed(path: Path, content: Mapping[str, Any], from_json: FromJson[Record]) -> Record:
@@ -113,7 +194,10 @@ def _filed(path: Path, content: Mapping[str, Any], from_json: FromJson[Record]) 
     try:
         record = from_json(content)
     except NinlabError as error:
-        raise RecordError(f"{path}: {error}") from error
-    if path.parts[-2:] != Path(f"{record.id}.json").parts:
-        raise RecordError(f"{path} holds the record {record.id!r}; it belongs in {record.id}.json")
+        raise RecordError(f"{_named(path)}: {error}") from error
+    if f"{path.parent.name}/{path.name}" != f"{record.id}.json":
+        raise RecordError(
+            f"{_named(path)} holds the record of id {shown(record.id)}; "
+            f"it belongs in {record.id}.json"
+        )
     return record

@@ -6,12 +6,34 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
 from ninlab.errors import RecordError
 from ninlab.recipes import Recipe
-from ninlab.records.schema import check_schema, check_slug, from_fields, whole
-from ninlab.units import Shape
+from ninlab.records import laws
+from ninlab.records.laws import CURVE_POINTS, steps_a_point
+from ninlab.records.schema import (
+    Above0,
+    Commit,
+    Count,
+    Digest,
+    Form,
+    ImageShape,
+    Moment,
+    Name,
+    NotEmpty,
+    NotNegative,
+    Positive,
+    RunId,
+    Seed,
+    Sha256,
+    Share,
+    Text,
+    Version,
+    check_schema,
+    check_slug,
+    from_fields,
+)
 
 SCHEMA_VERSION = 1
 
@@ -31,42 +53,42 @@ class Outcome(StrEnum):
 class DataSet:
     """Which images were seen. Sums are sha256 of the decompressed files."""
 
-    name: str
-    sha256: Mapping[str, str]
-    train_images: int
-    evaluation_images: int
+    name: Text
+    sha256: Mapping[str, Sha256]
+    train_images: Positive
+    evaluation_images: Positive
 
 
 @dataclass(frozen=True)
 class Device:
     """What the run ran on. slug names it in file names; driver and power limit are a GPU's."""
 
-    slug: str
-    name: str
-    memory_bytes: int
-    threads: int | None = None  # of a CPU run
-    driver: str | None = None
-    power_limit_watts: float | None = None
+    slug: Name
+    name: Text
+    memory_bytes: Positive
+    threads: Positive | None = None  # of a CPU run
+    driver: Text | None = None
+    power_limit_watts: Above0 | None = None
 
 
 @dataclass(frozen=True)
 class Software:
     """The versions that computed the run."""
 
-    python: str
-    torch: str
-    ninlab: str
-    cuda: str | None = None
-    cudnn: str | None = None
+    python: Version
+    torch: Version
+    ninlab: Version
+    cuda: Version | None = None
+    cudnn: Version | None = None
 
 
 @dataclass(frozen=True)
 class Provenance:
     """Which code was called how and when. commit is None outside a git checkout."""
 
-    utc: str
-    command: str
-    commit: str | None
+    utc: Moment
+    command: Text
+    commit: Commit | None
     clean_tree: bool
 
 
@@ -77,13 +99,13 @@ class LossCurve:
     A value is None where the loss was not finite. Six significant digits are kept.
     """
 
-    every: int
-    values: tuple[float | None, ...]
+    every: Positive
+    values: Annotated[tuple[NotNegative | None, ...], NotEmpty]
 
     @classmethod
-    def thinned(cls, losses: Sequence[float], points: int = 256) -> LossCurve:
+    def thinned(cls, losses: Sequence[float], points: int = CURVE_POINTS) -> LossCurve:
         """The curve of these losses in at most that many points."""
-        every = max(1, math.ceil(len(losses) / points))
+        every = steps_a_point(len(losses), points)
         chunks = (losses[i : i + every] for i in range(0, len(losses), every))
         return cls(every, tuple(finite(sum(chunk) / len(chunk)) for chunk in chunks))
 
@@ -97,45 +119,49 @@ class EpochResult:
     image. A loss is None where it was not finite. seconds is training, without evaluation.
     """
 
-    epoch: int  # from 1
-    train_accuracy: float
-    train_loss: float | None
-    test_accuracy: float
-    test_loss: float | None
-    dead_classes: int
-    seconds: float
-    evaluation_seconds: float
+    epoch: Positive  # from 1
+    train_accuracy: Share
+    train_loss: NotNegative | None
+    test_accuracy: Share
+    test_loss: NotNegative | None
+    dead_classes: Count
+    seconds: Above0
+    evaluation_seconds: Above0
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One training run, whole. `to_json` and `from_json` are the schema."""
+    """One training run, whole. The annotations are its schema; what holds between them is a law.
 
-    experiment: str
-    name: str
-    seed: int
+    Laws of the record's name and of its epochs hold for any; the rest, which `laws` has, for
+    what is written and read.
+    """
+
+    experiment: Name
+    name: Name
+    seed: Seed
     provenance: Provenance
-    network: str  # name in ninlab.architectures
-    network_digest: str
-    input_shape: Shape
-    parameters: int
+    network: Name  # name in ninlab.architectures
+    network_digest: Digest
+    input_shape: ImageShape
+    parameters: Positive
     data_set: DataSet
     recipe: Recipe
     device: Device
     software: Software
-    execution: str  # "eager" or "cuda_graph"
+    execution: Annotated[str, Form("eager|cuda_graph", "eager or cuda_graph")]
     outcome: Outcome
     loss: LossCurve
     epochs: tuple[EpochResult, ...]
-    confusion: tuple[tuple[int, ...], ...]  # [label][prediction], counts after the last epoch
-    images_per_second: float  # training, median over the epochs
-    wall_seconds: float
-    peak_requested_bytes: int | None = None  # None on the CPU
-    peak_allocated_bytes: int | None = None
-    peak_reserved_bytes: int | None = None
-    learning_rate_from: tuple[str, ...] = ()  # ids of the runs by which the rate was chosen
-    weights_sha256: str | None = None  # of <id>.safetensors, where weights were kept
-    corrects: str | None = None  # id of the record that this one replaces
+    confusion: tuple[tuple[Count, ...], ...]  # [label][prediction], after the last epoch
+    images_per_second: Above0  # training, median over the epochs
+    wall_seconds: Above0
+    peak_requested_bytes: Positive | None = None  # None on the CPU
+    peak_allocated_bytes: Positive | None = None
+    peak_reserved_bytes: Positive | None = None
+    learning_rate_from: tuple[RunId, ...] = ()  # ids of the runs by which the rate was chosen
+    weights_sha256: Sha256 | None = None  # of <id>.safetensors, where weights were kept
+    corrects: RunId | None = None  # id of the record that this one replaces
     kind: str = TRAINING
     schema_version: int = SCHEMA_VERSION
 
@@ -145,16 +171,21 @@ class RunRecord:
                            ("device slug", self.device.slug)):  # fmt: skip
             check_slug(what, text)
         if [result.epoch for result in self.epochs] != list(range(1, len(self.epochs) + 1)):
-            raise RecordError(f"the epochs of {self.id} are not numbered from 1 upwards")
+            raise RecordError(f"epochs: epoch of {self.id} is not numbered from 1 upwards")
         if not self.epochs or len(self.epochs) > self.recipe.epochs:
             raise RecordError(
-                f"{self.id} holds {len(self.epochs)} epochs, but its recipe asks for "
+                f"epochs of {self.id} holds {len(self.epochs)} epochs, but recipe.epochs asks for "
                 f"{self.recipe.epochs}"
             )
         if self.outcome is not Outcome.DIVERGED and len(self.epochs) != self.recipe.epochs:
-            raise RecordError(f"{self.id} stopped early, but its outcome is {self.outcome}")
+            raise RecordError(
+                f"epochs of {self.id} stopped early, after {len(self.epochs)} of the "
+                f"{self.recipe.epochs} of recipe.epochs, but its outcome is {self.outcome}"
+            )
         if sum(map(sum, self.confusion)) != self.data_set.evaluation_images:
-            raise RecordError(f"the confusion matrix of {self.id} does not add up to its images")
+            raise RecordError(
+                f"confusion of {self.id} does not add up to data_set.evaluation_images"
+            )
 
     @property
     def id(self) -> str:
@@ -186,22 +217,14 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunRecord:
-        """The record of a JSON object. Raises RecordError when it does not fit the schema."""
-        return from_fields(
-            cls,
-            content,
-            provenance=whole(Provenance),
-            input_shape=tuple,
-            data_set=whole(DataSet),
-            recipe=whole(Recipe),
-            device=whole(Device),
-            software=whole(Software),
-            outcome=Outcome,
-            loss=lambda value: LossCurve(value["every"], tuple(value["values"])),
-            epochs=lambda value: tuple(map(whole(EpochResult), value)),
-            confusion=lambda value: tuple(map(tuple, value)),
-            learning_rate_from=tuple,
-        )
+        """The record of a JSON object.
+
+        Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
+        a law.
+        """
+        run = from_fields(cls, content)
+        laws.check_run(run)
+        return run
 
 
 def finite(value: float) -> float | None:
