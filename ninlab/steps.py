@@ -165,9 +165,31 @@ class SavedKind(StrEnum):
     TOTAL_WEIGHT = "total_weight"
 
 
-def named(kind: type[Named], value: str) -> Named:
-    """The member of that value. Raises UnknownNameError, which lists the values there are."""
+ALSO_CALLED: Mapping[str, StrEnum] = MappingProxyType(
+    {
+        "float32": Precision.FP32,
+        "float": Precision.FP32,
+        "single": Precision.FP32,
+        "tensorfloat32": Precision.TF32,
+        "bfloat16": Precision.BF16,
+        "float16": Precision.BF16,  # the 16 bits that there are
+        "fp16": Precision.BF16,
+        "half": Precision.BF16,
+        "sgdm": Optimizer.MOMENTUM,
+        "nesterov": Optimizer.MOMENTUM,
+    }
+)
+"""What precisions and optimizers are called elsewhere, in lower case and without signs."""
+
+
+def named(kind: type[Named], value: str, what: str | None = None) -> Named:
+    """The member of that value. Raises UnknownNameError, which lists the values there are.
+
+    what is the error's word for a member, by default the kind's name.
+    """
     try:
         return kind(value)
     except ValueError:
-        raise UnknownNameError(kind.__name__.lower(), value, map(str, kind)) from None
+        also = {name: str(each) for name, each in ALSO_CALLED.items() if isinstance(each, kind)}
+        what = what or kind.__name__.lower()
+        raise UnknownNameError(what, value, map(str, kind), also=also) from None
