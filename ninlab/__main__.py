@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import importlib
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import typer
+from ninlab import exits
+from ninlab.errors import NinlabError, UnknownNameError
 
-from ninlab.commands import shared
-from ninlab.errors import NinlabError
+if TYPE_CHECKING:
+    import typer
 
 COMMANDS = {
     "resources": "ninlab.commands.resources",
@@ -27,12 +30,14 @@ COMMANDS = {
 }
 """Module of each command; the function there is called like the command."""
 
-BAD_INPUT = NinlabError.exit_code
-PYDANTICS_WORDS = "Value error, "  # with which typer's own sentence may begin
-
 
 def command_line(first_argument: str | None) -> typer.Typer:
-    """The application with the one command that first_argument names, or with all of them."""
+    """The application with the one command that first_argument names, or with all of them.
+
+    Raises UnknownNameError for a command that there is not.
+    """
+    import typer
+
     app = typer.Typer(
         name="ninlab",
         add_completion=False,
@@ -47,38 +52,47 @@ def command_line(first_argument: str | None) -> typer.Typer:
         """Keep the command's name required when only one command is loaded."""
 
     group.__doc__ = app.info.help
+    if first_argument and not first_argument.startswith("-") and first_argument not in COMMANDS:
+        raise UnknownNameError("command", first_argument, COMMANDS)
     for name, module in COMMANDS.items():
         if first_argument == name or first_argument not in COMMANDS:
             app.command(name)(getattr(importlib.import_module(module), name))
     return app
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Exit code of the command line: 0 done, 2 bad input (one sentence on stderr)."""
+    given = sys.argv[1:] if arguments is None else [*arguments]
+    return exits.exit_code_of(lambda: _carried_out(given))
+
+
+def _carried_out(arguments: list[str]) -> int:
+    """What the command returns, 0 for None. Raises NinlabError for what cannot be asked."""
+    import typer
+
+    from ninlab.commands import shared
+
     shared.begin()
-    arguments = sys.argv[1:] if arguments is None else arguments
     app = command_line(arguments[0] if arguments else None)
     try:
         result = typer.main.get_command(app).main(
             args=arguments, prog_name="python -m ninlab", standalone_mode=False
         )
-    except NinlabError as error:
-        print("error: " + " ".join(str(error).split()), file=sys.stderr)
-        return error.exit_code
     except typer.Abort:
-        return 130
+        return exits.INTERRUPTED
     except Exception as error:
         # Usage errors come from the click that typer brings, under a name that has moved
         # between its releases; what they share is the way they word themselves.
         format_message = getattr(error, "format_message", None)
         if format_message is None:
             raise
-        message = format_message().replace(PYDANTICS_WORDS, "")
-        is_help = message.lstrip().startswith("Usage:")
-        print(message if is_help else f"error: {' '.join(message.split())}", file=sys.stderr)
-        return BAD_INPUT
+        message = format_message()
+        if not message.lstrip().startswith("Usage:"):
+            raise NinlabError(message) from error
+        print(message, file=sys.stderr)  # what can be asked, where nothing was
+        return NinlabError.exit_code
     return result if isinstance(result, int) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.run(lambda: _carried_out(sys.argv[1:]))

@@ -26,11 +26,11 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
-from ninlab import records
+from ninlab import exits, records
 from ninlab.errors import NinlabError, RecordError
 from ninlab.units import format_bytes
 
@@ -279,24 +279,22 @@ def _name_below_runs(archive: Path, member: tarfile.TarInfo) -> str:
 # ---------------------------------------------------------------- for a shell
 
 
-def main(arguments: list[str]) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Hand over or take up, as a shell asks for it: 0 done, 2 with one sentence on stderr."""
-    step: Callable[[Path, Path], object]
+    return exits.exit_code_of(lambda: _carried_out(arguments))
+
+
+def _carried_out(arguments: Sequence[str]) -> int:
     match arguments:
         case [folder, results]:
-            step = hand_over
+            hand_over(Path(folder), Path(results))
         case ["--take-up", folder, results]:
-            step = take_up
+            take_up(Path(folder), Path(results))
         case _:
             print("usage: python -m ninlab.handover [--take-up] RUNS RESULTS", file=sys.stderr)
-            return 2
-    try:
-        step(Path(folder), Path(results))
-    except NinlabError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+            return NinlabError.exit_code
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    exits.run(lambda: _carried_out(sys.argv[1:]))

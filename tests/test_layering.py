@@ -23,6 +23,7 @@ ANYONE = {"errors", "steps", "units", "__init__"}
 LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "__init__": (set(), set()),
     "errors": (set(), set()),
+    "exits": (set(), set()),
     "units": (set(), set()),
     "steps": (set(), set()),
     # the counting core: what a reader can follow with paper
@@ -59,7 +60,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "published": (set(), set()),
     "records": ({"recipes"}, {"annotated_types", "pandas", "pydantic", "pydantic_core"}),
     "relapses": ({"records"}, set()),
-    "handover": ({"records"}, set()),
+    "handover": ({"exits", "records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
