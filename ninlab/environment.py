@@ -19,10 +19,11 @@ from typing import Any
 import torch
 
 import ninlab
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
 from ninlab.records import Device, Software
 from ninlab.steps import Precision
 from ninlab.torch_private import empty_cache_between_trials, is_cache_emptied_between_trials
+from ninlab.units import parse_device_name
 
 
 def parse_device(name: str) -> torch.device:
@@ -35,9 +36,10 @@ def parse_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise NinlabError(f"unknown device {name!r}; write cpu, cuda or cuda:0") from None
+        raise NinlabError(f"unknown device {quoted(name)}; write cpu, cuda or cuda:0") from None
     if device.type not in ("cpu", "cuda"):
-        raise NinlabError(f"runs are not made on {name!r}; write cpu, cuda or cuda:0")
+        raise NinlabError(f"runs are not made on {quoted(name)}; write cpu, cuda or cuda:0")
+    parse_device_name(name)  # torch takes cpu:5 for a device
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise NinlabError(
             f"device {name!r} is not there: torch sees {torch.cuda.device_count()} GPUs; write cpu"

@@ -1,4 +1,4 @@
-"""How are bytes, counts, seconds and shapes written and read?
+"""How are bytes, counts, seconds, shapes, numbers and names of devices written and read?
 
 Quantities are stored as integers in the unit of their name (bytes, MACs) and
 rounded here only, when a person reads them. Bytes use binary prefixes
@@ -8,7 +8,7 @@ rounded here only, when a person reads them. Bytes use binary prefixes
 import math
 import re
 
-from ninlab.errors import NinlabError, ShapeError
+from ninlab.errors import NinlabError, ShapeError, UnknownNameError, quoted
 
 Shape = tuple[int, ...]
 """(channels, height, width) of one image, or (features,) after flattening."""
@@ -16,8 +16,13 @@ Shape = tuple[int, ...]
 BYTE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DECIMAL_BYTE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _COUNT_UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
-_SHAPE = re.compile(r"\d+(x\d+)*")
-_BYTES = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)")
+_DIGITS = re.compile(r"[0-9]{1,40}")  # Python itself reads some thousand at most
+_BYTES = re.compile(r"([0-9]{1,40}(?:\.[0-9]{1,40})?)\s*([A-Za-z]+)")
+
+_DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:[0-9]{1,3})?")
+
+MOST_BYTES = 2**63 - 1
+"""What 64 bits with a sign can count, as torch counts bytes."""
 
 
 def format_bytes(count: int, unit: str | None = None) -> str:
@@ -31,7 +36,7 @@ def format_bytes(count: int, unit: str | None = None) -> str:
         large = (u for u, size in reversed(BYTE_UNITS.items()) if _reaches(count, size, 1024))
         unit = next(large, "B")
     if unit not in BYTE_UNITS:
-        raise NinlabError(f"unknown unit {unit!r}; known: {', '.join(BYTE_UNITS)}")
+        raise UnknownNameError("unit", unit, BYTE_UNITS)
     if unit == "B":
         return f"{count} B"
     return f"{_three_digits(count / BYTE_UNITS[unit])} {unit}"
@@ -40,16 +45,18 @@ def format_bytes(count: int, unit: str | None = None) -> str:
 def parse_bytes(text: str) -> int:
     """Bytes of a size such as ``16GiB``, ``512 MB`` or ``1.5GiB``, rounded down.
 
-    Raises NinlabError when the text is no size above zero.
+    Raises NinlabError when the text is no size above zero, or more than `MOST_BYTES`.
     """
     units = BYTE_UNITS | _DECIMAL_BYTE_UNITS
     by_lower = {name.lower(): size for name, size in units.items()}
     match = _BYTES.fullmatch(text.strip())
     if not match or match[2].lower() not in by_lower:
-        raise NinlabError(f"{text!r} is no memory size; write for example 16GiB or 512MB")
+        raise NinlabError(f"{quoted(text)} is no memory size; write for example 16GiB or 512MB")
     size = int(float(match[1]) * by_lower[match[2].lower()])
-    if size < 1:
-        raise NinlabError(f"the memory size {text!r} must be at least one byte")
+    if not 1 <= size <= MOST_BYTES:
+        raise NinlabError(
+            f"the memory size {quoted(text)} must be at least one byte, and below 2^63 bytes"
+        )
     return size
 
 
@@ -74,17 +81,51 @@ def format_seconds(seconds: float) -> str:
     return f"{_three_digits(seconds / 1e-9)} ns"
 
 
+def parse_whole(text: str, least: int, most: int) -> int:
+    """The whole number of that range that the text writes in decimal digits.
+
+    Raises NinlabError for all else, however long it is.
+    """
+    number = int(text) if _DIGITS.fullmatch(text.removeprefix("-")) else None
+    if number is None or not least <= number <= most:
+        raise NinlabError(f"{quoted(text)} is no whole number from {least} to {most}")
+    return number
+
+
+def parse_number(text: str, least: float, most: float = math.inf) -> float:
+    """The finite number of that range that the text writes.
+
+    Raises NinlabError for all else, NaN and infinity among it.
+    """
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not (math.isfinite(number) and least <= number <= most):
+        rule = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
+        raise NinlabError(f"{quoted(text)} is no finite number {rule}")
+    return number
+
+
 def parse_shape(text: str) -> Shape:
     """(channels, height, width) of a text such as ``3x224x224``.
 
-    Raises ShapeError when the text is not three whole numbers above zero.
+    Raises ShapeError when the text is not three whole numbers above zero, or when the float32
+    numbers of such an image are more than `MOST_BYTES`.
     """
-    if not _SHAPE.fullmatch(text):
-        raise ShapeError(f"{text!r} is no input shape; write channels x height x width: 3x224x224")
-    shape = tuple(int(part) for part in text.split("x"))
+    parts = text.split("x")
+    if not all(map(_DIGITS.fullmatch, parts)):
+        raise ShapeError(
+            f"{quoted(text)} is no input shape; write channels x height x width: 3x224x224"
+        )
+    shape = tuple(map(int, parts))
     if len(shape) != 3 or min(shape) < 1:
         raise ShapeError(
-            f"input shape {text!r} must be three numbers of at least 1, as in 3x224x224"
+            f"input shape {quoted(text)} must be three numbers of at least 1, as in 3x224x224"
+        )
+    if math.prod(shape) > MOST_BYTES // 4:
+        raise ShapeError(
+            f"an image of {quoted(text)} is larger than 2^63 bytes; take a smaller one"
         )
     return shape
 
@@ -92,6 +133,16 @@ def parse_shape(text: str) -> Shape:
 def format_shape(shape: Shape) -> str:
     """A shape as it is typed on the command line: ``format_shape((1, 28, 28)) == "1x28x28"``."""
     return "x".join(str(size) for size in shape)
+
+
+def parse_device_name(text: str) -> str:
+    """The text, which names a device as torch does, or is "auto"; whether it is there is not asked.
+
+    Raises NinlabError for all else.
+    """
+    if not _DEVICE.fullmatch(text):
+        raise NinlabError(f"unknown device {quoted(text)}; write cpu, cuda, cuda:0 or auto")
+    return text
 
 
 def _reaches(value: float, size: float, step: int) -> bool:
