@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
 from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
 
 TRAINING_SPLIT_IMAGES = 60_000
@@ -21,6 +21,12 @@ HELD_OUT_IMAGES = 5_000
 
 TEST_SPLIT_IMAGES = 10_000
 """Images of Fashion-MNIST that may only be evaluated."""
+
+MOST_STEPS = 10_000_000
+"""Of one run: days of work, and as much as the rates of all steps fit into memory before it."""
+
+MOST_SEED = 2**63 - 1
+"""The largest seed of a run: torch takes others for some of its generators only."""
 
 
 class Schedule(StrEnum):
@@ -79,15 +85,53 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
             object.__setattr__(self, name, named(kind, getattr(self, name)))
+        self._check_numbers()
+        self._check_combination()
+
+    def _check_numbers(self) -> None:
+        """Raises NinlabError for a number that is out of range, whatever the others are."""
         _require(
-            math.isfinite(self.learning_rate) and self.learning_rate >= 0,
+            _is_finite(self.learning_rate) and self.learning_rate >= 0,
             "learning rate",
             self.learning_rate,
             "a finite number of at least 0, such as 0.05",
         )
-        _require(self.epochs >= 1, "number of epochs", self.epochs, "at least 1")
-        _require(self.batch_size >= 1, "batch size", self.batch_size, "at least 1")
-        _require(0 <= self.momentum < 1, "momentum", self.momentum, "at least 0 and below 1")
+        _require(
+            _is_finite(self.momentum) and 0 <= self.momentum < 1,
+            "momentum",
+            self.momentum,
+            "at least 0 and below 1",
+        )
+        _require(
+            _is_finite(self.weight_decay) and self.weight_decay >= 0,
+            "weight decay",
+            self.weight_decay,
+            "a finite number of at least 0",
+        )
+        most = self.train_split_images
+        _require(
+            self.train_images is None
+            or (_is_whole(self.train_images) and 1 <= self.train_images <= most),
+            "number of training images",
+            self.train_images,
+            f"from 1 to {most}, or left out for all of them",
+        )
+        _require(
+            _is_whole(self.batch_size) and 1 <= self.batch_size <= self.images,
+            "batch size",
+            self.batch_size,
+            f"from 1 to {self.images}, the training images",
+        )
+        most = MOST_STEPS // self.steps_an_epoch
+        _require(
+            _is_whole(self.epochs) and 1 <= self.epochs <= most,
+            "number of epochs",
+            self.epochs,
+            f"at least 1, and for {self.steps_an_epoch} steps an epoch at most {most}",
+        )
+
+    def _check_combination(self) -> None:
+        """Raises NinlabError for numbers that do not go together."""
         _require(
             self.momentum > 0 or not self.nesterov,
             "momentum",
@@ -113,13 +157,6 @@ class Recipe:
             self.weight_decay,
             "above 0 for adamw, which is adam without it",
         )
-        _require(self.weight_decay >= 0, "weight decay", self.weight_decay, "at least 0")
-        _require(
-            self.train_images is None or self.train_images >= 1,
-            "number of training images",
-            self.train_images,
-            "at least 1, or left out for all of them",
-        )
 
     @property
     def counted_optimizer(self) -> Optimizer:
@@ -129,8 +166,11 @@ class Recipe:
     @property
     def images(self) -> int:
         """How many images an epoch draws from."""
-        if self.train_images is not None:
-            return self.train_images
+        return self.train_split_images if self.train_images is None else self.train_images
+
+    @property
+    def train_split_images(self) -> int:
+        """How many images may be trained on."""
         held_out = self.evaluation_set is EvaluationSet.HELD_OUT
         return TRAINING_SPLIT_IMAGES - (HELD_OUT_IMAGES if held_out else 0)
 
@@ -189,6 +229,14 @@ _ENUMS: dict[str, type[StrEnum]] = {
 }
 
 
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _require(holds: bool, what: str, value: object, rule: str) -> None:
     if not holds:
-        raise NinlabError(f"the {what} is {value}, but must be {rule}")
+        raise NinlabError(f"the {what} is {quoted(value)}, but must be {rule}")
