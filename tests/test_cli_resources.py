@@ -283,13 +283,19 @@ MISTAKES = {
     "unknown network": (["nins"], "unknown network 'nins'; did you mean 'nin'?"),
     "unknown precision": (["nin", "--precision", "fp16"], "unknown precision 'fp16'"),
     "unknown optimizer": (["nin", "--optimizer", "adm"], "did you mean 'adam'?"),
-    "unknown format": (["nin", "--format", "yaml"], "'yaml' is not one of"),
+    "unknown format": (
+        ["nin", "--format", "yaml"],
+        "unknown value 'yaml'; known: table, json, csv",
+    ),
     "unknown device": (["nin", "--device", "h10"], "unknown device 'h10'; did you mean 'h100'?"),
     "unknown torch": (
         ["nin", "--device", "h100", "--torch", "1.0"],
         "unknown torch version of a h100 workspace table '1.0'",
     ),
-    "unknown part": (["nin", "--by", "color"], "'color' is not one of"),
+    "unknown part": (
+        ["nin", "--by", "color"],
+        "unknown value 'color'; known: category, layer, phase",
+    ),
     "unknown option": (["nin", "--batchsize", "2"], "--batchsize"),
     "no network": ([], "Missing argument"),
     "too small": (["nin", "--input", "1x20x20"], "the smallest input that works is 1x67x67"),
@@ -301,7 +307,7 @@ MISTAKES = {
     "wrong channels for a module": ([RESNET, "--input", "1x64x64"], "try 3x64x64"),
     "no shape": (["nin", "--input", "224"], "must be three numbers"),
     "no input for a module": ([RESNET], "needs an input shape; for example 3x224x224"),
-    "empty batch": (["nin", "--batch-size", "0"], "the batch size must be at least 1, not 0"),
+    "empty batch": (["nin", "--batch-size", "0"], "'0' is no whole number from 1 to"),
     "batch too small to train": (
         [RESNET, "--input", "3x32x32"],
         "cannot take a training step on 1 image(s) of 3x32x32",

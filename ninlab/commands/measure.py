@@ -19,10 +19,16 @@ from rich.table import Table
 from ninlab import measurement, records
 from ninlab.architectures import architecture
 from ninlab.commands.shared import (
+    BATCH_SIZE,
+    DeviceName,
     RunsFolder,
+    Threads,
     existing_folder,
+    finite_number,
     handing_over,
+    one_of,
     typed_command,
+    whole_number,
     wide_console,
 )
 from ninlab.devices import of_cuda_name
@@ -71,10 +77,12 @@ class Row:
 def measure(
     networks: Annotated[list[str], typer.Argument(help="Names of networks; see networks.")],
     batch_size: Annotated[
-        list[int] | None, typer.Option(help="Images in one batch; repeatable. [1, 16, 128]")
+        list[int] | None,
+        typer.Option(help="Images in one batch; repeatable. [1, 16, 128]", **BATCH_SIZE),
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(Precision)}; repeatable. [all there are]")
+        list[Precision] | None,
+        typer.Option(help="Arithmetic; repeatable. [all there are]", **one_of(Precision)),
     ] = None,
     mode: Annotated[
         list[str] | None,
@@ -84,13 +92,16 @@ def measure(
     ] = None,
     allocator: Annotated[
         list[Allocator] | None,
-        typer.Option(help="Setting of the CUDA allocator; repeatable. [both]"),
+        typer.Option(help="Setting of the CUDA allocator; repeatable. [both]", **one_of(Allocator)),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: DeviceName = "auto",
     timed_steps: Annotated[
-        int, typer.Option(min=2, help="Steps that are timed, after the warm ones.")
+        int,
+        typer.Option(
+            help="Steps that are timed, after the warm ones.", **whole_number(2, 1_000_000)
+        ),
     ] = measurement.DEFAULT_TIMED_STEPS,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
     folder: RunsFolder = None,
     events: Annotated[
         Path | None,
@@ -105,7 +116,9 @@ def measure(
     ] = None,
     deadline: Annotated[
         float | None,
-        typer.Option(help="Moment after which no case is begun, in seconds since 1970."),
+        typer.Option(
+            help="Moment after which no case is begun, in seconds since 1970.", **finite_number(0)
+        ),
     ] = None,
     results: Annotated[
         Path | None,

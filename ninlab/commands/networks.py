@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -13,7 +11,7 @@ from rich.table import Table
 
 from ninlab import formulas
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
-from ninlab.commands.shared import Format, wide_console
+from ninlab.commands.shared import Format, Output, wide_console, write_csv
 from ninlab.units import format_count, format_shape
 
 
@@ -24,9 +22,7 @@ def networks(
             help="Only these, with what they differ in from their source.", show_default=False
         ),
     ] = None,
-    output: Annotated[
-        Format, typer.Option("--format", help="How to write the list.")
-    ] = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """List networks by name, with their input, parameters, MACs and source."""
     listed = [architecture(name) for name in names] if names else list(ARCHITECTURES.values())
@@ -35,9 +31,7 @@ def networks(
         return
     if output is Format.CSV:
         rows = [_flat(network) for network in listed]
-        writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+        write_csv(rows, list(rows[0]))
         return
     console = wide_console()
     console.print(_table(listed))

@@ -14,17 +14,30 @@ from rich.table import Table
 from ninlab import experiments, failures, records
 from ninlab.commands.progress import AfterEach, Bars, Lines, progress_bars
 from ninlab.commands.shared import (
+    DeviceName,
     RunsFolder,
+    Threads,
     deadline_of,
     existing_folder,
+    finite_number,
     handing_over,
+    one_of,
     typed_command,
+    whole_number,
     wide_console,
 )
-from ninlab.errors import RecordError
-from ninlab.recipes import TRAINED, Augmentation, Recipe, Schedule
+from ninlab.errors import NinlabError, RecordError, quoted
+from ninlab.recipes import (
+    MOST_SEED,
+    MOST_STEPS,
+    TRAINED,
+    TRAINING_SPLIT_IMAGES,
+    Augmentation,
+    Recipe,
+    Schedule,
+)
 from ninlab.records import Device, RunRecord
-from ninlab.steps import Optimizer, Precision, named
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import format_seconds
 from ninlab.watching import Status, Watchers
 
@@ -33,6 +46,13 @@ if TYPE_CHECKING:
 
 SINGLE_RUNS = "single"
 """The experiment under which ``train`` files its runs."""
+
+LONGEST_NAME = 100
+"""Characters of a name that ``train`` is given: seed and device come behind it in a file's name."""
+
+MOST_WORKERS = 256
+
+TRAINING_IMAGES = whole_number(1, TRAINING_SPLIT_IMAGES)
 
 
 class Executor(StrEnum):
@@ -47,26 +67,40 @@ class Executor(StrEnum):
 
 def train(
     network: Annotated[str, typer.Argument(help="Name of a network; see the command networks.")],
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 1,
+    epochs: Annotated[
+        int, typer.Option(help="Passes over the training images.", **whole_number(1, MOST_STEPS))
+    ] = 1,
     learning_rate: Annotated[
-        float, typer.Option(help="Learning rate, the peak's for one_cycle.")
+        float, typer.Option(help="Learning rate, the peak's for one_cycle.", **finite_number(0))
     ] = 0.003,
-    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(TRAINED)}.")] = Optimizer.ADAM,
-    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay, as torch has it.")] = 0.0,
-    schedule: Annotated[Schedule, typer.Option(help="How the rate moves.")] = Schedule.ONE_CYCLE,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
-    precision: Annotated[Precision, typer.Option(help="Arithmetic.")] = Precision.FP32,
+    optimizer: Annotated[
+        Optimizer, typer.Option(help=f"One of {', '.join(TRAINED)}.", **one_of(Optimizer))
+    ] = Optimizer.ADAM,
+    momentum: Annotated[
+        float, typer.Option(help="Momentum of sgd, below 1.", **finite_number(0, 1))
+    ] = 0.0,
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay, as torch has it.", **finite_number(0))
+    ] = 0.0,
+    schedule: Annotated[
+        Schedule, typer.Option(help="How the rate moves.", **one_of(Schedule))
+    ] = Schedule.ONE_CYCLE,
+    batch_size: Annotated[int, typer.Option(help="Images a step.", **TRAINING_IMAGES)] = 32,
+    precision: Annotated[
+        Precision, typer.Option(help="Arithmetic.", **one_of(Precision))
+    ] = Precision.FP32,
     augmentation: Annotated[
-        Augmentation, typer.Option(help="Changes to training images.")
+        Augmentation, typer.Option(help="Changes to training images.", **one_of(Augmentation))
     ] = Augmentation.NONE,
     standardize: Annotated[bool, typer.Option(help="Bring pixels to mean 0, variance 1.")] = False,
     train_images: Annotated[
-        int | None, typer.Option(help="Use the first N training images.")
+        int | None, typer.Option(help="Use the first N training images.", **TRAINING_IMAGES)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order and dropout.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Of weights, order and dropout.", **whole_number(0, MOST_SEED))
+    ] = 0,
+    device: DeviceName = "auto",
+    threads: Threads = 1,
     eager: Annotated[
         bool, typer.Option("--eager", help="Take steps without a CUDA graph.")
     ] = False,
@@ -92,7 +126,7 @@ def train(
         learning_rate,
         epochs,
         batch_size=batch_size,
-        optimizer=named(Optimizer, optimizer),
+        optimizer=optimizer,
         momentum=momentum,
         weight_decay=weight_decay,
         schedule=schedule,
@@ -104,19 +138,25 @@ def train(
     built = architecture(network)
     where = parse_device(device)
     target = existing_folder(folder)
-    name = name or built.name
+    name = built.name if name is None else name
     records.check_slug("name", name)
-    provenance = records.provenance(typed_command())
-    recording.check_tree(provenance, allow_dirty)
+    if len(name) > LONGEST_NAME:
+        raise NinlabError(
+            f"the name {quoted(name)} has {len(name)} characters; take at most {LONGEST_NAME}"
+        )
     identifier = records.run_id(SINGLE_RUNS, name, seed, describe_device(where).slug)
     path = records.record_path(target, identifier)
-    if corrects is not None and not records.record_path(target, corrects).exists():
-        raise RecordError(f"{corrects!r} is no record in {target}; name one by its id")
+    if corrects is not None:
+        _check_corrected(target, corrects)
+    provenance = records.provenance(typed_command())
+    recording.check_tree(provenance, allow_dirty)
     torch.set_num_threads(threads)
     with records.claim(target, identifier) as mine:
         if not mine or path.exists():
             what = "exists" if mine else "is being made by another process"
             raise RecordError(f"{path} {what}; choose another --name or --seed")
+        records.check_can_write(path)  # before the work, as all else that could lose it
+        split = training.choose_split(recipe)
         with progress_bars() as progress:
             task = progress.add_task(f"{built.title}, seed {seed}", total=recipe.steps)
             run = training.train(
@@ -124,13 +164,14 @@ def train(
                 recipe,
                 seed=seed,
                 device=where,
+                split=split,
                 use_graph=not eager,
                 on_step=lambda step: progress.update(task, completed=step),
             )
-        record = run.record(
-            experiment=SINGLE_RUNS, name=name, provenance=provenance, corrects=corrects
-        )
-        records.write(target, record)
+            record = run.record(
+                experiment=SINGLE_RUNS, name=name, provenance=provenance, corrects=corrects
+            )
+            records.write(target, record)  # first: drawing the last bar may fail
     last = record.last
     typer.echo(
         f"{record.outcome}: test accuracy {last.test_accuracy:.4f}, "
@@ -141,6 +182,16 @@ def train(
     typer.echo(f"record: {path}")
 
 
+def _check_corrected(folder: Path, identifier: str) -> None:
+    """Raises RecordError unless a training run of that id is in the folder."""
+    path = records.record_path(folder, identifier)
+    if not path.is_file() or records.read(path).id != identifier:  # it may lead out of the folder
+        raise RecordError(
+            f"{quoted(identifier)} is no training run in {folder}; name one by its id, as "
+            "`python -m ninlab runs` lists them"
+        )
+
+
 # ---------------------------------------------------------------- record
 
 
@@ -148,31 +199,42 @@ def record(
     plan: Annotated[str, typer.Option(help="Which plan: compact or full.")] = "compact",
     budget_seconds: Annotated[
         float | None,
-        typer.Option(help="Start no run that would end more seconds after this command began."),
+        typer.Option(
+            help="Start no run that would end more seconds after this command began.",
+            **finite_number(0),
+        ),
     ] = None,
     deadline: Annotated[
         float | None,
-        typer.Option(help="Start no run that would end after that time, in seconds since 1970."),
+        typer.Option(
+            help="Start no run that would end after that time, in seconds since 1970.",
+            **finite_number(0),
+        ),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--experiment", help="Only this experiment; repeatable.")
     ] = None,
-    workers: Annotated[int, typer.Option(help="Recorders on this machine.")] = 1,
+    workers: Annotated[
+        int, typer.Option(help="Recorders on this machine.", **whole_number(1, MOST_WORKERS))
+    ] = 1,
     executor: Annotated[
-        Executor, typer.Option(help="Processes of this machine, or a Ray cluster.")
+        Executor,
+        typer.Option(help="Processes of this machine, or a Ray cluster.", **one_of(Executor)),
     ] = Executor.PROCESS,
-    gpus_per_run: Annotated[float, typer.Option(help="Share of a GPU a run gets from Ray.")] = 0.0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
-    threads: Annotated[int, typer.Option(help="CPU threads of a run.")] = 1,
+    gpus_per_run: Annotated[
+        float, typer.Option(help="Share of a GPU a run gets from Ray.", **finite_number(0, 1))
+    ] = 0.0,
+    device: DeviceName = "auto",
+    threads: Threads = 1,
     eager: Annotated[
         bool, typer.Option("--eager", help="Take steps without a CUDA graph.")
     ] = False,
     patience: Annotated[
         float | None,
         typer.Option(
-            min=1,
             help="A run that takes so many times its estimate has hung and ends the process; the "
             "next start goes on behind it. [4 on a GPU, no end on a CPU]",
+            **finite_number(1),
         ),
     ] = None,
     results: Annotated[

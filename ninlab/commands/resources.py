@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import sys
@@ -19,9 +18,17 @@ import typer
 from rich.table import Table
 
 from ninlab import liveness
-from ninlab.commands.shared import Format, wide_console
+from ninlab.commands.shared import (
+    BATCH_SIZE,
+    MOST_IMAGES,
+    Format,
+    Output,
+    one_of,
+    wide_console,
+    write_csv,
+)
 from ninlab.devices import DEVICES
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
 from ninlab.reports import (
     MemoryEvent,
     MemoryReport,
@@ -39,13 +46,14 @@ from ninlab.resources import (
     trace_batches,
     trace_step,
 )
-from ninlab.steps import Optimizer, Precision, named
+from ninlab.steps import Optimizer, Precision
 from ninlab.units import (
     format_bytes,
     format_count,
     format_shape,
     parse_bytes,
     parse_shape,
+    parse_whole,
 )
 from ninlab.workspaces import Source
 
@@ -76,7 +84,7 @@ def resources(
             show_default=False,
         ),
     ],
-    batch_size: Annotated[int, typer.Option(help="Images in one batch.")] = 1,
+    batch_size: Annotated[int, typer.Option(help="Images in one batch.", **BATCH_SIZE)] = 1,
     input_shape: Annotated[
         str | None,
         typer.Option(
@@ -84,8 +92,12 @@ def resources(
             help="Channels x height x width, as 3x224x224; the book's networks have one.",
         ),
     ] = None,
-    optimizer: Annotated[str, typer.Option(help=f"One of {', '.join(Optimizer)}.")] = "sgd",
-    precision: Annotated[str, typer.Option(help=f"One of {', '.join(Precision)}.")] = "fp32",
+    optimizer: Annotated[
+        Optimizer, typer.Option(help="Whose step it is.", **one_of(Optimizer))
+    ] = Optimizer.SGD,
+    precision: Annotated[
+        Precision, typer.Option(help="Arithmetic.", **one_of(Precision))
+    ] = Precision.FP32,
     device: Annotated[
         str | None,
         typer.Option(help="Add that device's scratch memory and allocator, as h100."),
@@ -96,7 +108,8 @@ def resources(
     ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="One row a layer.")] = False,
     by: Annotated[
-        By | None, typer.Option("--by", help="Divide the bytes of the training peak.")
+        By | None,
+        typer.Option("--by", help="Divide the bytes of the training peak.", **one_of(By)),
     ] = None,
     fit: Annotated[
         str | None, typer.Option(help="Find the largest batch for that much memory, as 16GiB.")
@@ -108,18 +121,15 @@ def resources(
     plot: Annotated[
         Path | None, typer.Option(help="Write the memory over one step as a page, as out.html.")
     ] = None,
-    output: Annotated[
-        Format, typer.Option("--format", help="How to write the answer.")
-    ] = Format.TABLE,
+    output: Output = Format.TABLE,
 ) -> None:
     """Count what networks cost: parameters, computation, memory for training and prediction."""
     shape = None if input_shape is None else parse_shape(input_shape)
     memory = None if fit is None else parse_bytes(fit)
     sizes = None if batches is None else _batch_sizes(batches)
-    options: dict[str, Any] = {
-        "optimizer": optimizer,
-        "autocast": named(Precision, precision).autocasts,
-    }
+    if torch_version is not None and device is None:
+        raise NinlabError("--torch says whose scratch memory a device takes; give --device, too")
+    options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision.autocasts}
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
     with _prints_to_stderr():  # what a module prints is no part of the answer
@@ -185,12 +195,12 @@ def _second_for_first(stream: TextIO) -> Iterator[None]:
 
 
 def _batch_sizes(text: str) -> list[int]:
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+    try:
+        return [parse_whole(part.strip(), 1, MOST_IMAGES) for part in text.split(",")]
+    except NinlabError as error:
         raise NinlabError(
-            f"{text!r} is no list of batch sizes; write whole numbers of at least 1, as 1,16,128"
-        )
-    return [int(part) for part in parts]
+            f"{quoted(text)} is no list of batch sizes: {error}; write it as 1,16,128"
+        ) from error
 
 
 def _divided(cost: NetworkCost, by: By) -> Mapping[str, int]:
@@ -268,8 +278,8 @@ def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
         path.write_bytes(whole)  # a file's name may hold bytes that are no UTF-8
     except OSError as error:
         raise NinlabError(
-            f"cannot write the figure to {str(path)!r}: {error.strerror}; name a file in a folder "
-            "that exists"
+            f"cannot write the figure to {quoted(str(path))}: {error.strerror}; name a file in a "
+            "folder that exists"
         ) from error
 
 
@@ -311,9 +321,7 @@ def _write_csv(answers: Sequence[NetworkAnswer], layers: bool, by: By | None) ->
             "ask for one of them, or for --format json"
         )
     rows = [row for answer in answers for row in _csv_rows(answer, layers, by)]
-    writer = csv.DictWriter(sys.stdout, rows[0], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    write_csv(rows, list(rows[0]))
 
 
 def _csv_rows(answer: NetworkAnswer, layers: bool, by: By | None) -> Iterable[dict[str, Any]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import sys
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -17,7 +15,15 @@ from rich.table import Table
 from ninlab import comparisons, decisions, records
 from ninlab.commands import validation
 from ninlab.commands.record import chosen_plan, device_of_plan
-from ninlab.commands.shared import Format, RunsFolder, existing_folder, wide_console
+from ninlab.commands.shared import (
+    Format,
+    Output,
+    RunsFolder,
+    existing_folder,
+    one_of,
+    wide_console,
+    write_csv,
+)
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.experiments import Plan
 from ninlab.records import Device, RunRecord
@@ -35,8 +41,11 @@ def runs(
             "one that made the most runs of the plan]"
         ),
     ] = None,
-    outcome: Annotated[records.Outcome | None, typer.Option(help="Only this outcome.")] = None,
-    output: Annotated[Format, typer.Option("--format", help="table, json or csv.")] = Format.TABLE,
+    outcome: Annotated[
+        records.Outcome | None,
+        typer.Option(help="Only this outcome.", **one_of(records.Outcome)),
+    ] = None,
+    output: Output = Format.TABLE,
     summary: Annotated[
         bool,
         typer.Option(
@@ -205,7 +214,10 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
         typer.echo(json.dumps({"runs": [run.to_json() for run in found]}, indent=1))
         return
     if output is Format.CSV:
-        typer.echo(records.to_frame(found).to_csv(), nl=False)
+        frame = records.to_frame(found).reset_index()
+        rows = frame.astype(object).where(frame.notna(), None).to_numpy().tolist()
+        columns = [str(name) for name in frame.columns]
+        write_csv((dict(zip(columns, row, strict=True)) for row in rows), columns)
         return
     table = Table()
     for column in ("run", "outcome"):
@@ -275,9 +287,7 @@ def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
         typer.echo(json.dumps({"variants": rows}, indent=1))
     elif output is Format.CSV:
         columns = [field.name for field in fields(RowSummary)]
-        writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(asdict(summary) for summary in summaries)
+        write_csv(map(asdict, summaries), columns)
     else:
         _print_summaries(summaries)
 

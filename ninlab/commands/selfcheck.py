@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,18 +12,16 @@ import typer
 
 from ninlab import records
 from ninlab import selfcheck as checking
-from ninlab.commands.shared import RunsFolder, existing_folder
-from ninlab.errors import NinlabError, RecordError
+from ninlab.commands.shared import DeviceName, RunsFolder, Threads, existing_folder
+from ninlab.errors import RecordError
 from ninlab.records import Device
 
 if TYPE_CHECKING:
     from ninlab.measurement import Allocator, Case
 
-_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-
 
 def selfcheck(
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: DeviceName = "auto",
     report: Annotated[
         Path | None, typer.Option(help="File for the results as JSON, rewritten after each.")
     ] = None,
@@ -34,7 +31,7 @@ def selfcheck(
     decisive: Annotated[
         bool, typer.Option("--decisive", help="Only what decides whether and how to record.")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="CPU threads.")] = 1,
+    threads: Threads = 1,
     folder: RunsFolder = None,
     allow_dirty: Annotated[
         bool, typer.Option(help="As for record: the code may differ from its commit.")
@@ -52,8 +49,6 @@ def selfcheck(
     a CUDA graph, 6 when another GPU's records are there, 1 when recording works but something
     else failed.
     """
-    if not _DEVICE.fullmatch(device):
-        raise NinlabError(f"unknown device {device!r}; write cpu, cuda, cuda:0 or auto")
     subject = checking.Subject(
         device_name=device,
         predicted_peaks=_predicted_peaks,

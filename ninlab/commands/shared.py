@@ -1,22 +1,25 @@
-"""What several commands need: forms of an answer, a console, the records, the command as typed."""
+"""What several commands need: numbers and names as options, forms of an answer, the records."""
 
 from __future__ import annotations
 
+import csv
+import math
 import shlex
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from ninlab import handover, records
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
+from ninlab.steps import Named, named
+from ninlab.units import parse_device_name, parse_number, parse_whole
 
 _begun = time.time()
 
@@ -38,7 +41,34 @@ def deadline_of(deadline: float | None, budget_seconds: float | None) -> float |
     return min(given, default=None)
 
 
-NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
+# ---------------------------------------------------------------- what options take
+
+
+def one_of(kind: type[Named]) -> dict[str, Any]:
+    """The arguments of typer.Option for a member of kind, which is said to be near where it is."""
+    return _read_by(lambda text: named(kind, text, "value"), f"[{'|'.join(kind)}]")
+
+
+def whole_number(least: int, most: int) -> dict[str, Any]:
+    """The arguments of typer.Option for a whole number of that range."""
+    return _read_by(lambda text: parse_whole(text, least, most), "INTEGER")
+
+
+def finite_number(least: float, most: float = math.inf) -> dict[str, Any]:
+    """The arguments of typer.Option for a finite number of that range."""
+    return _read_by(lambda text: parse_number(text, least, most), "NUMBER")
+
+
+def _read_by(parse: Callable[[str], Any], shown: str) -> dict[str, Any]:
+    """How typer reads a value, or a default, with the words of ninlab where it is refused."""
+
+    def read(value: object) -> Any:
+        try:
+            return parse(str(value))
+        except NinlabError as error:
+            raise typer.BadParameter(str(error)) from error
+
+    return {"parser": read, "metavar": shown}
 
 
 class Format(StrEnum):
@@ -49,23 +79,66 @@ class Format(StrEnum):
     CSV = "csv"
 
 
+MOST_IMAGES = 2**31 - 1
+"""In one batch; torch cannot say how many bytes far larger ones have."""
+
+MOST_THREADS = 1024
+"""Where the system has no more threads to give, torch ends the process without a word of why."""
+
+Output = Annotated[Format, typer.Option("--format", help="How to write it.", **one_of(Format))]
+BATCH_SIZE = whole_number(1, MOST_IMAGES)
+DeviceName = Annotated[
+    str, typer.Option("--device", help="cpu, cuda, or auto.", **_read_by(parse_device_name, "TEXT"))
+]
+Threads = Annotated[int, typer.Option(help="CPU threads.", **whole_number(1, MOST_THREADS))]
 RunsFolder = Annotated[
     Path | None,
     typer.Option("--runs", help="Folder of the records; by default the book's own."),
 ]
 
 
+# ---------------------------------------------------------------- forms of an answer
+
+NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
+
+
+class _PatientConsole(Console):
+    """A pipe whose reader has left ends a command here as elsewhere: see `ninlab.exits`."""
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich has caught where it calls this
+
+
 def wide_console() -> Console:
     """As wide as the terminal; wide enough for every table where there is none.
 
-    It prints what it is given: a layer that is called ``[bold]`` is no markup. What the encoding
-    of the output lacks is written as its escape.
+    It prints what it is given: a layer that is called ``[bold]`` is no markup.
     """
-    as_given = partial(Console, markup=False, emoji=False, highlight=False)
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
+    as_given = partial(_PatientConsole, markup=False, emoji=False, highlight=False)
     standard = as_given()
     return standard if standard.is_terminal else as_given(width=NOT_A_TERMINAL_WIDTH)
+
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+"""With what a cell begins that a spreadsheet may take for a formula. Source: OWASP2023."""
+
+
+def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
+    """Print rows as CSV below the names of the columns.
+
+    A text that a spreadsheet would carry out as a formula begins with an apostrophe: names of
+    files, layers and networks are written by others. Numbers stay numbers.
+    """
+    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({name: _harmless(cell) for name, cell in row.items()} for row in rows)
+
+
+def _harmless(cell: object) -> object:
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
+
+
+# ---------------------------------------------------------------- records and time
 
 
 def existing_folder(chosen: Path | None) -> Path:
@@ -76,7 +149,7 @@ def existing_folder(chosen: Path | None) -> Path:
     if chosen is None:
         return records.runs_folder()
     if not chosen.is_dir():
-        raise NinlabError(f"--runs {str(chosen)!r} is no folder; create it first")
+        raise NinlabError(f"--runs {quoted(str(chosen))} is no folder; create it first")
     return chosen.resolve()
 
 
