@@ -16,21 +16,27 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from contextlib import suppress
+from functools import partial
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ninlab.errors import NinlabError, one_sentence
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C: 128 and the number of SIGINT, as shells have it."""
 
-NOBODY_READS = 141
-"""Exit code when the reader of a pipe has left, as ``head`` does: 128 and the number of SIGPIPE."""
 
-UNWRITTEN = NinlabError.exit_code
-"""Exit code when the answer could not be written: no script may take what is there for whole."""
+class UnwrittenError(NinlabError):
+    """An answer that could not be written: no script may take what is there for whole."""
 
+
+class NobodyReadsError(UnwrittenError):
+    """The reader of a pipe has left, as ``head`` does when it has enough; nothing is to be said."""
+
+    exit_code = 141  # 128 and the number of SIGPIPE, as shells have it
+
+
+_SHOW_CURSOR = "\x1b[?25h"
 _interrupted = False
 
 
@@ -42,6 +48,7 @@ def run(work: Callable[[], int | None]) -> NoReturn:
         signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _interrupt_again
     code = exit_code_of(work)
+    sys.stdout = sys.__stdout__  # which Python flushes once more; what it refused has been said
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a second one spoils
     sys.exit(code)
@@ -55,14 +62,18 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     """
     try:
         code = work() or 0
-        _flush()
+        sys.stdout.flush()
+    except NobodyReadsError as error:
+        return error.exit_code
     except NinlabError as error:
         _say(f"error: {one_sentence(error)}")
         return error.exit_code
+    except OSError as error:
+        file = "" if error.filename is None else f"{error.filename}: "
+        _say(f"error: {one_sentence(f'{file}{error.strerror or error}')}")
+        return NinlabError.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
-    except OSError as error:
-        return _of_system_error(error)
     except Exception:
         if not _interrupted:  # some libraries make an error of their own of Ctrl-C
             raise
@@ -72,95 +83,101 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     return code
 
 
-def _of_system_error(error: OSError) -> int:
-    """The exit code for what the system refused, be it the answer or another file; it is said."""
-    refusal = _refusal_of_stdout()
-    if refusal is None:
-        what = "" if error.filename is None else f"{error.filename}: "
-        _say(f"error: {one_sentence(f'{what}{error.strerror or error}')}")
-        return NinlabError.exit_code
-    _discard_stdout()
-    if isinstance(refusal, BrokenPipeError):
-        return NOBODY_READS
-    _say(f"error: the answer could not be written: {one_sentence(refusal.strerror or refusal)}")
-    return UNWRITTEN
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 # ---------------------------------------------------------------- the standard streams
 
 
-class _NeverInTheWay:
-    """stderr, for whom what cannot be said is lost: no work ends for it."""
+class _Stream:
+    """A standard stream, with a word of its own on what the system refuses to write there.
 
-    def __init__(self, stream: Any) -> None:
+    It says that at every later attempt again: what only tries whether a stream can be written to
+    drops the error.
+    """
+
+    def __init__(self, stream: TextIO, refused: Callable[[OSError], object]) -> None:
         self._stream = stream
+        self._refused = refused
+        self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:
-        with suppress(OSError):
-            self._stream.write(text)
+        self._try(partial(self._stream.write, text))
         return len(text)
 
     def flush(self) -> None:
-        with suppress(OSError):
-            self._stream.flush()
+        self._try(self._stream.flush)
+
+    def _try(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except OSError as error:
+            self._error = self._error or error
+        if self._error is not None:
+            self._refused(self._error)
 
 
 def _keep_standard_streams() -> None:
-    """Take the places of streams that whoever started this process has closed.
+    """Let no stream be closed, stderr never be in the way, and stdout say that it is full.
 
-    The next file to be opened would get the number of a closed one, and what a library prints
-    would land in it. Ends the process where no answer can be given.
+    The next file to be opened would get the number of a stream that whoever started this process
+    has closed, and what a library prints would land in it. Ends the process where no answer can be
+    given.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # takes the first free number
-    if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  open as long as the process
-    sys.stderr = _NeverInTheWay(sys.stderr)
+    errors = sys.stderr or open(os.devnull, "w")  # noqa: SIM115  open as long as the process
+    sys.stderr = _Stream(errors, lambda error: None)  # no work ends for what it says on the way
     if sys.stdout is None:
         _say("error: standard output is closed, so that no answer can be given; leave it open")
-        sys.exit(UNWRITTEN)
+        sys.exit(UnwrittenError.exit_code)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
+    sys.stdout = _Stream(sys.stdout, _unwritten)
 
 
-def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _refusal_of_stdout() -> OSError | None:
-    """Why stdout takes no more: what it could not write it tries again. None if it takes all."""
-    try:
-        _flush()
-    except OSError as error:
-        return error
-    return None
-
-
-def _discard_stdout() -> None:
-    """Let the rest of the answer go nowhere, or Python would try once more when it ends."""
-    with suppress(OSError, ValueError, AttributeError):  # what a test puts in its place has none
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say(sentence: str) -> None:
-    with suppress(OSError):
-        print(sentence, file=sys.stderr, flush=True)
+def _unwritten(error: OSError) -> NoReturn:
+    """Raises UnwrittenError; the rest of the answer goes nowhere, when Python ends, too."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
+    if isinstance(error, BrokenPipeError):
+        raise NobodyReadsError("nobody reads the answer") from error
+    raise UnwrittenError(f"the answer could not be written: {error.strerror}") from error
 
 
 # ---------------------------------------------------------------- Ctrl-C
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    """What Ctrl-C does: raise KeyboardInterrupt, as ever, but end at once during an import.
+
+    Libraries in C++ do not survive an exception in the middle of their import, and where modules
+    are still loaded no work is lost.
+    """
     global _interrupted
     _interrupted = True
-    raise KeyboardInterrupt
+    if not _is_importing(frame):
+        raise KeyboardInterrupt
+    _say("interrupted")
+    if sys.stderr.isatty():
+        print(_SHOW_CURSOR, end="", file=sys.stderr, flush=True)  # bars hide it
+    os._exit(INTERRUPTED)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:

@@ -30,9 +30,9 @@ from ninlab import data, data_files, optimizers, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
-from ninlab.errors import DataError, RecordError
+from ninlab.errors import DataError, NinlabError, RecordError, quoted
 from ninlab.networks import build
-from ninlab.recipes import HELD_OUT_IMAGES, Augmentation, EvaluationSet, Recipe
+from ninlab.recipes import HELD_OUT_IMAGES, MOST_SEED, Augmentation, EvaluationSet, Recipe
 from ninlab.records import STUCK_LOSS, DataSet, EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.steps import Precision
 from ninlab.torch_private import clear_cublas_workspaces
@@ -146,8 +146,11 @@ def train(
     use_graph a GPU takes its steps one kernel at a time, as a CPU does.
     The seed decides initialization, order, dropout and augmentation. A run whose loss stops
     being finite ends after that epoch with the outcome diverged.
-    Raises DataError when images and network do not fit, or when one batch is more than all images.
+    Raises DataError when images and network do not fit, or when one batch is more than all images,
+    and NinlabError for a seed below 0 or above `recipes.MOST_SEED`.
     """
+    if not 0 <= seed <= MOST_SEED:
+        raise NinlabError(f"the seed is {quoted(seed)}, but must be from 0 to {MOST_SEED}")
     started = time.perf_counter()
     device = torch.device(device)
     if isinstance(network, str):
@@ -215,18 +218,11 @@ def outcome(last_epoch_losses: list[float], num_classes: int) -> Outcome:
 
 
 def choose_split(recipe: Recipe) -> tuple[LabeledImages, LabeledImages]:
-    """(training, evaluation) images of Fashion-MNIST as the recipe asks for them, on the CPU.
-
-    Raises DataError when the recipe asks for more training images than there are.
-    """
+    """(training, evaluation) images of Fashion-MNIST as the recipe asks for them, on the CPU."""
     training, evaluation = data.fashion_mnist()
     if recipe.evaluation_set is EvaluationSet.HELD_OUT:
         training, evaluation = data.held_out(training, HELD_OUT_IMAGES)
     if recipe.train_images is not None:
-        if recipe.train_images > len(training):
-            raise DataError(
-                f"the recipe asks for {recipe.train_images} training images of {len(training)}"
-            )
         training = training.take(slice(recipe.train_images))
     return training, evaluation
 

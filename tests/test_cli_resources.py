@@ -281,7 +281,10 @@ def test_no_image_fits_where_one_image_cannot_be_learned_from(answers):
 RESNET = "torchvision.models:resnet18"
 MISTAKES = {
     "unknown network": (["nins"], "unknown network 'nins'; did you mean 'nin'?"),
-    "unknown precision": (["nin", "--precision", "fp16"], "unknown precision 'fp16'"),
+    "unknown precision": (
+        ["nin", "--precision", "fp16"],
+        "unknown value 'fp16'; did you mean 'bf16'",
+    ),
     "unknown optimizer": (["nin", "--optimizer", "adm"], "did you mean 'adam'?"),
     "unknown format": (
         ["nin", "--format", "yaml"],

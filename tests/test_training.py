@@ -16,7 +16,7 @@ from ninlab import data, records, training
 from ninlab.architectures import architecture
 from ninlab.comparisons import sampling_error
 from ninlab.data import LabeledImages
-from ninlab.errors import DataError, RecordError, UnknownNetworkError
+from ninlab.errors import DataError, NinlabError, RecordError, UnknownNetworkError
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
@@ -395,8 +395,8 @@ def test_held_out_images_are_the_first_of_the_training_split_shuffled_by_seed_0(
 
 
 def test_more_training_images_than_there_are_is_an_error():
-    with pytest.raises(DataError, match="60001 training images of 60000"):
-        training.choose_split(replace(SMALL, train_images=60001))
+    with pytest.raises(NinlabError, match="training images is 60001, but must be from 1 to 60000"):
+        replace(SMALL, train_images=60001)
 
 
 # ---------------------------------------------------------------- weights

@@ -29,9 +29,7 @@ from ninlab.commands.shared import (
 from ninlab.errors import NinlabError, RecordError, quoted
 from ninlab.recipes import (
     MOST_SEED,
-    MOST_STEPS,
     TRAINED,
-    TRAINING_SPLIT_IMAGES,
     Augmentation,
     Recipe,
     Schedule,
@@ -52,8 +50,6 @@ LONGEST_NAME = 100
 
 MOST_WORKERS = 256
 
-TRAINING_IMAGES = whole_number(1, TRAINING_SPLIT_IMAGES)
-
 
 class Executor(StrEnum):
     """What spreads the runs."""
@@ -67,25 +63,19 @@ class Executor(StrEnum):
 
 def train(
     network: Annotated[str, typer.Argument(help="Name of a network; see the command networks.")],
-    epochs: Annotated[
-        int, typer.Option(help="Passes over the training images.", **whole_number(1, MOST_STEPS))
-    ] = 1,
+    epochs: Annotated[int, typer.Option(help="Passes over the training images.")] = 1,
     learning_rate: Annotated[
-        float, typer.Option(help="Learning rate, the peak's for one_cycle.", **finite_number(0))
+        float, typer.Option(help="Learning rate, the peak's for one_cycle.")
     ] = 0.003,
     optimizer: Annotated[
         Optimizer, typer.Option(help=f"One of {', '.join(TRAINED)}.", **one_of(Optimizer))
     ] = Optimizer.ADAM,
-    momentum: Annotated[
-        float, typer.Option(help="Momentum of sgd, below 1.", **finite_number(0, 1))
-    ] = 0.0,
-    weight_decay: Annotated[
-        float, typer.Option(help="Weight decay, as torch has it.", **finite_number(0))
-    ] = 0.0,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay, as torch has it.")] = 0.0,
     schedule: Annotated[
         Schedule, typer.Option(help="How the rate moves.", **one_of(Schedule))
     ] = Schedule.ONE_CYCLE,
-    batch_size: Annotated[int, typer.Option(help="Images a step.", **TRAINING_IMAGES)] = 32,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 32,
     precision: Annotated[
         Precision, typer.Option(help="Arithmetic.", **one_of(Precision))
     ] = Precision.FP32,
@@ -94,7 +84,7 @@ def train(
     ] = Augmentation.NONE,
     standardize: Annotated[bool, typer.Option(help="Bring pixels to mean 0, variance 1.")] = False,
     train_images: Annotated[
-        int | None, typer.Option(help="Use the first N training images.", **TRAINING_IMAGES)
+        int | None, typer.Option(help="Use the first N training images.")
     ] = None,
     seed: Annotated[
         int, typer.Option(help="Of weights, order and dropout.", **whole_number(0, MOST_SEED))
@@ -187,7 +177,7 @@ def _check_corrected(folder: Path, identifier: str) -> None:
     path = records.record_path(folder, identifier)
     if not path.is_file() or records.read(path).id != identifier:  # it may lead out of the folder
         raise RecordError(
-            f"{quoted(identifier)} is no training run in {folder}; name one by its id, as "
+            f"{quoted(identifier)} is no record of a run in {folder}; name one by its id, as "
             "`python -m ninlab runs` lists them"
         )
 

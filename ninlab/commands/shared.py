@@ -102,19 +102,12 @@ RunsFolder = Annotated[
 NOT_A_TERMINAL_WIDTH = 240  # of a table that goes to a file or a pipe: no column is cut
 
 
-class _PatientConsole(Console):
-    """A pipe whose reader has left ends a command here as elsewhere: see `ninlab.exits`."""
-
-    def on_broken_pipe(self) -> None:
-        raise  # what rich has caught where it calls this
-
-
 def wide_console() -> Console:
     """As wide as the terminal; wide enough for every table where there is none.
 
     It prints what it is given: a layer that is called ``[bold]`` is no markup.
     """
-    as_given = partial(_PatientConsole, markup=False, emoji=False, highlight=False)
+    as_given = partial(Console, markup=False, emoji=False, highlight=False)
     standard = as_given()
     return standard if standard.is_terminal else as_given(width=NOT_A_TERMINAL_WIDTH)
 
