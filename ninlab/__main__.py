@@ -10,13 +10,14 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
 from ninlab import exits
 from ninlab.errors import NinlabError, UnknownNameError
 
 if TYPE_CHECKING:
-    import typer
+    from typer.core import TyperGroup
 
 COMMANDS = {
     "resources": "ninlab.commands.resources",
@@ -31,11 +32,9 @@ COMMANDS = {
 """Module of each command; the function there is called like the command."""
 
 
-def command_line(first_argument: str | None) -> typer.Typer:
-    """The application with the one command that first_argument names, or with all of them.
-
-    Raises UnknownNameError for a command that there is not.
-    """
+@cache
+def command_line(command: str | None) -> TyperGroup:
+    """The command line with that one command, or with all of them. It is made once."""
     import typer
 
     app = typer.Typer(
@@ -52,12 +51,10 @@ def command_line(first_argument: str | None) -> typer.Typer:
         """Keep the command's name required when only one command is loaded."""
 
     group.__doc__ = app.info.help
-    if first_argument and not first_argument.startswith("-") and first_argument not in COMMANDS:
-        raise UnknownNameError("command", first_argument, COMMANDS)
     for name, module in COMMANDS.items():
-        if first_argument == name or first_argument not in COMMANDS:
+        if command in (name, None):
             app.command(name)(getattr(importlib.import_module(module), name))
-    return app
+    return typer.main.get_group(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,9 +70,12 @@ def _carried_out(arguments: list[str]) -> int:
     from ninlab.commands import shared
 
     shared.begin()
-    app = command_line(arguments[0] if arguments else None)
+    first = arguments[0] if arguments else ""
+    is_option = not first or first.startswith("-")  # of the group, as --help
+    if first not in COMMANDS and not is_option:
+        raise UnknownNameError("command", first, COMMANDS)
     try:
-        result = typer.main.get_command(app).main(
+        result = command_line(None if is_option else first).main(
             args=arguments, prog_name="python -m ninlab", standalone_mode=False
         )
     except typer.Abort:

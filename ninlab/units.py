@@ -81,30 +81,34 @@ def format_seconds(seconds: float) -> str:
     return f"{_three_digits(seconds / 1e-9)} ns"
 
 
-def parse_whole(text: str, least: int, most: int) -> int:
-    """The whole number of that range that the text writes in decimal digits.
+def parse_whole(text: str, least: float = -math.inf, most: float = math.inf) -> int:
+    """The whole number that the text writes, of at most 40 decimal digits, in that range.
 
-    Raises NinlabError for all else, however long it is.
+    Raises NinlabError for all else.
     """
-    number = int(text) if _DIGITS.fullmatch(text.removeprefix("-")) else None
-    if number is None or not least <= number <= most:
-        raise NinlabError(f"{quoted(text)} is no whole number from {least} to {most}")
-    return number
+    if not _DIGITS.fullmatch(text.removeprefix("-")) or not least <= int(text) <= most:
+        raise NinlabError(f"{quoted(text)} is no whole number{_range(least, most)}")
+    return int(text)
 
 
-def parse_number(text: str, least: float, most: float = math.inf) -> float:
-    """The finite number of that range that the text writes.
+def parse_number(text: str, least: float | None = None, most: float = math.inf) -> float:
+    """The number that the text writes: a finite one in that range, or without one any, NaN too.
 
-    Raises NinlabError for all else, NaN and infinity among it.
+    Raises NinlabError for all else.
     """
     try:
         number = float(text)
     except ValueError:
-        number = math.nan
-    if not (math.isfinite(number) and least <= number <= most):
-        rule = f"of at least {least:g}" if math.isinf(most) else f"from {least:g} to {most:g}"
-        raise NinlabError(f"{quoted(text)} is no finite number {rule}")
+        raise NinlabError(f"{quoted(text)} is no number") from None
+    if least is not None and not (math.isfinite(number) and least <= number <= most):
+        raise NinlabError(f"{quoted(text)} is no finite number{_range(least, most)}")
     return number
+
+
+def _range(least: float, most: float) -> str:
+    if math.isinf(most):
+        return "" if math.isinf(least) else f" of at least {least}"
+    return f" from {least} to {most}"
 
 
 def parse_shape(text: str) -> Shape:

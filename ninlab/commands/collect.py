@@ -16,7 +16,7 @@ import typer
 
 from ninlab import failures, handover, records
 from ninlab.commands import validation
-from ninlab.commands.shared import RunsFolder, existing_folder
+from ninlab.commands.shared import RunsFolder, a_path, existing_folder
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.records.schema import parse
 
@@ -44,7 +44,7 @@ class Delivery:
 def collect(
     results: Annotated[
         list[Path],
-        typer.Argument(help="Folders into which records were handed over."),
+        typer.Argument(help="Folders into which records were handed over.", **a_path("RESULTS")),
     ],
     skip: Annotated[
         list[str] | None, typer.Option(help="Leave the record of this id out; repeatable.")

@@ -23,6 +23,7 @@ from ninlab.commands.shared import (
     DeviceName,
     RunsFolder,
     Threads,
+    a_path,
     existing_folder,
     finite_number,
     handing_over,
@@ -107,12 +108,15 @@ def measure(
         Path | None,
         typer.Option(
             help="Folder for two allocator traces a case, on a GPU; recorded cases that lack them "
-            "there are traced, too."
+            "there are traced, too.",
+            **a_path(),
         ),
     ] = None,
     properties: Annotated[
         Path | None,
-        typer.Option(help="File for cuDNN's own description of the GPU, unless it is there."),
+        typer.Option(
+            help="File for cuDNN's own description of the GPU, unless it is there.", **a_path()
+        ),
     ] = None,
     deadline: Annotated[
         float | None,
@@ -124,7 +128,8 @@ def measure(
         Path | None,
         typer.Option(
             help="Folder into which all that is new is handed over after every case, and from "
-            "which an earlier machine's records are taken up first."
+            "which an earlier machine's records are taken up first.",
+            **a_path(),
         ),
     ] = None,
     dry_run: Annotated[
@@ -143,6 +148,8 @@ def measure(
     where = parse_device(device)
     on_gpu = where.type == "cuda"
     precisions = precision or [p for p in Precision if on_gpu or p != Precision.TF32]
+    for each in precisions:
+        measurement.check_precision(each, where)
     settings = _settings(allocator, on_gpu)
     cases = [
         Case(name, architecture(name).input_shape, size, arithmetic, kind)

@@ -23,6 +23,7 @@ from ninlab.commands.shared import (
     MOST_IMAGES,
     Format,
     Output,
+    a_path,
     one_of,
     wide_console,
     write_csv,
@@ -119,7 +120,8 @@ def resources(
         typer.Option(help="Peaks at these batch sizes, as 1,16,128, and where networks cross."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(help="Write the memory over one step as a page, as out.html.")
+        Path | None,
+        typer.Option(help="Write the memory over one step as a page, as out.html.", **a_path()),
     ] = None,
     output: Output = Format.TABLE,
 ) -> None:

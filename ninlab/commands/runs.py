@@ -66,6 +66,8 @@ def runs(
 ) -> None:
     """List, export or check the training runs, or say what of a plan is missing or decided."""
     where = existing_folder(folder)
+    if device is not None:
+        records.check_slug("device", device)
     if validate:
         chosen = {"--experiment": experiment, "--network": network, "--device": device}
         shown = {"--outcome": outcome, "--summary": summary, "--missing": missing}

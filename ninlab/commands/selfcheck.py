@@ -12,7 +12,7 @@ import typer
 
 from ninlab import records
 from ninlab import selfcheck as checking
-from ninlab.commands.shared import DeviceName, RunsFolder, Threads, existing_folder
+from ninlab.commands.shared import DeviceName, RunsFolder, Threads, a_path, existing_folder
 from ninlab.errors import RecordError
 from ninlab.records import Device
 
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 def selfcheck(
     device: DeviceName = "auto",
     report: Annotated[
-        Path | None, typer.Option(help="File for the results as JSON, rewritten after each.")
+        Path | None,
+        typer.Option(help="File for the results as JSON, rewritten after each.", **a_path()),
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="Only the check of that name; repeatable.")

@@ -49,7 +49,7 @@ def one_of(kind: type[Named]) -> dict[str, Any]:
     return _read_by(lambda text: named(kind, text, "value"), f"[{'|'.join(kind)}]")
 
 
-def whole_number(least: int, most: int) -> dict[str, Any]:
+def whole_number(least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a whole number of that range."""
     return _read_by(lambda text: parse_whole(text, least, most), "INTEGER")
 
@@ -57,6 +57,22 @@ def whole_number(least: int, most: int) -> dict[str, Any]:
 def finite_number(least: float, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a finite number of that range."""
     return _read_by(lambda text: parse_number(text, least, most), "NUMBER")
+
+
+def any_number() -> dict[str, Any]:
+    """The arguments of typer.Option for a number that others judge."""
+    return _read_by(parse_number, "NUMBER")
+
+
+def a_path(shown: str = "PATH") -> dict[str, Any]:
+    """The arguments of typer.Option for a file or folder, there or not."""
+    return _read_by(_path, shown)
+
+
+def _path(text: str) -> Path:
+    if not text:  # a variable of a script that is not set; Python takes it for this folder
+        raise NinlabError("an empty path names no file and no folder; write . for this folder")
+    return Path(text)
 
 
 def _read_by(parse: Callable[[str], Any], shown: str) -> dict[str, Any]:
@@ -93,7 +109,7 @@ DeviceName = Annotated[
 Threads = Annotated[int, typer.Option(help="CPU threads.", **whole_number(1, MOST_THREADS))]
 RunsFolder = Annotated[
     Path | None,
-    typer.Option("--runs", help="Folder of the records; by default the book's own."),
+    typer.Option("--runs", help="Folder of the records; by default the book's own.", **a_path()),
 ]
 
 

@@ -56,6 +56,7 @@ from ninlab.measurement.gpu import (
 from ninlab.measurement.memory_records import KIND, MemoryRecord, load_records, record_id
 from ninlab.measurement.processes import (
     DEFAULT_TIMED_STEPS,
+    check_precision,
     describe_in_process,
     measure,
     measure_in_process,
@@ -85,6 +86,7 @@ __all__ = [
     "as_step",
     "beside",
     "bytes_off",
+    "check_precision",
     "describe_in_process",
     "errors_in_words",
     "events_path",

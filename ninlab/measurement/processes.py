@@ -55,11 +55,16 @@ def measure(
     build_network makes another network than the book's of the case's name.
     Raises NinlabError for TF32 on a CPU, which has none.
     """
+    check_precision(case.precision, device)
     if device.type == "cuda":
         return measure_on_gpu(case, device, timed_steps, events, build_network)
-    if case.precision == Precision.TF32:
-        raise NinlabError("tf32 is arithmetic of NVIDIA GPUs; measure fp32 or bf16 on a CPU")
     return measure_on_cpu(case, device, timed_steps, build_network)
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raises NinlabError for arithmetic that the device has not."""
+    if precision == Precision.TF32 and device.type != "cuda":
+        raise NinlabError("tf32 is arithmetic of NVIDIA GPUs; measure fp32 or bf16 on a CPU")
 
 
 def measure_in_process(
