@@ -11,10 +11,10 @@ inside what `run` runs.
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from functools import partial
 from types import FrameType
@@ -36,6 +36,7 @@ class NobodyReadsError(UnwrittenError):
     exit_code = 141  # 128 and the number of SIGPIPE, as shells have it
 
 
+_IMPORTS = "<frozen importlib._bootstrap>"  # the file of the frames of an import
 _SHOW_CURSOR = "\x1b[?25h"
 _interrupted = False
 
@@ -138,9 +139,24 @@ def _keep_standard_streams() -> None:
     if sys.stdout is None:
         _say("error: standard output is closed, so that no answer can be given; leave it open")
         sys.exit(UnwrittenError.exit_code)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
-    sys.stdout = _Stream(sys.stdout, _unwritten)
+    sys.stdout = _Stream(_whole(sys.stdout), _unwritten)
+
+
+def _whole(stream: TextIO) -> TextIO:
+    """The same file as a stream that takes any text, and all of it.
+
+    With PYTHONUNBUFFERED Python writes once, and drops what the system has not taken. The name of
+    a file may be no text; what is none is written with a backslash.
+    """
+    unbuffered = getattr(stream, "write_through", False)
+    return open(
+        stream.fileno(),
+        "w",
+        encoding=stream.encoding,
+        errors="backslashreplace",
+        buffering=1 if unbuffered or stream.line_buffering else -1,
+        closefd=False,
+    )
 
 
 def _unwritten(error: OSError) -> NoReturn:
@@ -174,15 +190,17 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
 
 def _is_importing(frame: FrameType | None) -> bool:
     while frame is not None:
-        if frame.f_globals.get("__name__") == "importlib._bootstrap":
+        if frame.f_code.co_filename == _IMPORTS:
             return True
         frame = frame.f_back
     return False
 
 
 def _interrupt_again(unraisable: sys.UnraisableHookArgs) -> None:
-    """Ctrl-C that met a finalizer, in which Python drops every exception, comes once more."""
+    """Ctrl-C that met a finalizer, where Python drops every exception, comes once more after it."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
-        signal.raise_signal(signal.SIGINT)
+        after = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))
+        after.daemon = True
+        after.start()
     else:
         sys.__unraisablehook__(unraisable)

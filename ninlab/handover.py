@@ -58,12 +58,17 @@ def hand_over(folder: Path, results: Path) -> None:
 
     New is what git neither tracks nor ignores, and a probe that differs from the commit; where git
     is missing, or ignores the folder or knows nothing of it, every file is. Hidden files never
-    are. Raises RecordError when a folder cannot be read or written, or when an archive would unpack
-    to more than `LARGEST_BYTES`; the archive is whole then, too: the one before, unless the
-    sentence says that the new one is written.
+    are. Raises RecordError when a folder cannot be read or written, when the results lie in the
+    runs folder, or when an archive would unpack to more than `LARGEST_BYTES`; the archive is whole
+    then, too: the one before, unless the sentence says that the new one is written.
     """
     if not folder.is_dir():
         raise RecordError(f"{folder} is no folder; name the runs folder that records are made in")
+    if results.resolve().is_relative_to(folder.resolve()):
+        raise RecordError(
+            f"{results} lies in the runs folder, so that each archive would hold the one before; "
+            "name a folder of results outside of it"
+        )
     new: dict[str, bytes] = {}
     light: dict[str, bytes] = {}
     try:

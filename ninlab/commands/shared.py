@@ -101,7 +101,15 @@ MOST_IMAGES = 2**31 - 1
 MOST_THREADS = 1024
 """Where the system has no more threads to give, torch ends the process without a word of why."""
 
-Output = Annotated[Format, typer.Option("--format", help="How to write it.", **one_of(Format))]
+Output = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="How to write it. In csv a text that begins as a formula does has an apostrophe "
+        "before it.",
+        **one_of(Format),
+    ),
+]
 BATCH_SIZE = whole_number(1, MOST_IMAGES)
 DeviceName = Annotated[
     str, typer.Option("--device", help="cpu, cuda, or auto.", **_read_by(parse_device_name, "TEXT"))
@@ -128,15 +136,17 @@ def wide_console() -> Console:
     return standard if standard.is_terminal else as_given(width=NOT_A_TERMINAL_WIDTH)
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-"""With what a cell begins that a spreadsheet may take for a formula. Source: OWASP2023."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\0", "'")
+"""With what a cell begins that a spreadsheet may carry out: OWASP's ASVS 5.0, 1.2.10. The
+apostrophe, which says that text follows, is among them so that reading can take off just one."""
 
 
 def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None:
     """Print rows as CSV below the names of the columns.
 
-    A text that a spreadsheet would carry out as a formula begins with an apostrophe: names of
-    files, layers and networks are written by others. Numbers stay numbers.
+    A text that a spreadsheet would take for a formula has an apostrophe before it: others have
+    chosen the names of files, layers and networks. Numbers stay numbers. A reader who takes one
+    apostrophe off every text that begins with one has what was written.
     """
     writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
     writer.writeheader()
