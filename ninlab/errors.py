@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from itertools import accumulate
 
 LONGEST_SENTENCE = 280
 """Characters of a sentence on a command line, whatever was typed; ``error:`` comes before it."""
@@ -76,7 +77,7 @@ class UnknownNameError(NinlabError):
     ) -> None:
         known = [str(each) for each in known]
         near = _nearest(str(name), known, also or {})
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = f"did you mean {quoted(near[0])}? " if near else ""
         super().__init__(f"unknown {kind} {quoted(name)}; {hint}{_listed(known, near, printed_by)}")
 
 
@@ -112,8 +113,10 @@ def _plain(name: str) -> str:
 
 def _listed(known: list[str], near: list[str], printed_by: str | None) -> str:
     """All names if they are few, else the nearest, how many more there are, and where they are."""
-    if len(", ".join(known)) <= _LONGEST_LIST:
-        return f"known: {', '.join(known) or 'none'}"
-    some = [shortened(each, LONGEST_VALUE) for each in dict.fromkeys([*near, *known])][:_NAMED]
-    rest = f"known: {', '.join(some)} and {len(known) - len(some)} more"
+    known, near = ([shortened(each, LONGEST_VALUE) for each in names] for names in (known, near))
+    if len(everything := ", ".join(known)) <= _LONGEST_LIST:
+        return f"known: {everything or 'none'}"
+    some = [*dict.fromkeys([*near, *known])][:_NAMED]
+    fitting = [few for few in accumulate(some, "{}, {}".format) if len(few) <= _LONGEST_LIST]
+    rest = f"known: {fitting[-1]} and {len(known) - len(fitting)} more"
     return rest if printed_by is None else f"{rest}; `{printed_by}` lists them"
