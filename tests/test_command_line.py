@@ -1,6 +1,8 @@
 """The command line as a reader meets it: what it prints, and its exit codes."""
 
+import contextlib
 import csv
+import errno
 import io
 import json
 import re
@@ -8,14 +10,15 @@ import statistics
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ninlab import formulas, records
+from ninlab import formulas, records, training
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands.record import warn_of_another_gpu
 from ninlab.commands.runs import RowSummary
+from ninlab.commands.shared import write_csv
 from ninlab.experiments import PLANS
 from ninlab.records import Outcome
 from ninlab.units import format_seconds
@@ -49,6 +52,27 @@ def test_the_table_of_networks_has_one_line_for_every_network_wherever_it_goes()
         (line,) = [line for line in lines if f" {network.name} " in line]
         assert network.title in line
         assert network.source in line
+
+
+@given(st.lists(st.fixed_dictionaries({"name": st.text(), "count": st.integers()}), max_size=5))
+@example(
+    [{"name": "=1+1", "count": -1}, {"name": "'=1+1", "count": 0}, {"name": "\t-1", "count": 1}]
+)
+def test_no_text_of_a_csv_is_a_formula_and_every_text_can_be_read_again(rows):
+    with contextlib.redirect_stdout(io.StringIO(newline="")) as file:
+        write_csv(rows, ["name", "count"])
+    read = list(csv.DictReader(io.StringIO(file.getvalue(), newline="")))
+    assert not any(row["name"].startswith(tuple("=+-@\t\r\n\0")) for row in read)
+    assert [row["name"].removeprefix("'") for row in read] == [row["name"] for row in rows]
+    assert [int(row["count"]) for row in read] == [row["count"] for row in rows]
+
+
+def test_the_name_of_a_file_is_no_formula_in_the_csv(tmp_path, printed, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "=net.py").write_text("from torch import nn\nnet = nn.Linear(4, 2)\n")
+    asked = ("resources", "=net.py:net", "--input", "1x1x4", "--layers", "--format", "csv")
+    told = list(csv.DictReader(io.StringIO(printed(*asked))))
+    assert {row["network"] for row in told} == {"'=net.py:net"}
 
 
 def test_a_network_that_is_asked_for_tells_its_deviations(printed, refusal):
@@ -301,3 +325,50 @@ def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys)
     assert capsys.readouterr().err == (
         "runs/ holds 1 run of NVIDIA H100; those of this NVIDIA H200 would not join them\n"
     )
+
+
+# ---------------------------------------------------------------- train
+
+
+@pytest.fixture
+def untrained(folder, monkeypatch, refusal):
+    """The refusal of a run of nin_28, which must come before its training."""
+
+    def train(*_: object, **__: object) -> None:
+        pytest.fail("the training began")
+
+    monkeypatch.setattr(training, "choose_split", train)
+    monkeypatch.setattr(training, "train", train)
+    asked = ("train", "nin_28", "--allow-dirty", "--device", "cpu", "--runs", folder)
+    return lambda *options: refusal(*asked, *options)
+
+
+def test_a_file_where_the_folder_of_the_record_must_be_is_found_before_the_training(
+    untrained, folder
+):
+    (folder / "single").touch()
+    assert "could not be written" in untrained()
+
+
+def test_a_folder_where_the_record_must_be_is_found_before_the_training(untrained, folder):
+    (folder / "single/nin_28-seed0-cpu.json").mkdir(parents=True)
+    assert "exists; choose another --name or --seed" in untrained()
+
+
+def test_a_full_disk_is_found_before_the_training(untrained, monkeypatch):
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    assert "could not be written: No space left on device" in untrained()
+
+
+def test_only_a_run_of_the_folder_can_be_corrected(untrained, folder):
+    records.write_json_once(folder / "memory/lenet.json", {"kind": "memory", "id": "memory/lenet"})
+    (folder.parent / "secret.json").write_text("{}")
+    for corrected in ("memory/lenet", "../secret", "collapse/none", "single/nin_28-seed0-cpu"):
+        untrained("--corrects", corrected)
+
+
+def test_a_name_is_as_long_as_its_files_may_be(untrained):
+    assert "take at most 100" in untrained("--name", "a" * 101)

@@ -48,6 +48,9 @@ def test_auto_is_the_gpu_where_there_is_one():
     [
         ("tpu", "unknown device 'tpu'; write cpu, cuda or cuda:0"),
         ("meta", "runs are not made on 'meta'; write cpu"),
+        ("cpu:1", "unknown device 'cpu:1'; write cpu"),
+        ("cuda:-1", "unknown device 'cuda:-1'; write cpu"),
+        ("", "unknown device ''; write cpu"),
         (f"cuda:{torch.cuda.device_count()}", f"torch sees {torch.cuda.device_count()} GPUs"),
     ],
 )

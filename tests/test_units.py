@@ -11,7 +11,10 @@ from ninlab.units import (
     format_seconds,
     format_shape,
     parse_bytes,
+    parse_device_name,
+    parse_number,
     parse_shape,
+    parse_whole,
 )
 
 BINARY = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -23,7 +26,8 @@ def test_a_shape_survives_being_written_and_read(shape):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "224", "1x224", "1x2x3x4", "0x224x224", "axbxc", "1X2X3", "-1x2x2"]
+    "text",
+    ["", "224", "1x224", "1x2x3x4", "0x224x224", "axbxc", "1X2X3", "-1x2x2", f"1x{'9' * 5000}x1"],
 )
 def test_what_is_no_shape_is_refused_with_an_example(text):
     with pytest.raises(ShapeError, match="3x224x224"):
@@ -100,3 +104,51 @@ def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
     assert "unknown network 'ninn'" in message
     assert "did you mean 'nin'?" in message
     assert "known: alexnet, nin" in message
+
+
+@given(st.integers(-(2**70), 2**70))
+def test_a_whole_number_survives_being_written_and_read(number):
+    assert parse_whole(str(number)) == number
+    assert parse_whole(str(number), number, number) == number
+    for least, most in ((number + 1, number + 2), (number - 2, number - 1)):
+        with pytest.raises(NinlabError, match=f"from {least} to {most}"):
+            parse_whole(str(number), least, most)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " ", "1.0", "1e3", "0x1", "1_0", "+1", "--1", "٣", "9" * 5000]
+)
+def test_what_is_no_whole_number_is_refused_however_long_it_is(text):
+    with pytest.raises(NinlabError, match="is no whole number"):
+        parse_whole(text)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_a_number_survives_being_written_and_read(number):
+    assert parse_number(str(number)) == number
+    assert parse_number(str(number), number, number) == number
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e999", "9" * 5000, "-1"])
+def test_what_is_not_finite_is_in_no_range(text):
+    with pytest.raises(NinlabError, match="is no finite number of at least 0"):
+        parse_number(text, 0)
+
+
+@pytest.mark.parametrize("text", ["8EiB", "8388608TiB", f"{'9' * 5000}B", "1e3B", "-1B", "nanB"])
+def test_what_no_memory_can_be_is_no_memory_size(text):
+    with pytest.raises(NinlabError, match="memory size"):
+        parse_bytes(text)
+
+
+def test_an_image_larger_than_any_memory_is_refused():
+    with pytest.raises(ShapeError, match="larger than 2\\^63 bytes"):
+        parse_shape("3x1000000000x1000000000")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "gpu", "CPU", "cpu:1", "cuda:", "cuda:-1", "cuda:9999", "mps"]
+)
+def test_what_names_no_device_is_refused(text):
+    with pytest.raises(NinlabError, match="write cpu, cuda, cuda:0 or auto"):
+        parse_device_name(text)

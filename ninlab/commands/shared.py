@@ -148,9 +148,21 @@ def write_csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> None
     chosen the names of files, layers and networks. Numbers stay numbers. A reader who takes one
     apostrophe off every text that begins with one has what was written.
     """
-    writer = csv.DictWriter(sys.stdout, columns, lineterminator="\n")
+    writer = csv.DictWriter(_Lines(), columns, lineterminator=_Lines.end)
     writer.writeheader()
     writer.writerows({name: _harmless(cell) for name, cell in row.items()} for row in rows)
+
+
+class _Lines:
+    """Prints what a csv writer makes with lines that end as elsewhere.
+
+    Before Python 3.13 the writer quotes a carriage return only where its own lines end with one.
+    """
+
+    end = "\r\n"
+
+    def write(self, line: str) -> None:
+        sys.stdout.write(f"{line.removesuffix(self.end)}\n")
 
 
 def _harmless(cell: object) -> object:
