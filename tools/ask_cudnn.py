@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ninlab import records
+from ninlab import exits, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands.shared import handing_over
 from ninlab.cudnn import (
@@ -444,8 +444,8 @@ def moment(text: str) -> float:
     return seconds
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code: 0 done or cut, 2 a reader's mistake or a lost device."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Ask what FILE lacks. Raises NinlabError for a reader's mistake or a lost device."""
     parser = argparse.ArgumentParser(description="Ask cuDNN for workspaces on a device.")
     parser.add_argument("file", type=Path, metavar="FILE")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
@@ -453,16 +453,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, help="folder into which new lines are handed over")
     parser.add_argument("--whole", action="store_true", help="ask everything on a CPU, too")
     chosen = parser.parse_args(arguments)
-    try:
-        device = parse_device(chosen.device)
-        few = device.type == "cpu" and not chosen.whole
-        asked = networks(["lenet"], ["alexnet"]) if few else networks(ARCHITECTURES, None)
-        ask(chosen.file, device, asked, deadline=chosen.deadline, results=chosen.results)
-    except (NinlabError, OSError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    return 0
+    device = parse_device(chosen.device)
+    few = device.type == "cpu" and not chosen.whole
+    asked = networks(["lenet"], ["alexnet"]) if few else networks(ARCHITECTURES, None)
+    ask(chosen.file, device, asked, deadline=chosen.deadline, results=chosen.results)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.run(main)

@@ -41,6 +41,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ninlab import exits
 from ninlab.architectures import ARCHITECTURES, Architecture
 from ninlab.cudnn import Cudnn, CudnnError, Oracle, modes, site_of_this_environment
 from ninlab.devices import DEVICES
@@ -325,4 +326,4 @@ class _Raw(argparse.RawDescriptionHelpFormatter):
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)

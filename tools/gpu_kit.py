@@ -28,7 +28,7 @@ import tempfile
 from importlib import metadata
 from pathlib import Path
 
-from ninlab import data_files, handover
+from ninlab import data_files, exits, handover
 from ninlab.errors import NinlabError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -165,4 +165,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)

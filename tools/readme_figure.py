@@ -11,13 +11,12 @@ Known limit: letters are not drawn as paths; the reader's own font may be a litt
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from ninlab import figures, formulas, liveness, shapes
+from ninlab import exits, figures, formulas, liveness, shapes
 from ninlab.architectures import architecture
 from ninlab.bookext import site_templates
 from ninlab.units import format_bytes
@@ -70,14 +69,11 @@ def drawings(figure: go.Figure) -> dict[str, str]:
 
 
 def main() -> None:
-    """Write both drawings; exits with a sentence where there is no browser."""
+    """Write the figure in every theme."""
     argparse.ArgumentParser(description=__doc__).parse_args()
-    try:
-        drawn = drawings(costs())
-    except FileNotFoundError as error:
-        sys.exit(str(error))
+    drawn = drawings(costs())
     replace_files({FILES[theme]: svg for theme, svg in drawn.items()})
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)

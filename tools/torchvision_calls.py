@@ -15,6 +15,7 @@ from collections.abc import Iterable
 
 import torchvision
 
+from ninlab import exits
 from ninlab.resources import load, trace_step
 from ninlab.workspaces import ConvCall, Direction
 from tools.ask_cudnn import TORCHVISION
@@ -70,10 +71,10 @@ def text_of(networks: Iterable[str]) -> str:
 
 
 def main() -> None:
-    """Write the file anew."""
+    """Write the calls of all networks to the list that asking cuDNN begins with."""
     argparse.ArgumentParser(description=__doc__).parse_args()
     replace_files({TORCHVISION: text_of(NETWORKS)})
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)

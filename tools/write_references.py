@@ -18,6 +18,7 @@ import nbformat
 import yaml
 from pybtex.database import Entry, parse_file
 
+from ninlab import exits
 from ninlab.pages.references import Figure, Work, with_links, with_roles
 from tools.whole_files import replace_files
 
@@ -103,4 +104,4 @@ def main(book: Path = ROOT) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)
