@@ -372,3 +372,16 @@ def test_only_a_run_of_the_folder_can_be_corrected(untrained, folder):
 
 def test_a_name_is_as_long_as_its_files_may_be(untrained):
     assert "take at most 100" in untrained("--name", "a" * 101)
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(folder, monkeypatch, capsys):
+    def train(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(training, "choose_split", lambda _: None)
+    monkeypatch.setattr(training, "train", train)
+    asked = ["train", "nin_28", "--allow-dirty", "--device", "cpu", "--runs", str(folder)]
+    assert main(asked) == 2
+    said = capsys.readouterr().err.splitlines()[-1]  # behind the bar of the run
+    assert said.startswith("error: cpu has not the memory for batches of 32 images")
+    assert not (folder / "single/nin_28-seed0-cpu.json").exists()

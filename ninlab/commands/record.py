@@ -157,15 +157,21 @@ def train(
         split = training.choose_split(recipe)
         with progress_bars() as progress:
             task = progress.add_task(f"{built.title}, seed {seed}", total=recipe.steps)
-            run = training.train(
-                built,
-                recipe,
-                seed=seed,
-                device=where,
-                split=split,
-                use_graph=not eager,
-                on_step=lambda step: progress.update(task, completed=step),
-            )
+            try:
+                run = training.train(
+                    built,
+                    recipe,
+                    seed=seed,
+                    device=where,
+                    split=split,
+                    use_graph=not eager,
+                    on_step=lambda step: progress.update(task, completed=step),
+                )
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                raise NinlabError(
+                    f"{where} has not the memory for batches of {batch_size} images; take a "
+                    "smaller --batch-size"
+                ) from error
             record = run.record(
                 experiment=SINGLE_RUNS, name=name, provenance=provenance, corrects=corrects
             )
