@@ -355,6 +355,12 @@ def test_a_new_machine_goes_on_with_a_probe_of_which_it_has_the_beginning(runs, 
     assert (fresh / "probes/b.jsonl").read_bytes() == b"its own\n"
 
 
+@pytest.mark.parametrize("inside", ["", "results", "x/../results"])
+def test_an_archive_never_holds_itself(inside, runs):
+    with pytest.raises(RecordError, match="lies in the runs folder"):
+        hand_over(runs, runs / inside)
+
+
 def test_nothing_is_taken_up_where_nothing_was_handed_over(runs, results):
     assert take_up(runs, results) == 0
 
