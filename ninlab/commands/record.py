@@ -72,7 +72,7 @@ def train(
         float, typer.Option(help="Learning rate, the peak's for one_cycle.", **any_number())
     ] = 0.003,
     optimizer: Annotated[
-        Optimizer, typer.Option(help=f"One of {', '.join(TRAINED)}.", **one_of(Optimizer))
+        Optimizer, typer.Option(help="Whose steps are taken.", **one_of(Optimizer, TRAINED))
     ] = Optimizer.ADAM,
     momentum: Annotated[float, typer.Option(help="Momentum of sgd.", **any_number())] = 0.0,
     weight_decay: Annotated[

@@ -44,27 +44,28 @@ def deadline_of(deadline: float | None, budget_seconds: float | None) -> float |
 # ---------------------------------------------------------------- what options take
 
 
-def one_of(kind: type[Named]) -> dict[str, Any]:
-    """The arguments of typer.Option for a member of kind, which is said to be near where it is."""
-    return _read_by(lambda text: named(kind, text, "value"), f"[{'|'.join(kind)}]")
+def one_of(kind: type[Named], shown: Iterable[str] | None = None) -> dict[str, Any]:
+    """The arguments of typer.Option for a member of kind; the help shows all, or those of shown."""
+    members = "|".join(kind if shown is None else shown)
+    return _read_by(lambda text: named(kind, text, "value"), f"[{members}]")
 
 
 def whole_number(least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a whole number of that range."""
-    return _read_by(lambda text: parse_whole(text, least, most), "INTEGER")
+    return _read_by(lambda text: parse_whole(text, least, most), "<int>")
 
 
 def finite_number(least: float, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a finite number of that range."""
-    return _read_by(lambda text: parse_number(text, least, most), "NUMBER")
+    return _read_by(lambda text: parse_number(text, least, most), "<float>")
 
 
 def any_number() -> dict[str, Any]:
     """The arguments of typer.Option for a number that others judge."""
-    return _read_by(parse_number, "NUMBER")
+    return _read_by(parse_number, "<float>")
 
 
-def a_path(shown: str = "PATH") -> dict[str, Any]:
+def a_path(shown: str = "<path>") -> dict[str, Any]:
     """The arguments of typer.Option for a file or folder, there or not."""
     return _read_by(_path, shown)
 
@@ -112,7 +113,8 @@ Output = Annotated[
 ]
 BATCH_SIZE = whole_number(1, MOST_IMAGES)
 DeviceName = Annotated[
-    str, typer.Option("--device", help="cpu, cuda, or auto.", **_read_by(parse_device_name, "TEXT"))
+    str,
+    typer.Option("--device", help="cpu, cuda, or auto.", **_read_by(parse_device_name, "<str>")),
 ]
 Threads = Annotated[int, typer.Option(help="CPU threads.", **whole_number(1, MOST_THREADS))]
 RunsFolder = Annotated[
