@@ -51,7 +51,7 @@ def run(work: Callable[[], int | None]) -> NoReturn:
     code = exit_code_of(work)
     sys.stdout = sys.__stdout__  # which Python flushes once more; what it refused has been said
     if signal.getsignal(signal.SIGINT) is _interrupt:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that a second one spoils
+        signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # all is done and said
     sys.exit(code)
 
 
