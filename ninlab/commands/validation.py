@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ninlab import failures, memory_laws, peers, records
+from ninlab import data_files, failures, memory_laws, peers, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.formulas import parameters
 from ninlab.recipes import EvaluationSet
@@ -103,6 +103,4 @@ def _of_images(run: RunRecord) -> Iterator[str]:
 @cache
 def _published() -> dict[str, str]:
     """The sums of the decompressed files, by their names."""
-    from ninlab import data  # waits for torch
-
-    return {file: published.sha256 for file, published in data.FILES.items()}
+    return {file: published.sha256 for file, published in data_files.FILES.items()}
