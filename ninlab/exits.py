@@ -61,6 +61,8 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     A NinlabError and what the system refuses are one sentence on stderr. Any other exception is a
     fault of ninlab and is raised.
     """
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
     try:
         code = work() or 0
         sys.stdout.flush()

@@ -87,6 +87,8 @@ class Recipe:
             object.__setattr__(self, name, named(kind, getattr(self, name)))
         self._check_numbers()
         self._check_combination()
+        for name in _FRACTIONS:  # JSON tells 1 from 1.0, and a record reads back as it was
+            object.__setattr__(self, name, float(getattr(self, name)))
 
     def _check_numbers(self) -> None:
         """Raises NinlabError for a number that is out of range, whatever the others are."""
@@ -219,6 +221,8 @@ def improved(plain: Recipe) -> Recipe:
         standardize=True,
     )
 
+
+_FRACTIONS = ("learning_rate", "momentum", "weight_decay")
 
 _ENUMS: dict[str, type[StrEnum]] = {
     "optimizer": Optimizer,

@@ -285,7 +285,7 @@ def test_without_hard_links_a_record_is_written_and_never_overwritten_all_the_sa
     ("change", "complaint"),
     [
         ({"wall_seconds": math.nan}, "wall_seconds is nan, but must be"),
-        ({"recipe": replace(A_RECORD.recipe, weight_decay=math.inf)}, "recipe.weight_decay is inf"),
+        ({"device": replace(A_RECORD.device, memory_bytes=0)}, "device.memory_bytes is 0"),
         ({"parameters": 0}, "parameters is 0, but must be at least 1"),
         ({"outcome": Outcome.STUCK}, "outcome is stuck"),
     ],

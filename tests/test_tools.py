@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ninlab.errors import NinlabError
 from tests.book import ROOT
 from tests.disks import disk_with_room_for
 from tools import (
@@ -132,6 +133,8 @@ def refused(main: Callable[[list[str]], object], *arguments: str) -> bool:
         return main([*arguments]) == 2
     except SystemExit as ended:
         return ended.code == 2
+    except NinlabError as error:
+        return error.exit_code == 2
 
 
 @pytest.mark.parametrize("content", [*CONTENTS, MANY_LISTS], ids=lambda content: repr(content[:20]))
