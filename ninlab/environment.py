@@ -73,7 +73,7 @@ def describe_software() -> Software:
     cudnn = torch.backends.cudnn.version() if torch.cuda.is_available() else None  # type: ignore[no-untyped-call]
     return Software(
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),  # its own class would ask every reader for torch
         ninlab=ninlab.__version__,
         cuda=torch.version.cuda if torch.cuda.is_available() else None,
         cudnn=None if cudnn is None else str(cudnn),
