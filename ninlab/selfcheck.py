@@ -287,8 +287,8 @@ def _import_and_device(subject: Subject) -> str:
     import safetensors.torch  # noqa: F401
     import torch
 
-    from ninlab import recording  # noqa: F401  it imports the rest
     from ninlab.environment import describe_software
+    from ninlab.recording import making  # noqa: F401  it imports the rest
 
     imported = time.perf_counter() - started
     device, about, software = subject.device(), subject.about(), describe_software()

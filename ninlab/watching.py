@@ -25,10 +25,10 @@ class Watcher:
         """A run begins that will take that many steps."""
 
     def step_taken(self, step: int) -> None:
-        """The run in hand has taken that many steps."""
+        """The run in hand has taken that many steps; told of runs in this process only."""
 
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
-        """The run raised that error, and is tried again or given up."""
+        """A try of the run came to nothing, as the sentence says: it is tried again or given up."""
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The recorder is done with a run, for now or for good."""

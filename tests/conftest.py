@@ -54,10 +54,11 @@ def tiny_plan(monkeypatch) -> None:
 @pytest.fixture(scope="module")
 def few_judges() -> Iterator[None]:
     """Runs of this process, and those of its workers, are judged by few images."""
-    from ninlab import recording, training
-    from tests.recorders import judged_by_few, work_judged_by_few
+    from ninlab import training
+    from ninlab.recording import apart
+    from tests.recorders import judged_by_few, serve_judged_by_few
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "choose_split", judged_by_few)
-        patch.setattr(recording, "_work", work_judged_by_few)
+        patch.setattr(apart, "_serve", serve_judged_by_few)
         yield

@@ -105,7 +105,10 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "failures": ({"records"}, set()),
     "watching": ({"experiments"}, set()),
     "recording": (
-        {"environment", "experiments", "failures", "records", "training", "watching"},
+        {
+            *("architectures", "environment", "experiments", "failures", "formulas", "records"),
+            *("training", "watching"),
+        },
         {"ray", "torch"},
     ),
     "selfcheck": (
@@ -270,6 +273,7 @@ def test_no_module_that_a_torch_free_one_imports_needs_torch() -> None:
 def test_the_torch_free_modules_load_without_torch() -> None:
     # bookext is imported by the build, where all of the book's packages are at hand.
     present = [name for name in TORCH_FREE if name in modules() and name != "__init__"]
+    present.append("recording")  # only who makes runs needs torch, such as a worker's child
     run(f"""
         import importlib, sys
         sys.modules["torch"] = sys.modules["torchvision"] = None  # importing either now raises

@@ -2,12 +2,12 @@
 
 import gzip
 import json
+import math
 import os
-import resource
 import signal
-import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ from ninlab.__main__ import main
 from ninlab.commands import validation
 from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, RooflineCost
-from ninlab.experiments import Experiment, Plan, Row
+from ninlab.experiments import Experiment, Row
 from ninlab.recipes import Recipe
 from ninlab.records import Provenance
 from ninlab.watching import Status, Watcher
@@ -28,6 +28,10 @@ from tests.recorders import IDS, JUDGES, PLAN, SERVER, SHORT, SWEEP, output, rec
 from tests.records import NOBODY, files
 
 pytestmark = pytest.mark.usefixtures("few_judges")
+
+ONE = PLAN.experiment("one_by_one")
+FIRST = replace(PLAN, experiments=(replace(ONE, rows=ONE.rows[:1]),))
+OWN_RATE = replace(PLAN, experiments=(PLAN.experiment("own_rate"),))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +125,7 @@ def test_a_run_hangs_by_what_is_known_of_the_device(tmp_path, finished):
 
 def test_a_deadline_is_a_time_of_day_and_comes_nearer(tmp_path, monkeypatch):
     run, now = PLAN.runs[0], [1000.0]
-    monkeypatch.setattr(recording, "time", SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setattr(recording.clock, "time", SimpleNamespace(time=lambda: now[0]))
     seconds = recording.Clock(PLAN, site(tmp_path), None).expected(run)
     clock = recording.Clock(PLAN, site(tmp_path), 1000.0 + 1.5 * seconds)
     unlimited = recording.Clock(PLAN, site(tmp_path), None)
@@ -134,15 +138,14 @@ def test_a_deadline_is_a_time_of_day_and_comes_nearer(tmp_path, monkeypatch):
 
 
 def test_a_run_waits_for_its_sweep_and_not_for_ever(tmp_path):
-    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.cost)
-    tally = recording.record(own_rate, site(tmp_path))
+    tally = recording.record(OWN_RATE, site(tmp_path))
     assert tally.ids(Status.WAITING) == ["own_rate/nin_28-seed0-cpu"]
 
 
 def test_a_run_in_other_hands_is_left_to_them(tmp_path):
     with records.claim(tmp_path, IDS[0]):
-        assert recording.make_run(PLAN.runs[0], site(tmp_path)) is Status.CLAIMED
-    assert recording.make_run(PLAN.runs[0], site(tmp_path)) is Status.RECORDED
+        assert recording.record(FIRST, site(tmp_path)).ids(Status.CLAIMED) == IDS[:1]
+    assert recording.record(FIRST, site(tmp_path)).ids(Status.RECORDED) == IDS[:1]
 
 
 # ---------------------------------------------------------------- deaths
@@ -188,13 +191,6 @@ def dies_in_mid_write(folder: Path) -> None:
     recording.record(PLAN, site(folder))
 
 
-def has_no_room_for_weights(folder: Path) -> None:
-    # 8000 bytes hold a record, but not the weights that belong to the second
-    resource.setrlimit(resource.RLIMIT_FSIZE, (8000, 8000))
-    experiments.plans.PLANS = {"tiny": PLAN}
-    sys.exit(main(["record", "--plan", "tiny", "--runs", str(folder), "--allow-dirty"]))
-
-
 def tells_what_it_recorded(folder: Path) -> None:
     tally = recording.record(PLAN, site(folder))
     print(json.dumps(tally.ids(Status.RECORDED)), flush=True)
@@ -220,18 +216,6 @@ def test_killed_in_mid_write_loses_that_run_only(folder, finished):
 
 
 @pytest.mark.slow
-def test_a_disk_without_room_ends_the_recording_in_one_sentence(folder, finished):
-    process = start(has_no_room_for_weights, folder)
-    process.join()
-    assert process.exitcode == 2
-    message = output(folder, "stderr", process.pid).read_text().strip().splitlines()[-1]
-    assert message.startswith("error: ")
-    assert "nin_28-seed0-cpu.safetensors could not be written" in message
-    assert files(folder) == {f"{IDS[0]}.json"}
-    resumed(folder, finished)
-
-
-@pytest.mark.slow
 def test_two_recorders_at_once_make_every_run_once(folder, finished):
     both = [start(tells_what_it_recorded, folder) for _ in range(2)]
     made = []
@@ -246,14 +230,14 @@ def test_two_recorders_at_once_make_every_run_once(folder, finished):
 @pytest.mark.slow
 def test_two_workers_record_the_whole_plan(tmp_path, finished):
     tally = recording.record_with_workers(PLAN, site(tmp_path), workers=2)
-    assert sorted(tally.ids(Status.RECORDED)) == sorted(IDS)  # in the order of their ends
+    assert tally.ids(Status.RECORDED) == IDS
     resumed(tmp_path, finished)
 
 
 @pytest.fixture
 def forked(monkeypatch) -> None:
     """Workers that have torch loaded already; a test above starts them as a recording does."""
-    monkeypatch.setattr(recording.multiprocessing, "get_context", lambda method: SERVER)
+    monkeypatch.setattr(recording.apart.multiprocessing, "get_context", lambda method: SERVER)
 
 
 @pytest.mark.slow
@@ -264,21 +248,28 @@ def test_workers_keep_to_the_budget(tmp_path):
     assert files(tmp_path) == set()
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("forked")
-def test_a_worker_that_fails_ends_the_recording_in_an_error(tmp_path):
-    for row in SWEEP:
-        path = records.record_path(tmp_path, f"{experiments.SWEEP}/{row.name}-seed0-cpu")
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("{")
-    own_rate = Plan("own", "alone", (PLAN.experiment("own_rate"),), PLAN.cost)
-    with pytest.raises(NinlabError, match="a worker stopped with an error"):
-        recording.record_with_workers(own_rate, site(tmp_path), workers=2)
+def with_a_share(folder: Path, share: float) -> None:
+    recording.record_with_ray(PLAN, site(folder), gpus_per_run=share)
 
 
-def test_no_worker_is_an_error(tmp_path):
-    with pytest.raises(NinlabError, match="0 workers"):
-        recording.record_with_workers(PLAN, site(tmp_path), workers=0)
+@pytest.mark.parametrize(
+    ("nonsense", "sentence"),
+    [
+        (lambda folder: recording.record_with_workers(PLAN, site(folder), workers=0), "0 workers"),
+        (lambda folder: recording.record(PLAN, site(folder), deadline=math.nan), "deadline of nan"),
+        (lambda folder: replace(site(folder), threads=0), "0 threads"),
+        (lambda folder: replace(site(folder), threads=10**11), "take 1 to 1024"),
+        (lambda folder: replace(site(folder), patience=math.nan), "patience of nan"),
+        *(
+            (partial(with_a_share, share=share), f"{share:g} GPUs per run")
+            for share in (-1.0, math.nan, math.inf)
+        ),
+    ],
+)
+def test_a_number_that_nobody_can_work_with_is_refused_before_a_run(nonsense, sentence, tmp_path):
+    with pytest.raises(NinlabError, match=sentence):
+        nonsense(tmp_path)
+    assert files(tmp_path) == set()
 
 
 # ---------------------------------------------------------------- the command line
@@ -425,6 +416,5 @@ def test_an_unreadable_record_of_a_sweep_is_named_not_guessed(tmp_path, finished
             finished, f"{experiments.SWEEP}/{row.name}-seed0-cpu"
         )))  # fmt: skip
     records.record_path(tmp_path, source).write_text("{")
-    waiting = next(run for run in PLAN.runs if run.row.rate_from)
     with pytest.raises(RecordError, match=SWEEP[0].name):
-        recording.make_run(waiting, site(tmp_path))
+        recording.record(OWN_RATE, site(tmp_path))

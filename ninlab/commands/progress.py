@@ -41,34 +41,37 @@ def progress_bars() -> Progress:
 
 
 class Bars(Watcher):
-    """One bar for the plan, one for the run in hand."""
+    """One bar for the plan, one for each run in hand."""
 
     def __init__(self, progress: Progress, runs: int) -> None:
         self._progress = progress
         self._plan = progress.add_task("plan", total=runs)
-        self._run: TaskID | None = None
+        self._runs: dict[str, TaskID] = {}
         self._done: set[str] = set()
 
     def run_started(self, run: PlannedRun, steps: int) -> None:
-        """The second bar is this run's from now on."""
-        if self._run is not None:
-            self._progress.remove_task(self._run)
-        self._run = self._progress.add_task(run.title, total=steps)
+        """The run has a bar from now on."""
+        self._drop(run)  # of a worker that was killed
+        self._runs[run.title] = self._progress.add_task(run.title, total=steps)
 
     def step_taken(self, step: int) -> None:
-        """The second bar grows."""
-        if self._run is not None:
-            self._progress.update(self._run, completed=step)
+        """The run's bar grows; only a run of this process tells its steps, and it is the last."""
+        self._progress.update(list(self._runs.values())[-1], completed=step)
 
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         """Said above the bars."""
         self._progress.console.print(f"{run.title}: {sentence}")
 
     def run_ended(self, run: PlannedRun, status: Status) -> None:
-        """The first bar grows when the run is over."""
+        """The run's bar goes, and the plan's grows when the run is over."""
+        self._drop(run)
         if status in OVER:
             self._done.add(run.id(""))
             self._progress.update(self._plan, completed=len(self._done))
+
+    def _drop(self, run: PlannedRun) -> None:
+        if run.title in self._runs:
+            self._progress.remove_task(self._runs.pop(run.title))
 
 
 class Lines(Watcher):
@@ -77,11 +80,11 @@ class Lines(Watcher):
     def __init__(self, folder: Path, device_slug: str) -> None:
         self._folder = folder
         self._slug = device_slug
-        self._began = 0.0
+        self._began: dict[str, float] = {}
 
     def run_started(self, run: PlannedRun, steps: int) -> None:
         """Its seconds count from here."""
-        self._began = time.monotonic()
+        self._began[run.title] = time.monotonic()
 
     def run_stumbled(self, run: PlannedRun, sentence: str) -> None:
         """A line that says why."""
@@ -101,7 +104,8 @@ class Lines(Watcher):
             self._print(run, "failed: not tried again by this code")
 
     def _print(self, run: PlannedRun, what: str) -> None:
-        seconds = time.monotonic() - self._began
+        now = time.monotonic()
+        seconds = now - self._began.get(run.title, now)  # it may have failed at an earlier start
         print(f"{seconds:6.1f} s  {run.title}: {what}", flush=True)
 
 
