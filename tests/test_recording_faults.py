@@ -9,6 +9,7 @@ import resource
 import shutil
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -31,6 +32,7 @@ from ninlab.recording.dispatch import Makers, dispatch
 from ninlab.recording.tasks import Answer, Killed, Made, Refused, Task
 from ninlab.records import Provenance
 from ninlab.watching import Status, Watcher
+from tests import recorder_faults
 from tests.recorders import (
     PLAN,
     REAL_SERVE,
@@ -653,6 +655,19 @@ def test_an_error_of_one_run_loses_none_of_those_in_flight(tmp_path, monkeypatch
         with pytest.raises(AssertionError, match="a mistake"):
             dispatch(two, committed(tmp_path), makers, deadline=None, watcher=Watcher())
     assert [run.id for run in records.load(tmp_path)] == IDS[:1]
+
+
+@pytest.mark.slow
+def test_a_fault_costs_the_runs_in_hand_and_nothing_else():
+    """One of each kind; ``python -m tests.recorder_faults`` injects as many as one likes."""
+    bad = {}
+
+    def report(number: int, kind: str, found: Counter[str]) -> None:
+        if found:
+            bad[f"fault {number}, {kind}"] = found
+
+    recorder_faults.inject(len(recorder_faults.KINDS), report)
+    assert bad == {}
 
 
 # ---------------------------------------------------------------- what is checked, what is kept
