@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from ninlab import data, data_files, experiments, recording, records, training
 from ninlab.__main__ import main
-from ninlab.commands import validation
+from ninlab.commands import progress, validation
 from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, RooflineCost
 from ninlab.experiments import Experiment, Row
@@ -270,6 +270,40 @@ def test_a_number_that_nobody_can_work_with_is_refused_before_a_run(nonsense, se
     with pytest.raises(NinlabError, match=sentence):
         nonsense(tmp_path)
     assert files(tmp_path) == set()
+
+
+# ---------------------------------------------------------------- who watches
+
+
+def test_each_run_in_hand_has_a_bar_of_its_own():
+    drawn = progress.progress_bars()
+    bars, (one, other) = progress.Bars(drawn, len(PLAN.runs)), PLAN.runs[:2]
+
+    def shown() -> list[tuple[str, float]]:
+        return [(task.description, task.completed) for task in drawn.tasks]
+
+    bars.run_started(one, 2)
+    bars.run_started(other, 2)
+    bars.step_taken(1)
+    assert shown() == [("plan", 0), (one.title, 0), (other.title, 1)]
+    bars.run_ended(one, Status.RECORDED)
+    assert shown() == [("plan", 1), (other.title, 1)]
+    bars.run_started(other, 2)  # its worker was killed
+    assert shown() == [("plan", 1), (other.title, 0)]
+
+
+def test_a_line_tells_the_seconds_of_its_own_run(tmp_path, monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    lines, (one, other) = progress.Lines(tmp_path, "cpu"), PLAN.runs[:2]
+    lines.run_started(one, 2)
+    now[0] = 5.0
+    lines.run_started(other, 2)
+    now[0] = 7.0
+    lines.run_ended(one, Status.FAILED)
+    lines.run_ended(PLAN.runs[2], Status.FAILED)
+    told = [line.partition(" s  ")[0].strip() for line in capsys.readouterr().out.splitlines()]
+    assert told == ["7.0", "0.0"]
 
 
 # ---------------------------------------------------------------- the command line
