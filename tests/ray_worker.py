@@ -29,3 +29,7 @@ def serve(talk: Connection, stack: Connection) -> None:
 
     making.train = train_at_once
     REAL_SERVE(talk, stack)
+
+
+def raise_an_error(task: Task) -> Answer:
+    raise ModuleNotFoundError("No module named 'ninlab'")

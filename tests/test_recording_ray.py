@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from ninlab import recording, records
+from ninlab.errors import NinlabError
 from ninlab.recording import cluster, making
 from ninlab.watching import Status
-from tests.ray_worker import make_and_say_where
+from tests.ray_worker import make_and_say_where, raise_an_error
 from tests.recorders import IDS, PLAN, site, train_at_once
 from tests.records import files
 
@@ -44,6 +45,12 @@ def nodes(tmp_path_factory) -> Iterator[dict[str, Path]]:
         started.shutdown()
 
 
+def test_an_address_without_a_cluster_is_said(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "nowhere")
+    with pytest.raises(NinlabError, match=r"no Ray cluster at RAY_ADDRESS \(nowhere\)"):
+        recording.record_with_ray(PLAN, site(tmp_path))
+
+
 def test_a_cluster_of_two_records_what_one_process_records(nodes, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "make_on_node", make_and_say_where)
     monkeypatch.setattr(making, "train", train_at_once)
@@ -68,6 +75,14 @@ def test_a_cluster_of_two_records_what_one_process_records(nodes, tmp_path, monk
 
 
 @pytest.mark.usefixtures("nodes")
+def test_a_machine_without_ninlab_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "make_on_node", raise_an_error)
+    with pytest.raises(NinlabError, match=r"cannot make runs: .*No module named 'ninlab'"):
+        recording.record_with_ray(PLAN, site(tmp_path))
+    assert records.claim_holders(tmp_path) == {}
+
+
+@pytest.mark.usefixtures("nodes")
 def test_a_run_that_no_machine_has_room_for_is_an_error(tmp_path):
-    with pytest.raises(recording.NinlabError, match="none of the cluster's 2 machines has room"):
+    with pytest.raises(NinlabError, match="none of the cluster's 2 machines has room"):
         recording.record_with_ray(PLAN, site(tmp_path), gpus_per_run=1000.0)

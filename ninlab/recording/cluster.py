@@ -10,6 +10,7 @@ Known limit: the machine of the recorder has a device of the kind that makes the
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def ray_cluster(gpus_per_run: float) -> Iterator[Makers]:
         ) from None
     joined = ray.is_initialized()
     if not joined:
-        ray.init(log_to_driver=False)
+        _join(ray)
     try:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         slots = sum(_slots(node, gpus_per_run) for node in nodes)
@@ -76,9 +77,24 @@ def ray_cluster(gpus_per_run: float) -> Iterator[Makers]:
                   died.ObjectLostError, died.LocalRayletDiedError)  # fmt: skip
         with _RayExecutor(ray, gpus_per_run) as executor:
             yield Makers(executor, make_on_node, slots, deaths)
+    except ray.exceptions.RayError as error:  # such as a machine without ninlab
+        last = str(error).strip().splitlines()[-1][:200]
+        raise NinlabError(f"the Ray cluster cannot make runs: {last}") from error
     finally:
         if not joined:
             ray.shutdown()
+
+
+def _join(ray: Any) -> None:
+    """Join the cluster that RAY_ADDRESS names, or start one. Raises NinlabError."""
+    try:
+        ray.init(log_to_driver=False)
+    except (Exception, SystemExit) as error:  # the latter when nobody answers there
+        where = os.environ.get("RAY_ADDRESS", "no address")
+        raise NinlabError(
+            f"there is no Ray cluster at RAY_ADDRESS ({where}); start one with ray start --head, "
+            "or unset it for a cluster of this machine alone"
+        ) from error
 
 
 def _slots(resources: dict[str, float], gpus_per_run: float) -> int:
