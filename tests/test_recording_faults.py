@@ -454,6 +454,11 @@ def raise_an_error() -> None:
     raise RuntimeError("always")
 
 
+def lose_the_device() -> None:
+    making._is_lost = lambda device: True
+    raise RuntimeError("unspecified launch failure")
+
+
 def serve(trouble: Callable[[], object], once: Path | None, talk: Connection, stack: Connection):
     """A child process that has trouble with the victim: always, or only until `once` is there."""
 
@@ -501,6 +506,17 @@ def test_trouble_in_a_process_costs_one_run_and_is_noted_at_once(
     assert failure.sentence.startswith(sentence)
     assert watcher.sentences == [failure.sentence]
     assert failure.device.name == site(tmp_path).about.name
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_process_that_lost_its_device_ends_the_recording_when_the_others_are_kept(
+    troubled, tmp_path
+):
+    with pytest.raises(DeviceLostError, match="the device cpu is lost since one_by_one/"):
+        troubled(lose_the_device)
+    assert IDS[0] in {run.id for run in records.load(tmp_path)}
+    assert [failure.cause for failure in failures.load(tmp_path)] == [Cause.DEVICE_LOST]
     assert multiprocessing.active_children() == []
 
 
