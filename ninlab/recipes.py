@@ -87,7 +87,7 @@ class Recipe:
             object.__setattr__(self, name, named(kind, getattr(self, name)))
         self._check_numbers()
         self._check_combination()
-        for name in _FRACTIONS:  # JSON tells 1 from 1.0, and a record reads back as it was
+        for name in _FLOATS:  # JSON tells 1 from 1.0, and a record reads back as it was
             object.__setattr__(self, name, float(getattr(self, name)))
 
     def _check_numbers(self) -> None:
@@ -222,7 +222,7 @@ def improved(plain: Recipe) -> Recipe:
     )
 
 
-_FRACTIONS = ("learning_rate", "momentum", "weight_decay")
+_FLOATS = ("learning_rate", "momentum", "weight_decay")
 
 _ENUMS: dict[str, type[StrEnum]] = {
     "optimizer": Optimizer,
