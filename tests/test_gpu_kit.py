@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +32,7 @@ MOST_BYTES = 56 * 2**20
 """Of the kit and the tracked files together: what is sent to a GPU machine at once."""
 
 MACHINES_PACKAGES = (
-    *("torch", "torchvision", "pandas", "pydantic", "typer", "rich", "scipy", "safetensors"),
+    *("torch", "torchvision", "pandas", "typer", "rich", "scipy", "safetensors"),
     *("triton", "pytest", "hypothesis"),
 )
 """Beyond the kit's, the packages that the runbook asks the GPU machine to have.
@@ -130,6 +131,28 @@ def test_images_that_are_there_in_both_forms_are_packed_once(monkeypatch, tmp_pa
     assert packed == {f"{first}.gz", *rest}
 
 
+@pytest.mark.parametrize("found", [True, False])
+def test_a_compiled_part_is_fetched_for_the_pythons_of_gpu_machines(
+    found, monkeypatch, tmp_path, capsys
+):
+    (package,) = gpu_kit.COMPILED
+    (tmp_path / package).mkdir()
+    names = [f"{package}/core.cpython-{p.replace('.', '')}-x86_64.so" for p in gpu_kit.PYTHONS]
+
+    def pip(command, **_):
+        (into,) = (Path(word.partition("=")[2]) for word in command if word.startswith("--dest="))
+        with zipfile.ZipFile(into / "some.whl", "w") as wheel:
+            for name in (*names, f"{package}/__init__.py"):
+                wheel.writestr(name, "")
+        return subprocess.CompletedProcess(command, 0 if found else 1)
+
+    monkeypatch.setattr(subprocess, "run", pip)
+    gpu_kit.fetch_compiled_parts(package, tmp_path)
+    laid = [path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("*/*")]
+    assert laid == (names if found else [])
+    assert ("cannot use this kit" in capsys.readouterr().err) is not found
+
+
 def test_the_runbook_asks_for_the_packages_that_recording_needs():
     asked = set(re.findall(r"[a-z]+", section()))
     assert asked >= {*MACHINES_PACKAGES}
@@ -166,9 +189,12 @@ class Bare(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Bare())
 from ninlab import resources, selfcheck
 from ninlab.commands import collect, measure, record
+from ninlab import records
 from tools import ask_cudnn
-import fvcore
-assert fvcore.__file__.startswith({str(kit)!r}), fvcore.__file__
+records.load()
+import fvcore, pydantic_core
+for package in fvcore, pydantic_core:
+    assert package.__file__.startswith({str(kit)!r}), package.__file__
 try:
     import plotly
 except ModuleNotFoundError:

@@ -11,8 +11,8 @@ torch lacks; the images; git itself; and on_gpu.sh, which runs there::
 Kept weights are not packed, for they are most of the repository and nothing that runs there reads
 them: it is a partial clone with a sparse checkout, which git calls clean.
 
-Known limits: packages are copied from this environment, which works for pure Python only, and so
-is git, which needs a C library there that is not older than the one here.
+Known limits: packages and git are copied from here. A compiled package is also fetched for the
+Pythons of `PYTHONS`, on Linux and x86-64; git needs a C library there that is not older than here.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import zipfile
 from importlib import metadata
 from pathlib import Path
 
@@ -32,10 +33,18 @@ from ninlab import data_files, exits, handover
 from ninlab.errors import NinlabError
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("fvcore", "iopath", "portalocker", "PyYAML", "tabulate", "termcolor", "tqdm", "yacs")
-"""fvcore, and what it needs beyond the packages that come with torch, torchvision and pandas."""
+PACKAGES = (
+    *("fvcore", "iopath", "portalocker", "PyYAML", "tabulate", "termcolor", "tqdm", "yacs"),
+    *("pydantic", "annotated-types", "typing-inspection", "typing_extensions"),
+)
+"""fvcore and pydantic, and what they need beyond the packages that come with torch, torchvision and
+pandas."""
 WITH_A_COMPILED_PART = ("PyYAML",)
 """Packages that work without their compiled part, only slower."""
+COMPILED = ("pydantic_core",)
+"""Packages that are nothing without it."""
+PYTHONS = ("3.12",)
+"""Of GPU machines, beside the Python that packs."""
 NAMES = {
     *("on_gpu.sh", "commit", "repository.tar", handover.ARCHIVE, "site", "images", "git.tar.gz"),
 }
@@ -63,6 +72,9 @@ def pack(kit: Path) -> None:
         pack_new_records(new / handover.ARCHIVE)
         for package in PACKAGES:
             copy_package(package, new / "site")
+        for package in COMPILED:
+            copy_package(package, new / "site", compiled=True)
+            fetch_compiled_parts(package, new / "site")
         copy_images(new / "images")
         pack_git(new / "git.tar.gz")
         if kit.exists():
@@ -105,10 +117,13 @@ def pack_new_records(target: Path) -> None:
                 archive.add(ROOT / "runs" / name, f"{handover.TOP}/{name}")
 
 
-def copy_package(name: str, site: Path) -> None:
-    """Copy an installed package's modules and metadata. Raises SystemExit for a compiled one."""
+def copy_package(name: str, site: Path, *, compiled: bool = False) -> None:
+    """Copy an installed package's modules and metadata, and its compiled part if that is wanted.
+
+    Raises SystemExit for a package that needs the compiled part, where it is not wanted.
+    """
     for file in metadata.files(name) or ():
-        if file.suffix in (".so", ".pyd"):
+        if file.suffix in (".so", ".pyd") and not compiled:
             if name in WITH_A_COMPILED_PART:
                 continue
             raise SystemExit(f"{name} is not pure Python; install it on the GPU machine")
@@ -116,6 +131,29 @@ def copy_package(name: str, site: Path) -> None:
             target = site / file
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(str(file.locate()), target)
+
+
+def fetch_compiled_parts(name: str, site: Path) -> None:
+    """Lay the compiled parts of an installed package for `PYTHONS` beside its modules.
+
+    Each Python finds its own by the name. Says so on stderr where one cannot be had: the kit is
+    then of no use to that Python.
+    """
+    wanted = f"{name}=={metadata.version(name)}"
+    download = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", wanted]
+    for python in PYTHONS:
+        with tempfile.TemporaryDirectory() as scratch:
+            target = ["--only-binary=:all:", "--implementation=cp", f"--python-version={python}"]
+            platforms = ["--platform=manylinux2014_x86_64", f"--dest={scratch}"]
+            ended = subprocess.run([*download, *target, *platforms], capture_output=True)
+            for wheel in Path(scratch).glob("*.whl") if ended.returncode == 0 else ():
+                with zipfile.ZipFile(wheel) as archive:
+                    parts = [part for part in archive.namelist() if part.endswith(".so")]
+                    archive.extractall(site, parts)
+        tag = f"cpython-{python.replace('.', '')}-x86_64"
+        if not any(tag in part.name for part in (site / name).iterdir()):
+            print(f"pip finds no {wanted} for Python {python}, which cannot use this kit",
+                  file=sys.stderr)  # fmt: skip
 
 
 def copy_images(folder: Path) -> None:
