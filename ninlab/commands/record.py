@@ -175,7 +175,7 @@ def train(
             record = run.record(
                 experiment=SINGLE_RUNS, name=name, provenance=provenance, corrects=corrects
             )
-            records.write(target, record)  # first: drawing the last bar may fail
+            recording.Keeper(target).keep(recording.Made(record))  # drawing the last bar may fail
     last = record.last
     typer.echo(
         f"{record.outcome}: test accuracy {last.test_accuracy:.4f}, "

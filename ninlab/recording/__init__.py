@@ -24,9 +24,9 @@ from ninlab.recording.apart import Apart, processes
 from ninlab.recording.clock import PATIENCE, Clock
 from ninlab.recording.cluster import ray_cluster
 from ninlab.recording.dispatch import Makers, dispatch
-from ninlab.recording.keeping import stack_file
+from ninlab.recording.keeping import Keeper, stack_file
 from ninlab.recording.site import DeviceLostError, Site, Tally, check_tree
-from ninlab.recording.tasks import Answer, Task
+from ninlab.recording.tasks import Answer, Made, Task
 from ninlab.watching import Watcher
 
 __all__ = [
@@ -34,6 +34,8 @@ __all__ = [
     "Clock",
     "DeviceLostError",
     "InTurn",
+    "Keeper",
+    "Made",
     "Site",
     "Tally",
     "check_tree",

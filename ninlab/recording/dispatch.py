@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from ninlab import records
-from ninlab.errors import NinlabError, RecordError
+from ninlab.errors import NinlabError, RecordError, one_sentence
 from ninlab.experiments import Plan, PlannedRun, Ready, ready
 from ninlab.failures import Cause, FailureRecord
 from ninlab.recording.clock import Clock
@@ -65,7 +65,7 @@ class _Dispatch:
     ) -> None:
         self._plan, self._site, self._makers, self._watcher = plan, site, makers, watcher
         self._clock = Clock(plan, site, deadline)
-        self._keeper = Keeper(site)
+        self._keeper = Keeper(site.folder)
         self._statuses: dict[str, Status] = {}
         self._recorded: dict[str, RunRecord] = {}  # read already: a record never changes
         self._flying: dict[Future[Answer], tuple[PlannedRun, ExitStack]] = {}
@@ -106,7 +106,7 @@ class _Dispatch:
         """Every experiment's folder is tried by writing to it: not hours later."""
         missing = [run for run in self._plan.runs if self._is_over(run) is None]
         for run in {run.experiment: run for run in missing if self._clock.fits(run)}.values():
-            self._keeper.check_room(run)
+            self._keeper.check_room(run, self._site.device_slug)
 
     def _submit(self) -> None:
         """Give every free slot a run, as far as there are runs that can be made."""
@@ -153,7 +153,7 @@ class _Dispatch:
             if failure is not None:
                 self._watcher.run_stumbled(run, failure.sentence)
                 return self._noted(failure)
-            self._keeper.check_room(run)
+            self._keeper.check_room(run, self._site.device_slug)
             self._watcher.run_started(run, run.row.recipe.steps)
             future = self._makers.executor.submit(self._makers.work, task)
             self._flying[future] = run, claim.pop_all()
@@ -229,7 +229,7 @@ class _Dispatch:
         try:
             answer = future.result()
         except self._makers.deaths as error:
-            answer = Killed(f"{type(error).__name__}: {' '.join(str(error).split())}"[:200])
+            answer = Killed(one_sentence(f"{type(error).__name__}: {error}", 200))
         if isinstance(answer, Refused):
             raise NinlabError(answer.sentence)
         if isinstance(answer, Killed):

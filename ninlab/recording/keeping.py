@@ -24,14 +24,14 @@ _SLACK_BYTES = 2**20
 
 
 class Keeper:
-    """Writes into the folder of a site."""
+    """Writes into a runs folder."""
 
-    def __init__(self, site: Site) -> None:
-        self._site = site
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
 
-    def check_room(self, run: PlannedRun) -> None:
+    def check_room(self, run: PlannedRun, device_slug: str) -> None:
         """Raises RecordError unless all that the run may leave can be written, here and now."""
-        folder, identifier = self._site.folder, run.id(self._site.device_slug)
+        folder, identifier = self._folder, run.id(device_slug)
         records.check_can_write(records.record_path(folder, identifier), _SLACK_BYTES)
         if run.keeps_weights:
             size = 4 * formulas.parameters(architecture(run.row.network)) + _SLACK_BYTES
@@ -40,18 +40,18 @@ class Keeper:
     def keep(self, made: Made) -> None:
         """Write the run. Raises RecordError, the run laid aside, when that cannot be done."""
         try:
-            _write(self._site.folder, made)
+            _write(self._folder, made)
         except RecordError as error:
-            path = records.record_path(self._site.folder, made.record.id)
+            path = records.record_path(self._folder, made.record.id)
             if path.exists() and records.read(path) == made.record:
                 raise  # it is whole, and only its way to the disk is in doubt
             raise RecordError(f"{error}; {self._lay_aside(made)}") from error
 
     def note(self, failure: FailureRecord) -> None:
         """Write down that a run came to nothing."""
-        path = records.record_path(self._site.folder, failure.id)
+        path = records.record_path(self._folder, failure.id)
         if not path.exists():  # without code to tell them apart, the first failure stays
-            records.write_json_once(path, failure.to_json())
+            records.write(self._folder, failure)
 
     @cached_property
     def _aside(self) -> Path:

@@ -16,7 +16,7 @@ import torch
 
 from ninlab import records
 from ninlab.environment import describe_device, describe_software, parse_device
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, one_sentence
 from ninlab.failures import Cause
 from ninlab.recording.stacks import mark_try, watched
 from ninlab.recording.tasks import Answer, Failed, Made, Task
@@ -52,7 +52,7 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
             except NinlabError:
                 raise
             except Exception as error:  # one failing run never ends the rest
-                sentence = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+                sentence = one_sentence(f"{type(error).__name__}: {error}", 500)
                 cause = Cause.RAISED
                 if isinstance(error, torch.OutOfMemoryError | MemoryError):
                     cause = Cause.OUT_OF_MEMORY
