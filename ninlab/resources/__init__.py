@@ -18,7 +18,7 @@ from torch import nn
 from ninlab import devices
 from ninlab.allocator import CachingAllocator
 from ninlab.cudnn import answering
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
 from ninlab.reports import (
     LayerCost,
     MemoryEvent,
@@ -123,6 +123,11 @@ def _tables(device: str, torch_version: str | None) -> Workspaces | None:
     """The workspaces of that device, or None if no table is that device's."""
     devices.device(device)  # raises for a device that nobody knows
     if all(table.device != device for table in available()):
+        if torch_version is not None:
+            raise NinlabError(
+                f"no table of scratch memory is of {device}, so there is none of torch "
+                f"{quoted(torch_version)} to choose; leave the release out"
+            )
         return None
     if torch_version is None and has_table(device, torch.__version__):
         torch_version = minor_version(torch.__version__)
