@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from ninlab.errors import DataError, NinlabError
+from ninlab.errors import DataError, NinlabError, one_sentence, quoted
 
 FOLDER_VARIABLE = "NINLAB_DATA"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -43,6 +43,8 @@ _TORCHVISION_SUBFOLDER = Path("FashionMNIST", "raw")
 _LOCK = "download.lock"
 _PART = "download-"
 """How the folders begin into which downloads go, beside the lock."""
+
+_LONGEST_REASON = 120  # characters
 
 SILENCE_SECONDS = 60
 """After so long without a byte a mirror is given up."""
@@ -112,7 +114,7 @@ def search_folders() -> tuple[Path, ...]:
     folder = Path(os.path.expanduser(chosen))
     if not os.path.isdir(folder):
         raise DataError(
-            f"{FOLDER_VARIABLE} is {_short(repr(chosen))}, which is no folder; "
+            f"{FOLDER_VARIABLE} is {quoted(chosen)}, which is no folder; "
             "name the one that holds train-images-idx3-ubyte.gz, or unset it"
         )
     return (folder, folder / _TORCHVISION_SUBFOLDER, *known)
@@ -224,8 +226,9 @@ def download() -> Path:
                     for name in missing:
                         _publish(_fetched(name, Path(part)), folder / f"{name}.gz")
     except OSError as error:
+        reason = one_sentence(error, _LONGEST_REASON)
         raise DataError(
-            f"Fashion-MNIST could not be downloaded to {folder}: {_short(error)}; "
+            f"Fashion-MNIST could not be downloaded to {folder}: {reason}; "
             f"point {FOLDER_VARIABLE} to a folder with the four files"
         ) from error
     return folder
@@ -287,7 +290,7 @@ def _fetched(name: str, into: Path) -> Path:
                 return path
             reason = f"{mirror} gives another file than the published one"
         except (OSError, RuntimeError, ValueError, HTTPException) as error:
-            reason = _short(error)
+            reason = one_sentence(error, _LONGEST_REASON)
     raise DataError(
         f"Fashion-MNIST could not be downloaded ({path.name}: {reason}); install Debian's "
         f"dataset-fashion-mnist or point {FOLDER_VARIABLE} to a folder with the four files"
@@ -316,11 +319,6 @@ def _publish(path: Path, target: Path) -> None:
             os.fsync(folder)
         finally:
             os.close(folder)
-
-
-def _short(about: object) -> str:
-    line = " ".join(str(about).split()) or type(about).__name__
-    return line if len(line) <= 120 else f"{line[:119]}…"
 
 
 # ---------------------------------------------------------------- for a shell

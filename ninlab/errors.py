@@ -22,13 +22,18 @@ _LONGEST_LIST = 100  # characters of all names that there are
 _NAMED = 5  # of a longer list
 
 
-def shortened(text: str, limit: int) -> str:
-    """The text on one line of at most limit characters, as any terminal may show it.
+def printable(text: str) -> str:
+    """The text on one line, as any terminal may show it.
 
     What is not to be printed, such as a new line or the beginning of a terminal's command, is
-    written with a backslash. Of a longer text the middle is left out.
+    written with a backslash.
     """
-    shown = "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+
+
+def shortened(text: str, limit: int) -> str:
+    """The `printable` text in at most limit characters. Of a longer text the middle is left out."""
+    shown = printable(text)
     if len(shown) <= limit:
         return shown
     end = (limit - 1) // 2
@@ -44,9 +49,9 @@ def quoted(value: object, limit: int = LONGEST_VALUE) -> str:
     return shortened(text, limit)
 
 
-def one_sentence(error: object) -> str:
-    """What an error says, on one line of at most `LONGEST_SENTENCE` characters."""
-    return shortened(" ".join(str(error).split()), LONGEST_SENTENCE)
+def one_sentence(error: object, limit: int = LONGEST_SENTENCE) -> str:
+    """What an error says, or its type where it says nothing, on one line of so many characters."""
+    return shortened(" ".join(str(error).split()) or type(error).__name__, limit)
 
 
 class NinlabError(ValueError):

@@ -24,6 +24,7 @@ from urllib.parse import quote
 import nbformat
 import yaml
 
+from ninlab.errors import one_sentence, quoted
 from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,7 +80,7 @@ def repository(book: Path = ROOT) -> tuple[str, str]:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))["repository"]
         url, branch = settings["url"], settings["branch"]
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError) as error:
-        sys.exit(f"{path} has no url and branch under 'repository:' ({_short(error)})")
+        sys.exit(f"{path} has no url and branch under 'repository:' ({one_sentence(error, 80)})")
     for value in (url, branch):
         if not isinstance(value, str):
             sys.exit(
@@ -142,7 +143,7 @@ def with_setup_cell(path: Path, url: str, branch: str) -> str | None:
     try:
         notebook = nbformat.read(path, as_version=4)
     except (OSError, ValueError, nbformat.ValidationError) as error:
-        sys.exit(f"{path} is no notebook ({_short(error)}); nothing was changed")
+        sys.exit(f"{path} is no notebook ({one_sentence(error, 80)}); nothing was changed")
     before = nbformat.writes(notebook)
     code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     first = code[0] if code else len(notebook.cells)
@@ -157,11 +158,6 @@ def with_setup_cell(path: Path, url: str, branch: str) -> str | None:
     return None if after == before else f"{after}\n"
 
 
-def _short(about: object) -> str:
-    line = " ".join(str(about).split()) or type(about).__name__
-    return line if len(line) <= 80 else f"{line[:79]}…"
-
-
 def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
     """Read the command line, write _config.yml and the chapters of book, say what changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -173,12 +169,12 @@ def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
     if wanted or options.repository is not None:
         name = wanted.removeprefix(HOST).removesuffix("/").removesuffix(".git")
         if not _OWNER_AND_NAME.fullmatch(name):
-            sys.exit(f"{_short(repr(wanted))} is no repository; write OWNER/NAME, as on GitHub")
+            sys.exit(f"{quoted(wanted)} is no repository; write OWNER/NAME, as on GitHub")
         url = HOST + name
     if options.branch is not None:
         branch = "--" if options.branch == [] else options.branch  # argparse before Python 3.13
     if not is_branch(branch):
-        sys.exit(f"{_short(repr(branch))} is no name of a branch; git has its rules for such names")
+        sys.exit(f"{quoted(branch)} is no name of a branch; git has its rules for such names")
     texts = {book / "_config.yml": config_with(book, url, branch)}
     for path in sorted([*book.glob("*.ipynb"), *(book / "chapters").glob("*.ipynb")]):
         text = with_setup_cell(path, url, branch)

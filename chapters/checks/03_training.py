@@ -40,7 +40,7 @@ assert first_losses(lr=rate) != losses[:10]
 
 # %% count-table
 from ninlab.comparisons import CONFIDENCE, confidence_of_each, sampling_error
-from ninlab.data import FILES
+from ninlab.data_files import FILES
 from ninlab.experiments import PLANS
 from ninlab.recipes import Recipe
 from ninlab.units import format_shape

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from ninlab import handover, records
-from ninlab.errors import NinlabError, quoted
+from ninlab.errors import NinlabError, one_sentence, quoted
 from ninlab.steps import Named, named
 from ninlab.units import parse_device_name, parse_number, parse_whole
 
@@ -208,6 +208,6 @@ def handing_over(folder: Path, results: Path | None) -> Callable[[], None]:
         try:
             handover.hand_over(folder, results)
         except (NinlabError, OSError) as error:
-            typer.echo(f"not handed over: {' '.join(str(error).split())}", err=True)
+            typer.echo(f"not handed over: {one_sentence(error)}", err=True)
 
     return again

@@ -16,11 +16,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ninlab.errors import NinlabError, RecordError
+from ninlab.errors import NinlabError, RecordError, printable
 from ninlab.records import folders
 from ninlab.records.folders import record_path, weights_path
 from ninlab.records.runs import TRAINING, RunRecord
-from ninlab.records.schema import FromJson, Record, parse, plain, shown
+from ninlab.records.schema import FromJson, Record, parse, shown
 
 LARGEST_BYTES = 16 * 2**20
 """More than any record has; a run of ten thousand epochs has a seventh of it."""
@@ -161,7 +161,7 @@ def _problems_of_weights(folder: Path, record: RunRecord) -> Iterator[str]:
 
 def _named(path: Path) -> str:
     """The path in a sentence: a file may be called by what cannot be printed."""
-    return plain(str(path))
+    return printable(str(path))
 
 
 def _from(folder: Path, sentence: str) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 
 from annotated_types import Ge, Gt, Interval, Len
 
-from ninlab.errors import RecordError
+from ninlab.errors import RecordError, one_sentence, shortened
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -167,7 +167,7 @@ def parse(data: bytes) -> dict[str, Any]:
     except RecursionError as error:
         raise RecordError("it is no readable record: its brackets are nested too deeply") from error
     except ValueError as error:
-        raise RecordError(f"it is no readable record: {_brief(str(error))}") from error
+        raise RecordError(f"it is no readable record: {one_sentence(error, 100)}") from error
     if not isinstance(content, dict):
         raise RecordError("it is no readable record: it holds no JSON object")
     return content
@@ -246,7 +246,7 @@ def _sentence(error: ErrorDetails) -> str:
     if what == "unexpected_keyword_argument":
         return f"{path} is no field of this kind of record"
     if what == "value_error":  # of a law, which names its fields
-        law = _brief(str(context["error"]), 200)
+        law = one_sentence(context["error"], 200)
         return f"{path}: {law}" if path else law
     rule = error["msg"] if what == "form" else error["msg"][:1].lower() + error["msg"][1:]
     if what in _RULES:
@@ -284,28 +284,15 @@ _RULES: Mapping[str, str] = {
 
 def dotted(path: Sequence[int | str]) -> str:
     """A place in JSON as a person writes it: ``epochs[2].test_accuracy``."""
-    steps = (f"[{step}]" if isinstance(step, int) else f".{_brief(step)}" for step in path)
+    steps = (f"[{step}]" if isinstance(step, int) else f".{shortened(step, 100)}" for step in path)
     return "".join(steps).removeprefix(".")
-
-
-def plain(text: str) -> str:
-    """The text with what cannot be printed, or is no character, written as Python escapes it."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown(value: object) -> str:
     """A value in a sentence: as JSON has it, and short."""
     if value is None or isinstance(value, bool):
         return json.dumps(value)
-    return _brief(_SHORT.repr(value), 80)
-
-
-def _brief(text: str, length: int = 100) -> str:
-    """The text in one line, without its middle where it is longer than that."""
-    line = plain(" ".join(text.split()))
-    return line if len(line) <= length else f"{line[: length - 20]}...{line[-17:]}"
+    return one_sentence(_SHORT.repr(value), 80)
 
 
 _SHORT = Repr()
