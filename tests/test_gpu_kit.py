@@ -93,6 +93,15 @@ def kit(clone) -> Path:
     return clone / "dist" / "gpu"
 
 
+@pytest.fixture(scope="module")
+def site(kit, tmp_path_factory) -> Path:
+    """The kit's Python packages, unpacked."""
+    folder = tmp_path_factory.mktemp("site")
+    with tarfile.open(kit / gpu_kit.SITE) as archive:
+        archive.extractall(folder, filter="data")
+    return folder
+
+
 def environment(**changes: object) -> dict[str, str]:
     """Of a call on a machine whose ninlab and images are those of the kit."""
     kept = {name: text for name, text in os.environ.items() if name != "PYTHONPATH"}
@@ -158,7 +167,7 @@ def test_the_runbook_asks_for_the_packages_that_recording_needs():
     assert asked >= {*MACHINES_PACKAGES}
 
 
-def test_what_records_needs_no_package_but_the_machines_and_the_kits(clone, kit):
+def test_what_records_needs_no_package_but_the_machines_and_the_kits(clone, site):
     program = f"""
 import importlib.abc, os, re, sys
 from importlib import metadata
@@ -178,7 +187,7 @@ while todo:
         todo += [re.match("[\\w.-]+", need)[0] for need in needs if "extra ==" not in need]
 modules = metadata.packages_distributions()
 allowed = {{module for module, owners in modules.items() if there & set(map(plain, owners))}}
-allowed |= {{"ninlab", *os.listdir({str(kit / "site")!r})}}
+allowed |= {{"ninlab", *os.listdir({str(site)!r})}}
 
 class Bare(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path, target=None):
@@ -194,7 +203,7 @@ from tools import ask_cudnn
 records.load()
 import fvcore, pydantic_core
 for package in fvcore, pydantic_core:
-    assert package.__file__.startswith({str(kit)!r}), package.__file__
+    assert package.__file__.startswith({str(site)!r}), package.__file__
 try:
     import plotly
 except ModuleNotFoundError:
@@ -202,7 +211,7 @@ except ModuleNotFoundError:
 else:
     raise AssertionError("the bare machine is not bare")
 """
-    path = os.pathsep.join([str(clone), str(kit / "site")])
+    path = os.pathsep.join([str(clone), str(site)])
     command = [sys.executable, "-c", program]
     subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
 

@@ -45,8 +45,10 @@ COMPILED = ("pydantic_core",)
 """Packages that are nothing without it."""
 PYTHONS = ("3.12",)
 """Of GPU machines, beside the Python that packs."""
+SITE = "site.tar.gz"
 NAMES = {
-    *("on_gpu.sh", "commit", "repository.tar", handover.ARCHIVE, "site", "images", "git.tar.gz"),
+    *("on_gpu.sh", "commit", "repository.tar", handover.ARCHIVE, SITE, "images", "git.tar.gz"),
+    "site",  # of older kits
 }
 """What lies in a kit. A folder that holds anything else is none, and stays."""
 WITHOUT_WEIGHTS = "/*\n!*.safetensors\n"
@@ -70,11 +72,7 @@ def pack(kit: Path) -> None:
         shutil.copy2(ROOT / "tools" / "on_gpu.sh", new)
         pack_commit(new)
         pack_new_records(new / handover.ARCHIVE)
-        for package in PACKAGES:
-            copy_package(package, new / "site")
-        for package in COMPILED:
-            copy_package(package, new / "site", compiled=True)
-            fetch_compiled_parts(package, new / "site")
+        pack_packages(new / SITE, Path(scratch, "site"))
         copy_images(new / "images")
         pack_git(new / "git.tar.gz")
         if kit.exists():
@@ -115,6 +113,17 @@ def pack_new_records(target: Path) -> None:
         for name in handover.new_files(ROOT / "runs"):
             if not name.endswith(handover.WEIGHTS):
                 archive.add(ROOT / "runs" / name, f"{handover.TOP}/{name}")
+
+
+def pack_packages(target: Path, site: Path) -> None:
+    """Pack the Python packages, which are put together in the folder site."""
+    for package in PACKAGES:
+        copy_package(package, site)
+    for package in COMPILED:
+        copy_package(package, site, compiled=True)
+        fetch_compiled_parts(package, site)
+    with tarfile.open(target, "w:gz") as archive:
+        archive.add(site, ".")
 
 
 def copy_package(name: str, site: Path, *, compiled: bool = False) -> None:

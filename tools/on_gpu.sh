@@ -75,13 +75,14 @@ was_cut() { [ "$1" = 124 ] || [ "$1" = 137 ]; }
 # ---------------------------------------------------------------- the checkout
 
 unpack() {
-    export PYTHONPATH=$work/ninlab:$kit/site${PYTHONPATH:+:$PYTHONPATH} NINLAB_DATA=$kit/images
+    export PYTHONPATH=$work/ninlab:$work/site${PYTHONPATH:+:$PYTHONPATH} NINLAB_DATA=$kit/images
     export PYTHONUNBUFFERED=1 OMP_NUM_THREADS=${OMP_NUM_THREADS:-4}
     command -v addr2line >/dev/null || export TORCH_SYMBOLIZE_MODE=dladdr
     if [ ! -d "$work" ]; then  # under another name first: a torn one would be in the way
         rm -rf "$work".*.part
         local torn=$work.$$.part
-        mkdir -p "$torn/ninlab" "$torn/git/templates" || return 1
+        mkdir -p "$torn/ninlab" "$torn/site" "$torn/git/templates" || return 1
+        tar -xzf "$kit/site.tar.gz" -C "$torn/site" --no-same-owner || return 1
         [ ! -e "$kit/git.tar.gz" ] || tar -xzf "$kit/git.tar.gz" -C "$torn/git" --no-same-owner
         tar -xf "$kit/repository.tar" -C "$torn/ninlab" --no-same-owner || return 1
         use_git "$torn/git"
