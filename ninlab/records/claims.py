@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,8 @@ from typing import IO
 from ninlab.errors import RecordError
 
 _CLAIMS_FOLDER = ".claims"
+_TRIES = 5
+_PAUSE_SECONDS = 0.01
 
 
 @contextmanager
@@ -40,7 +43,7 @@ def claim(folder: Path, identifier: str) -> Iterator[bool]:
             "may write to with --runs"
         ) from error
     with file:
-        if not _lock(file):
+        if not _lock_behind_pollers(file):
             yield False
             return
         file.truncate(0)
@@ -65,6 +68,18 @@ def claim_holders(folder: Path) -> dict[str, str]:
             if not _lock(file):
                 holders[path.stem.replace("--", "/")] = file.read().strip()
     return holders
+
+
+def _lock_behind_pollers(file: IO[str]) -> bool:
+    """Lock the file, trying again while whoever has it leaves no name: `claim_holders` looks so."""
+    for _ in range(_TRIES):
+        if _lock(file):
+            return True
+        file.seek(0)
+        if file.read():
+            return False
+        time.sleep(_PAUSE_SECONDS)
+    return False
 
 
 def _lock(file: IO[str]) -> bool:

@@ -39,7 +39,8 @@ def load(folder: Path | None = None, experiment: str | None = None) -> list[RunR
     Records of other kinds are passed over. Raises RecordError for the first invalid file.
     """
     folder = folders.runs_folder() if folder is None else folder
-    return load_kind(TRAINING, RunRecord.from_json, folder.glob(f"{experiment or '*'}/*.json"))
+    paths = (path for path in _records(folder) if experiment in (None, path.parent.name))
+    return load_kind(TRAINING, RunRecord.from_json, paths)
 
 
 def load_kind(kind: str, from_json: FromJson[Record], paths: Iterable[Path]) -> list[Record]:
@@ -47,7 +48,8 @@ def load_kind(kind: str, from_json: FromJson[Record], paths: Iterable[Path]) -> 
 
     Raises RecordError, naming the file, for the first that is not valid.
     """
-    contents = ((path, _read_json(path)) for path in sorted(paths))
+    visible = (path for path in sorted(paths) if not path.name.startswith("."))
+    contents = ((path, _read_json(path)) for path in visible)
     return [
         _filed(path, content, from_json)
         for path, content in contents
@@ -65,7 +67,7 @@ def current(runs: Iterable[RunRecord]) -> list[RunRecord]:
 def kinds(folder: Path) -> Counter[str]:
     """How many readable files of each kind a runs folder holds; a file without one counts as ""."""
     counts: Counter[str] = Counter()
-    for path in folder.glob("*/*.json"):
+    for path in _records(folder):
         with suppress(RecordError):
             counts[str(_read_json(path).get("kind", ""))] += 1
     return counts
@@ -98,8 +100,10 @@ def problems(
             yield f"{run.id}: weights_sha256 is null, but weights lie beside the record"
     replaced = {run.corrects for run in runs}
     for run in runs:
-        if run.corrects and run.corrects not in found:
-            yield f"{run.id}: corrects is {shown(run.corrects)}, which is no record"
+        if run.corrects and not isinstance(found.get(run.corrects), RunRecord):
+            yield f"{run.id}: corrects is {shown(run.corrects)}, which is no record of a run"
+        if _corrects_itself(run, found):
+            yield f"{run.id}: corrects leads back to the record itself"
         if run.weights_sha256:
             yield from (_from(folder, problem) for problem in _problems_of_weights(folder, run))
     for identifier, record in found.items():
@@ -107,14 +111,52 @@ def problems(
             yield from (f"{identifier}: {problem}" for problem in contradictions(record))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """What lies in a runs folder and is neither hidden nor a probe, sorted; folders only if odd."""
-    for path in sorted(folder.rglob("*")):
-        below = path.relative_to(folder).parts
-        hidden = any(part.startswith(".") for part in below)
-        is_place = path.is_dir() and path.suffix not in (".json", ".safetensors")
-        if not (hidden or below[0] == _PROBES or is_place):
+def _corrects_itself(run: RunRecord, found: Mapping[str, Any]) -> bool:
+    """Whether the records that a record corrects, one after the other, lead back to it."""
+    seen: set[str] = set()
+    target = run.corrects
+    while target is not None and target not in seen:
+        if target == run.id:
+            return True
+        seen.add(target)
+        target = getattr(found.get(target), "corrects", None)
+    return False
+
+
+def _records(folder: Path) -> Iterator[Path]:
+    """The files of records in a runs folder. Raises RecordError where a folder cannot be read."""
+    for path in _files(folder):
+        if path.suffix == ".json" and path.parent.parent == folder:
             yield path
+        elif path.suffix not in _FILES and path.is_dir():
+            raise RecordError(f"{_named(path)} {_UNREAD}")
+
+
+_FILES = (".json", ".safetensors")
+_UNREAD = "is a folder that cannot be read, or a link to one where no link leads on"
+
+
+def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
+    """What lies in a runs folder and is neither hidden nor a probe, sorted.
+
+    A folder is among it where it is called like a file or cannot be read. A link to a folder is
+    followed in the place of an experiment's; further below it might lead back up.
+    """
+    try:
+        names = sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return
+    except OSError:
+        yield folder
+        return
+    for name in names:
+        path = folder / name
+        if name.startswith(".") or (depth == 0 and name == _PROBES):
+            continue
+        if path.suffix in _FILES or not path.is_dir() or (depth and path.is_symlink()):
+            yield path
+        else:
+            yield from _files(path, depth + 1)
 
 
 def _record(path: Path, folder: Path, readers: Mapping[str, FromJson[Any]]) -> Any:
@@ -123,7 +165,9 @@ def _record(path: Path, folder: Path, readers: Mapping[str, FromJson[Any]]) -> A
     Raises RecordError, naming the file, when it is not valid or lies wrong.
     """
     name, depth = _named(path), len(path.relative_to(folder).parts)
-    if depth == 1 and path.suffix not in (".json", ".safetensors"):
+    if path.suffix not in _FILES and path.is_dir():
+        raise RecordError(f"{name} {_UNREAD}")
+    if depth == 1 and path.suffix not in _FILES:
         return None  # beside the folders of records, where a person may explain them
     if path.is_symlink() and not path.exists():
         raise RecordError(f"{name} is a link to nothing; lay the file itself there")

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeVar
 from annotated_types import Ge, Gt, Interval, Len
 
 from ninlab.errors import RecordError, one_sentence, shortened
+from ninlab.recipes import MOST_SEED
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -95,8 +96,8 @@ class _IntegerOrFloat:
 Quantity = Annotated[float, _IntegerOrFloat()]
 Count = Annotated[int, Ge(0)]
 Positive = Annotated[int, Ge(1)]
-Seed = Annotated[int, Interval(ge=-(2**63), le=2**64 - 1)]
-"""What torch takes as a seed."""
+Seed = Annotated[int, Interval(ge=0, le=MOST_SEED)]
+"""What a run takes as a seed."""
 Share = Annotated[float, Interval(ge=0, le=1)]
 NotNegative = Annotated[float, Ge(0)]
 Above0 = Annotated[float, Gt(0)]
@@ -111,7 +112,7 @@ Name = Annotated[str, Form(_NAME, "lower-case letters, digits, '_', '-' and '.'"
 RunId = Annotated[
     str,
     Form(
-        rf"{_NAME}/{_NAME}-seed-?[0-9]+-{_NAME}",
+        rf"{_NAME}/{_NAME}-seed[0-9]+-{_NAME}",
         "the id of a run, <experiment>/<name>-seed<k>-<device>",
     ),
 ]

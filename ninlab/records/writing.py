@@ -122,6 +122,7 @@ _CANNOT_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, err
 def _publish(path: Path, content: bytes, give_name: Callable[[Path], object] | None) -> None:
     """Fill a file under a hidden name and give it its own; None only tries the first half."""
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
+    known = path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = _fill(temporary, content)
@@ -148,6 +149,8 @@ def _publish(path: Path, content: bytes, give_name: Callable[[Path], object] | N
         )
     try:
         _sync_folder(path.parent)
+        if not known:  # its own name is new as well
+            _sync_folder(path.parent.parent)
     except OSError as error:
         said = error.strerror or error
         if give_name is None:
