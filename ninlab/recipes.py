@@ -22,6 +22,9 @@ HELD_OUT_IMAGES = 5_000
 TEST_SPLIT_IMAGES = 10_000
 """Images of Fashion-MNIST that may only be evaluated."""
 
+MOST_EPOCHS = 10_000
+"""Of a run: its record has a line of numbers for each."""
+
 MOST_STEPS = 10_000_000
 """Of one run: days of work, and as much as the rates of all steps fit into memory before it."""
 
@@ -124,7 +127,7 @@ class Recipe:
             self.batch_size,
             f"from 1 to {self.images}, the training images",
         )
-        most = MOST_STEPS // self.steps_an_epoch
+        most = min(MOST_EPOCHS, MOST_STEPS // self.steps_an_epoch)
         _require(
             _is_whole(self.epochs) and 1 <= self.epochs <= most,
             "number of epochs",

@@ -22,7 +22,7 @@ def test_a_split_has_the_published_size_and_ten_equal_classes():
 def test_recipes_count_the_images_that_there_are():
     training, _ = data.fashion_mnist()
     assert Recipe(0.1, 1).images == len(training) == recipes.TRAINING_SPLIT_IMAGES
-    assert Recipe(0.1, 1, train_images=7).images == 7
+    assert Recipe(0.1, 1, batch_size=7, train_images=7).images == 7
     recipe = Recipe(0.1, 3, batch_size=128, evaluation_set=EvaluationSet.HELD_OUT)
     kept, _ = data.held_out(training, recipes.HELD_OUT_IMAGES)
     assert len(kept) == recipe.images
