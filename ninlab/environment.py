@@ -26,6 +26,13 @@ from ninlab.torch_private import empty_cache_between_trials, is_cache_emptied_be
 from ninlab.units import parse_device_name
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory ran out, a GPU's or the host's, for which torch has no type."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
 def parse_device(name: str) -> torch.device:
     """The torch device of that name; "auto" takes the GPU where there is one.
 

@@ -74,6 +74,9 @@ def in_run(number: int, action: Action) -> None:
     making.train = troubled
 
 
+REAL_MAKE = making.make
+
+
 def in_worker(scene: "Scene", number: int, action: Action) -> None:
     """Do that in the run of that number of a worker process, in one of them and once."""
     fork = multiprocessing.get_context("fork")  # which is quick, and no GPU is near
@@ -124,6 +127,8 @@ class Scene:
         self.spare.mkdir()
         self.bad: Counter[str] = Counter()
         self.said = ""
+        self.in_hand = 0
+        """How many runs were in the hands of recorders and workers that did not end well."""
 
     def start(self, *disturb: Action, workers: int = 1) -> list[int]:
         """Exit codes of as many recorders at the same time as there are disturbances."""
@@ -138,6 +143,7 @@ class Scene:
         codes = [process.exitcode or 0 for process in processes]
         self.said = "".join((self.folder / f"said-{n}").read_text() for n in range(len(disturb)))
         self.bad["tracebacks"] += "Traceback" in self.said
+        self.in_hand += workers * sum(code != 0 for code in codes)
         return codes
 
     def record(self, said: Path, disturb: Action, workers: int) -> None:
@@ -154,23 +160,20 @@ class Scene:
         sys.exit(main([*arguments, "--runs", str(self.runs), "--workers", str(workers)]))
 
     def prepare(self) -> None:
-        """Runs of this process take no time and are written down."""
-        make = making.make
+        """Runs of this process take no time and are written down, once each."""
         making.train = train_at_once
-        making.make = lambda task, *rest: self._watch(task, make(task, *rest))
+        making.make = lambda task, *rest: self._watch(task, REAL_MAKE(task, *rest))
 
     def _watch(self, task: Task, answer: Answer) -> Answer:
-        there = records.record_path(self.runs, task.identifier).exists()
         if isinstance(answer, Made):
             with open(self.folder / "made", "a") as file:
-                file.write(f"{'twice' if there else 'made'} {task.identifier}\n")
+                file.write(f"{task.identifier}\n")
         return answer
 
-    def made(self, how: str = "made") -> set[str]:
-        """The runs that were made, whether they were written or not."""
+    def made(self) -> list[str]:
+        """The runs that were made, each as often, whether they were written or not."""
         path = self.folder / "made"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return {line.split()[1] for line in lines if line.startswith(f"{how} ")}
+        return path.read_text().splitlines() if path.exists() else []
 
     def recorded(self) -> set[str]:
         return {run.id for run in records.load(self.runs)}
@@ -211,6 +214,10 @@ def raises_in_a_run(scene: Scene, chance: Random) -> list[int]:
     return scene.start(partial(in_run, chance.randint(1, len(IDS)), partial(fail, error)))
 
 
+def two_recorders_work_side_by_side(scene: Scene, chance: Random) -> list[int]:
+    return scene.start(in_peace, in_peace)
+
+
 def one_of_two_recorders_is_killed(scene: Scene, chance: Random) -> list[int]:
     return scene.start(partial(at_call, scene.some_call(chance), be_killed), in_peace)
 
@@ -232,6 +239,7 @@ def refused_a_call_beside_torn_files(scene: Scene, chance: Random) -> list[int]:
 
 
 def a_worker_is_killed(scene: Scene, chance: Random) -> list[int]:
+    scene.in_hand += 1
     return scene.start(partial(in_worker, scene, chance.randint(1, 2), be_killed), workers=2)
 
 
@@ -253,6 +261,7 @@ KINDS = (
     refused_a_call,
     killed_in_a_run,
     raises_in_a_run,
+    two_recorders_work_side_by_side,
     one_of_two_recorders_is_killed,
     one_of_two_recorders_is_refused_a_call,
     killed_beside_a_claim_and_torn_files,
@@ -280,8 +289,11 @@ def examine(scene: Scene, codes: list[int]) -> None:
     waiting = "the weights of no record"
     scene.bad["half-written"] += sum(waiting not in problem for problem in scene.problems())
     survived = [code for code in codes if code >= 0]
+    gone = set(scene.made()) - scene.recorded() - scene.laid_aside()
     if len(survived) == len(codes):  # what was made is there, be it laid aside
-        scene.bad["lost"] += len(scene.made() - scene.recorded() - scene.laid_aside())
+        scene.bad["lost"] += len(gone)
+    else:  # who was killed had no more than this in hand
+        scene.bad["lost"] += max(0, len(gone) - scene.in_hand)
     scene.bad["silent"] += any(survived) and "error: " not in scene.said
     missing = set(IDS) - scene.recorded() - scene.failed()
     says_so = "0 in other hands, 0 waiting" not in scene.said
@@ -295,7 +307,8 @@ def examine_all(scene: Scene) -> None:
     scene.bad["lost"] += len(set(IDS) - scene.recorded() - scene.failed())
     scene.bad["lost"] += sum(path.read_bytes() != was for path, was in before.items())
     scene.bad["half-written"] += len(scene.problems())
-    scene.bad["made twice"] += len(scene.made("twice"))
+    made = scene.made()
+    scene.bad["made twice"] += max(0, len(made) - len(set(made)) - scene.in_hand)
 
 
 def count_calls() -> int:

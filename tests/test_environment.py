@@ -8,7 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab.environment import arithmetic, describe_device, describe_software, parse_device, slug
+from ninlab.environment import (
+    arithmetic,
+    describe_device,
+    describe_software,
+    is_out_of_memory,
+    parse_device,
+    slug,
+)
 from ninlab.errors import NinlabError
 from ninlab.records import check_slug
 from ninlab.torch_private import is_cache_emptied_between_trials
@@ -57,6 +64,14 @@ def test_auto_is_the_gpu_where_there_is_one():
 def test_a_device_that_is_not_here_is_refused(name, said):
     with pytest.raises(NinlabError, match=said):
         parse_device(name)
+
+
+def test_memory_that_ran_out_is_known_by_whatever_torch_raises():
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(refused.value)
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory"))
+    assert not is_out_of_memory(RuntimeError("cuDNN error"))
 
 
 def test_a_processor_is_described_by_its_model_memory_and_threads():

@@ -745,12 +745,46 @@ def test_a_run_that_cannot_be_written_is_laid_aside_whole(tmp_path, monkeypatch,
     assert not list(records.problems(runs))
 
 
+def test_a_run_that_a_law_refuses_is_laid_aside(tmp_path, monkeypatch):
+    def strict(folder, record):
+        raise RecordError("it breaks a law that is wrong")
+
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(making, "train", train_at_once)
+    monkeypatch.setattr(records, "write", strict)
+    monkeypatch.setattr(keeping.tempfile, "mkdtemp", lambda prefix: str(spare))
+    with pytest.raises(RecordError, match="a law that is wrong; the run is kept in"):
+        recording.record(THREE, committed(tmp_path))
+    assert [run.id for run in records.load(spare)] == IDS[:1]
+
+
+def test_a_run_is_laid_aside_beside_a_torn_file_of_its_name(tmp_path, monkeypatch):
+    torn = records.record_path(tmp_path, IDS[0])
+
+    def race(folder, record):
+        torn.parent.mkdir(exist_ok=True)
+        torn.write_text("{")
+        raise RecordError(f"{torn} exists")
+
+    spare = tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(making, "train", train_at_once)
+    monkeypatch.setattr(records, "write", race)
+    monkeypatch.setattr(keeping.tempfile, "mkdtemp", lambda prefix: str(spare))
+    with pytest.raises(RecordError, match="the run is kept in"):
+        recording.record(THREE, committed(tmp_path))
+    assert [run.id for run in records.load(spare)] == IDS[:1]
+
+
 def test_a_run_that_can_be_kept_nowhere_is_said_to_be_lost(tmp_path, monkeypatch):
     monkeypatch.setattr(making, "train", train_at_once)
-    full = FullDisk(tmp_path)
-    full.written = 1
+
+    def full(*_):
+        raise RecordError("no space left")
+
     monkeypatch.setattr(records, "write", full)
-    monkeypatch.setattr(keeping.tempfile, "mkdtemp", lambda prefix: str(tmp_path))
+    monkeypatch.setattr(records, "write_json_once", full)
     with pytest.raises(RecordError, match="the run is lost, for it could not be laid aside either"):
         recording.record(THREE, committed(tmp_path))
 

@@ -19,7 +19,7 @@ from functools import cache
 from typing import Any
 
 from ninlab import records
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, one_sentence
 from ninlab.recording.apart import Apart
 from ninlab.recording.dispatch import Makers
 from ninlab.recording.tasks import Answer, Refused, Task
@@ -90,7 +90,11 @@ def _join(ray: Any) -> None:
     try:
         ray.init(log_to_driver=False)
     except (Exception, SystemExit) as error:  # the latter when nobody answers there
-        where = os.environ.get("RAY_ADDRESS", "no address")
+        where = os.environ.get("RAY_ADDRESS")
+        if where is None:
+            raise NinlabError(
+                f"a Ray cluster could not be started on this machine: {one_sentence(error, 150)}"
+            ) from error
         raise NinlabError(
             f"there is no Ray cluster at RAY_ADDRESS ({where}); start one with ray start --head, "
             "or unset it for a cluster of this machine alone"
@@ -112,16 +116,17 @@ class _RayExecutor(Executor):
         self._ray = ray
         options = {"num_cpus": 1, "num_gpus": gpus_per_run, "max_retries": 0}
         self._remote = cache(ray.remote(**options))
-        self._references: list[Any] = []
+        self._references: set[Any] = set()  # of what is not over: a result is kept no longer
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
         """The call as a task of the cluster."""
         reference = self._remote(function).remote(*arguments, **named)
-        self._references.append(reference)
-        return reference.future()  # type: ignore[no-any-return]
+        self._references.add(reference)
+        future: Future[Any] = reference.future()
+        future.add_done_callback(lambda _: self._references.discard(reference))
+        return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Cancel what is not over: after an interrupt nobody waits for it."""
-        _, running = self._ray.wait(self._references, timeout=0) if self._references else ((), ())
-        for reference in running:
+        for reference in list(self._references):
             self._ray.cancel(reference, force=True)

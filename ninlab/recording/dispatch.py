@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 
 from ninlab import records
@@ -252,10 +252,11 @@ class _Dispatch:
             self._watcher.run_stumbled(run, failure.sentence)
         if failure.cause is not Cause.DEVICE_LOST:
             return self._noted(failure)
-        if failure.tried_eagerly:
-            self._noted(failure)
-        else:  # the next start tries it without a graph
-            lost_its_graph(self._site.folder, failure.run).touch()
+        with suppress(OSError):  # that the device is lost weighs more
+            if failure.tried_eagerly:
+                self._noted(failure)
+            else:  # the next start tries it without a graph
+                lost_its_graph(self._site.folder, failure.run).touch()
         raise DeviceLostError(
             f"the device {self._site.device} is lost since {run.title}: {failure.sentence}"
         )

@@ -19,7 +19,7 @@ from ninlab.recording.site import Site
 from ninlab.recording.stacks import how_it_ended, was_tried_eagerly
 from ninlab.recording.tasks import Made, Task
 
-_SLACK_BYTES = 2**20
+_SLACK_BYTES = 2**22
 """More than a record takes, and than weights take beside their parameters."""
 
 
@@ -42,8 +42,7 @@ class Keeper:
         try:
             _write(self._folder, made)
         except RecordError as error:
-            path = records.record_path(self._folder, made.record.id)
-            if path.exists() and records.read(path) == made.record:
+            if _is_there(self._folder, made):
                 raise  # it is whole, and only its way to the disk is in doubt
             raise RecordError(f"{error}; {self._lay_aside(made)}") from error
 
@@ -58,8 +57,13 @@ class Keeper:
         return Path(tempfile.mkdtemp(prefix="ninlab-runs-"))
 
     def _lay_aside(self, made: Made) -> str:
+        """Keep the run even where a law or its schema refuses it: that may be at fault."""
+        identifier = made.record.id
         try:
-            _write(self._aside, made)
+            if made.weights is not None:
+                records.write_bytes(records.weights_path(self._aside, identifier), made.weights)
+            path = records.record_path(self._aside, identifier)
+            records.write_json_once(path, made.record.to_json())
         except (RecordError, OSError) as error:
             return f"the run is lost, for it could not be laid aside either: {error}"
         return f"the run is kept in {self._aside}: copy that into the folder when there is room"
@@ -70,6 +74,13 @@ def _write(folder: Path, made: Made) -> None:
     if made.weights is not None:
         records.write_bytes(records.weights_path(folder, made.record.id), made.weights)
     records.write(folder, made.record)
+
+
+def _is_there(folder: Path, made: Made) -> bool:
+    try:
+        return records.read(records.record_path(folder, made.record.id)) == made.record
+    except (RecordError, OSError):
+        return False
 
 
 # ---------------------------------------------------------------- notes for the next start

@@ -15,7 +15,12 @@ from typing import IO
 import torch
 
 from ninlab import records
-from ninlab.environment import describe_device, describe_software, parse_device
+from ninlab.environment import (
+    describe_device,
+    describe_software,
+    is_out_of_memory,
+    parse_device,
+)
 from ninlab.errors import NinlabError, one_sentence
 from ninlab.failures import Cause
 from ninlab.recording.stacks import mark_try, watched
@@ -54,7 +59,7 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
             except Exception as error:  # one failing run never ends the rest
                 sentence = one_sentence(f"{type(error).__name__}: {error}", 500)
                 cause = Cause.RAISED
-                if isinstance(error, torch.OutOfMemoryError | MemoryError):
+                if is_out_of_memory(error):
                     cause = Cause.OUT_OF_MEMORY
             stumbles.append(sentence)
             gc.collect()  # the error held the frames of the run, and they its tensors
@@ -72,7 +77,10 @@ def device_here(task: Task) -> Device:
     """
     if task.threads is not None:
         torch.set_num_threads(task.threads)
-    about = describe_device(parse_device(task.device))
+    try:
+        about = describe_device(parse_device(task.device))
+    except RuntimeError as error:  # as of a GPU that others have for themselves
+        raise NinlabError(f"{task.device} cannot be used: {one_sentence(error, 150)}") from error
     if about.slug != task.device_slug:
         raise NinlabError(
             f"a worker has the device {about.name!r}, but its runs are planned for "
