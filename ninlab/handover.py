@@ -271,7 +271,8 @@ def _read(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 def _name_below_runs(archive: Path, member: tarfile.TarInfo) -> str:
     top, *below = PurePosixPath(member.name).parts or ("",)
-    hidden = any(part.startswith(".") for part in below)  # which .. is, too
+    # A name that no file can have, such as one with a NUL, is none that was handed over.
+    hidden = any(part.startswith(".") for part in below) or not member.name.isprintable()
     # A sparse file is larger than what is read of it, as much as its maker likes.
     if top != TOP or not below or hidden or not member.isreg() or member.issparse():
         raise RecordError(

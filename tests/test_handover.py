@@ -283,6 +283,7 @@ def test_a_missing_archive_is_named(results):
         file_named("../runs/a/b.json"),
         file_named("ninlab/training.py"),
         file_named("runs"),
+        file_named("runs/a/b\n.json"),
         file_named("runs/.claims/a.lock"),
         file_named("runs/a/b.json", tarfile.SYMTYPE),
         file_named("runs/a/b.json", tarfile.LNKTYPE),
