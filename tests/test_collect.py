@@ -217,6 +217,14 @@ def test_weights_that_are_not_those_of_the_record_are_refused(away, home, result
     assert files(home) == {}
 
 
+def test_a_record_of_no_device_comes_home_too(away, home, results, capsys):
+    laws = records.runs_folder() / "benchmarks" / "memory-laws.json"
+    records.write_bytes(away / "benchmarks" / laws.name, laws.read_bytes())
+    hand_over(away, results)
+    assert collected(home, results) == 0
+    assert "memory_laws: 1 of no device" in capsys.readouterr().out
+
+
 def test_a_correction_of_a_record_at_home_is_taken_in(away, home, results):
     with_weights(RUN, home, b"weights")
     records.write(away, replace(RUN, name="nin_28_again", corrects=RUN.id))

@@ -7,15 +7,18 @@ import io
 import json
 import re
 import statistics
+import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ninlab import formulas, records, training
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
+from ninlab.commands import shared
 from ninlab.commands.record import warn_of_another_gpu
 from ninlab.commands.runs import RowSummary
 from ninlab.commands.shared import write_csv
@@ -374,9 +377,16 @@ def test_a_name_is_as_long_as_its_files_may_be(untrained):
     assert "take at most 100" in untrained("--name", "a" * 101)
 
 
+def test_a_command_is_recorded_as_text_whatever_bytes_were_typed(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ninlab", "train", "--runs", "bad\udcff"])
+    command = shared.typed_command()
+    assert command.encode()
+    assert command.endswith("'bad\\udcff'")
+
+
 def test_a_batch_that_the_memory_does_not_hold_is_one_sentence(folder, monkeypatch, capsys):
     def train(*_: object, **__: object) -> None:
-        raise MemoryError
+        torch.empty(2**60, dtype=torch.uint8)
 
     monkeypatch.setattr(training, "choose_split", lambda _: None)
     monkeypatch.setattr(training, "train", train)

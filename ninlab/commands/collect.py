@@ -279,7 +279,10 @@ def _list(contents: Mapping[str, Mapping[str, Any]]) -> None:
     """How many records of each kind are of which device, and a line for each."""
     for kind in sorted({content["kind"] for content in contents.values()}):
         of_kind = {i: content for i, content in contents.items() if content["kind"] == kind}
-        devices = Counter(content["device"]["name"] for content in of_kind.values())
+        devices = Counter(
+            content["device"]["name"] if "device" in content else "no device"
+            for content in of_kind.values()
+        )
         counts = ", ".join(f"{count} of {device}" for device, count in devices.items())
         typer.echo(f"{kind}: {counts}")
         for identifier, content in of_kind.items():

@@ -50,7 +50,7 @@ SINGLE_RUNS = "single"
 LONGEST_NAME = 100
 """Characters of a name that ``train`` is given: seed and device come behind it in a file's name."""
 
-MOST_WORKERS = 256
+MOST_WORKERS = 128  # each takes file descriptors, of which 1,024 are usual
 
 
 class Executor(StrEnum):
@@ -118,7 +118,7 @@ def train(
 
     from ninlab import recording, training
     from ninlab.architectures import architecture
-    from ninlab.environment import describe_device, parse_device
+    from ninlab.environment import describe_device, is_out_of_memory, parse_device
 
     recipe = Recipe(
         learning_rate,
@@ -167,7 +167,9 @@ def train(
                     use_graph=not eager,
                     on_step=lambda step: progress.update(task, completed=step),
                 )
-            except (torch.OutOfMemoryError, MemoryError) as error:
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
                 raise NinlabError(
                     f"{where} has not the memory for batches of {batch_size} images; take a "
                     "smaller --batch-size"

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 
 from ninlab import handover, records
-from ninlab.errors import NinlabError, one_sentence, quoted
+from ninlab.errors import NinlabError, one_sentence, printable, quoted
 from ninlab.steps import Named, named
 from ninlab.units import parse_device_name, parse_number, parse_whole
 
@@ -187,8 +187,8 @@ def existing_folder(chosen: Path | None) -> Path:
 
 
 def typed_command() -> str:
-    """This process's command line, as a reader would type it."""
-    return shlex.join(["python", "-m", "ninlab", *sys.argv[1:]])
+    """This process's command line, as a reader would type it; what is no character is escaped."""
+    return printable(shlex.join(["python", "-m", "ninlab", *sys.argv[1:]]))
 
 
 def handing_over(folder: Path, results: Path | None) -> Callable[[], None]:
