@@ -60,7 +60,7 @@ from ninlab.records import (
 )
 from ninlab.roofline import TimeModel
 from tests import book
-from tests.records import FASHION_MNIST, lay_book
+from tests.records import A_RECORD, FASHION_MNIST, NOBODY, lay_book
 from tools import set_repository
 
 pytestmark = pytest.mark.slow
@@ -236,19 +236,21 @@ def comparison() -> dict[str, Any]:
     """A comparison of two tools, one of them right and one a quarter too low."""
     true = peak_bytes(timeline(architecture("nin")), 8)
     asked = {"network": "nin", "batch_size": 8}
+    took = {"start_up_seconds": 1.0, "first_seconds": 1.0, "again_seconds": None}
+    told = {**asked, **took, "macs": None, "saved_bytes": None, "resident_growth_bytes": 0}
     return {
         "id": "benchmarks/peers-2026-12-24-cpu",
         "kind": peers.KIND,
         "schema_version": peers.SCHEMA_VERSION,
-        "provenance": {"utc": "2026-12-24T12:00:00Z"},
-        "device": {"name": "some CPU"},
-        "software": {"torch": "2.15.0"},
+        "provenance": asdict(replace(NOBODY, utc="2026-12-24T12:00:00Z")),
+        "device": asdict(A_RECORD.device),
+        "software": asdict(replace(A_RECORD.software, torch="2.15.0")),
         "peers": {},
         "tools": {"right": "the right one", "low": "the low one", "silent": "the silent one"},
-        "steps": [{**asked, "tensor_peak_bytes": true}],
+        "steps": [{**asked, "tensor_peak_bytes": true, "requested_peak_bytes": true}],
         "answers": [
-            {**asked, "tool": "right", "peak_bytes": true},
-            {**asked, "tool": "low", "peak_bytes": true * 3 // 4},
+            {**told, "tool": "right", "peak_bytes": true},
+            {**told, "tool": "low", "peak_bytes": true * 3 // 4},
             {**asked, "tool": "silent", "error": "no idea"},
         ],
     }

@@ -19,6 +19,8 @@ PACKAGE = Path(ninlab.__file__).parent
 ROOM = PACKAGE / "torch_private.py"
 OTHERS = sorted({*PACKAGE.rglob("*.py"), Path(__file__).with_name("cpu_step.py")} - {ROOM})
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
+PUBLIC = {"os._exit"}
+"""Private by their looks alone: Python's manual documents them."""
 
 
 def is_private(name: str) -> bool:
@@ -54,7 +56,7 @@ def private_names(source: str) -> set[str]:
                 if name.lstrip(".").startswith("torch") and any(map(is_private, name.split(".")))
             }
         elif isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
-            if not ast.unparse(node.value).endswith("aten"):
+            if not ast.unparse(node.value).endswith("aten") and ast.unparse(node) not in PUBLIC:
                 found.add(ast.unparse(node))
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr"):
             name = node.args[1]
