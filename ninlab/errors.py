@@ -28,6 +28,8 @@ def printable(text: str) -> str:
     What is not to be printed, such as a new line or the beginning of a terminal's command, is
     written with a backslash.
     """
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 

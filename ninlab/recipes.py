@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NoReturn
 
 from ninlab.errors import NinlabError, quoted
 from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
@@ -95,54 +96,38 @@ class Recipe:
 
     def _check_numbers(self) -> None:
         """Raises NinlabError for a number that is out of range, whatever the others are."""
-        _require(
-            _is_finite(self.learning_rate) and self.learning_rate >= 0,
-            "learning rate",
-            self.learning_rate,
-            "a finite number of at least 0, such as 0.05",
-        )
-        _require(
-            _is_finite(self.momentum) and 0 <= self.momentum < 1,
-            "momentum",
-            self.momentum,
-            "at least 0 and below 1",
-        )
-        _require(
-            _is_finite(self.weight_decay) and self.weight_decay >= 0,
-            "weight decay",
-            self.weight_decay,
-            "a finite number of at least 0",
-        )
+        if not (_is_finite(self.learning_rate) and self.learning_rate >= 0):
+            _refuse(
+                "learning rate", self.learning_rate, "a finite number of at least 0, such as 0.05"
+            )
+        if not (_is_finite(self.momentum) and 0 <= self.momentum < 1):
+            _refuse("momentum", self.momentum, "at least 0 and below 1")
+        if not (_is_finite(self.weight_decay) and self.weight_decay >= 0):
+            _refuse("weight decay", self.weight_decay, "a finite number of at least 0")
         most = self.train_split_images
-        _require(
+        if not (
             self.train_images is None
-            or (_is_whole(self.train_images) and 1 <= self.train_images <= most),
-            "number of training images",
-            self.train_images,
-            f"from 1 to {most}, or left out for all of them",
-        )
-        _require(
-            _is_whole(self.batch_size) and 1 <= self.batch_size <= self.images,
-            "batch size",
-            self.batch_size,
-            f"from 1 to {self.images}, the training images",
-        )
+            or (_is_whole(self.train_images) and 1 <= self.train_images <= most)
+        ):
+            _refuse(
+                "number of training images",
+                self.train_images,
+                f"from 1 to {most}, or left out for all of them",
+            )
+        if not (_is_whole(self.batch_size) and 1 <= self.batch_size <= self.images):
+            _refuse("batch size", self.batch_size, f"from 1 to {self.images}, the training images")
         most = min(MOST_EPOCHS, MOST_STEPS // self.steps_an_epoch)
-        _require(
-            _is_whole(self.epochs) and 1 <= self.epochs <= most,
-            "number of epochs",
-            self.epochs,
-            f"at least 1, and for {self.steps_an_epoch} steps an epoch at most {most}",
-        )
+        if not (_is_whole(self.epochs) and 1 <= self.epochs <= most):
+            _refuse(
+                "number of epochs",
+                self.epochs,
+                f"at least 1, and for {self.steps_an_epoch} steps an epoch at most {most}",
+            )
 
     def _check_combination(self) -> None:
         """Raises NinlabError for numbers that do not go together."""
-        _require(
-            self.momentum > 0 or not self.nesterov,
-            "momentum",
-            self.momentum,
-            "above 0 for Nesterov's variant",
-        )
+        if not (self.momentum > 0 or not self.nesterov):
+            _refuse("momentum", self.momentum, "above 0 for Nesterov's variant")
         if self.optimizer is Optimizer.MOMENTUM:
             raise NinlabError("SGD with momentum is optimizer sgd with a momentum, such as 0.9")
         if self.optimizer not in TRAINED:
@@ -150,18 +135,12 @@ class Recipe:
                 f"torch takes no step of {self.optimizer} in a CUDA graph, as runs on a GPU do; "
                 f"take one of {', '.join(TRAINED)}"
             )
-        _require(
-            self.momentum == 0 or self.optimizer is Optimizer.SGD,
-            "momentum",
-            self.momentum,
-            f"0 for {self.optimizer}; it is SGD's",
-        )
-        _require(
-            self.weight_decay > 0 or self.optimizer is not Optimizer.ADAMW,
-            "weight decay",
-            self.weight_decay,
-            "above 0 for adamw, which is adam without it",
-        )
+        if not (self.momentum == 0 or self.optimizer is Optimizer.SGD):
+            _refuse("momentum", self.momentum, f"0 for {self.optimizer}; it is SGD's")
+        if not (self.weight_decay > 0 or self.optimizer is not Optimizer.ADAMW):
+            _refuse(
+                "weight decay", self.weight_decay, "above 0 for adamw, which is adam without it"
+            )
 
     @property
     def counted_optimizer(self) -> Optimizer:
@@ -244,6 +223,5 @@ def _is_whole(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _require(holds: bool, what: str, value: object, rule: str) -> None:
-    if not holds:
-        raise NinlabError(f"the {what} is {quoted(value)}, but must be {rule}")
+def _refuse(what: str, value: object, rule: str) -> NoReturn:
+    raise NinlabError(f"the {what} is {quoted(value)}, but must be {rule}")

@@ -86,9 +86,9 @@ def problems(
     """
     readers: dict[str, FromJson[Any]] = {TRAINING: RunRecord.from_json, **(other_kinds or {})}
     found: dict[str, Any] = {}
-    for path in _files(folder):
+    for path, depth in _files(folder):
         try:
-            record = _record(path, folder, readers)
+            record = _record(path, depth, folder, readers)
         except RecordError as error:
             yield _from(folder, str(error))
             continue
@@ -125,8 +125,8 @@ def _corrects_itself(run: RunRecord, found: Mapping[str, Any]) -> bool:
 
 def _records(folder: Path) -> Iterator[Path]:
     """The files of records in a runs folder. Raises RecordError where a folder cannot be read."""
-    for path in _files(folder):
-        if path.suffix == ".json" and path.parent.parent == folder:
+    for path, depth in _files(folder):
+        if depth == 2 and path.suffix == ".json":
             yield path
         elif path.suffix not in _FILES and path.is_dir():
             raise RecordError(f"{_named(path)} {_UNREAD}")
@@ -136,8 +136,8 @@ _FILES = (".json", ".safetensors")
 _UNREAD = "is a folder that cannot be read, or a link to one where no link leads on"
 
 
-def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
-    """What lies in a runs folder and is neither hidden nor a probe, sorted.
+def _files(folder: Path, depth: int = 1) -> Iterator[tuple[Path, int]]:
+    """(path, how many names below) of what is neither hidden nor a probe in a runs folder, sorted.
 
     A folder is among it where it is called like a file or cannot be read. A link to a folder is
     followed in the place of an experiment's; further below it might lead back up.
@@ -147,24 +147,24 @@ def _files(folder: Path, depth: int = 0) -> Iterator[Path]:
     except FileNotFoundError:
         return
     except OSError:
-        yield folder
+        yield folder, depth - 1
         return
     for name in names:
-        path = folder / name
-        if name.startswith(".") or (depth == 0 and name == _PROBES):
+        if name.startswith(".") or (depth == 1 and name == _PROBES):
             continue
-        if path.suffix in _FILES or not path.is_dir() or (depth and path.is_symlink()):
-            yield path
+        path = folder / name
+        if name.endswith(_FILES) or not path.is_dir() or (depth > 1 and path.is_symlink()):
+            yield path, depth
         else:
             yield from _files(path, depth + 1)
 
 
-def _record(path: Path, folder: Path, readers: Mapping[str, FromJson[Any]]) -> Any:
+def _record(path: Path, depth: int, folder: Path, readers: Mapping[str, FromJson[Any]]) -> Any:
     """The record that the file holds, None for weights that one names and for what is no record's.
 
     Raises RecordError, naming the file, when it is not valid or lies wrong.
     """
-    name, depth = _named(path), len(path.relative_to(folder).parts)
+    name = _named(path)
     if path.suffix not in _FILES and path.is_dir():
         raise RecordError(f"{name} {_UNREAD}")
     if depth == 1 and path.suffix not in _FILES:
