@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -57,6 +58,38 @@ def test_a_file_in_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="nowhere/file could not be written: No such file"):
         replace_files({tmp_path / "file": "", tmp_path / "nowhere" / "file": ""})
     assert files(tmp_path) == {}
+
+
+def test_a_file_whose_name_a_folder_has_stops_all_before_the_first_is_replaced(
+    tmp_path: Path,
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("old")
+    second.mkdir()
+    with pytest.raises(SystemExit) as ended:
+        replace_files({first: "new", second: "new"})
+    assert ended.value.code == (
+        f"{second} could not be written: Is a directory; nothing was changed"
+    )
+    assert files(tmp_path) == {first: b"old"}
+
+
+def test_what_has_been_replaced_when_a_name_is_refused_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(beside: Path, target: Path) -> None:
+        if target == second:
+            raise PermissionError(1, "Operation not permitted")
+        os.replace(beside, target)
+
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(SystemExit) as ended:
+        replace_files(dict.fromkeys((first, second, third), "new"))
+    assert ended.value.code == (
+        f"{second} could not be written: Operation not permitted; replaced before it: {first}"
+    )
+    assert files(tmp_path) == {first: b"new"}
 
 
 # ---------------------------------------------------------------- tools that take no arguments
