@@ -11,7 +11,7 @@ checked, so whatever ends a download leaves whole files alone, and the next one 
 rest. One process downloads. The others wait, for a lock that ends with the process that holds it.
 
 ``python -m ninlab.data_files`` prints the folder, downloading where there is none yet;
-``--find`` only looks, and exits with 1 where there is none.
+``--find`` only looks, and exits with 1 where there is none. What is wrong is one sentence and 2.
 
 Needs the standard library only, so that any Python can look; torchvision and filelock to download.
 Known limit: Fashion-MNIST only.
@@ -35,7 +35,8 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
-from ninlab.errors import DataError, NinlabError, one_sentence, quoted
+from ninlab import exits
+from ninlab.errors import DataError, one_sentence, quoted
 
 FOLDER_VARIABLE = "NINLAB_DATA"
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -236,9 +237,12 @@ def download() -> Path:
 
 @contextmanager
 def _only_here(lock_file: Path) -> Iterator[None]:
-    """Hold the lock, which ends with this process at the latest; say so where it must be awaited.
+    """Hold the lock, and say so where it must be awaited. It ends with this process at the latest.
 
-    The file stays: whoever removed it would let two processes hold two files of one name.
+    Its file is filelock's: whoever else removed it would let two processes hold two files of one
+    name. Raises OSError where the system refuses a lock. Where a file system has none at all
+    (ENOSYS), filelock may take the file itself for the lock. That one outlives a killed process;
+    the sentence on waiting names the file to remove.
     """
     from filelock import FileLock, Timeout
 
@@ -325,16 +329,15 @@ def _publish(path: Path, target: Path) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the folder of the data set: 0 done, 1 nowhere, 2 with one sentence on stderr."""
+    """Print the folder of the data set: 0 done, 1 where it is nowhere.
+
+    Raises DataError where the folder of a reader is wrong, or the data cannot be had.
+    """
     parser = argparse.ArgumentParser(
         prog="python -m ninlab.data_files", description="Print the folder of Fashion-MNIST."
     )
     parser.add_argument("--find", action="store_true", help="only look, and download nothing")
-    try:
-        folder = find() if parser.parse_args(arguments).find else load()[0]
-    except NinlabError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = find() if parser.parse_args(arguments).find else load()[0]
     if folder is None:
         return 1
     print(folder)
@@ -342,4 +345,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exits.run(main)

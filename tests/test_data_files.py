@@ -2,10 +2,14 @@
 into the cache, whatever happens to a download.
 """
 
+import errno
+import fcntl
 import gzip
 import hashlib
 import os
 import signal
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections import Counter
@@ -274,6 +278,16 @@ def test_a_cache_that_cannot_be_written_is_named(bare, mirror, tmp_path, place):
     assert (tmp_path / place).read_text() == "a file in the way"
 
 
+def test_a_system_that_has_no_locks_left_is_not_waited_for(bare, mirror, monkeypatch):
+    def refuse(descriptor, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(DataError, match=r"could not be downloaded.*No locks available"):
+        data_files.download()
+    assert mirror.asked == []
+
+
 def test_a_damaged_file_of_others_is_not_replaced(bare, mirror, monkeypatch, tmp_path):
     others = tmp_path / "others"
     others.mkdir()
@@ -342,8 +356,26 @@ def test_the_module_prints_where_the_data_is_and_its_exit_code_says_that_it_is_n
     assert data_files.main([]) == 0
     assert data_files.main(["--find"]) == 0
     assert capsys.readouterr().out == f"{raw(bare)}\n" * 2
-    monkeypatch.setenv(data_files.FOLDER_VARIABLE, "/no such folder")
-    assert data_files.main(["--find"]) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("error: NINLAB_DATA")
+
+
+def test_the_module_refuses_in_one_sentence_and_never_as_if_the_data_were_nowhere(nowhere):
+    def started(folder, stdout):
+        return subprocess.Popen(
+            [sys.executable, "-m", "ninlab.data_files", "--find"],
+            env={**os.environ, data_files.FOLDER_VARIABLE: str(folder)},
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    for name in data_files.FILES:
+        (nowhere / "chosen" / name).touch()
+    with open("/dev/full", "w") as full:
+        refused = {
+            "NINLAB_DATA is": started(nowhere / "no folder", None),
+            "the answer could not be written": started(nowhere / "chosen", full),
+        }
+    for reason, process in refused.items():
+        (said,) = process.communicate()[1].splitlines()
+        assert process.returncode == 2
+        assert said.startswith(f"error: {reason}")

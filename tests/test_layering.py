@@ -54,7 +54,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # what runs
     "networks": ({"architectures", "layers", "shapes"}, {"torch"}),
     "optimizers": (set(), {"torch"}),
-    "data_files": (set(), {"filelock", "torchvision"}),  # only to download
+    "data_files": ({"exits"}, {"filelock", "torchvision"}),  # only to download
     "data": ({"data_files"}, {"numpy", "torch"}),
     "recipes": (set(), set()),
     "published": (set(), set()),
