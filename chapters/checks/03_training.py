@@ -42,14 +42,13 @@ assert first_losses(lr=rate) != losses[:10]
 from ninlab.comparisons import CONFIDENCE, confidence_of_each, sampling_error
 from ninlab.data_files import FILES
 from ninlab.experiments import PLANS
-from ninlab.recipes import Recipe
 from ninlab.units import format_shape
 
 assert f"{100 * sampling_error(0.85, 10_000):.2f}" == "0.36"
 told_apart = [0.85 + sign * sampling_error(0.85, 10_000) for sign in (0, 2)]
 assert [f"{accuracy:.0%}" for accuracy in told_apart] == ["85%", "86%"]
 drawn_from = FILES["train-images-idx3-ubyte"].shape[0]
-plain = Recipe(0.1, epochs=5)
+plain = PLANS["compact"].experiment("baselines").rows[0].recipe
 assert (plain.images, plain.evaluation_images) == (drawn_from, len(test)) == (60_000, 10_000)
 assert f"{plain.epochs * plain.images:,}" == "300,000"
 nin_macs = formulas.macs(architecture("nin_28"))
