@@ -4,14 +4,18 @@ Of the code is what the package or a library of the field computes, and what a c
 assertion fails when that changes. Typed is a literal, and what is made of literals alone by Python
 itself, by its standard library, by `ninlab.units`, which writes what it is given, or by one of
 `HOLDERS`. A name is what it was last bound to, or what was put into it since. What a function
-beside a chapter returns is typed unless its body or its arguments hold something of the code.
+beside a chapter returns is typed unless its body or its arguments hold something of the code. A
+field that a dataclass of the package was given is what was given: to read it back asks nothing.
 """
 
 from __future__ import annotations
 
 import ast
+import dataclasses
+import pydoc
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from itertools import pairwise
 from typing import TypeGuard
 
@@ -29,8 +33,10 @@ def empty_assertions(chapter: Iterable[str], parts: Iterable[str]) -> list[str]:
     chapter holds the sources of its cells, parts those of its assertions, each in their order. A
     test proves nothing where all of it is typed. A comparison in it proves nothing where all sides
     are typed or two of them are the same text. The elements of two tuples are compared pair by
-    pair, and what stands in the braces of an f-string may not be typed either. An assertion in a
-    function proves nothing, because it may never run.
+    pair, and what stands in the braces of an f-string may not be typed either, nor a number in a
+    text that is put together in another way. A test proves nothing where a part of it is enough,
+    as with ``or``. An assertion in a function, under a condition or in a loop over nothing proves
+    nothing, because it may never run.
     """
     reading = _Reading({})
     for source in chapter:
@@ -78,6 +84,8 @@ class _Reading:
     def __init__(self, names: Mapping[str, bool]) -> None:
         self.names = dict(names)
         self.empty: list[ast.expr] = []
+        self._paths: dict[str, str] = {}  # of what was imported
+        self._built: dict[str, Mapping[str, bool]] = {}  # of a name, the fields that were given
         self._certain = True  # whether this statement runs once, whatever happens
 
     # ------------------------------------------------------------ statements
@@ -92,10 +100,10 @@ class _Reading:
             case ast.Import() | ast.ImportFrom():
                 self.take_import(statement)
             case ast.Assert(test=test):
-                if self.of_code(test):
-                    self._compare(test)
-                else:
+                if not self.of_code(test) or _may_hold_for_nothing(test):
                     self.empty.append(test)
+                else:
+                    self._compare(test)
             case ast.Assign(targets=targets, value=value):
                 for target in targets:
                     self._assign(target, value)
@@ -108,10 +116,14 @@ class _Reading:
             case ast.For(target=target, iter=values, body=body, orelse=otherwise):
                 self._bind(target, self.of_code(values))
                 self._branch(body, body, otherwise)  # a turn sees what the one before it bound
+                if _is_nothing(values):
+                    self._refuse_assertions(statement)
             case ast.While(body=body, orelse=otherwise):
                 self._branch(body, body, otherwise)
+                self._refuse_assertions(statement)
             case ast.If(body=body, orelse=otherwise):
                 self._branch(body, otherwise)
+                self._refuse_assertions(statement)
             case ast.With(items=items, body=body):
                 for item in items:
                     if item.optional_vars:
@@ -136,6 +148,7 @@ class _Reading:
                 name, path = alias.asname or alias.name.partition(".")[0], alias.name
             else:
                 name, path = alias.asname or alias.name, f"{node.module}.{alias.name}"
+            self._paths[name] = name if isinstance(node, ast.Import) and not alias.asname else path
             parts = path.split(".")
             self.names[name] = not _PURE & {".".join(parts[:n]) for n in range(1, len(parts) + 1)}
 
@@ -149,7 +162,7 @@ class _Reading:
     def _define(self, function: ast.FunctionDef) -> None:
         own = {arg.arg for arg in ast.walk(function.args) if isinstance(arg, ast.arg)}
         own |= bound(ast.Module(function.body, []))
-        inside = _Reading({**self.names, **dict.fromkeys(own, False)})
+        inside = self._within(own)
         self.names[function.name] = any(map(inside._mentions, function.body))
         self._refuse_assertions(function)
 
@@ -165,16 +178,21 @@ class _Reading:
 
     def _assign(self, target: ast.expr, value: ast.expr) -> None:
         if _is_row(target) and _is_row(value) and len(target.elts) == len(value.elts):
-            found = [self.of_code(each) for each in value.elts]
-            for each, of_code in zip(target.elts, found, strict=True):
-                self._bind(each, of_code)
+            found = [(self.of_code(each), self._fields(each)) for each in value.elts]
+            for each, (of_code, fields) in zip(target.elts, found, strict=True):
+                self._bind(each, of_code, fields)
         else:
-            self._bind(target, self.of_code(value))
+            self._bind(target, self.of_code(value), self._fields(value))
 
-    def _bind(self, target: ast.expr, of_code: bool) -> None:
+    def _bind(
+        self, target: ast.expr, of_code: bool, fields: Mapping[str, bool] | None = None
+    ) -> None:
         match target:
             case ast.Name(id=name) if self._certain:
                 self.names[name] = of_code
+                self._built.pop(name, None)
+                if fields is not None:
+                    self._built[name] = fields
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
                 for element in elements:
                     self._bind(element, of_code)
@@ -189,6 +207,8 @@ class _Reading:
             target = target.value
         if isinstance(target, ast.Name):
             self.names[target.id] = self.names.get(target.id, False) or of_code
+            if of_code:
+                self._built.pop(target.id, None)
 
     # ------------------------------------------------------------ expressions
 
@@ -201,22 +221,56 @@ class _Reading:
                 return any(map(self.of_code, _arguments(node)))
             case ast.Lambda(args=parameters, body=body):
                 own = [arg.arg for arg in ast.walk(parameters) if isinstance(arg, ast.arg)]
-                return _Reading({**self.names, **dict.fromkeys(own, False)}).of_code(body)
+                return self._within(own).of_code(body)
+            case ast.Attribute(value=value, attr=field) if field in (self._fields(value) or ()):
+                return (self._fields(value) or {})[field]
         inside = self._inside(node)
         return any(map(inside.of_code, _below(node)))
+
+    def _fields(self, node: ast.expr) -> Mapping[str, bool] | None:
+        """Whether each field that a dataclass was given is of the code; None for other values.
+
+        What a class sets by default, and what it computes, is of the code and not among them.
+        """
+        match node:
+            case ast.Name(id=name):
+                return self._built.get(name)
+            case ast.Call(func=function, args=values, keywords=keywords):
+                given = {each.arg: self.of_code(each.value) for each in keywords if each.arg}
+                path = self._path(function)
+                if path == "dataclasses.replace" and values:
+                    return {**(self._fields(values[0]) or {}), **given}
+                if names := _field_names(path):
+                    return {**dict(zip(names, map(self.of_code, values), strict=False)), **given}
+        return None
+
+    def _path(self, node: ast.expr) -> str:
+        match node:
+            case ast.Name(id=name):
+                return self._paths.get(name, "")
+            case ast.Attribute(value=value, attr=name):
+                return f"{self._path(value)}.{name}"
+        return ""
+
+    def _within(self, own: Iterable[str]) -> _Reading:
+        """What is known where some names are others than outside, and typed."""
+        inside = _Reading({**self.names, **dict.fromkeys(own, False)})
+        inside._paths = self._paths
+        inside._built = {name: fields for name, fields in self._built.items() if name not in own}
+        return inside
 
     def _inside(self, node: ast.expr) -> _Reading:
         """What is known inside an expression: in a comprehension, the names that it binds too."""
         if not isinstance(node, _Comprehension):
             return self
-        inside = _Reading(self.names)
+        inside = self._within(())
         for generator in node.generators:
             inside._bind(generator.target, inside.of_code(generator.iter))
         return inside
 
     def _compare(self, node: ast.expr) -> None:
         """Collect the comparisons in an expression that prove nothing."""
-        if isinstance(node, ast.Compare) and self._is_empty([node.left, *node.comparators]):
+        if self._proves_nothing(node):
             self.empty.append(node)
             return
         inside = self._inside(node)
@@ -224,6 +278,20 @@ class _Reading:
             inside._compare(each)
         if inside is not self:
             self.empty += inside.empty
+
+    def _proves_nothing(self, node: ast.expr) -> bool:
+        match node:
+            case ast.Compare(left=left, comparators=others, ops=operations):
+                sides = [left, *others]
+                return self._is_empty(sides) or any(
+                    isinstance(operation, ast.In | ast.NotIn) and _is_among(one, other)
+                    for (one, other), operation in zip(pairwise(sides), operations, strict=True)
+                )
+            case ast.IfExp(body=one, orelse=other):
+                return not (self.of_code(one) and self.of_code(other))
+            case ast.ListComp() | ast.SetComp() | ast.GeneratorExp() | ast.DictComp():
+                return any(_is_nothing(generator.iter) for generator in node.generators)
+        return False
 
     def _is_empty(self, sides: list[ast.expr]) -> bool:
         if any(ast.dump(one) == ast.dump(other) for one, other in pairwise(sides)):
@@ -243,6 +311,17 @@ class _Reading:
                 return any(map(self._holds_typed, parts))
             case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="format")):
                 return any(map(self._holds_typed, _arguments(node)))
+            case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[parts]):
+                if isinstance(parts, _Comprehension) and not isinstance(parts, ast.DictComp):
+                    return self._inside(parts)._is_typed_part(parts.elt)
+                return _is_row(parts) and any(map(self._is_typed_part, parts.elts))
+            case ast.BinOp(left=ast.Constant(value=str()), op=ast.Mod(), right=right):
+                return self._holds_typed(right)
+            case ast.BinOp(op=ast.Add()):
+                summands = [*_summands(node)]
+                return any(map(_is_text, summands)) and any(map(self._is_typed_part, summands))
+            case ast.BoolOp(values=values):
+                return any(map(self._holds_typed, values))
             case ast.Call(func=ast.Name(id=name)) if not self.names.get(name, False):
                 return any(_is_row(each) and self._holds_typed(each) for each in _arguments(node))
             case ast.ListComp(elt=element) | ast.SetComp(elt=element):
@@ -251,10 +330,73 @@ class _Reading:
                 return any(map(self._writes_typed, elements))
         return False
 
+    def _is_typed_part(self, node: ast.expr) -> bool:
+        """Whether a part of a text is typed, but for words."""
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            return any(map(str.isdigit, node.value))
+        return self._holds_typed(node)
+
     def _holds_typed(self, node: ast.expr) -> bool:
         if _is_row(node):
             return any(map(self._holds_typed, node.elts))
         return not self.of_code(node) or self._writes_typed(node)
+
+
+def _may_hold_for_nothing(test: ast.expr, wanted: bool = True) -> bool:
+    """Whether a test is as wanted whatever it holds, or as soon as a part of it is."""
+    match test:
+        case ast.UnaryOp(op=ast.Not(), operand=operand):
+            return _may_hold_for_nothing(operand, not wanted)
+        case ast.BoolOp(op=operation, values=values):
+            if isinstance(operation, ast.Or) == wanted:
+                return True
+            return any(_may_hold_for_nothing(each, wanted) for each in values)
+        case ast.Call(func=ast.Name(id="all" | "any"), args=[ast.ListComp() | ast.GeneratorExp()]):
+            (each,) = test.args
+            return isinstance(each, ast.ListComp | ast.GeneratorExp) and _may_hold_for_nothing(
+                each.elt, wanted
+            )
+        case ast.IfExp() | ast.Lambda() | ast.GeneratorExp() | ast.JoinedStr() | ast.Dict():
+            return True
+        case ast.Tuple() | ast.List() | ast.Set():
+            return True
+    return False
+
+
+def _is_nothing(node: ast.expr) -> bool:
+    """Whether an expression writes down a collection without elements."""
+    nothing = {"[]", "()", "{}", "''", "range(0)", "list()", "tuple()", "set()", "dict()"}
+    return ast.unparse(node) in nothing
+
+
+def _is_among(one: ast.expr, row: ast.expr) -> bool:
+    """Whether an element of a row that is written down is the same text."""
+    elements = row.elts if isinstance(row, ast.Tuple | ast.List | ast.Set) else []
+    return ast.dump(one) in map(ast.dump, elements)
+
+
+def _summands(node: ast.expr) -> Iterator[ast.expr]:
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
+        yield from _summands(node.left)
+        yield from _summands(node.right)
+    else:
+        yield node
+
+
+def _is_text(node: ast.expr) -> bool:
+    match node:
+        case ast.JoinedStr() | ast.Constant(value=str()) | ast.Call(func=ast.Name(id="str")):
+            return True
+    return False
+
+
+@cache
+def _field_names(path: str) -> tuple[str, ...]:
+    """The fields that a dataclass of the package is given, in their order; none for all else."""
+    found = pydoc.locate(path) if path.startswith("ninlab.") else None
+    if isinstance(found, type) and dataclasses.is_dataclass(found):
+        return tuple(field.name for field in dataclasses.fields(found) if field.init)
+    return ()
 
 
 def _is_row(node: ast.expr) -> TypeGuard[ast.Tuple | ast.List]:

@@ -191,7 +191,7 @@ def found_equal(source: str) -> list[str]:
     found: list[str] = []
     for statement in ast.walk(ast.parse(source)):
         if isinstance(statement, ast.Assert):
-            for node in ast.walk(statement.test):
+            for node in claimed(statement.test):
                 if isinstance(node, ast.Compare):
                     for (left, right), operation in zip(
                         pairwise((node.left, *node.comparators)), node.ops, strict=True
@@ -199,6 +199,14 @@ def found_equal(source: str) -> list[str]:
                         if isinstance(operation, ast.Eq):
                             found += (*constants(left), *constants(right))
     return found
+
+
+def claimed(test: ast.AST) -> Iterator[ast.AST]:
+    """The nodes of a test, but for what stands under a ``not``."""
+    if not (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)):
+        yield test
+        for child in ast.iter_child_nodes(test):
+            yield from claimed(child)
 
 
 def constants(node: ast.expr) -> Iterator[str]:
@@ -291,6 +299,8 @@ def test_what_may_be_quoted(text: str, quoted: list[str], wrong: list[str]) -> N
         ("assert size != 128", []),
         ("assert 0 < size == 96", ["96", "96"]),
         ("size == 96", []),
+        ("assert not (size == 96)", []),
+        ("assert size == 54 and not all(side == 96 for side in sides)", ["54", "54"]),
     ],
 )
 def test_a_number_is_proved_where_something_equals_it(assertion: str, found: list[str]) -> None:
