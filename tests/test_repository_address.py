@@ -19,7 +19,7 @@ from traitlets.config import Config
 
 from tests import book
 from tests.disks import disk_with_room_for
-from tools import set_repository
+from tools import set_repository, write_references
 
 TITLE = nbformat.v4.new_markdown_cell("# Title")
 SUM = nbformat.v4.new_code_cell("1 + 1")
@@ -252,9 +252,27 @@ def test_a_configuration_without_an_address_is_refused(copy: Path, text: str) ->
     assert "_config.yml" in refusal(copy, "owner/name")
 
 
-def test_a_file_that_is_no_notebook_is_named_and_nothing_is_changed(copy: Path) -> None:
-    (copy / "chapters" / "02_torn.ipynb").write_text('{"cells": [')
+VERSION_4 = '"metadata": {}, "nbformat": 4, "nbformat_minor": 5'
+NO_NOTEBOOKS = [
+    *("", '{"cells": [', "[]", "null", "3", '"x"', '{"cells": [3]}', "[" * 100_000),
+    f'{{"cells": [3], {VERSION_4}}}',
+    f'{{"cells": [{{"cell_type": "code"}}], {VERSION_4}}}',
+    f'{{"cells": [{{"cell_type": "raw", "id": "a", "metadata": {{}}, "source": 3}}], {VERSION_4}}}',
+    f"{{{VERSION_4}}}",
+    '{"nbformat": "4"}',
+    '{"nbformat": 7}',
+]
+
+
+@pytest.mark.parametrize("content", NO_NOTEBOOKS, ids=lambda content: content[:40])
+def test_a_file_that_is_no_notebook_is_named_and_nothing_is_changed(
+    copy: Path, content: str
+) -> None:
+    torn = copy / "chapters" / "02_torn.ipynb"
+    torn.write_text(content)
     assert "02_torn.ipynb is no notebook" in refusal(copy, "owner/name")
+    with pytest.raises(SystemExit, match=r"02_torn.ipynb is no notebook .*; nothing was changed"):
+        write_references.written(torn, copy)
 
 
 @pytest.mark.parametrize("room", range(0, 4000, 800))

@@ -25,6 +25,7 @@ import nbformat
 import yaml
 
 from ninlab.errors import one_sentence, quoted
+from tools.notebooks import read_notebook
 from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -140,10 +141,7 @@ def with_setup_cell(path: Path, url: str, branch: str) -> str | None:
 
     Exits with a sentence where the file is no notebook.
     """
-    try:
-        notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
-        sys.exit(f"{path} is no notebook ({one_sentence(error, 80)}); nothing was changed")
+    notebook = read_notebook(path)
     before = nbformat.writes(notebook)
     code = [index for index, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
     first = code[0] if code else len(notebook.cells)

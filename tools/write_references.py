@@ -20,6 +20,7 @@ from pybtex.database import Entry, parse_file
 
 from ninlab import exits
 from ninlab.pages.references import Figure, Work, with_links, with_roles
+from tools.notebooks import read_notebook
 from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,7 +54,7 @@ def figures(book: Path = ROOT) -> dict[str, tuple[Path, str]]:
         chapter += is_numbered
         if not path.exists():
             continue
-        for place, label in enumerate(labels(nbformat.read(path, as_version=4)), start=1):
+        for place, label in enumerate(labels(read_notebook(path)), start=1):
             unnumbered += not is_numbered
             found[label] = path, f"{chapter}.{place}" if is_numbered else str(unnumbered)
     return found
@@ -73,8 +74,11 @@ def _pages(contents: Any) -> Iterator[tuple[str, bool]]:
 
 
 def written(path: Path, book: Path = ROOT) -> Any:
-    """The notebook with a link for each of its references. Raises KeyError for an unknown one."""
-    notebook = nbformat.read(path, as_version=4)
+    """The notebook with a link for each of its references. Raises KeyError for an unknown one.
+
+    Exits with a sentence where the file is no notebook.
+    """
+    notebook = read_notebook(path)
     known = works(book)
     seen_from_here = {
         label: Figure(number, "" if page == path else os.path.relpath(page, path.parent))
