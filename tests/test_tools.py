@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from collections.abc import Callable
@@ -219,3 +220,13 @@ def test_a_head_that_a_lost_machine_tore_is_written_again(tmp_path: Path) -> Non
 def test_a_deadline_that_no_time_is_after_is_refused(tmp_path: Path, moment: str) -> None:
     assert refused(ask_cudnn.main, str(tmp_path), "--device=cpu", f"--deadline={moment}")
     assert files(tmp_path) == {}
+
+
+# ---------------------------------------------------------------- how they end
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tools").glob("*.py")), ids=lambda path: path.stem)
+def test_a_tool_ends_as_every_program_of_ninlab_does(path: Path) -> None:
+    started = ast.parse(path.read_text(encoding="utf-8")).body[-1:]
+    runs = [ast.unparse(each) for each in started if isinstance(each, ast.If)]
+    assert runs in ([], ["if __name__ == '__main__':\n    exits.run(main)"])

@@ -24,6 +24,7 @@ from urllib.parse import quote
 import nbformat
 import yaml
 
+from ninlab import exits
 from ninlab.errors import one_sentence, quoted
 from tools.notebooks import read_notebook
 from tools.whole_files import replace_files
@@ -185,4 +186,4 @@ def main(arguments: list[str] | None = None, book: Path = ROOT) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)

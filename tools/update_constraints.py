@@ -14,6 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ninlab import exits
 from tools.whole_files import replace_files
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,4 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    exits.run(main)
