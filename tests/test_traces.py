@@ -329,6 +329,33 @@ def test_what_is_no_trace_is_refused(tmp_path) -> None:
         read_trace(tmp_path / "missing.json.gz")
 
 
+@pytest.mark.parametrize(
+    "entry",
+    [
+        '["a", "a", "a", "a"]',
+        '"abcd"',
+        '{"a": 1, "b": 2, "c": 3, "d": 4}',
+        "null",
+        "[true, 1, 2]",
+        "[true, 1, 2, false, 3]",
+        "[1, 1, 2, false]",
+        "[true, 1, NaN, false]",
+        "[true, 1, 2.0, false]",
+        "[true, 1, true, false]",
+        "[true, null, 2, false]",
+        "[true, 1, -2, false]",
+        "[true, -1, 2, false]",
+        "[true, 1, 2, null]",
+    ],
+)
+def test_an_event_that_no_allocator_wrote_is_refused(tmp_path, entry) -> None:
+    file = tmp_path / "a.json.gz"
+    for content in (f"[{entry}]", f"[[true, 1, 2, false], {entry}]"):
+        file.write_bytes(gzip.compress(content.encode()))
+        with pytest.raises(RecordError, match="is no trace of the CUDA allocator"):
+            read_trace(file)
+
+
 def test_a_trace_that_unpacks_to_more_than_a_step_needs_is_refused(tmp_path, monkeypatch) -> None:
     file = tmp_path / "a.json.gz"
     file.write_bytes(gzip.compress(b"[" + b" " * 2**24 + b"]"))

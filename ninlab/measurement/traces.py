@@ -16,14 +16,17 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from ninlab.errors import RecordError
+from ninlab.errors import RecordError, shortened
 from ninlab.measurement.gpu import GpuEvent
 from ninlab.reports import Category, MemoryEvent, Phase, TracedMoment
 from ninlab.units import format_bytes
 
 LARGEST_BYTES = 2**26
 """What a trace may unpack to: thousands of times what a step of the book's networks needs."""
+
+_TYPES = [bool, int, int, bool]  # of the fields of a GpuEvent
 
 
 def read_trace(path: Path) -> tuple[GpuEvent, ...]:
@@ -33,9 +36,19 @@ def read_trace(path: Path) -> tuple[GpuEvent, ...]:
             text = file.read(LARGEST_BYTES + 1)
         if len(text) > LARGEST_BYTES:
             raise ValueError(f"it unpacks to more than {format_bytes(LARGEST_BYTES)}")
-        return tuple(GpuEvent(*entry) for entry in json.loads(text))
+        return tuple(map(_event, json.loads(text)))
     except (OSError, EOFError, TypeError, ValueError, RecursionError, zlib.error) as error:
         raise RecordError(f"{path} is no trace of the CUDA allocator: {error}") from error
+
+
+def _event(entry: Any) -> GpuEvent:
+    """An entry as it was written. Raises TypeError or ValueError for what no allocator did."""
+    if [*map(type, entry)] != _TYPES:  # no text of digits, no 1 for true, no NaN
+        raise TypeError(f"an event is {shortened(repr(entry), 40)}")
+    event = GpuEvent(*entry)
+    if event.bytes < 0 or event.address < 0:
+        raise ValueError(f"an event has a negative number: {shortened(repr(entry), 40)}")
+    return event
 
 
 def as_step(
