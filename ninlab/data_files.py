@@ -146,8 +146,10 @@ def path_in(folder: Path, name: str) -> Path | None:
 
 
 def _is_ours(folder: Path) -> bool:
+    """Whether a folder is the cache's, by whatever name: a link may lead there."""
     cache = user_cache()
-    return cache is not None and folder == cache / _TORCHVISION_SUBFOLDER
+    ours = cache and os.path.realpath(cache / _TORCHVISION_SUBFOLDER)
+    return os.path.realpath(folder) == ours
 
 
 # ---------------------------------------------------------------- reading and checking

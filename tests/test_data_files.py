@@ -288,6 +288,18 @@ def test_a_system_that_has_no_locks_left_is_not_waited_for(bare, mirror, monkeyp
     assert mirror.asked == []
 
 
+def test_the_cache_is_ours_by_whatever_name_it_is_chosen(bare, mirror, monkeypatch, tmp_path):
+    (tmp_path / "link").symlink_to(raw(bare))
+    data_files.download()
+    name, *_ = data_files.FILES
+    for chosen in (tmp_path / "link", raw(bare) / ".." / "raw"):
+        monkeypatch.setenv(data_files.FOLDER_VARIABLE, str(chosen))
+        (raw(bare) / f"{name}.gz").unlink()
+        assert data_files.load() == (raw(bare), CONTENTS)
+        (raw(bare) / f"{name}.gz").write_bytes(b"damaged")
+        assert data_files.load() == (raw(bare), CONTENTS)
+
+
 def test_a_damaged_file_of_others_is_not_replaced(bare, mirror, monkeypatch, tmp_path):
     others = tmp_path / "others"
     others.mkdir()
