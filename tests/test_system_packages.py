@@ -24,9 +24,9 @@ LOOKS = """\
 exec {python} -c '
 import sys
 from pathlib import Path
-from ninlab import data_files
+from ninlab import data_files, exits
 data_files.DEBIAN_FOLDER = Path("{debian}")
-sys.exit(data_files.main(sys.argv[3:]))
+exits.run(lambda: data_files.main(sys.argv[3:]))
 ' "$@"
 """
 
