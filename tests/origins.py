@@ -46,6 +46,7 @@ def empty_assertions(chapter: Iterable[str], parts: Iterable[str]) -> list[str]:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 reading.take_import(node)
     for source in parts:
+        reading.other_names.clear()  # between two parts the chapter may bind a name again
         reading.take(ast.parse(source).body)
     return list(dict.fromkeys(map(ast.unparse, reading.empty)))
 
@@ -84,6 +85,7 @@ class _Reading:
     def __init__(self, names: Mapping[str, bool]) -> None:
         self.names = dict(names)
         self.empty: list[ast.expr] = []
+        self.other_names: dict[str, ast.Name] = {}  # what a name is no more than another name of
         self._paths: dict[str, str] = {}  # of what was imported
         self._built: dict[str, Mapping[str, bool]] = {}  # of a name, the fields that were given
         self._certain = True  # whether this statement runs once, whatever happens
@@ -183,6 +185,10 @@ class _Reading:
                 self._bind(each, of_code, fields)
         else:
             self._bind(target, self.of_code(value), self._fields(value))
+            if isinstance(target, ast.Name) and isinstance(value, ast.Name) and self._certain:
+                first = self.other_names.get(value.id, value)
+                if first.id != target.id:
+                    self.other_names[target.id] = first
 
     def _bind(
         self, target: ast.expr, of_code: bool, fields: Mapping[str, bool] | None = None
@@ -191,6 +197,7 @@ class _Reading:
             case ast.Name(id=name) if self._certain:
                 self.names[name] = of_code
                 self._built.pop(name, None)
+                self._forget_other_names(name)
                 if fields is not None:
                     self._built[name] = fields
             case ast.Tuple(elts=elements) | ast.List(elts=elements):
@@ -207,8 +214,20 @@ class _Reading:
             target = target.value
         if isinstance(target, ast.Name):
             self.names[target.id] = self.names.get(target.id, False) or of_code
+            self._forget_other_names(target.id)
             if of_code:
                 self._built.pop(target.id, None)
+
+    def _forget_other_names(self, bound_again: str) -> None:
+        for name, first in [*self.other_names.items()]:
+            if bound_again in (name, first.id):
+                del self.other_names[name]
+
+    def _text(self, node: ast.expr) -> str:
+        """What an expression is written as, by the first of a value's names."""
+        if isinstance(node, ast.Name):
+            node = self.other_names.get(node.id, node)
+        return ast.dump(node)
 
     # ------------------------------------------------------------ expressions
 
@@ -294,7 +313,7 @@ class _Reading:
         return False
 
     def _is_empty(self, sides: list[ast.expr]) -> bool:
-        if any(ast.dump(one) == ast.dump(other) for one, other in pairwise(sides)):
+        if any(self._text(one) == self._text(other) for one, other in pairwise(sides)):
             return True
         if not any(map(self.of_code, sides)):
             return True

@@ -58,6 +58,8 @@ def test_what_only_the_author_typed_proves_nothing(typed: str) -> None:
         "for side in (28, 56):\n    twice = 2 * side\n    assert twice > side",
         'printed = {2021: 0.842}\nassert [f"{one:.1%}" for one in printed.values()] == ["84.2%"]',
         "from math import comb\nassert comb(8, 3) == 56",
+        "same = batch\nassert same == batch",
+        "same = batch\nagain = same\nassert batch == again",
         "with open('x') as file:\n    assert 1 == 1",
         "try:\n    half = 1 / 2\nexcept ZeroDivisionError as error:\n    assert str(error) == ''",
     ],
@@ -160,6 +162,7 @@ def test_a_field_that_was_typed_and_is_read_back_proves_nothing(read_back: str) 
         "assert '%d classes' % batch == '128 classes'",
         "assert ', '.join([str(batch), 'classes']) == '128, classes'",
         "assert batch + 1 == 129",
+        "before = batch\nbatch = macs('nin')\nassert before == batch",
         "assert batch in (128, 576)",
         "assert (batch if rows else len(rows)) == 128",
         "from ninlab import formulas as f\nassert f.macs('nin') == 3",
@@ -183,6 +186,10 @@ def test_what_comes_from_the_code_may_be_compared_with_what_is_typed(proof: str)
 )
 def test_an_assertion_that_may_never_run_proves_nothing(where: str) -> None:
     assert empty_assertions([CHAPTER], [where.format("assert batch == 128")]) == ["batch == 128"]
+
+
+def test_between_two_parts_the_chapter_may_bind_a_name_again() -> None:
+    assert empty_assertions([CHAPTER], ["before = batch", "assert before != batch"]) == []
 
 
 def test_a_name_holds_over_the_parts_of_a_page_in_their_order() -> None:
