@@ -106,6 +106,8 @@ class _Stream:
         self._error: OSError | None = None
 
     def __getattr__(self, name: str) -> Any:
+        if name == "buffer":  # click writes there itself where the encoding is ASCII
+            raise AttributeError("what is written goes through the stream, which says what fails")
         return getattr(self._stream, name)
 
     def write(self, text: str) -> int:

@@ -94,20 +94,25 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("program", WAYS.values(), ids=WAYS)
-def test_an_answer_that_does_not_fit_is_an_error_in_one_sentence(program):
-    ended = ends(program, "> /dev/full")
+@pytest.mark.parametrize(
+    ("way", "settings"), [*((way, {}) for way in WAYS), ("echo", {"PYTHONIOENCODING": "ascii"})]
+)
+def test_an_answer_that_does_not_fit_is_an_error_in_one_sentence(way, settings):
+    ended = ends(WAYS[way], "> /dev/full", env=os.environ | settings)
     said = "error: the answer could not be written: No space left on device\n"
     assert (ended.returncode, ended.stderr) == (2, said)
 
 
 @pytest.mark.parametrize(
-    ("way", "unbuffered"),
-    [("print", ""), ("echo", ""), ("echo", "1"), ("table", ""), ("csv", "")],
+    ("way", "settings"),
+    [
+        *((way, {}) for way in ("print", "echo", "table", "csv")),
+        ("echo", {"PYTHONUNBUFFERED": "1"}),
+        ("echo", {"PYTHONIOENCODING": "ascii"}),
+    ],
 )
-def test_a_reader_who_has_enough_ends_the_program_without_a_word(way, unbuffered):
-    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
-    ended = ends(WAYS[way], "| head -n 1 | cut -c 1", env=environment)
+def test_a_reader_who_has_enough_ends_the_program_without_a_word(way, settings):
+    ended = ends(WAYS[way], "| head -n 1 | cut -c 1", env=os.environ | settings)
     assert (ended.returncode, ended.stderr) == (141, "")
     assert len(ended.stdout) == 2
 
