@@ -42,7 +42,14 @@ _interrupted = False
 
 
 def run(work: Callable[[], int | None]) -> NoReturn:
-    """Do the work of this process and end it with the exit code that `exit_code_of` gives."""
+    """Do the work of this process and end it with the exit code that `exit_code_of` gives.
+
+    In a notebook, in IPython and with ``python -i`` the process goes on: its streams and what
+    Ctrl-C does there stay as they are.
+    """
+    is_elsewhere = sys.stdout is not sys.__stdout__  # a notebook has streams of its own
+    if is_elsewhere or sys.flags.inspect or hasattr(sys, "ps1"):
+        sys.exit(exit_code_of(work))
     _keep_standard_streams()
     # A shell lets what it starts in the background ignore Ctrl-C; that stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

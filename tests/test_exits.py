@@ -1,12 +1,14 @@
 """A program ends with one line and the right exit code, whatever happens to it."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
 
 import pytest
 
+from ninlab import exits
 from ninlab.errors import DataError, NinlabError
 from ninlab.exits import INTERRUPTED, NobodyReadsError, exit_code_of
 from tests.book import ROOT
@@ -72,6 +74,41 @@ def test_every_end_of_work_has_its_code_and_at_most_one_line(work, code, said, c
 def test_a_fault_of_ninlab_is_not_hidden():
     with pytest.raises(ZeroDivisionError):
         exit_code_of(raising(ZeroDivisionError()))
+
+
+# ---------------------------------------------------------------- where the process goes on
+
+
+class OutputOfANotebook:
+    """All of a standard stream that the cells of a notebook have."""
+
+    def __init__(self) -> None:
+        self.written = ""
+
+    def write(self, text: str) -> int:
+        self.written += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+
+def of_the_process():
+    handler = signal.getsignal(signal.SIGINT)
+    return sys.stdout, sys.stderr, sys.unraisablehook, handler
+
+
+@pytest.mark.parametrize("place", ["a notebook", "IPython in a terminal"])
+def test_a_program_that_runs_inside_another_leaves_it_as_it_was(place, monkeypatch):
+    monkeypatch.setattr(sys, "stdout", OutputOfANotebook())
+    if place == "IPython in a terminal":
+        monkeypatch.setattr(sys, "__stdout__", sys.stdout)
+        monkeypatch.setattr(sys, "ps1", "In : ", raising=False)
+    before = of_the_process()
+    with pytest.raises(SystemExit) as ended:
+        exits.run(lambda: print("the answer") or 3)
+    assert of_the_process() == before
+    assert (ended.value.code, sys.stdout.written) == (3, "the answer\n")
 
 
 # ---------------------------------------------------------------- where the answer goes
