@@ -65,8 +65,10 @@ def run(work: Callable[[], int | None]) -> NoReturn:
 def exit_code_of(work: Callable[[], int | None]) -> int:
     """What the work returns, 0 for None, once all of its answer is written; errors are said.
 
-    A NinlabError and what the system refuses are one sentence on stderr. Any other exception is a
-    fault of ninlab and is raised.
+    A NinlabError and what the system refuses are one sentence on stderr, and so is the wish of
+    anyone else to end the process: no script may take half an answer for whole. Only argparse,
+    which reads the arguments of a tool, ends it as it likes. Any other exception is a fault of
+    ninlab and is raised.
     """
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be no text
@@ -82,6 +84,14 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
         file = "" if error.filename is None else f"{error.filename}: "
         _say(f"error: {one_sentence(f'{file}{error.strerror or error}')}")
         return NinlabError.exit_code
+    except SystemExit as error:
+        if _is_by_argparse(error):
+            raise
+        says = error.code
+        if not isinstance(says, str):
+            says = f"something else ended this program, with code {says or 0}"
+        _say(f"error: {one_sentence(says)}")
+        return NinlabError.exit_code
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception:
@@ -91,6 +101,14 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     if code == INTERRUPTED:
         _say("interrupted")
     return code
+
+
+def _is_by_argparse(error: SystemExit) -> bool:
+    """Whether it ends the process for ``--help``, or after a sentence on what is wrong."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__") == "argparse"
 
 
 def _say(sentence: str) -> None:

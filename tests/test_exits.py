@@ -1,5 +1,6 @@
 """A program ends with one line and the right exit code, whatever happens to it."""
 
+import argparse
 import os
 import signal
 import subprocess
@@ -64,11 +65,24 @@ class OwnCodeError(NinlabError):
         (raising(OSError("odd")), 2, "error: odd\n"),
         (raising(KeyboardInterrupt()), INTERRUPTED, "interrupted\n"),
         (raising(NobodyReadsError("")), 141, ""),
+        (raising(SystemExit("no\n  kit")), 2, "error: no kit\n"),
+        *(
+            (raising(SystemExit(code)), 2, f"error: something else ended this program, {of}\n")
+            for code, of in ((None, "with code 0"), (0, "with code 0"), (7, "with code 7"))
+        ),
     ],
 )
 def test_every_end_of_work_has_its_code_and_at_most_one_line(work, code, said, capsys):
     assert exit_code_of(work) == code
     assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--no-such-option", 2)])
+def test_what_reads_the_arguments_of_a_tool_ends_it_as_it_likes(argument, code, capsys):
+    with pytest.raises(SystemExit) as ended:
+        exit_code_of(lambda: argparse.ArgumentParser().parse_args([argument]) and None)
+    assert ended.value.code == code
+    assert "something else" not in capsys.readouterr().err
 
 
 def test_a_fault_of_ninlab_is_not_hidden():
