@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from types import FrameType
 from typing import Any, NoReturn, TextIO
@@ -44,6 +45,7 @@ _interrupted = False
 def run(work: Callable[[], int | None]) -> NoReturn:
     """Do the work of this process and end it with the exit code that `exit_code_of` gives.
 
+    What others print later, while Python ends, goes to stderr: the answer is whole by then.
     In a notebook, in IPython and with ``python -i`` the process goes on: its streams and what
     Ctrl-C does there stay as they are.
     """
@@ -51,14 +53,18 @@ def run(work: Callable[[], int | None]) -> NoReturn:
     if is_elsewhere or sys.flags.inspect or hasattr(sys, "ps1"):
         sys.exit(exit_code_of(work))
     _keep_standard_streams()
+    answer, beside = sys.stdout, sys.stderr
     # A shell lets what it starts in the background ignore Ctrl-C; that stays so.
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _interrupt_again
     code = exit_code_of(work)
-    sys.stdout = sys.__stdout__  # which Python flushes once more; what it refused has been said
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, lambda *_: os._exit(code))  # all is done and said
+    with suppress(UnwrittenError):  # what was printed before an error belongs to the answer
+        answer.flush()
+    os.dup2(beside.fileno(), answer.fileno())
+    sys.stdout = sys.__stdout__  # which Python flushes once more; what it refused has been said
     sys.exit(code)
 
 

@@ -193,6 +193,21 @@ def test_no_work_ends_for_what_cannot_be_said_and_no_file_gets_it(shell, tmp_pat
     assert (tmp_path / "record").read_text() == "whole\n"
 
 
+def test_what_others_print_while_python_ends_is_no_part_of_the_answer():
+    program = """
+        import atexit, os
+        def work():
+            atexit.register(print, "printed late")
+            atexit.register(os.system, "echo run late")
+            print("the answer")
+            raise exits.NinlabError("an error")
+        exits.run(work)
+    """
+    ended = ends(program)
+    assert (ended.returncode, ended.stdout) == (2, "the answer\n")
+    assert ended.stderr == "error: an error\nrun late\nprinted late\n"
+
+
 def test_a_name_that_is_no_text_can_be_an_answer():
     ended = ends("exits.run(lambda: print('net\\udcff.py'))")
     assert (ended.returncode, ended.stdout) == (0, "net\\udcff.py\n")
