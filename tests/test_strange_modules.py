@@ -1,6 +1,7 @@
 """Files of strangers on the command line: each is counted right, or refused in one sentence."""
 
 import json
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -381,6 +382,20 @@ def test_whatever_way_a_network_prints_it_goes_to_stderr(printing, asked):
     assert code == 0
     assert "hello" in err
     json.loads(out)
+
+
+@pytest.mark.parametrize("closing", ["sys.__stdout__.close()", "os.close(1)"])
+@pytest.mark.parametrize("end", ["", "sys.exit(0)"])
+def test_a_network_that_closes_stdout_takes_no_answer_away(closing, end, asked, monkeypatch):
+    before = os.fstat(1)
+    with open(os.dup(1), "w") as stream:
+        monkeypatch.setattr(sys, "__stdout__", stream)
+        written(network(before=closing, forward=end))
+        for _ in range(2):
+            code, out, _ = asked("net.py:Net", "--format", "json")
+    assert code == (2 if end else 0)
+    assert os.path.samestat(os.fstat(1), before)
+    assert end or json.loads(out)
 
 
 # ---------------------------------------------------------------- names that look like markup

@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from html import escape
@@ -182,13 +182,15 @@ def _prints_to_stderr() -> Iterator[None]:
 @contextmanager
 def _second_for_first(stream: TextIO) -> Iterator[None]:
     """File descriptor 2 in the place of 1, to which the stream of Python writes."""
-    stream.flush()
+    with suppress(ValueError):  # a network that was asked about before has closed the stream
+        stream.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
-        stream.flush()
+        with suppress(OSError, ValueError):  # stderr is full; or somebody has closed the stream
+            stream.flush()
         os.dup2(kept, 1)
         os.close(kept)
 
