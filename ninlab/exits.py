@@ -1,9 +1,13 @@
-"""How does a program of ninlab end, whatever happens to it?
+"""How does a program of ninlab end, whatever goes wrong in it?
 
 With 0 when all is done. What a reader did wrong, and what the system refuses, is one sentence on
 stderr and the exit code of the error, 2 where it has none of its own: never a traceback. That holds
 for the answer itself, too: one that does not fit on the disk is an error, and whoever reads it
 through a pipe may stop reading. Ctrl-C ends a program at any moment with `INTERRUPTED`.
+
+Known limit. A crash in C++ and ``os._exit`` end a process at once, and nothing can be said. The
+code is then not ninlab's; after ``os._exit(0)`` in the file of a network it is 0, and the answer is
+empty.
 
 Nothing here takes time to import, so that a program can begin with it: what takes time is imported
 inside what `run` runs.

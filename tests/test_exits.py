@@ -1,4 +1,4 @@
-"""A program ends with one line and the right exit code, whatever happens to it."""
+"""A program ends with one line and the right exit code, whatever goes wrong in it."""
 
 import argparse
 import os

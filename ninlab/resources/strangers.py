@@ -5,8 +5,9 @@ nobody here has read. It runs inside `at_work`: whatever it raises comes out as 
 about the network.
 
 Known limits. ``os._exit`` and a signal, as of a crash in C++, end the process at once: nothing
-is answered, and nothing can be said. What code of others changes elsewhere in the process, such
-as the attributes of another module, stays changed.
+is answered, and nothing can be said. Its exit code is theirs, and after ``os._exit(0)`` it is 0.
+What code of others changes elsewhere in the process, such as the attributes of another module,
+stays changed.
 """
 
 from __future__ import annotations
