@@ -3,12 +3,14 @@
 import csv
 import io
 import json
+import os
 import re
+import subprocess
 from dataclasses import replace
 
 import pytest
 
-from ninlab import formulas, liveness
+from ninlab import formulas, liveness, records
 from ninlab.__main__ import main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands import resources as commands
@@ -16,6 +18,7 @@ from ninlab.reports import live_bytes, tensor_peak
 from ninlab.resources import StepTimeline, load, profile, trace_batches, trace_step
 from ninlab.units import format_bytes
 from ninlab.workspaces import available
+from tests.disks import disk_with_room_for
 
 # fmt: off
 KEYS = [
@@ -207,6 +210,45 @@ def test_a_plot_is_a_page_that_needs_nothing_else(answers, tmp_path):
     assert re.findall(loads, written) == []
 
 
+def test_a_plot_is_refused_before_anything_is_counted(refusal, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "load", None)
+    with disk_with_room_for(0):
+        said = refusal("resources", "lenet", "--plot", tmp_path / "out.html")
+    assert said.endswith("File too large; no file was left behind")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_a_plot_that_does_not_fit_leaves_the_older_one(refusal, monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "check_can_write", lambda path: None)  # it fitted at that moment
+    page = tmp_path / "out.html"
+    page.write_text("an older one")
+    with disk_with_room_for(1000):
+        refusal("resources", "lenet", "--plot", page)
+    assert [*tmp_path.iterdir()] == [page]
+    assert page.read_text() == "an older one"
+
+
+def test_a_plot_follows_a_link_and_goes_into_a_pipe(answers, tmp_path):
+    page, link, pipe = tmp_path / "page", tmp_path / "link", tmp_path / "pipe"
+    link.symlink_to(page)
+    answers("lenet", "--plot", str(link))
+    assert link.is_symlink()
+    os.mkfifo(pipe)
+    with (
+        open(tmp_path / "received", "wb") as received,
+        subprocess.Popen(["cat", pipe], stdout=received) as cat,
+    ):
+        try:
+            answers("lenet", "--plot", str(pipe))
+            assert pipe.is_fifo()
+            cat.wait()
+        finally:
+            cat.kill()
+    identity = re.compile(rb"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # of the figure
+    one, other = (identity.sub(b"", each.read_bytes()) for each in (page, tmp_path / "received"))
+    assert one == other
+
+
 def test_modules_of_ones_own_are_found_by_package_and_by_file(answers, tmp_path):
     file = tmp_path / "own.py"
     file.write_text(
@@ -342,7 +384,12 @@ MISTAKES = {
     ),
     "no folder for the plot": (
         ["nin_28", "--plot", "/no/such/out.html"],
-        "cannot write the figure",
+        "'/no/such/out.html' lies in a folder that does not exist; create it first",
+    ),
+    "a folder for the plot": (["nin_28", "--plot", "/"], "'/' is a folder; name a file"),
+    "a file as a folder": (
+        ["nin_28", "--plot", "/dev/null/out.html"],
+        "'/dev/null/out.html' lies in a folder that does not exist",
     ),
 }
 

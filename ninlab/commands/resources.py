@@ -17,7 +17,7 @@ from typing import Annotated, Any, TextIO
 import typer
 from rich.table import Table
 
-from ninlab import liveness
+from ninlab import liveness, records
 from ninlab.commands.shared import (
     BATCH_SIZE,
     MOST_IMAGES,
@@ -131,6 +131,8 @@ def resources(
     sizes = None if batches is None else _batch_sizes(batches)
     if torch_version is not None and device is None:
         raise NinlabError("--torch says whose scratch memory a device takes; give --device, too")
+    if plot is not None:
+        _check_can_write(plot)
     options: dict[str, Any] = {"optimizer": optimizer, "autocast": precision.autocasts}
     answers = []
     growth: dict[str, tuple[MemoryEvent, ...]] = {}
@@ -277,14 +279,33 @@ def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
         "<!doctype html><html lang='en'><head><meta charset='utf-8'><title>Memory over one step"
         "</title><style>body {{ font-family: sans-serif }}</style></head><body>{}</body></html>"
     )
-    try:
-        whole = page.format("".join(parts)).encode(errors="xmlcharrefreplace")
-        path.write_bytes(whole)  # a file's name may hold bytes that are no UTF-8
-    except OSError as error:
+    whole = page.format("".join(parts)).encode(errors="xmlcharrefreplace")
+    if _is_special(path):
+        path.write_bytes(whole)
+    else:
+        records.write_bytes(_behind_links(path), whole)
+
+
+def _check_can_write(path: Path) -> None:
+    """Raises NinlabError where no page can be written, before anything is counted for it."""
+    if path.is_dir():
+        raise NinlabError(f"--plot {quoted(str(path))} is a folder; name a file, as out.html")
+    if not path.parent.is_dir():
         raise NinlabError(
-            f"cannot write the figure to {quoted(str(path))}: {error.strerror}; name a file in a "
-            "folder that exists"
-        ) from error
+            f"--plot {quoted(str(path))} lies in a folder that does not exist; create it first"
+        )
+    if not _is_special(path):
+        records.check_can_write(_behind_links(path))
+
+
+def _behind_links(path: Path) -> Path:
+    """The file that is to be replaced, so that a link to it stays one."""
+    return Path(os.path.realpath(path))  # which, unlike Path.resolve, takes links that go round
+
+
+def _is_special(path: Path) -> bool:
+    """Whether it is there and no file, such as a pipe or a device, which nothing may replace."""
+    return path.exists() and not path.is_file()
 
 
 # ---------------------------------------------------------------- JSON and CSV
