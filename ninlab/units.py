@@ -7,6 +7,7 @@ rounded here only, when a person reads them. Bytes use binary prefixes
 
 import math
 import re
+from fractions import Fraction
 
 from ninlab.errors import NinlabError, ShapeError, UnknownNameError, quoted
 
@@ -17,6 +18,7 @@ BYTE_UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 _DECIMAL_BYTE_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _COUNT_UNITS = ((10**12, "T"), (10**9, "G"), (10**6, "M"), (10**3, "k"))
 _DIGITS = re.compile(r"[0-9]{1,40}")  # Python itself reads some thousand at most
+_WHOLE = re.compile(rf"[+-]?{_DIGITS.pattern}")
 _BYTES = re.compile(r"([0-9]{1,40}(?:\.[0-9]{1,40})?)\s*([A-Za-z]+)")
 
 _DEVICE = re.compile(r"auto|cpu(:0)?|cuda(:[0-9]{1,3})?")
@@ -52,7 +54,7 @@ def parse_bytes(text: str) -> int:
     match = _BYTES.fullmatch(text.strip())
     if not match or match[2].lower() not in by_lower:
         raise NinlabError(f"{quoted(text)} is no memory size; write for example 16GiB or 512MB")
-    size = int(float(match[1]) * by_lower[match[2].lower()])
+    size = int(Fraction(match[1]) * by_lower[match[2].lower()])
     if not 1 <= size <= MOST_BYTES:
         raise NinlabError(
             f"the memory size {quoted(text)} must be at least one byte, and below 2^63 bytes"
@@ -84,10 +86,11 @@ def format_seconds(seconds: float) -> str:
 def parse_whole(text: str, least: float = -math.inf, most: float = math.inf) -> int:
     """The whole number that the text writes, of at most 40 decimal digits, in that range.
 
-    Raises NinlabError for all else.
+    A sign before it and space around it are allowed, as float allows them. Raises NinlabError for
+    all else.
     """
-    if not _DIGITS.fullmatch(text.removeprefix("-")) or not least <= int(text) <= most:
-        raise NinlabError(f"{quoted(text)} is no whole number{_range(least, most)}")
+    if not _WHOLE.fullmatch(text.strip()) or not least <= int(text) <= most:
+        raise NinlabError(f"{quoted(text)} is no whole number{format_range(least, most)}")
     return int(text)
 
 
@@ -101,11 +104,12 @@ def parse_number(text: str, least: float | None = None, most: float = math.inf) 
     except ValueError:
         raise NinlabError(f"{quoted(text)} is no number") from None
     if least is not None and not (math.isfinite(number) and least <= number <= most):
-        raise NinlabError(f"{quoted(text)} is no finite number{_range(least, most)}")
+        raise NinlabError(f"{quoted(text)} is no finite number{format_range(least, most)}")
     return number
 
 
-def _range(least: float, most: float) -> str:
+def format_range(least: float, most: float) -> str:
+    """`` from 1 to 256`` or `` of at least 1``, as it follows a noun; nothing without a bound."""
     if math.isinf(most):
         return "" if math.isinf(least) else f" of at least {least}"
     return f" from {least} to {most}"

@@ -103,6 +103,19 @@ def test_a_process_ends_with_the_same_line_and_exit_code_2(refusal):
     assert ended.stderr.splitlines() == [refusal(*arguments)]
 
 
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("resources", "--batch-size <int from 1 to 2147483647>"),
+        ("record", "--gpus-per-run <float from 0 to 1>"),
+        ("record", "--patience <float of at least 1>"),
+        ("train", "--epochs <int>"),
+    ],
+)
+def test_help_tells_which_numbers_an_option_takes(command, shown, printed):
+    assert shown in " ".join(printed(command, "--help").split())
+
+
 @pytest.mark.parametrize("arguments", [["networks"], ["selfcheck", "--device", "none"]])
 def test_torch_is_not_imported_before_it_is_needed(arguments):
     run(f"""

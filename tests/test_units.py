@@ -42,6 +42,12 @@ def test_a_binary_prefix_is_a_power_of_1024_and_a_decimal_one_of_1000(number, po
     assert parse_bytes(f"{number}{decimal}") == number * 1000**power
 
 
+@given(st.integers(1, 2**63 - 1))
+@example(2**53 + 1)  # which no float is
+def test_a_memory_size_is_read_to_the_byte(count):
+    assert parse_bytes(f"{count}B") == count
+
+
 def test_a_memory_size_may_have_a_fraction_and_is_rounded_down():
     assert parse_bytes("1.5GiB") == 3 * 2**29
     assert parse_bytes("1.0009KB") == 1000
@@ -110,13 +116,14 @@ def test_a_misspelt_name_is_answered_with_the_nearest_and_with_all():
 def test_a_whole_number_survives_being_written_and_read(number):
     assert parse_whole(str(number)) == number
     assert parse_whole(str(number), number, number) == number
+    assert parse_whole(f" {number:+d}\n") == number
     for least, most in ((number + 1, number + 2), (number - 2, number - 1)):
         with pytest.raises(NinlabError, match=f"from {least} to {most}"):
             parse_whole(str(number), least, most)
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "1.0", "1e3", "0x1", "1_0", "+1", "--1", "٣", "9" * 5000]
+    "text", ["", " ", "1.0", "1e3", "0x1", "1_0", "+-1", "--1", "- 1", "1 2", "٣", "9" * 5000]
 )
 def test_what_is_no_whole_number_is_refused_however_long_it_is(text):
     with pytest.raises(NinlabError, match="is no whole number"):

@@ -19,7 +19,7 @@ from rich.console import Console
 from ninlab import handover, records
 from ninlab.errors import NinlabError, one_sentence, printable, quoted
 from ninlab.steps import Named, named
-from ninlab.units import parse_device_name, parse_number, parse_whole
+from ninlab.units import format_range, parse_device_name, parse_number, parse_whole
 
 _begun = time.time()
 
@@ -52,12 +52,17 @@ def one_of(kind: type[Named], shown: Iterable[str] | None = None) -> dict[str, A
 
 def whole_number(least: float = -math.inf, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a whole number of that range."""
-    return _read_by(lambda text: parse_whole(text, least, most), "<int>")
+    return _read_by(lambda text: parse_whole(text, least, most), _number("int", least, most))
 
 
 def finite_number(least: float, most: float = math.inf) -> dict[str, Any]:
     """The arguments of typer.Option for a finite number of that range."""
-    return _read_by(lambda text: parse_number(text, least, most), "<float>")
+    return _read_by(lambda text: parse_number(text, least, most), _number("float", least, most))
+
+
+def _number(kind: str, least: float, most: float) -> str:
+    """What the help shows in the place of a number: ``<int from 1 to 256>``."""
+    return f"<{kind}{format_range(least, most)}>"
 
 
 def any_number() -> dict[str, Any]:
