@@ -301,11 +301,21 @@ def test_validation_reads_every_kind_and_refuses_one_that_it_does_not_know(
         (("--validate", "--missing", "compact"), "takes no --missing"),
         (("--missing", "compact", "--outcome", "stuck", "--format", "csv"), "--outcome, --format"),
         (("--missing", "compact", "--experiment", "colapse"), "did you mean 'collapse'?"),
+        (("--validate", "--device", ""), "takes no --device"),
         (("--device", "nvidia-h10"), "did you mean 'nvidia-h100'?"),
+        (("--device", "CPU"), "did you mean 'cpu'?"),
     ],
 )
 def test_an_option_without_bearing_on_the_question_is_refused(arguments, said, folder, refusal):
     assert said in refusal("runs", *arguments, "--runs", folder)
+
+
+def test_of_many_names_a_few_are_said_and_what_lists_the_rest(tmp_path, refusal):
+    for number in range(20):
+        run = replace(A_RECORD, experiment=f"experiment_{number}")
+        records.write(tmp_path, possible(run))
+    said = refusal("runs", "--experiment", "none", "--runs", tmp_path)
+    assert said.endswith("and 15 more; `python -m ninlab runs` lists them")
 
 
 def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, printed, refusal):

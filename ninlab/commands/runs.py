@@ -66,8 +66,6 @@ def runs(
 ) -> None:
     """List, export or check the training runs, or say what of a plan is missing or decided."""
     where = existing_folder(folder)
-    if device is not None:
-        records.check_slug("device", device)
     if validate:
         chosen = {"--experiment": experiment, "--network": network, "--device": device}
         shown = {"--outcome": outcome, "--summary": summary, "--missing": missing}
@@ -75,6 +73,8 @@ def runs(
         _refuse("--validate checks every file", chosen | shown | _format(output))
         _validate(where)
         return
+    if device is not None and (missing or decide) is not None:
+        records.check_slug("device", device)  # it may be one that has made no run yet
     found = records.load(where)
     if missing is not None:
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
@@ -113,7 +113,7 @@ def _format(output: Format) -> dict[str, object]:
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:
     """Raises NinlabError for an option that was given though it has no bearing on what is asked."""
-    given = [name for name, value in options.items() if value]
+    given = [name for name, value in options.items() if value not in (None, False)]
     if given:
         raise NinlabError(f"{what} and takes no {', '.join(given)}; ask without")
 
@@ -187,7 +187,7 @@ def _counts(runs: Sequence[RunRecord], held: int) -> tuple[str, ...]:
 
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:
     if name is not None and known and name not in known:
-        raise UnknownNameError(kind, name, sorted(known))
+        raise UnknownNameError(kind, name, sorted(known), printed_by="python -m ninlab runs")
 
 
 def _validate(folder: Path) -> None:
