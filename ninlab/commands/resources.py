@@ -140,7 +140,11 @@ def resources(
         for network in networks:
             subject = load(network, shape)
             cost = profile(
-                *(subject, None, batch_size, optimizer, precision, device),
+                subject,
+                batch_size=batch_size,
+                optimizer=optimizer,
+                precision=precision,
+                device=device,
                 torch_version=torch_version,
             )
             if sizes is not None and len(networks) > 1:
