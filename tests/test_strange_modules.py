@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 from textwrap import dedent, indent
@@ -515,7 +516,7 @@ MISTAKES = {
     "modules": (method("named_modules", "return None"), "cannot be counted: TypeError: 'NoneType'"),
     "2,000 nested": (
         f"{HEAD}Net = nn.Linear(4, 4)\nfor _ in range(2000): Net = nn.Sequential(Net)\n",
-        "RecursionError: maximum recursion depth exceeded",
+        "net.py:Net cannot be counted: it is nested too deeply for Python",
     ),
     "inside itself": (network(init="self.linear.outer = self"), "RecursionError: maximum recur"),
     "a layer called loss": (
@@ -572,6 +573,15 @@ def test_what_cannot_be_counted_is_one_sentence_with_the_error_of_the_network(so
     assert says in refused(asked("net.py:Net"))
 
 
+@pytest.mark.parametrize("part", ["before", "init", "forward"])
+def test_no_warning_stands_beside_what_is_said(part, asked):
+    written(network(**{part: "import warnings\nwarnings.warn('be warned')\n"}))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        code, _, _ = asked("net.py:Net")
+    assert (code, shown) == (0, [])
+
+
 WAYS = "write package.module:factory or path.py:factory"
 REFERENCES = {
     "net.py": "'net.py' names no network; write net.py:factory",
@@ -583,6 +593,7 @@ REFERENCES = {
     ":Net": f"':Net' names no network; {WAYS}",
     ":": f"':' names no network; {WAYS}",
     "net.py::Net": f"names no network; {WAYS}",
+    "net.py:Net:": "'net.py:Net:' names no network; write net.py:Net",
     "net.py:Net.": f"names no network; {WAYS}",
     "net.py:Net()": "net.py has no 'Net()'; did you mean 'Net'?",
     "net.py:Net.deep": "net.py:Net has no 'deep'",

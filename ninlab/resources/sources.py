@@ -10,7 +10,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
@@ -72,6 +71,8 @@ def _split(reference: str) -> tuple[str, str]:
             f"{reference!r} names no network; write {source}:factory, where factory is a module "
             "or makes one without arguments"
         )
+    if reference.endswith(":"):
+        raise NinlabError(f"{reference!r} names no network; write {source}:{attribute}")
     return source, attribute
 
 
@@ -91,8 +92,7 @@ def _as_a_program(source: str) -> Iterator[None]:
 
 
 def _called(reference: str, factory: Any) -> object:
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.simplefilter("ignore")  # about initial weights, of which none are made
+    with torch.random.fork_rng(devices=[]):
         try:
             with torch.device("meta"):
                 made = factory()

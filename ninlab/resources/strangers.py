@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import re
 import sysconfig
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -39,17 +40,23 @@ def at_work(name: str) -> Iterator[None]:
     """Code of the network of that name runs inside.
 
     There torch does what it does by default, whatever the caller has chosen for other code:
-    tensors are float32, and gradients are recorded. Afterwards the process is in the folder that
-    it was in, and torch does what it did before.
+    tensors are float32, and gradients are recorded. No warning is shown: what is wrong is said in
+    the error. Afterwards the process is in the folder that it was in, and torch does what it did
+    before.
     Raises NinlabError for any error and for any attempt to end the process, SystemExit with
     code 0 included. An error of ninlab's own passes, and so does KeyboardInterrupt: a person
     at the keyboard has the last word.
     """
     try:
-        with _folder_kept(), _defaults_of_torch():
+        with _folder_kept(), _defaults_of_torch(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
     except (NinlabError, KeyboardInterrupt):
         raise
+    except RecursionError as error:
+        raise NinlabError(
+            f"{name} cannot be counted: it is nested too deeply for Python{place(error)}"
+        ) from error
     except Exception as error:
         raise NinlabError(f"{name} cannot be counted: {quoted(error)}") from error
     except BaseException as error:
