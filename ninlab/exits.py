@@ -97,11 +97,13 @@ def exit_code_of(work: Callable[[], int | None]) -> int:
     except SystemExit as error:
         if _is_by_argparse(error):
             raise
-        says = error.code
-        if not isinstance(says, str):
-            says = f"something else ended this program, with code {says or 0}"
-        _say(f"error: {one_sentence(says)}")
-        return NinlabError.exit_code
+        if not _interrupted:
+            says = error.code
+            if not isinstance(says, str):
+                says = f"something else ended this program, with code {says or 0}"
+            _say(f"error: {one_sentence(says)}")
+            return NinlabError.exit_code
+        code = INTERRUPTED
     except KeyboardInterrupt:
         code = INTERRUPTED
     except Exception:

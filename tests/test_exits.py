@@ -77,6 +77,13 @@ def test_every_end_of_work_has_its_code_and_at_most_one_line(work, code, said, c
     assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize("error", [SystemExit(0), ImportError("initialization failed")])
+def test_whatever_a_library_makes_of_ctrl_c_is_an_interruption(error, monkeypatch, capsys):
+    monkeypatch.setattr(exits, "_interrupted", True)
+    assert exit_code_of(raising(error)) == INTERRUPTED
+    assert capsys.readouterr().err == "interrupted\n"
+
+
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("--no-such-option", 2)])
 def test_what_reads_the_arguments_of_a_tool_ends_it_as_it_likes(argument, code, capsys):
     with pytest.raises(SystemExit) as ended:
