@@ -17,6 +17,11 @@ class Status(StrEnum):
     WAITING = "waiting"  # its learning rate's sweep is not recorded yet
     NO_TIME = "no_time"  # it would not end before the deadline
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the recorder is done with the run for good."""
+        return self in (Status.RECORDED, Status.PRESENT, Status.FAILED)
+
 
 class Watcher:
     """Told what a recording does. This one does nothing with it; others do with what they want."""

@@ -24,9 +24,6 @@ from ninlab import records
 from ninlab.experiments import PlannedRun
 from ninlab.watching import Status, Watcher
 
-OVER = (Status.RECORDED, Status.PRESENT, Status.FAILED)
-"""Statuses with which the recorder is done with a run for good."""
-
 
 def progress_bars() -> Progress:
     """Bars on stderr; nothing of them is seen where that is no terminal."""
@@ -65,7 +62,7 @@ class Bars(Watcher):
     def run_ended(self, run: PlannedRun, status: Status) -> None:
         """The run's bar goes, and the plan's grows when the run is over."""
         self._drop(run)
-        if status in OVER:
+        if status.is_over:
             self._done.add(run.id(""))
             self._progress.update(self._plan, completed=len(self._done))
 

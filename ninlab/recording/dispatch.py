@@ -29,7 +29,6 @@ from ninlab.watching import Status, Watcher
 
 _POLL_SECONDS = 1.0
 _MOST_KILLS = 2
-_FOR_GOOD = (Status.RECORDED, Status.PRESENT, Status.FAILED)
 
 
 @dataclass(frozen=True)
@@ -125,9 +124,10 @@ class _Dispatch:
     def _is_done_with(self, run: PlannedRun) -> bool:
         """Whether it is in flight, over, or given up."""
         identifier = self._id(run)
+        status = self._statuses.get(identifier)
         return (
             any(run is one for one, _ in self._flying.values())
-            or self._statuses.get(identifier) in _FOR_GOOD
+            or (status is not None and status.is_over)
             or self._kills[identifier] == _MOST_KILLS
         )
 
