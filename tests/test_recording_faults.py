@@ -745,34 +745,21 @@ def test_a_run_that_cannot_be_written_is_laid_aside_whole(tmp_path, monkeypatch,
     assert not list(records.problems(runs))
 
 
-def test_a_run_that_a_law_refuses_is_laid_aside(tmp_path, monkeypatch):
-    def strict(folder, record):
-        raise RecordError("it breaks a law that is wrong")
+@pytest.mark.parametrize("torn", [False, True], ids=["by a law that is wrong", "by a torn file"])
+def test_a_run_that_is_refused_is_laid_aside(torn, tmp_path, monkeypatch):
+    def refuse(folder, record):
+        path = records.record_path(folder, record.id)
+        if torn:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("{")
+        raise RecordError(f"{path} is not written")
 
     spare = tmp_path / "spare"
     spare.mkdir()
     monkeypatch.setattr(making, "train", train_at_once)
-    monkeypatch.setattr(records, "write", strict)
+    monkeypatch.setattr(records, "write", refuse)
     monkeypatch.setattr(keeping.tempfile, "mkdtemp", lambda prefix: str(spare))
-    with pytest.raises(RecordError, match="a law that is wrong; the run is kept in"):
-        recording.record(THREE, committed(tmp_path))
-    assert [run.id for run in records.load(spare)] == IDS[:1]
-
-
-def test_a_run_is_laid_aside_beside_a_torn_file_of_its_name(tmp_path, monkeypatch):
-    torn = records.record_path(tmp_path, IDS[0])
-
-    def race(folder, record):
-        torn.parent.mkdir(exist_ok=True)
-        torn.write_text("{")
-        raise RecordError(f"{torn} exists")
-
-    spare = tmp_path / "spare"
-    spare.mkdir()
-    monkeypatch.setattr(making, "train", train_at_once)
-    monkeypatch.setattr(records, "write", race)
-    monkeypatch.setattr(keeping.tempfile, "mkdtemp", lambda prefix: str(spare))
-    with pytest.raises(RecordError, match="the run is kept in"):
+    with pytest.raises(RecordError, match="is not written; the run is kept in"):
         recording.record(THREE, committed(tmp_path))
     assert [run.id for run in records.load(spare)] == IDS[:1]
 
