@@ -49,6 +49,14 @@ class Precision(StrEnum):
         return self.element_bytes != FLOAT32_BYTES
 
 
+class Kernels(StrEnum):
+    """Whose kernels compute a network's layers; `ninlab.fused` says what the others join."""
+
+    TORCH = "torch"  # one operator a layer, or two
+    FUSED = "fused"  # bias, ReLU and max pool in one operator
+    CHAINED = "chained"  # and the two 1x1 layers of a narrow NiN block in one more
+
+
 class Optimizer(StrEnum):
     """What turns gradients into steps, with torch's defaults but where `OPTIMIZERS` says so."""
 

@@ -77,6 +77,10 @@ def check() -> None:
 
 # ---------------------------------------------------------------- operators
 
+product_bias_relu: Callable[[Tensor, Tensor, Tensor], Tensor] = _of_torch("_addmm_activation")
+"""relu(bias + rows @ weight) of (bias, rows, weight), by one product with an epilogue on CUDA."""
+
+
 
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator that runs while it is entered, in ``__torch_dispatch__``.
