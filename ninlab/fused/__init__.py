@@ -23,10 +23,10 @@ from __future__ import annotations
 from torch import nn
 
 from ninlab.fused.matching import rebuilt, replaced
-from ninlab.fused.operators import pick
+from ninlab.fused.operators import pick, why_not
 from ninlab.steps import Kernels, named
 
-__all__ = ["fuse", "pick"]
+__all__ = ["fuse", "pick", "why_not"]
 
 
 def fuse(network: nn.Module, kernels: str = Kernels.FUSED) -> nn.Module:

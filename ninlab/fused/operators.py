@@ -11,7 +11,10 @@ product read and made.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -20,9 +23,48 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.library import custom_op
 
+from ninlab.errors import quoted
 from ninlab.fused import reference
 from ninlab.fused.reference import channels_last, wide
 from ninlab.torch_private import product_bias_relu as _product_bias_relu
+
+# ---------------------------------------------------------------- where they run
+
+LEAST_CAPABILITY = (8, 0)
+"""CUDA's compute capability from which a GPU multiplies bfloat16: Ampere's."""
+
+
+def why_not(device: torch.device | str) -> str | None:
+    """One sentence that says why the kernels cannot run on that device; None where they can.
+
+    On a CPU the operators run as plain torch, which is there to check them and not to train.
+    """
+    device = torch.device(device)
+    if device.type != "cuda":
+        return f"fused kernels need a CUDA device, not {quoted(str(device))}; torch's run anywhere"
+    if not torch.cuda.is_available():
+        return "fused kernels need a CUDA device, and torch finds none here"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < LEAST_CAPABILITY:
+        named = torch.cuda.get_device_name(device)
+        return (
+            f"fused kernels need compute capability {_dotted(LEAST_CAPABILITY)} or above, for "
+            f"bfloat16; {named} has {_dotted(capability)}"
+        )
+    if find_spec("triton") is None:
+        return "fused kernels are written in Triton, which is not installed: pip install triton"
+    compilers = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        return (
+            "Triton starts fused kernels through code that a C compiler builds, and there is "
+            f"no {' or '.join(compilers)} here; the variable CC names another"
+        )
+    return None
+
+
+def _dotted(capability: tuple[int, int]) -> str:
+    return ".".join(map(str, capability))
+
 
 # ---------------------------------------------------------------- what they return
 
