@@ -20,6 +20,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ninlab.steps import Kernels
 from ninlab.units import Shape
 
 if TYPE_CHECKING:
@@ -213,6 +214,7 @@ class NetworkCost:
     layer_costs: tuple[LayerCost, ...] = ()
     saved_tensors: tuple[SavedTensor, ...] = ()
     training_flops: int | None = None  # forward and backward of one image, as torch counts them
+    kernels: str = Kernels.TORCH  # those of the steps
     # What the two peaks were found in, scratch included where a table covers it.
     training_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
     inference_events: tuple[MemoryEvent, ...] = field(default=(), repr=False)
@@ -256,6 +258,7 @@ class NetworkCost:
             "batch_size": self.batch_size,
             "optimizer": self.optimizer,
             "precision": self.precision,
+            "kernels": str(self.kernels),
             "device": self.device,
             "parameters": self.parameters,
             "macs": self.macs,

@@ -81,7 +81,6 @@ product_bias_relu: Callable[[Tensor, Tensor, Tensor], Tensor] = _of_torch("_addm
 """relu(bias + rows @ weight) of (bias, rows, weight), by one product with an epilogue on CUDA."""
 
 
-
 class DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator that runs while it is entered, in ``__torch_dispatch__``.
 

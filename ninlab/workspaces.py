@@ -187,7 +187,7 @@ class CublasRule:
             )
         main = self.large_bytes if compute_capability in self.large_on else self.other_bytes
         thread = "autograd" if phase is Phase.BACKWARD else "main"
-        through_lt = operator == "addmm"  # the bias is added by cuBLASLt's epilogue
+        through_lt = operator in _WITH_EPILOGUE
         if not self.kept:
             return (GemmScratch(self.lt_bytes if through_lt else main, None),)
         blocks = [GemmScratch(main, f"cublas.{thread}")]
@@ -214,7 +214,13 @@ DEPTHWISE_BY_ATEN = frozenset({"2.11"})
 """Versions of torch whose ``use_cudnn_depthwise`` in ATen's Convolution.cpp gives contiguous
 depthwise convolutions to cuDNN in float16 alone, so that those in bfloat16 run without scratch."""
 
-GEMM_OPERATORS = frozenset({"addmm", "mm", "bmm", "baddbmm", "addmv", "mv"})
+_WITH_EPILOGUE = frozenset({"addmm", "_addmm_activation"})
+"""Products whose bias is added, and whose ReLU is applied, by cuBLASLt's epilogue.
+
+Both are one function of ATen's cuda/Blas.cpp, addmm_out_cuda_impl, and ask for the same workspace.
+"""
+
+GEMM_OPERATORS = _WITH_EPILOGUE | {"mm", "bmm", "baddbmm", "addmv", "mv"}
 """ATen operators, without overload, that run in cuBLAS."""
 
 

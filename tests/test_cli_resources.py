@@ -22,9 +22,9 @@ from tests.disks import disk_with_room_for
 
 # fmt: off
 KEYS = [
-    "network", "input_shape", "batch_size", "optimizer", "precision", "device", "parameters",
-    "macs", "flops", "fvcore_flops", "fvcore_activations", "saved_bytes", "training", "inference",
-    "unsupported_operators",
+    "network", "input_shape", "batch_size", "optimizer", "precision", "kernels", "device",
+    "parameters", "macs", "flops", "fvcore_flops", "fvcore_activations", "saved_bytes", "training",
+    "inference", "unsupported_operators",
 ]
 PEAKS = [
     "tensor_peak_bytes", "requested_peak_bytes", "allocated_peak_bytes", "reserved_peak_bytes",

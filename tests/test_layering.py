@@ -46,8 +46,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     # networks: to look a name up; devices: to check one
     "resources": (
         {
-            *("allocator", "cudnn", "devices", "networks", "optimizers", "reductions"),
-            *("reports", "torch_private", "workspaces"),
+            *("allocator", "cudnn", "devices", "fused", "networks", "optimizers"),
+            *("reductions", "reports", "torch_private", "workspaces"),
         },
         {"fvcore", "pandas", "torch"},
     ),

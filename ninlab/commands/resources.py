@@ -42,12 +42,13 @@ from ninlab.resources import (
     CHANCE,
     Subject,
     allocates_otherwise_on_cuda,
+    joined,
     load,
     profile,
     trace_batches,
     trace_step,
 )
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.units import (
     format_bytes,
     format_count,
@@ -99,6 +100,10 @@ def resources(
     precision: Annotated[
         Precision, typer.Option(help="Arithmetic.", **one_of(Precision))
     ] = Precision.FP32,
+    kernels: Annotated[
+        Kernels,
+        typer.Option(help="Whether one operator computes several layers.", **one_of(Kernels)),
+    ] = Kernels.TORCH,
     device: Annotated[
         str | None,
         typer.Option(help="Add that device's scratch memory and allocator, as h100."),
@@ -144,9 +149,14 @@ def resources(
                 batch_size=batch_size,
                 optimizer=optimizer,
                 precision=precision,
+                kernels=kernels,
                 device=device,
                 torch_version=torch_version,
             )
+            twin = joined(subject, kernels)
+            if twin is subject and kernels is not Kernels.TORCH:
+                typer.echo(_nothing_joined(network, kernels), err=True)
+            subject = twin
             if sizes is not None and len(networks) > 1:
                 growth[network] = trace_batches(subject, **options)
             answers.append(
@@ -169,6 +179,13 @@ def resources(
         _write_csv(answers, layers, by)
     else:
         _print_tables(answers, layers, by, memory, crossings)
+
+
+def _nothing_joined(network: str, kernels: Kernels) -> str:
+    return (
+        f"{network}: no layers that {kernels} kernels compute together, so that its costs are "
+        f"those of {Kernels.TORCH} kernels"
+    )
 
 
 @contextmanager
@@ -277,6 +294,8 @@ def _write_page(path: Path, costs: Sequence[NetworkCost]) -> None:
             provenance=figures.predicted({"traced operators": cost.training.tensor_peak_bytes}),
         )
         heading = f"{cost.network}, {cost.optimizer}, {cost.precision}"
+        if cost.kernels != Kernels.TORCH:
+            heading += f", {cost.kernels} kernels"
         parts.append(f"<h1>{escape(heading)}</h1>")
         parts.append(figure.to_html(full_html=False, include_plotlyjs=cost is costs[0]))
     page = (
@@ -406,7 +425,9 @@ def _print_tables(
     costs = [answer.cost for answer in answers]
     first = costs[0]
     console.print(
-        f"batch {first.batch_size}, {first.optimizer}, {first.precision}; counts are of one image "
+        f"batch {first.batch_size}, {first.optimizer}, {first.precision}"
+        + ("" if first.kernels == Kernels.TORCH else f", {first.kernels} kernels")
+        + "; counts are of one image "
         "and one forward pass, bytes of the whole batch; peaks are of tensors alone"
         + (" (--device adds scratch and allocator)" if first.device is None else "")
     )

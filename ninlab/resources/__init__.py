@@ -30,10 +30,10 @@ from ninlab.reports import (
 from ninlab.resources.batches import trace_batches
 from ninlab.resources.counting import Counts, count
 from ninlab.resources.cuda import allocates_otherwise_on_cuda
-from ninlab.resources.modules import Subject, load, meta_copy
+from ninlab.resources.modules import Subject, joined, load, meta_copy
 from ninlab.resources.scratch import with_scratch
 from ninlab.resources.timeline import CHANCE, StepTimeline, trace_step
-from ninlab.steps import LOSS, Optimizer, Precision, named
+from ninlab.steps import LOSS, Kernels, Optimizer, Precision, named
 from ninlab.units import Shape
 from ninlab.workspaces import Workspaces, available, has_table, minor_version
 
@@ -44,6 +44,7 @@ __all__ = [
     "Subject",
     "allocates_otherwise_on_cuda",
     "count",
+    "joined",
     "load",
     "meta_copy",
     "profile",
@@ -64,6 +65,7 @@ def profile(
     torch_version: str | None = None,
     channels_last: bool = False,
     weight_decay: float | None = None,
+    kernels: str = Kernels.TORCH,
 ) -> NetworkCost:
     """What the network costs at that input shape, batch size, optimizer and precision.
 
@@ -76,15 +78,19 @@ def profile(
     the first of a run. device is one of `ninlab.devices`: with it, the peaks that its allocator
     would report are added, if a table of scratch sizes covers the network. The table is that for
     torch_version, else for the installed torch, else the newest.
+    With kernels that join layers (`ninlab.fused`) the steps are those of the joined layers, in
+    channels_last, under the same layer names. Parameters, MACs and outputs stay the network's.
     Raises NinlabError, which names the value, the rule and the nearest valid choice.
     """
     named(Optimizer, optimizer)
     named(Precision, precision)
+    kernels = named(Kernels, kernels)
     if not isinstance(batch_size, int) or batch_size < 1:
         raise NinlabError(f"the batch size must be at least 1, not {batch_size!r}")
     tables = None if device is None else _tables(device, torch_version)
     subject = load(module_or_name, input_shape)
     counts = count(subject)
+    subject = joined(subject, kernels)
     options: Any = {"autocast": Precision(precision).autocasts, "channels_last": channels_last}
     steps = [
         trace_step(subject, batch_size, optimizer, weight_decay=weight_decay, **options),
@@ -101,6 +107,7 @@ def profile(
         batch_size=batch_size,
         optimizer=optimizer,
         precision=precision,
+        kernels=kernels,
         device=device,
         parameters=sum(counts.parameters.values()),
         macs=sum(counts.macs.values()),

@@ -21,7 +21,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ from torch.overrides import TorchFunctionMode
 
 from ninlab import networks
 from ninlab.errors import NinlabError, ShapeError
+from ninlab.fused import fuse
 from ninlab.resources import sources
 from ninlab.resources.strangers import at_work, quoted, said
 from ninlab.torch_private import has_gradient_hooks, uncompiled
@@ -48,10 +49,12 @@ class Subject:
     module: nn.Module
     input_shape: Shape
     gradient_hooks: int = 0  # parameters whose gradients have hooks, which are not copied
+    memory_format: torch.memory_format = torch.contiguous_format  # of its images
 
     def images(self, batch_size: int) -> Tensor:
         """A float32 batch of (channels, height, width) images without memory."""
-        return torch.empty(batch_size, *self.input_shape, device="meta")
+        images = torch.empty(batch_size, *self.input_shape, device="meta")
+        return images.contiguous(memory_format=self.memory_format)
 
 
 def load(module_or_name: nn.Module | str | Subject, input_shape: Shape | None = None) -> Subject:
@@ -82,6 +85,23 @@ def load(module_or_name: nn.Module | str | Subject, input_shape: Shape | None = 
         if sources.names_a_source(name):
             return _subject(name, sources.build(name), input_shape)
         return Subject(name, *networks.on_meta(name, input_shape))
+
+
+def joined(subject: Subject, kernels: str) -> Subject:
+    """The subject with those layers joined that these kernels compute together (`ninlab.fused`).
+
+    It is laid out in channels_last then, as joined layers leave their maps. The subject itself
+    where nothing is joined. Raises UnknownNameError for other kernels.
+    """
+    twin = fuse(subject.module, kernels)
+    if twin is subject.module:
+        return subject
+    is_of_maps = len(subject.input_shape) == 3
+    return replace(
+        subject,
+        module=meta_copy(twin).to(memory_format=torch.channels_last),
+        memory_format=torch.channels_last if is_of_maps else torch.contiguous_format,
+    )
 
 
 def _subject(name: str, module: object, input_shape: Shape | None) -> Subject:

@@ -175,8 +175,30 @@ def torch_flops(
     operator: OpOverload, args: Sequence[Any], kwargs: Mapping[str, Any], result: Any
 ) -> int | None:
     """What torch's flop counter gives for the operator (2 a MAC), or None without a formula."""
+    products = _PRODUCTS_INSIDE.get(qualified_name(operator))
+    if products is not None:
+        return 2 * products(args)
     formula = flop_registry.get(packet_of(operator))
     return None if formula is None else int(formula(*args, **kwargs, out_val=result))
+
+
+def _of_rows(args: Sequence[Any]) -> int:
+    """MACs of ``_addmm_activation``: of rows, the second argument, and a matrix."""
+    return int(args[1].numel() * args[2].shape[1])
+
+
+def _of_pixels(maps: Tensor) -> int:
+    """MACs of one 1x1 layer of as many channels as the maps have."""
+    return int(maps.numel() * maps.shape[1])
+
+
+_PRODUCTS_INSIDE: Mapping[str, Callable[[Sequence[Any]], int]] = {
+    "aten::_addmm_activation": _of_rows,
+    "ninlab::chain": lambda args: 2 * _of_pixels(args[0]),
+    # Two gradients of each layer, and the first layer's result once more.
+    "ninlab::chain_backward": lambda args: 5 * _of_pixels(args[0]),
+}
+"""MACs of operators that torch's flop counter does not know, by their arguments."""
 
 
 def is_looked_through(operator: OpOverload) -> bool:

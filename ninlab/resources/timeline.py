@@ -149,7 +149,7 @@ def _record(take: Callable[..., list[Any]], name: str, *, count_host: bool) -> R
 def _laid_out(subject: Subject, *, channels_last: bool) -> tuple[nn.Module, torch.memory_format]:
     """The module, or a copy of it in channels_last, and the memory format of its images."""
     if not channels_last:
-        return subject.module, torch.contiguous_format
+        return subject.module, subject.memory_format
     if len(subject.input_shape) != 3:
         raise NinlabError(
             "channels_last is an order of images, (channels, height, width), and no order of "
