@@ -236,8 +236,10 @@ class _Chain(Function):
     def forward(
         ctx: Any, maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
     ) -> Any:
-        ctx.save_for_backward(maps, bias1, weight2, bias2, weight3)
-        return _chain(maps, bias1, weight2, bias2, weight3)
+        # Cast here: a cast that autograd saw would round the float32 gradients of the weights.
+        operands = maps, bias1, weight2.to(maps.dtype), bias2, weight3.to(maps.dtype)
+        ctx.save_for_backward(*operands)
+        return _chain(*operands)
 
     @staticmethod
     @once_differentiable
@@ -293,8 +295,7 @@ def bias_relu_max_pool(
 
 def chain(maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor) -> Tensor:
     """weight3 relu(weight2 relu(maps + bias1) + bias2), of which only the maps are kept."""
-    kind = maps.dtype
-    return _apply(_Chain, channels_last(maps), bias1, weight2.to(kind), bias2, weight3.to(kind))
+    return _apply(_Chain, channels_last(maps), bias1, weight2, bias2, weight3)
 
 
 def fold(maps: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
