@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NoReturn
 
 from ninlab.errors import NinlabError, quoted
-from ninlab.steps import OPTIMIZERS, Optimizer, Precision, named
+from ninlab.steps import OPTIMIZERS, Kernels, Optimizer, Precision, named
 
 TRAINING_SPLIT_IMAGES = 60_000
 """Images of Fashion-MNIST that may be trained on."""
@@ -62,6 +62,9 @@ TRAINED = tuple(
 """The optimizers that a recipe may name: those whose step a CUDA graph can take. Momentum is one
 of SGD's numbers here."""
 
+TRAINED_KERNELS = (Kernels.TORCH, Kernels.FUSED)
+"""The kernels that a recipe may name: no GPU has shown yet that `Kernels.CHAINED` pay."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -69,7 +72,8 @@ class Recipe:
 
     train_images limits training to that many images, the first of the split; None takes all.
     standardize shifts and scales pixels to mean 0 and variance 1 over the training images;
-    without it pixels are divided by 255 only. Raises NinlabError when a number is out of range.
+    without it pixels are divided by 255 only. kernels says whose compute the layers; each adds in
+    an order of its own. Raises NinlabError when a number is out of range.
     """
 
     learning_rate: float
@@ -85,6 +89,7 @@ class Recipe:
     standardize: bool = False
     evaluation_set: EvaluationSet = EvaluationSet.TEST
     train_images: int | None = None
+    kernels: Kernels = Kernels.TORCH
 
     def __post_init__(self) -> None:
         for name, kind in _ENUMS.items():
@@ -134,6 +139,11 @@ class Recipe:
             raise NinlabError(
                 f"torch takes no step of {self.optimizer} in a CUDA graph, as runs on a GPU do; "
                 f"take one of {', '.join(TRAINED)}"
+            )
+        if self.kernels not in TRAINED_KERNELS:
+            raise NinlabError(
+                f"nobody trains with {self.kernels} kernels yet: no GPU has shown that they pay; "
+                f"take one of {', '.join(TRAINED_KERNELS)}"
             )
         if not (self.momentum == 0 or self.optimizer is Optimizer.SGD):
             _refuse("momentum", self.momentum, f"0 for {self.optimizer}; it is SGD's")
@@ -212,6 +222,7 @@ _ENUMS: dict[str, type[StrEnum]] = {
     "precision": Precision,
     "augmentation": Augmentation,
     "evaluation_set": EvaluationSet,
+    "kernels": Kernels,
 }
 
 

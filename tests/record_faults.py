@@ -27,13 +27,14 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ninlab import records
 from ninlab.commands import validation
 from ninlab.failures import Cause, FailureRecord
+from ninlab.records import RunRecord
 from tests.records import A_RECORD
 
 Place = tuple[str | int, ...]
@@ -44,7 +45,7 @@ FREE = {
         provenance\.(utc|command|commit|clean_tree)|software\..*
         device\.(name|memory_bytes|threads|driver|power_limit_watts)
         recipe\.(learning_rate|momentum|weight_decay|nesterov|optimizer|schedule|precision
-            |augmentation|standardize)
+            |augmentation|standardize|kernels)
         execution|peak_\w+_bytes|learning_rate_from\[\]|weights_sha256|wall_seconds
         epochs\[\]\.(test_loss|dead_classes|seconds|evaluation_seconds|train_accuracy
             |test_accuracy)
@@ -128,7 +129,7 @@ class Original:
 
 
 def originals() -> list[Original]:
-    """The book's own records, and a failed run, of which the book has none."""
+    """The book's own records, and what it has none of: a failed run, and one of this version."""
     folder = records.runs_folder()
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*.json")
@@ -139,6 +140,11 @@ def originals() -> list[Original]:
         device=A_RECORD.device, software=A_RECORD.software,
     )  # fmt: skip
     files[f"{failed.id}.json"] = json.dumps(failed.to_json()).encode()
+    of_this_version = replace(
+        RunRecord.from_json(json.loads(files["collapse/nin_28-seed0-cpu.json"])),
+        seed=99, weights_sha256=None,
+    )  # fmt: skip
+    files[f"{of_this_version.id}.json"] = json.dumps(of_this_version.to_json()).encode()
     return [Original(path, data, json.loads(data)) for path, data in sorted(files.items())]
 
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from ninlab.errors import NinlabError
 from ninlab.recipes import MOST_STEPS, TRAINED, Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import Outcome, RunRecord
-from ninlab.steps import Precision
-from tests.records import A_RECORD, possible
+from ninlab.steps import Kernels, Precision
+from tests.records import A_RECORD, H100, possible
 
 NO_NUMBERS = (math.nan, math.inf, -math.inf, True, "1", None)
 ENDS = (-1, -0.1, 0, 5e-324, 0.5, 0.9, 1, 2, 127, 128, 55_001, 60_000, 60_001, 10**30, 1e308)
@@ -31,6 +31,7 @@ FIELDS = {
     "augmentation": st.sampled_from(Augmentation),
     "standardize": st.booleans(),
     "evaluation_set": st.sampled_from(EvaluationSet),
+    "kernels": st.sampled_from(Kernels),
 }
 
 
@@ -48,6 +49,7 @@ def test_a_recipe_is_refused_or_can_be_trained_written_and_read(fields):
         replace(
             A_RECORD,
             recipe=recipe,
+            device=H100 if recipe.kernels is Kernels.FUSED else A_RECORD.device,
             outcome=Outcome.DIVERGED,  # which may end before its last epoch
             data_set=replace(A_RECORD.data_set, train_images=recipe.images),
         )
@@ -77,3 +79,10 @@ def test_a_recipe_is_refused_or_can_be_trained_written_and_read(fields):
 def test_a_number_with_which_nothing_can_be_trained_is_refused(fields, complaint):
     with pytest.raises(NinlabError, match=complaint):
         Recipe(**{"learning_rate": 0.1, "epochs": 1} | fields)
+
+
+def test_kernels_that_no_gpu_has_shown_to_pay_are_refused():
+    with pytest.raises(NinlabError, match=r"nobody trains with chained kernels yet.*torch, fused$"):
+        Recipe(0.1, 1, kernels="chained")
+    with pytest.raises(NinlabError, match="unknown kernels 'Fused'; did you mean 'fused'"):
+        Recipe(0.1, 1, kernels="Fused")

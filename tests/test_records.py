@@ -27,7 +27,15 @@ import ninlab
 from ninlab import records
 from ninlab.commands import validation
 from ninlab.errors import NinlabError, RecordError
-from ninlab.recipes import MOST_SEED, TRAINED, Augmentation, EvaluationSet, Recipe, Schedule
+from ninlab.recipes import (
+    MOST_SEED,
+    TRAINED,
+    TRAINED_KERNELS,
+    Augmentation,
+    EvaluationSet,
+    Recipe,
+    Schedule,
+)
 from ninlab.records import (
     DataSet,
     Device,
@@ -39,10 +47,10 @@ from ninlab.records import (
     Software,
     claims,
 )
-from ninlab.steps import Precision
+from ninlab.steps import Kernels, Precision
 from ninlab.training import outcome as training_outcome
 from tests.processes import python, run
-from tests.records import A_RECORD, files, without_one_field
+from tests.records import A_RECORD, H100, files, possible, without_one_field
 
 SLUGS = st.from_regex(r"[a-z0-9][a-z0-9_.-]{0,11}", fullmatch=True)
 CLASSES = 3
@@ -87,6 +95,8 @@ def run_records(draw) -> RunRecord:
     right.append(sum(row[label] for label, row in enumerate(confusion)))
     seconds = [draw(st.floats(0.001, 1e4)) for _ in range(epochs)]
     on_gpu = draw(st.booleans())
+    if on_gpu:  # a CPU has torch's kernels only
+        recipe = replace(recipe, kernels=draw(st.sampled_from(TRAINED_KERNELS)))
     peaks = sorted(draw(st.tuples(*[st.integers(1, 10**11)] * 3))) if on_gpu else [None] * 3
     device = Device(f"gpu-{draw(SLUGS)}", "a GPU", 2**34, driver=draw(st.none() | st.just("580.1")))
     results = tuple(
@@ -160,6 +170,40 @@ def test_a_record_without_one_field_of_its_own_or_of_its_parts_is_refused():
     for field, rest in without_one_field(content):
         with pytest.raises(RecordError, match=rf"\b{field}\b"):
             RunRecord.from_json(rest)
+
+
+def of_version_1(record):
+    """The JSON object that a record's file had when no run could have other kernels."""
+    content = json.loads(json.dumps(record.to_json()))
+    del content["recipe"]["kernels"]
+    return content | {"schema_version": 1}
+
+
+@given(run_records().filter(lambda record: record.recipe.kernels is Kernels.TORCH))
+def test_a_record_from_before_there_were_other_kernels_is_one_of_torchs(record):
+    assert RunRecord.from_json(of_version_1(record)) == record
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"schema_version": 2}, "recipe.kernels is missing"),
+        ({"schema_version": True}, "schema_version is true"),
+        ({"schema_version": 1.0}, "schema_version is 1.0"),
+        ({"recipe": A_RECORD.to_json()["recipe"]}, "schema_version 1 is not a training run"),
+        ({"recipe": "plain"}, "recipe is 'plain', but must be an object"),
+    ],
+)
+def test_a_version_is_taken_at_its_word(change, complaint):
+    with pytest.raises(RecordError, match=complaint):
+        RunRecord.from_json(of_version_1(A_RECORD) | change)
+
+
+def test_no_run_of_a_cpu_is_recorded_as_one_of_fused_kernels():
+    fused = replace(A_RECORD, recipe=replace(A_RECORD.recipe, kernels=Kernels.FUSED))
+    with pytest.raises(RecordError, match=r"recipe.kernels is fused, but device.slug is a CPU's"):
+        RunRecord.from_json(fused.to_json())
+    RunRecord.from_json(possible(replace(fused, device=H100)).to_json())
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
     "optimizer": lambda run: str(run.recipe.optimizer),
     "momentum": lambda run: run.recipe.momentum,
     "precision": lambda run: str(run.recipe.precision),
+    "kernels": lambda run: str(run.recipe.kernels),
     "evaluation_set": lambda run: str(run.recipe.evaluation_set),
     "parameters": lambda run: run.parameters,
     "images_per_second": lambda run: run.images_per_second,

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, cast
 
 from ninlab.errors import RecordError
 from ninlab.records.schema import shown
+from ninlab.steps import Kernels
 
 if TYPE_CHECKING:
     from ninlab.records.runs import Device, Provenance, RunRecord, Software
@@ -212,6 +213,11 @@ def _of_device(run: RunRecord) -> Iterator[str]:
     on_cpu = run.device.slug == "cpu"
     if on_cpu and run.execution != "eager":
         yield f"execution is {run.execution}, but device.slug is a CPU's, which has no graphs"
+    if on_cpu and run.recipe.kernels is not Kernels.TORCH:
+        yield (
+            f"recipe.kernels is {run.recipe.kernels}, but device.slug is a CPU's, which has only "
+            "torch's"
+        )
     fields = ("peak_requested_bytes", "peak_allocated_bytes", "peak_reserved_bytes")
     peaks = {field: getattr(run, field) for field in fields}
     for field, peak in peaks.items():

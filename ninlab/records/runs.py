@@ -34,8 +34,10 @@ from ninlab.records.schema import (
     check_slug,
     from_fields,
 )
+from ninlab.steps import Kernels
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""2 states recipe.kernels. Records of 1 came before it: torch's kernels computed all of them."""
 
 TRAINING = "training"
 """The ``kind`` of a training run's record; other measurements may lie in the same folder."""
@@ -217,14 +219,24 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunRecord:
-        """The record of a JSON object.
+        """The record of a JSON object; one of version 1 becomes what it would be of this version.
 
         Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
         a law.
         """
-        run = from_fields(cls, content)
+        run = from_fields(cls, _of_this_version(content))
         laws.check_run(run)
         return run
+
+
+def _of_this_version(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The JSON object of a record of version 1 with what it did not state; any other as it is."""
+    recipe, version = content.get("recipe"), content.get("schema_version")
+    if version == SCHEMA_VERSION or not isinstance(recipe, dict) or "kernels" in recipe:
+        return content
+    is_1 = version == 1 and type(version) is int  # not true, nor 1.0: the schema says so of them
+    stated = {**content, "recipe": {**recipe, "kernels": str(Kernels.TORCH)}}
+    return {**stated, "schema_version": SCHEMA_VERSION} if is_1 else stated
 
 
 def finite(value: float) -> float | None:
