@@ -5,6 +5,10 @@ nothing is copied from the host and nothing waits for the device before an epoch
 GPU the step is captured into one CUDA graph, and used only if one replay does what one eager
 step does. The same code runs eagerly on the CPU, where the same seed gives the same losses.
 
+Where the recipe asks for fused kernels, the network that steps is another module with the same
+parameters, and images are picked and scaled by one operator. `train`, which makes records, refuses
+that where the kernels cannot run; `Engine` steps anywhere, on a CPU by their plain twins.
+
 Known limits: the ragged last batch of an epoch is dropped (60,000 images at batch 128 are 468
 steps); on a GPU runs are seeded, not bit-reproducible.
 """
@@ -26,7 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ninlab import data, data_files, optimizers, records
+from ninlab import data, data_files, fused, optimizers, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
@@ -34,7 +38,7 @@ from ninlab.errors import DataError, NinlabError, RecordError, quoted
 from ninlab.networks import build
 from ninlab.recipes import HELD_OUT_IMAGES, MOST_SEED, Augmentation, EvaluationSet, Recipe
 from ninlab.records import STUCK_LOSS, DataSet, EpochResult, LossCurve, Outcome, RunRecord
-from ninlab.steps import Precision
+from ninlab.steps import Kernels, Precision
 from ninlab.torch_private import clear_cublas_workspaces
 
 _EVALUATION_BATCH = 500
@@ -147,12 +151,14 @@ def train(
     The seed decides initialization, order, dropout and augmentation. A run whose loss stops
     being finite ends after that epoch with the outcome diverged.
     Raises DataError when images and network do not fit, or when one batch is more than all images,
-    and NinlabError for a seed below 0 or above `recipes.MOST_SEED`.
+    and NinlabError for a seed below 0 or above `recipes.MOST_SEED` and where the recipe's kernels
+    cannot run.
     """
     if not 0 <= seed <= MOST_SEED:
         raise NinlabError(f"the seed is {quoted(seed)}, but must be from 0 to {MOST_SEED}")
     started = time.perf_counter()
     device = torch.device(device)
+    check_kernels(recipe, device)
     if isinstance(network, str):
         network = architecture(network)
     training, evaluation = split or choose_split(recipe)
@@ -171,7 +177,7 @@ def train(
             epoch_losses, train_accuracy = engine.epoch(on_step)
             trained = time.perf_counter()
             with arithmetic(recipe.precision, benchmark=False):  # too few batches to pay for trials
-                result = evaluate(module, evaluation, recipe.precision, engine.normalize)
+                result = evaluate(engine.stepping, evaluation, recipe.precision, engine.normalize)
             confusion = result.confusion
             losses += epoch_losses
             epochs.append(
@@ -208,6 +214,13 @@ def train(
     )
 
 
+def check_kernels(recipe: Recipe, device: torch.device | str) -> None:
+    """Raises NinlabError where the recipe's kernels cannot run on the device, and says why."""
+    reason = None if recipe.kernels is Kernels.TORCH else fused.why_not(device)
+    if reason is not None:
+        raise NinlabError(reason)
+
+
 def outcome(last_epoch_losses: list[float], num_classes: int) -> Outcome:
     """How a run ended, by the training losses of its last epoch, one a step."""
     if not all(map(math.isfinite, last_epoch_losses)):
@@ -236,7 +249,10 @@ class Engine:
     graph is the captured step, None where steps run eagerly. peak_bytes are those of one
     eager step on a GPU, taken before training: evaluation, which takes larger batches, and
     the trials by which cuDNN chooses its kernels are not in them. normalize turns uint8
-    images into what the network reads, for evaluation too.
+    images into what the network reads, for evaluation too. stepping is what computes, for
+    evaluation too: the network, or with fused kernels another module of the same parameters.
+    kernels, for who measures, may be others than the recipe's. What cannot train a record may
+    step: on a CPU, plain torch stands in for fused kernels.
     """
 
     def __init__(
@@ -247,18 +263,22 @@ class Engine:
         *,
         seed: int,
         use_graph: bool = True,
+        kernels: Kernels | None = None,
     ) -> None:
         if len(training) < recipe.batch_size:
             raise DataError(
                 f"a batch of {recipe.batch_size} is more than the {len(training)} training images; "
                 f"take a batch size of at most {len(training)}"
             )
+        kernels = recipe.kernels if kernels is None else kernels
         self.network = network
+        self.stepping = fused.fuse(network, kernels)
         self.training = training
         self.recipe = recipe
         self.steps_an_epoch = len(training) // recipe.batch_size
         self.steps = self.steps_an_epoch * recipe.epochs
-        self.normalize = Normalize.of(training.images) if recipe.standardize else Normalize()
+        normalize = Normalize.of(training.images) if recipe.standardize else Normalize()
+        self.normalize = normalize.by(kernels, recipe.precision)
         device = training.images.device
         self._order = torch.Generator().manual_seed(seed)
         self._step = 0
@@ -273,7 +293,7 @@ class Engine:
         )
         self._rate = self._rates[0].clone()  # the optimizer reads it; a graph sees it change
         self._optimizer = _optimizer(network, recipe, self._rate)
-        network.train()
+        self.stepping.train()
         self.graph: torch.cuda.CUDAGraph | None = None
         self.peak_bytes: PeakBytes | None = None
         if device.type == "cuda":
@@ -287,7 +307,7 @@ class Engine:
         Both are taken before the step that they cause. This is the one place that waits for
         the device, at the end.
         """
-        self.network.train()
+        self.stepping.train()
         self._correct.zero_()
         self._slot.zero_()
         images = self.steps_an_epoch * self.recipe.batch_size
@@ -306,14 +326,14 @@ class Engine:
 
     def _train_step(self) -> None:
         """One step on the images at self._indices; reads and writes device memory only."""
-        images = self.normalize(self.training.images.index_select(0, self._indices))
+        images = self.normalize(self.training.images, self._indices)
         labels = self.training.labels.index_select(0, self._indices)
         if self.recipe.augmentation is Augmentation.FLIP:
             mirrored = torch.rand(len(images), 1, 1, 1, device=images.device) < 0.5
             images = torch.where(mirrored, images.flip(-1), images)
         self._optimizer.zero_grad(set_to_none=True)
         with autocast(images.device, self.recipe.precision):
-            scores = self.network(images)
+            scores = self.stepping(images)
         loss = F.cross_entropy(scores.float(), labels)
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
@@ -424,7 +444,7 @@ def _alike(one: list[Tensor], other: list[Tensor]) -> bool:
 
 @dataclass(frozen=True)
 class Normalize:
-    """uint8 pixels to float32: (pixel / 255 - mean) / deviation."""
+    """uint8 images to float32: (pixel / 255 - mean) / deviation."""
 
     mean: float = 0.0
     deviation: float = 1.0
@@ -442,12 +462,35 @@ class Normalize:
         variance = (counts * (values - mean).square()).sum() / counts.sum()
         return cls(float(mean), float(variance.sqrt()) or 1.0)
 
-    def __call__(self, images: Tensor) -> Tensor:
-        """The images as the network reads them."""
+    def by(self, kernels: Kernels, precision: Precision) -> Normalize:
+        """The same, as these kernels do it for a network that computes in that precision."""
+        if kernels is Kernels.TORCH:
+            return self
+        dtype = torch.bfloat16 if precision.autocasts else torch.float32
+        return FusedNormalize(self.mean, self.deviation, dtype)
+
+    def __call__(self, images: Tensor, indices: Tensor | None = None) -> Tensor:
+        """The images, or those at the indices, as the network reads them."""
+        if indices is not None:
+            images = images.index_select(0, indices)
         pixels = images.float().div_(255)
         if self.mean or self.deviation != 1.0:
             pixels.sub_(self.mean).div_(self.deviation)
         return pixels
+
+
+@dataclass(frozen=True)
+class FusedNormalize(Normalize):
+    """Picked and scaled in one operator, to the type in which the first convolution computes."""
+
+    dtype: torch.dtype = torch.float32
+
+    def __call__(self, images: Tensor, indices: Tensor | None = None) -> Tensor:
+        """The images, or those at the indices, as the network reads them."""
+        if indices is None:
+            indices = torch.arange(len(images), device=images.device)
+        picked: Tensor = fused.pick(images, indices, self.mean, self.deviation, self.dtype)
+        return picked
 
 
 def _optimizer(network: nn.Module, recipe: Recipe, rate: Tensor) -> torch.optim.Optimizer:
@@ -524,6 +567,7 @@ def weights_bytes(network: nn.Module) -> bytes:
 def load_network(record: RunRecord, folder: Path | None = None) -> nn.Module:
     """The trained network of a record that kept its weights, in evaluation mode, on the CPU.
 
+    It is torch's plain network whatever kernels trained it: the parameters are the same ones.
     Raises RecordError when no weights were kept, or when they or the network have changed since.
     """
     from safetensors.torch import load

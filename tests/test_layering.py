@@ -68,8 +68,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "environment": ({"records", "torch_private"}, {"torch"}),
     "training": (
         {
-            *("architectures", "data", "data_files", "environment", "networks", "optimizers"),
-            *("recipes", "records", "torch_private"),
+            *("architectures", "data", "data_files", "environment", "fused", "networks"),
+            *("optimizers", "recipes", "records", "torch_private"),
         },
         {"safetensors", "torch"},
     ),

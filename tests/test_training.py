@@ -21,9 +21,9 @@ from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import Outcome
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.training import Engine, Normalize, _alike, evaluate, train
-from tests.records import NOBODY
+from tests.records import A_RECORD, H100, NOBODY, possible
 
 SMALL = Recipe(0.05, 2, batch_size=32)
 
@@ -259,6 +259,61 @@ def test_standardized_pixels_have_mean_0_and_variance_1(seed, span):
     assert spread == pytest.approx(1 if images.unique().numel() > 1 else 0, abs=1e-3)
 
 
+# ---------------------------------------------------------------- fused kernels
+
+FUSED = replace(SMALL, kernels=Kernels.FUSED)
+
+
+def stepped(kernels: Kernels, recipe: Recipe = SMALL) -> tuple[Engine, list[float]]:
+    """(an engine that has taken an epoch of 30 steps, their losses), by plain torch on the CPU."""
+    module = build("nin_28", seed=0).to(memory_format=torch.channels_last)
+    images = data.fashion_mnist()[0].take(slice(30 * recipe.batch_size))
+    engine = Engine(module, images, recipe, seed=0, kernels=kernels)
+    return engine, engine.epoch()[0]
+
+
+@pytest.mark.parametrize("kernels", [Kernels.FUSED, Kernels.CHAINED])
+def test_fused_steps_are_torchs_but_for_the_order_of_sums(kernels, split):
+    # a small rate: a large one carries the last digits of a step's sums to the first of a loss
+    recipe = Recipe(0.01, 1, batch_size=16, momentum=0.9, augmentation="flip", standardize=True)
+    (plain, losses), (engine, found) = (stepped(one, recipe) for one in (Kernels.TORCH, kernels))
+    assert type(engine.stepping) is type(plain.stepping)
+    assert engine.stepping is not engine.network
+    assert plain.stepping is plain.network
+    assert found == pytest.approx(losses, rel=1e-5)
+    results = [evaluate(one.stepping, split[1], normalize=one.normalize) for one in (plain, engine)]
+    assert results[1].loss == pytest.approx(results[0].loss, rel=1e-5)
+    # the parameters are the plain network's, which anybody can go on with
+    again = evaluate(engine.network, split[1], normalize=plain.normalize)
+    assert again.loss == pytest.approx(results[1].loss, rel=1e-5)
+
+
+@pytest.mark.parametrize("precision", Precision)
+def test_fused_steps_and_their_evaluation_read_the_images_of_torchs(precision, monkeypatch):
+    images = noise(80)
+    seen: dict[Kernels, list[torch.Tensor]] = {}
+    for kernels in (Kernels.TORCH, Kernels.FUSED):
+        onlooker = Onlooker()
+        recipe = Recipe(
+            0.1, 1, batch_size=16, precision=precision, standardize=True, augmentation="flip"
+        )
+        engine = Engine(onlooker, images, recipe, seed=0, kernels=kernels)
+        engine.epoch()
+        evaluate(engine.stepping, images, precision, engine.normalize)
+        seen[kernels] = onlooker.seen
+    kind = torch.bfloat16 if precision is Precision.BF16 else torch.float32
+    assert len(seen[Kernels.FUSED]) == 160
+    for picked, read in zip(seen[Kernels.FUSED], seen[Kernels.TORCH], strict=True):
+        assert picked.dtype == kind
+        assert torch.equal(picked, read.to(kind))
+
+
+def test_a_run_by_kernels_that_cannot_run_is_refused_before_anything_is_built(split, monkeypatch):
+    monkeypatch.setattr(training, "build", lambda *_, **__: pytest.fail("work began"))
+    with pytest.raises(NinlabError, match="need a CUDA device"):
+        train("nin_28", FUSED, seed=0, split=split)
+
+
 # ---------------------------------------------------------------- evaluation
 
 
@@ -419,6 +474,26 @@ def test_kept_weights_give_the_recorded_accuracy_again(split, tmp_path):
         training.load_network(record, tmp_path)
     with pytest.raises(RecordError, match="no weights were kept"):
         training.load_network(replace(record, weights_sha256=None), tmp_path)
+
+
+def test_weights_that_fused_kernels_trained_are_those_of_torchs_network(tmp_path):
+    engine, _ = stepped(Kernels.FUSED)
+    content = training.weights_bytes(engine.network)
+    assert content == training.weights_bytes(engine.stepping)
+    record = possible(
+        replace(
+            A_RECORD,
+            device=H100,
+            recipe=replace(FUSED, epochs=1),
+            network_digest=architecture("nin_28").digest,
+            weights_sha256=hashlib.sha256(content).hexdigest(),
+        )
+    )
+    records.write_bytes(records.weights_path(tmp_path, record.id), content)
+    loaded = training.load_network(record, tmp_path)
+    assert repr(loaded) == repr(build("nin_28", seed=0))
+    for name, tensor in engine.network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
 
 
 @pytest.mark.slow
