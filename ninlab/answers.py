@@ -6,7 +6,6 @@ what tells them apart.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -17,6 +16,7 @@ from ninlab.architectures import Architecture, architecture, variant_of
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import Experiment, Plan, plan, plans
 from ninlab.layers import BatchNorm
+from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 
 _COMPACT = {plans.FULL.textbook: plans.COMPACT.textbook, plans.FULL.fixed: plans.COMPACT.fixed}
@@ -85,12 +85,12 @@ class Answer:
 
     @property
     def titled(self) -> dict[str, list[RunRecord]]:
-        """The same runs by the title of their network, with the rate where two rows share one."""
+        """The same runs by the title of their network; `_distinct` says what tells rows apart."""
         titles = [architecture(runs[0].network).title for runs in self.runs.values()]
-        return _with_rates(zip(titles, self.runs.values(), strict=True))
+        return _distinct(zip(titles, self.runs.values(), strict=True))
 
     def labeled(self, labels: Sequence[str]) -> dict[str, list[RunRecord]]:
-        """The same runs by a reader's label, with the rate where two recorded rows share one.
+        """The same runs by a reader's label; `_distinct` says what tells rows apart.
 
         labels are those of the experiment's own rows, in its order, which is the same at every
         scale. What is compared with them is left out. Raises NinlabError where labels are
@@ -102,21 +102,28 @@ class Answer:
                 f"{len(labels)} labels for {len(rows)} rows of {self.experiment.name}: "
                 + ", ".join(rows)
             )
-        return _with_rates(
+        return _distinct(
             (label, self.runs[row])
             for label, row in zip(labels, rows, strict=True)
             if row in self.runs
         )
 
 
-def _with_rates(rows: Iterable[tuple[str, list[RunRecord]]]) -> dict[str, list[RunRecord]]:
-    """The runs by their label, which has the learning rate behind it where two rows share one."""
+def _distinct(rows: Iterable[tuple[str, list[RunRecord]]]) -> dict[str, list[RunRecord]]:
+    """The runs by their label; where rows share one, behind it the rate or the kernels."""
     rows = list(rows)
-    shared = Counter(label for label, _ in rows)
-    return {
-        f"{label}, rate {runs[0].recipe.learning_rate:g}" if shared[label] > 1 else label: runs
-        for label, runs in rows
-    }
+    alike: dict[str, list[Recipe]] = {}
+    for label, runs in rows:
+        alike.setdefault(label, []).append(runs[0].recipe)
+    return {f"{label}{_apart(runs[0].recipe, alike[label])}": runs for label, runs in rows}
+
+
+def _apart(recipe: Recipe, alike: Sequence[Recipe]) -> str:
+    """What tells the recipe from others, itself among them, as the end of a label; "" for one."""
+    by_kernels = len({one.kernels for one in alike}) > 1
+    by_rate = len({one.learning_rate for one in alike}) > 1 or not by_kernels
+    rate = f", rate {recipe.learning_rate:g}" if by_rate and len(alike) > 1 else ""
+    return rate + (f", {recipe.kernels} kernels" if by_kernels else "")
 
 
 def answer(name: str, runs: Iterable[RunRecord], scale: str = "compact") -> Answer:
@@ -198,7 +205,8 @@ def _rows(
         rows[label] = group
         at_own = own.get(name, group)
         if at_own[0].recipe != group[0].recipe:
-            rows[f"{label}, rate {at_own[0].recipe.learning_rate:g}"] = at_own
+            rates = _apart(at_own[0].recipe, [at_own[0].recipe, group[0].recipe])
+            rows[f"{label}{rates}"] = at_own
     return rows if next(iter(labels.values()), None) in rows else {}
 
 

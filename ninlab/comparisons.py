@@ -10,6 +10,9 @@ and a paragraph, whatever was recorded.
 Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
 learned and of one that did not describes neither.
 
+A group's runs have their kernels in common, for kernels add in orders of their own; where groups
+differ in them, headings and labels say so.
+
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
 choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
 not corrected for the number of comparisons that a reader makes; `confidence_of_each` is how to.
@@ -29,6 +32,7 @@ from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
 from ninlab.relapses import relapse, relapsed
+from ninlab.steps import Kernels
 
 CONFIDENCE = 0.95
 
@@ -105,7 +109,7 @@ class Share:
 
 
 def summary(runs: Sequence[RunRecord]) -> Summary:
-    """How the runs ended. Raises NinlabError without a run."""
+    """How the runs ended. Raises NinlabError without a run, and as `kernels_of` does."""
     if not runs:
         raise NinlabError("no run was given; a group needs at least one")
     accuracies = _accuracies(runs)
@@ -153,7 +157,9 @@ def gaps(runs: Sequence[RunRecord]) -> list[float]:
 
     Large where a network overfits. Training images are judged before each step of the epoch and
     with dropout on, test images after it: of a network that does not overfit it may be below 0.
+    Raises NinlabError as `kernels_of` does.
     """
+    kernels_of(runs)
     return [
         run.last.train_accuracy - run.last.test_accuracy
         for run in runs
@@ -212,6 +218,32 @@ def scale_of(runs: Sequence[RunRecord]) -> tuple[int, str]:
     return scales[0]
 
 
+def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
+    """Whose kernels computed all of the runs of one group; torch's, of no run.
+
+    Raises NinlabError for runs of several: they add in other orders and take other times, so that
+    no mean, spread or time is of all of them.
+    """
+    found = sorted({run.recipe.kernels for run in runs})
+    if len(found) > 1:
+        raise NinlabError(
+            f"the runs of a group share their kernels, but those of {runs[0].experiment}/"
+            f"{runs[0].name} were made by {' and by '.join(found)}; make a group of each"
+        )
+    return found[0] if found else Kernels.TORCH
+
+
+def told_apart(groups: Groups) -> dict[str, Sequence[RunRecord]]:
+    """The same groups, with the kernels in the label where they are not those of most groups."""
+    if not groups:
+        return {}
+    usual = _kernels(groups)[0]
+    return {
+        label if (own := kernels_of(group)) is usual else f"{label}, {own} kernels": group
+        for label, group in groups.items()
+    }
+
+
 def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:
     """The groups of each scale, scales and groups in the order given.
 
@@ -226,17 +258,20 @@ def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:
 def conditions(groups: Groups) -> str:
     """What the runs of one scale have in common, for the heading of a panel or a table.
 
-    As in ``224×224: H100, bf16, rate 0.05, 10 epochs, one seed``. Where groups ran at several
-    learning rates, the one of most groups stands, and a row has to name its own. Raises
-    NinlabError as `scale_of` does.
+    As in ``224×224: H100, bf16, rate 0.05, 10 epochs, one seed``; kernels are named where any are
+    not torch's. Where groups ran at several learning rates or by several kernels, those of most
+    groups stand, and a row has to name its own. Raises NinlabError as `scale_of` and `kernels_of`.
     """
     runs = list(chain.from_iterable(groups.values()))
     side, slug = scale_of(runs)
     rate, *others = _rates(groups)
+    kernels, *other_kernels = _kernels(groups)
+    named = f"{kernels} kernels" + (" if no row names others" if other_kernels else "")
     return ", ".join(
         [
             f"{side}×{side}: {'CPU' if slug == 'cpu' else device_name(runs[0])}",
             " and ".join(sorted({str(run.recipe.precision) for run in runs})),
+            *([named] if other_kernels or kernels is not Kernels.TORCH else []),
             f"rate {rate:g}" + (" if no row names another" if others else ""),
             _from_to([run.recipe.epochs for run in runs], "epoch"),
             _from_to([len(group) for group in groups.values()], "seed"),
@@ -264,6 +299,11 @@ def _rates(groups: Groups) -> list[float]:
     """The learning rates of the groups, that of most of them first."""
     rates = Counter(group[0].recipe.learning_rate for group in groups.values())
     return [rate for rate, _ in rates.most_common()]
+
+
+def _kernels(groups: Groups) -> list[Kernels]:
+    """The kernels of the groups, those of most of them first."""
+    return [kernels for kernels, _ in Counter(map(kernels_of, groups.values())).most_common()]
 
 
 def device_name(run: RunRecord) -> str:
@@ -296,11 +336,12 @@ def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[st
     By label: the difference from the first group in points, with its interval; whether that is
     a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
     the number of runs and of failures of each kind; in how many runs the loss relapsed. On a GPU,
-    whose time belongs to the run alone, also the milliseconds of a training step. Empty without
-    groups. Raises NinlabError for groups of several scales.
+    whose time belongs to the run alone, also the milliseconds of a training step. Labels are told
+    apart by `told_apart`. Empty without groups. Raises NinlabError for groups of several scales.
     """
     if not groups:
         return {}
+    groups = told_apart(groups)
     _, slug = scale_of(list(chain.from_iterable(groups.values())))
     rows = {}
     for label, group in groups.items():
@@ -325,7 +366,7 @@ def relapse_shares(groups: Groups) -> dict[str, dict[str, str]]:
     """
     return {
         label: {"relapsed": str(share(relapse(run) is not None for run in group))}
-        for label, group in groups.items()
+        for label, group in told_apart(groups).items()
     }
 
 
@@ -341,7 +382,11 @@ def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
 
 
 def step_seconds(runs: Sequence[RunRecord]) -> float:
-    """Seconds of one training step: the median over the runs, each the median of its epochs."""
+    """Seconds of one training step: the median over the runs, each the median of its epochs.
+
+    Raises NinlabError as `kernels_of` does.
+    """
+    kernels_of(runs)
     return statistics.median(run.recipe.batch_size / run.images_per_second for run in runs)
 
 
@@ -364,6 +409,7 @@ def in_words(
     missing = [label for label in wanted if label not in groups]
     if not groups:
         return "Nothing to compare is recorded yet."
+    groups = told_apart(groups)
     first, *others = groups
     parts = [f"{conditions(groups)}."]
     base = summary(groups[first])
@@ -425,7 +471,7 @@ def gaps_in_words(groups: Groups) -> str:
     Where a group has a single finished run, its distance is not tested, and the sentence says so.
     Empty without a group that finished.
     """
-    finished = {label: runs for label, runs in groups.items() if gaps(runs)}
+    finished = {label: runs for label, runs in told_apart(groups).items() if gaps(runs)}
     if not finished:
         return ""
     means = [
@@ -493,6 +539,7 @@ def sampling_error(accuracy: float, images: int) -> float:
 
 
 def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
+    kernels_of(runs)
     return [run.last.test_accuracy for run in runs if run.outcome is Outcome.FINISHED]
 
 

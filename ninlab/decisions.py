@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ninlab.comparisons import CONFIDENCE, Difference
+from ninlab.comparisons import CONFIDENCE, Difference, kernels_of
 from ninlab.errors import NinlabError
 from ninlab.records import Outcome, RunRecord
 from ninlab.relapses import relapse
@@ -61,7 +61,7 @@ def decide(
     """What each design shows against the reference, intervals holding together, by its label.
 
     A design with fewer than two runs that held is open, and so are all where the reference has
-    fewer. Raises NinlabError for a margin that is not above 0.
+    fewer. Raises NinlabError for a margin that is not above 0, and as `comparisons.kernels_of`.
     """
     if margin <= 0:
         raise NinlabError(f"the margin is {margin}, but must be above 0, such as {MARGIN}")
@@ -114,6 +114,7 @@ def _intervals(
 
 
 def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
+    kernels_of(runs)
     return [
         run.last.test_accuracy
         for run in runs

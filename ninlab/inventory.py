@@ -219,6 +219,7 @@ class Inventory:
             "epochs": len(run.epochs),
             "rate": f"{run.recipe.learning_rate:g}",
             "precision": str(run.recipe.precision),
+            "kernels": str(run.recipe.kernels),
             "images/s": f"{run.images_per_second:,.0f}",
         } | _made_by(run)
 

@@ -101,7 +101,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
-    "answers": ({"architectures", "experiments", "layers", "records"}, set()),
+    "answers": ({"architectures", "experiments", "layers", "recipes", "records"}, set()),
     "lost_classes": ({"comparisons", "records"}, set()),
     "failures": ({"records"}, set()),
     "watching": ({"experiments"}, set()),

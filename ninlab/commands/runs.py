@@ -163,10 +163,12 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
         decided = decisions.decide(own, designs)
         held = next(iter(decided.values())).reference_runs
         table.add_section()
-        table.add_row(f"{reference} (reference)", *_counts(own, held), "", "")
-        for row, decision in decided.items():
+        named = comparisons.told_apart({reference: own, **designs})
+        (title, _), *titles = zip(named, named.values(), strict=True)
+        table.add_row(f"{title} (reference)", *_counts(own, held), "", "")
+        for (title, runs), decision in zip(titles, decided.values(), strict=True):
             table.add_row(
-                row, *_counts(designs[row], decision.runs),
+                title, *_counts(runs, decision.runs),
                 str(decision.difference or ""), decision.verdict,
             )  # fmt: skip
     if not table.row_count:
@@ -239,11 +241,12 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
 
 @dataclass(frozen=True)
 class RowSummary:
-    """The runs of one row on one device over the last epochs; accuracies of the finished."""
+    """The runs of one row by one device's kernels: last epochs, accuracies of the finished."""
 
     experiment: str
     name: str
     device_slug: str
+    kernels: str
     network: str
     runs: int
     accuracy_mean: float | None  # None, as those below, where no run finished
@@ -266,6 +269,7 @@ class RowSummary:
             experiment=runs[0].experiment,
             name=runs[0].name,
             device_slug=runs[0].device.slug,
+            kernels=str(comparisons.kernels_of(runs)),
             network=runs[0].network,
             runs=ended.runs,
             accuracy_mean=ended.mean,
@@ -280,9 +284,10 @@ class RowSummary:
 
 
 def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
-    groups: dict[tuple[str, str, str], list[RunRecord]] = {}
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
     for run in found:
-        groups.setdefault((run.experiment, run.name, run.device.slug), []).append(run)
+        row = (run.experiment, run.name, run.device.slug, run.recipe.kernels)
+        groups.setdefault(row, []).append(run)
     summaries = [RowSummary.of(group) for group in groups.values()]
     if output is Format.JSON:
         rows = [asdict(summary) for summary in summaries]
@@ -296,7 +301,7 @@ def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
 
 def _print_summaries(summaries: Sequence[RowSummary]) -> None:
     table = Table()
-    for column in ("row", "device"):
+    for column in ("row", "device", "kernels"):
         table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "most never predicted",
                    "relapsed", "outcomes"):  # fmt: skip
@@ -304,7 +309,8 @@ def _print_summaries(summaries: Sequence[RowSummary]) -> None:
     for summary in summaries:
         counts = ((getattr(summary, outcome), outcome) for outcome in records.Outcome)
         table.add_row(
-            f"{summary.experiment}/{summary.name}", summary.device_slug, str(summary.runs),
+            f"{summary.experiment}/{summary.name}", summary.device_slug, summary.kernels,
+            str(summary.runs),
             *map(_accuracy, (
                 summary.accuracy_mean, summary.accuracy_lowest, summary.accuracy_highest
             )),

@@ -33,8 +33,9 @@ def best_rate(sweep: Sequence[RunRecord], judged: str) -> float:
     and so is every rate from the lowest on at which another network of the sweep did not finish or
     relapsed; of equals the smaller rate wins. When nothing is left it is the judged network's
     smallest rate, so that the failure is recorded at its best. Raises NinlabError when a run was
-    measured on test images, and without a run of the judged network.
+    measured on test images, without a run of the judged network, and for runs of several kernels.
     """
+    _check_kernels(sweep)
     seen = [run.id for run in sweep if run.recipe.evaluation_set is EvaluationSet.TEST]
     if seen:
         raise NinlabError(f"{seen[0]} was measured on test images; choose rates on held-out ones")
@@ -58,12 +59,23 @@ def safe_rate(sweep: Sequence[RunRecord]) -> float:
     """The highest learning rate up to which every run finished without a relapse.
 
     The smallest rate where even that one did not hold. Only training losses decide, so that runs
-    that were measured on test images may be among them.
+    that were measured on test images may be among them. Raises NinlabError for runs of several
+    kernels.
     """
+    _check_kernels(sweep)
     rates = sorted({run.recipe.learning_rate for run in sweep})
     broken = {run.recipe.learning_rate for run in sweep if not _held(run)}
     safe = [rate for rate in rates if not any(b <= rate for b in broken)]
     return safe[-1] if safe else rates[0]
+
+
+def _check_kernels(sweep: Sequence[RunRecord]) -> None:
+    """Raises NinlabError where runs of the sweep differ in more than network and rate."""
+    kernels = sorted({run.recipe.kernels for run in sweep})
+    if len(kernels) > 1:
+        raise NinlabError(
+            f"a rate is chosen among runs of the same kernels, not of {' and '.join(kernels)}"
+        )
 
 
 def _held(run: RunRecord) -> bool:

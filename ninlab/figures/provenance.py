@@ -7,6 +7,7 @@ from typing import Protocol
 
 from ninlab.errors import NinlabError
 from ninlab.records import Device, Provenance, Recorded, RunRecord, Software
+from ninlab.steps import Kernels
 
 
 def counted(counts: Mapping[str, object]) -> str:
@@ -51,9 +52,11 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
         runs_of_a_group[group] = runs_of_a_group.get(group, 0) + 1
     fewest, most = min(runs_of_a_group.values()), max(runs_of_a_group.values())
     seeds = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    kernels = {run.recipe.kernels for run in runs}
     parts = [
         *_made_by(runs),
         _listed(str(run.recipe.precision) for run in runs),
+        *([f"{_listed(kernels)} kernels"] if kernels != {Kernels.TORCH} else []),
         "batch " + _listed(str(run.recipe.batch_size) for run in runs),
         "one seed" if most == 1 else f"{statistic} of {seeds} seeds",
     ]
