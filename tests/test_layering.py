@@ -89,6 +89,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"pandas", "torch"},
     ),
     "memory_laws": ({"records"}, {"pandas"}),
+    "profiles": ({"architectures", "devices", "records", "reports", "roofline"}, set()),
     "timing": (
         {
             *("architectures", "comparisons", "devices", "formulas", "measurement"),
@@ -124,7 +125,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {
             *("architectures", "layers", "formulas", "shapes", "liveness", "allocator"),
             *("devices", "workspaces"),
-            *("comparisons", "lost_classes", "records", "relapses", "reports", "roofline"),
+            *("comparisons", "lost_classes", "profiles", "records", "relapses", "reports"),
+            "roofline",
         },
         {"numpy", "pandas", "plotly"},
     ),

@@ -12,7 +12,8 @@ One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`
 `endings`, `errors`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`; `costs` is
 what chapters draw alike with `bar_panels`. They share `colors`, `words`, `themes`, `layout`,
 `placing`, `labels` and `provenance`, which import none of them. `table` gives back the numbers that
-a figure draws; `tables_by_scale` says what runs show, in one table a scale.
+a figure draws; `tables_by_scale` says what runs show, in one table a scale, and `longest_operators`
+what takes longest in a step.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
@@ -29,6 +30,7 @@ from ninlab.figures.errors import errors_in_turn
 from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
 from ninlab.figures.marks import table
 from ninlab.figures.memory import memory_by_batch, memory_timeline, traced_step
+from ninlab.figures.operators import longest_operators
 from ninlab.figures.pictures import Tile, tiles
 from ninlab.figures.provenance import counted, measured, measured_steps, predicted
 from ninlab.figures.roofline import roofline
@@ -57,6 +59,7 @@ __all__ = [
     "fading_signal",
     "intensities",
     "learning_rates",
+    "longest_operators",
     "lost_classes",
     "measured",
     "measured_steps",

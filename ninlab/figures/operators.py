@@ -1,0 +1,76 @@
+"""Which operators of a training step take longest, and how near are they to a device's rates?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum
+
+import pandas as pd
+
+from ninlab.architectures import architecture
+from ninlab.devices import DataSheet, device
+from ninlab.figures.tables import Tables
+from ninlab.figures.words import title_of
+from ninlab.profiles import (
+    COLUMNS,
+    OperatorTime,
+    StepProfile,
+    at_the_least,
+    kernels_in_words,
+    longest_rows,
+    newest,
+    step_operators,
+)
+from ninlab.steps import Kernels, Precision
+from ninlab.units import format_seconds
+
+
+def longest_operators(
+    profiles: Sequence[StepProfile],
+    network: str,
+    kernels: str = Kernels.TORCH,
+    *,
+    batch_size: int = 128,
+    precision: str = Precision.BF16,
+    device_name: str = "h100",
+    most: int = 12,
+) -> Tables:
+    """The operators of a network's training step that take longest, a table for each GPU.
+
+    A heading says what was profiled, and how long its step takes. Without a profile of that step
+    by a GPU it says so, and the table has the least times by the data sheet of device_name, in the
+    same columns. `profiles.longest_rows` makes the rows.
+    Raises UnknownNetworkError for a network, NinlabError for kernels that nothing counts.
+    """
+    found = newest(
+        one
+        for one in profiles
+        if (one.network, one.kernels, one.batch_size, one.precision)
+        == (network, kernels, batch_size, precision)
+    )
+    if not found:
+        return _least(network, kernels, batch_size, precision, device(device_name), most)
+    return Tables(
+        {one.in_words: _frame(one.operators, one.data_sheet, one.precision, most) for one in found}
+    )
+
+
+def _least(
+    network: str, kernels: str, batch_size: int, precision: str, on: DataSheet, most: int
+) -> Tables:
+    """The table of the least times, under a heading that says that nothing is measured."""
+    operators = step_operators(architecture(network), batch_size, precision, kernels)
+    rows = at_the_least(operators, on, precision)
+    heading = (
+        f"No GPU has profiled this step yet: the least times by the data sheet of the {on.title}. "
+        f"{title_of(network)}, {kernels_in_words(kernels)}, {batch_size} images, {precision}; "
+        f"{format_seconds(fsum(one.seconds for one in rows))} a step."
+    )
+    return Tables({heading: _frame(rows, on, precision, most)})
+
+
+def _frame(
+    operators: Sequence[OperatorTime], on: DataSheet | None, precision: str, most: int
+) -> pd.DataFrame:
+    rows = longest_rows(operators, on, precision, most)
+    return pd.DataFrame(rows).set_index(COLUMNS[0]).rename_axis(None)
