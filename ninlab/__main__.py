@@ -26,6 +26,7 @@ COMMANDS = {
     "record": "ninlab.commands.record",
     "runs": "ninlab.commands.runs",
     "measure": "ninlab.commands.measure",
+    "profile": "ninlab.commands.profile",
     "collect": "ninlab.commands.collect",
     "selfcheck": "ninlab.commands.selfcheck",
 }

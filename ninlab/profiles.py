@@ -26,7 +26,7 @@ from math import fsum
 from pathlib import Path
 from typing import Annotated, Any
 
-from ninlab.architectures import ARCHITECTURES, Architecture
+from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.devices import DataSheet, of_cuda_name
 from ninlab.errors import NinlabError, RecordError, shortened
 from ninlab.records import (
@@ -175,18 +175,19 @@ _BY_OTHER_NAMES_ON_THE_WAY_BACK: Mapping[str, str] = {
 }
 
 
-def step_operators(
-    network: Architecture, batch_size: int, precision: str, kernels: str = Kernels.TORCH
-) -> tuple[Operator, ...]:
-    """What a step of the engine with plain SGD calls, with those kernels.
+def step_operators(setting: Setting) -> tuple[Operator, ...]:
+    """What the setting's step calls, as the roofline counts it.
 
-    Raises NinlabError where nothing counts the operators of such kernels.
+    Raises UnknownNetworkError for a network, NinlabError for kernels that are not torch's.
     """
-    if kernels != Kernels.TORCH:
+    if setting.kernels != Kernels.TORCH:
         raise NinlabError(
-            f"no step with {kernels} kernels can be taken or counted yet; take {Kernels.TORCH}"
+            f"no step with {setting.kernels} kernels can be taken or counted yet; "
+            f"take those of {Kernels.TORCH}"
         )
-    return training_operators(network, batch_size, Optimizer.SGD, precision)
+    return training_operators(
+        architecture(setting.network), setting.batch_size, Optimizer.SGD, setting.precision
+    )
 
 
 def joined(
@@ -314,7 +315,7 @@ def _mean(
         for kernel, each in seconds.items()
     ]
     return OperatorTime(
-        name=name,
+        name=_plain(calls[0][0].name) if halves else name,
         place=place,
         layer=(halves[0].layer or None) if halves else None,
         phase=halves[0].phase if halves else None,
@@ -344,7 +345,14 @@ def at_the_least(
         _mean(
             _plain(halves[0].name),
             Place.COUNTED,
-            [[Event("", fsum(operator_seconds(half, device, precision) for half in halves))]],
+            [
+                [
+                    Event(
+                        halves[0].name,
+                        fsum(operator_seconds(half, device, precision) for half in halves),
+                    )
+                ]
+            ],
             1,
             halves,
         )
@@ -356,6 +364,30 @@ def at_the_least(
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What is profiled: the training step of a network, with plain SGD, in a precision."""
+
+    network: Name
+    batch_size: Positive = 128
+    precision: Precision = Precision.BF16
+    kernels: Kernels = Kernels.TORCH
+
+    @property
+    def slug(self) -> str:
+        """The setting as part of a file name: ``nin-b128-bf16-torch``."""
+        return f"{self.network}-b{self.batch_size}-{self.precision}-{self.kernels}"
+
+    @property
+    def in_words(self) -> str:
+        """The setting in a heading: ``NiN, torch's kernels, 128 images, bf16``."""
+        known = ARCHITECTURES.get(self.network)
+        title = self.network if known is None else known.title
+        own = self.kernels == Kernels.TORCH
+        kernels = "torch's kernels" if own else f"{self.kernels} kernels"
+        return f"{title}, {kernels}, {self.batch_size} images, {self.precision}"
+
+
+@dataclass(frozen=True)
 class StepProfile:
     """The profile of one network's training step under one setting. The annotations are its schema.
 
@@ -364,12 +396,9 @@ class StepProfile:
     gaps included. device_seconds are the sum over operators.
     """
 
-    network: Name
+    setting: Setting
     network_digest: Digest
     input_shape: ImageShape
-    batch_size: Positive
-    precision: Precision
-    kernels: Kernels
     profiled_steps: Positive
     called_seconds: Above0
     graph_seconds: Above0 | None
@@ -383,16 +412,13 @@ class StepProfile:
 
     def __post_init__(self) -> None:
         check_schema(self, KIND, SCHEMA_VERSION, "a profiled step")
-        check_slug("network", self.network)
+        check_slug("network", self.setting.network)
         check_slug("device slug", self.device.slug)
 
     @property
     def id(self) -> str:
         """Where the record lies below the runs folder, without ``.json``."""
-        return record_id(
-            self.network, self.batch_size, self.precision, self.kernels,
-            self.software.torch, self.device.slug,
-        )  # fmt: skip
+        return record_id(self.setting, self.software.torch, self.device.slug)
 
     @property
     def seconds(self) -> float:
@@ -407,15 +433,12 @@ class StepProfile:
     @property
     def in_words(self) -> str:
         """What was profiled, and how long its step takes: a heading of a table."""
-        known = ARCHITECTURES.get(self.network)
-        title = self.network if known is None else known.title
         step = f"{format_seconds(self.called_seconds)} when each is called"
         if self.graph_seconds is not None:
             step += f", and {format_seconds(self.graph_seconds)} replayed as a graph"
         return (
-            f"{title}, {kernels_in_words(self.kernels)}, {self.batch_size} images, "
-            f"{self.precision}, {self.device.name}, torch {self.software.torch}. Operators take "
-            f"{format_seconds(self.device_seconds)} of the device; a step takes {step}."
+            f"{self.setting.in_words}, {self.device.name}, torch {self.software.torch}. Operators "
+            f"take {format_seconds(self.device_seconds)} of the device; a step takes {step}."
         )
 
     def kernels_by_share(self) -> tuple[KernelTime, ...]:
@@ -503,12 +526,9 @@ def _broken_operator(operator: OperatorTime, *, on_cpu: bool) -> Iterator[str]:
         yield "kernels are not sorted by their seconds, the longest first"
 
 
-def record_id(
-    network: str, batch_size: int, precision: str, kernels: str, torch: str, device_slug: str
-) -> str:
+def record_id(setting: Setting, torch_version: str, device_slug: str) -> str:
     """``profile/<network>-b<batch>-<precision>-<kernels>-torch<version>-<device>``."""
-    release = torch.partition("+")[0]
-    return f"{KIND}/{network}-b{batch_size}-{precision}-{kernels}-torch{release}-{device_slug}"
+    return f"{KIND}/{setting.slug}-torch{torch_version.partition('+')[0]}-{device_slug}"
 
 
 def load_records(folder: Path) -> list[StepProfile]:
@@ -516,21 +536,15 @@ def load_records(folder: Path) -> list[StepProfile]:
     return load_kind(KIND, StepProfile.from_json, (folder / KIND).glob("*.json"))
 
 
-def kernels_in_words(kernels: str) -> str:
-    """Which kernels: ``torch's kernels`` or ``fused kernels``."""
-    return "torch's kernels" if kernels == Kernels.TORCH else f"{kernels} kernels"
-
-
 def newest(profiles: Iterable[StepProfile]) -> list[StepProfile]:
-    """Of the profiles by GPUs the newest of each network, setting and model of GPU, sorted by id.
+    """Of the profiles by GPUs the newest of each setting and model of GPU, sorted by id.
 
     An older one is of another torch.
     """
-    found: dict[tuple[object, ...], StepProfile] = {}
+    found: dict[tuple[Setting, str], StepProfile] = {}
     for one in sorted(profiles, key=lambda one: one.provenance.utc):
         if one.device.slug != "cpu":
-            key = one.network, one.batch_size, one.precision, one.kernels, one.device.slug
-            found[key] = one
+            found[one.setting, one.device.slug] = one
     return sorted(found.values(), key=lambda one: one.id)
 
 
@@ -583,9 +597,9 @@ def _row(
         **_time(operator.seconds, total),
     }
     if operator.bytes and operator.seconds:
-        row["GB/s"] = f"{operator.bytes / operator.seconds / 1e9:,.0f}"
+        row["GB/s"] = _three_digits(operator.bytes / operator.seconds / 1e9)
     if operator.flops and operator.seconds:
-        row["TFLOP/s"] = f"{operator.flops / operator.seconds / 1e12:,.1f}"
+        row["TFLOP/s"] = _three_digits(operator.flops / operator.seconds / 1e12)
     if device is not None and operator.seconds:
         row["of the data sheet"] = _reached(operator, device, precision)
     return row
@@ -593,6 +607,10 @@ def _row(
 
 def _time(seconds: float, total: float) -> dict[str, str]:
     return {"ms": f"{1e3 * seconds:.3f}", "of the step": f"{seconds / total:.1%}"}
+
+
+def _three_digits(rate: float) -> str:
+    return f"{rate:,.0f}" if rate >= 99.95 else f"{rate:.3g}"
 
 
 def _reached(operator: OperatorTime, device: DataSheet, precision: str) -> str:

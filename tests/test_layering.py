@@ -97,6 +97,13 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         },
         {"torch"},
     ),
+    "profiling": (
+        {
+            *("architectures", "data", "environment", "networks", "profiles", "recipes"),
+            "training",
+        },
+        {"torch"},
+    ),
     "estimates": (
         {"architectures", "devices", "formulas", "recipes", "records", "roofline"},
         set(),

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ninlab import data_files, failures, memory_laws, peers, records
+from ninlab import data_files, failures, memory_laws, peers, profiles, records
 from ninlab.architectures import ARCHITECTURES
 from ninlab.formulas import parameters
 from ninlab.recipes import EvaluationSet
@@ -31,6 +31,7 @@ def readers() -> dict[str, records.FromJson[Any]]:
         measurement.KIND: measurement.MemoryRecord.from_json,
         peers.KIND: peers.Comparison.from_json,
         memory_laws.KIND: memory_laws.MemoryLaws.from_json,
+        profiles.KIND: profiles.StepProfile.from_json,
         failures.KIND: failures.FailureRecord.from_json,
     }
 
@@ -47,6 +48,9 @@ def contradictions(record: Any) -> Iterator[str]:
     if isinstance(record, measurement.MemoryRecord):
         shape = record.case.input_shape
         yield from _of_network(record.case.network, record.network_digest, "case.", shape)
+    if isinstance(record, profiles.StepProfile):
+        network_name, shape = record.setting.network, record.input_shape
+        yield from _of_network(network_name, record.network_digest, "setting.", shape)
     if isinstance(record, RunRecord):
         yield from _of_network(record.network, record.network_digest, "", record.input_shape)
         network = ARCHITECTURES.get(record.network)

@@ -7,21 +7,19 @@ from math import fsum
 
 import pandas as pd
 
-from ninlab.architectures import architecture
 from ninlab.devices import DataSheet, device
 from ninlab.figures.tables import Tables
-from ninlab.figures.words import title_of
 from ninlab.profiles import (
     COLUMNS,
     OperatorTime,
+    Setting,
     StepProfile,
     at_the_least,
-    kernels_in_words,
     longest_rows,
     newest,
     step_operators,
 )
-from ninlab.steps import Kernels, Precision
+from ninlab.steps import Kernels, Precision, named
 from ninlab.units import format_seconds
 
 
@@ -40,33 +38,28 @@ def longest_operators(
     A heading says what was profiled, and how long its step takes. Without a profile of that step
     by a GPU it says so, and the table has the least times by the data sheet of device_name, in the
     same columns. `profiles.longest_rows` makes the rows.
-    Raises UnknownNetworkError for a network, NinlabError for kernels that nothing counts.
+    Raises NinlabError for a network, a precision or kernels that there are not.
     """
-    found = newest(
-        one
-        for one in profiles
-        if (one.network, one.kernels, one.batch_size, one.precision)
-        == (network, kernels, batch_size, precision)
-    )
+    setting = Setting(network, batch_size, named(Precision, precision), named(Kernels, kernels))
+    found = newest(one for one in profiles if one.setting == setting)
     if not found:
-        return _least(network, kernels, batch_size, precision, device(device_name), most)
+        return _least(setting, device(device_name), most)
     return Tables(
-        {one.in_words: _frame(one.operators, one.data_sheet, one.precision, most) for one in found}
+        {
+            one.in_words: _frame(one.operators, one.data_sheet, setting.precision, most)
+            for one in found
+        }
     )
 
 
-def _least(
-    network: str, kernels: str, batch_size: int, precision: str, on: DataSheet, most: int
-) -> Tables:
+def _least(setting: Setting, on: DataSheet, most: int) -> Tables:
     """The table of the least times, under a heading that says that nothing is measured."""
-    operators = step_operators(architecture(network), batch_size, precision, kernels)
-    rows = at_the_least(operators, on, precision)
+    rows = at_the_least(step_operators(setting), on, setting.precision)
     heading = (
         f"No GPU has profiled this step yet: the least times by the data sheet of the {on.title}. "
-        f"{title_of(network)}, {kernels_in_words(kernels)}, {batch_size} images, {precision}; "
-        f"{format_seconds(fsum(one.seconds for one in rows))} a step."
+        f"{setting.in_words}; {format_seconds(fsum(one.seconds for one in rows))} a step."
     )
-    return Tables({heading: _frame(rows, on, precision, most)})
+    return Tables({heading: _frame(rows, on, setting.precision, most)})
 
 
 def _frame(
