@@ -512,8 +512,6 @@ def _broken_operator(operator: OperatorTime, *, on_cpu: bool) -> Iterator[str]:
             f"calls is {operator.calls:g} and place {operator.place}, but an operator with a phase "
             "is one call of the roofline"
         )
-    if len(operator.work) > 2:
-        yield f"work has {len(operator.work)} parts, but a call computes two products at most"
     if operator.calls == 0 and operator.seconds > 0:
         yield f"calls is 0, but seconds is {operator.seconds!r}"
     if on_cpu and operator.kernels:

@@ -35,7 +35,7 @@ from ninlab import records
 from ninlab.commands import validation
 from ninlab.failures import Cause, FailureRecord
 from ninlab.records import RunRecord
-from tests.records import A_RECORD
+from tests.records import A_RECORD, a_profile
 
 Place = tuple[str | int, ...]
 Json = Any
@@ -66,6 +66,12 @@ FREE = {
         cases\[\]\.(group|allocator|case\.(network|input_shape\[\]|batch_size|precision|mode)
             |measured\[\]|predicted\..*\[\])
     """,
+    "profile": r"""
+        provenance\.(utc|command|commit|clean_tree)|software\..*
+        device\.(name|memory_bytes|threads|driver|power_limit_watts)
+        profiled_steps|(called|graph)_seconds|operators\[\]\.(name|layer|calls|work\[\]\.\w+)
+        operators\[\]\.kernels\[\]\.(name|calls)
+    """,
     "failure": r"""
         provenance\.(utc|command|commit|clean_tree)|software\..*|cause|sentence|tried_eagerly|code
         device\.(name|memory_bytes|threads|driver|power_limit_watts)
@@ -76,12 +82,13 @@ FREE = {
 MAY_BE_NULL = r"""
     device\.(driver|power_limit_watts)|software\.(cudnn)|epochs\[\]\.test_loss
     measured\.(tensor_peak_bytes|overhead_bytes)
-    answers\[\]\.(macs|saved_bytes|peak_bytes|again_seconds)
+    answers\[\]\.(macs|saved_bytes|peak_bytes|again_seconds)|graph_seconds
 """
 MAY_BE_ZERO = r"""
     recipe\.(learning_rate|momentum|weight_decay)|epochs\[\]\.(test_loss|dead_classes)
     epochs\[\]\.(train|test)_accuracy|measured\.overhead_bytes
     answers\[\]\.(macs|saved_bytes|peak_bytes|\w+_seconds|resident_growth_bytes)|seed
+    operators\[\]\.work\[\]\.\w+
 """
 MAY_BE_HUGE = r"""
     device\.(memory_bytes|threads|power_limit_watts)|recipe\.(learning_rate|weight_decay)
@@ -90,10 +97,14 @@ MAY_BE_HUGE = r"""
     (predicted|measured)\.(reserved|requested)_peak_bytes|predicted\.tensor_peak_bytes
     answers\[\]\.(macs|saved_bytes|peak_bytes|\w+_seconds|resident_growth_bytes)
     steps\[\]\.requested_peak_bytes|cases\[\]\.case\.(input_shape\[\]|batch_size)
-    cases\[\]\.(measured|predicted\..*)\[\]
+    cases\[\]\.(measured|predicted\..*)\[\]|profiled_steps|(called|graph)_seconds
+    operators\[\]\.(calls|work\[\]\.\w+|kernels\[\]\.calls)
 """
 MAY_BE_NEGATIVE = r"answers\[\]\.resident_growth_bytes"
-ANY_LENGTH = r"steps|answers|cases|learning_rate_from|measured_(on|with)|peers|tools|predicted"
+ANY_LENGTH = (
+    r"steps|answers|cases|learning_rate_from|measured_(on|with)|peers|tools|predicted"
+    r"|operators\[\]\.work"
+)
 IN_IDS = ("batch_size", "seed", "run", "code")
 """Fields that the schema bounds from one side only, and the record's id from the other."""
 WORD = re.compile("[A-Za-z0-9]+")
@@ -129,7 +140,7 @@ class Original:
 
 
 def originals() -> list[Original]:
-    """The book's own records, and what it has none of: a failed run, and one of this version."""
+    """The book's own, and what it has none of: a failed run, a profile, a run of this version."""
     folder = records.runs_folder()
     files = {
         path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*.json")
@@ -139,12 +150,12 @@ def originals() -> list[Original]:
         tried_eagerly=True, code="c" * 40, provenance=A_RECORD.provenance,
         device=A_RECORD.device, software=A_RECORD.software,
     )  # fmt: skip
-    files[f"{failed.id}.json"] = json.dumps(failed.to_json()).encode()
     of_this_version = replace(
         RunRecord.from_json(json.loads(files["collapse/nin_28-seed0-cpu.json"])),
         seed=99, weights_sha256=None,
     )  # fmt: skip
-    files[f"{of_this_version.id}.json"] = json.dumps(of_this_version.to_json()).encode()
+    for made_up in (failed, a_profile(), of_this_version):
+        files[f"{made_up.id}.json"] = json.dumps(made_up.to_json()).encode()
     return [Original(path, data, json.loads(data)) for path, data in sorted(files.items())]
 
 
@@ -342,13 +353,24 @@ def swapped(what: str, original: Original, chance: random.Random) -> Iterator[Fa
     field = {"training": "epochs", "memory": "step_seconds"}.get(original.kind, "variants")
     if field == "epochs" and len(content["epochs"]) < 2:
         return
-    if field == "variants":
+    if original.kind == "profile":
+        field = "kernels"
+        unequal = (one[field] for one in content["operators"] if is_ranked(one[field]))
+        listed = next(unequal, None)
+        if listed is None:  # as on a CPU, where there are no kernels
+            return
+        listed.reverse()
+    elif field == "variants":
         laws = content["variants"]["all laws"]
         laws[0], laws[1] = laws[1], laws[0]
     else:
         listed = content["measured"][field] if original.kind == "memory" else content[field]
         listed[0], listed[-1] = listed[-1], listed[0]
     yield Fault(what, original.path, field, json.dumps(content).encode(), (field,))
+
+
+def is_ranked(kernels: Json) -> bool:
+    return len(kernels) > 1 and kernels[0]["seconds"] > kernels[-1]["seconds"]
 
 
 def shorter(what: str, original: Original, chance: random.Random) -> Iterator[Fault]:
@@ -376,7 +398,9 @@ def renamed_kind(what: str, original: Original, chance: random.Random) -> Iterat
 
 
 def another_kind(what: str, original: Original, chance: random.Random) -> Iterator[Fault]:
-    kinds = {"training", "memory", "benchmark", "memory_laws", "failure"} - {original.kind}
+    kinds = {"training", "memory", "benchmark", "memory_laws", "profile", "failure"} - {
+        original.kind
+    }
     data = changed(original, ("kind",), chance.choice(sorted(kinds)))
     yield Fault(what, original.path, "kind", data, ("missing", "field"))
 

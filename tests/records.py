@@ -8,6 +8,9 @@ from statistics import median
 import pytest
 
 from ninlab import records
+from ninlab.architectures import architecture
+from ninlab.devices import device
+from ninlab.profiles import KernelTime, Setting, StepProfile, at_the_least, step_operators
 from ninlab.recipes import Recipe
 from ninlab.records import (
     DataSet,
@@ -124,6 +127,36 @@ A_RECORD = possible(
         wall_seconds=5.0,
     )
 )
+
+
+def a_profile(
+    setting: Setting | None = None, on: Device = H100, slowdown: float = 2.0
+) -> StepProfile:
+    """A GPU's profile in which each operator takes so many times the H100's least time.
+
+    Each has two kernels, of which the first takes three quarters.
+    """
+    setting = setting or Setting("nin_28", 8)
+    precision = setting.precision
+    operators = []
+    for least in at_the_least(step_operators(setting), device("h100"), precision):
+        parts = [0.75 * slowdown * least.seconds, 0.25 * slowdown * least.seconds]
+        kernels = [KernelTime(f"{least.name}_kernel<{i}>", 1.0, s) for i, s in enumerate(parts)]
+        operators.append(replace(least, seconds=sum(parts), kernels=tuple(kernels)))
+    network, total = architecture(setting.network), math.fsum(one.seconds for one in operators)
+    return StepProfile(
+        setting=setting,
+        network_digest=network.digest,
+        input_shape=network.input_shape,
+        profiled_steps=3,
+        called_seconds=3 * total,
+        graph_seconds=1.1 * total,
+        device_seconds=total,
+        operators=tuple(operators),
+        provenance=NOBODY,
+        device=on,
+        software=Software("3.12", "2.11.0+cu130", "0.1", "13.0", "91900"),
+    )
 
 
 def lay_book(patch: pytest.MonkeyPatch, folder: Path) -> None:
