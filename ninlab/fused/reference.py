@@ -110,13 +110,20 @@ def fold(maps: Tensor, factor: int, before: int, height: int, width: int) -> Ten
         maps = F.pad(maps, (before, behind[1], before, behind[0]))
     batch, channels = maps.shape[:2]
     rows, columns = height // factor, width // factor
-    squares = maps.reshape(batch, channels, rows, factor, columns, factor)
-    return squares.permute(0, 2, 4, 1, 3, 5).flatten(3).permute(0, 3, 1, 2)
+    squares = maps.reshape(batch, channels, rows, factor, columns, factor).permute(0, 2, 4, 1, 3, 5)
+    folded = maps.new_empty(batch, rows, columns, channels * factor**2)  # never a view of the maps
+    folded.view(squares.shape).copy_(squares)
+    return folded.permute(0, 3, 1, 2)
 
 
 def fold_backward(gradient: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
     """The gradient of the maps of `fold`, which were height x width."""
-    maps = F.pixel_shuffle(gradient, factor)
+    batch, _, rows, columns = gradient.shape
+    squares = gradient.permute(0, 2, 3, 1).reshape(batch, rows, columns, -1, factor, factor)
+    squares = squares.permute(0, 1, 4, 2, 5, 3)
+    pixels = gradient.new_empty(batch, rows * factor, columns * factor, squares.shape[-1])
+    pixels.view(squares.shape).copy_(squares)
+    maps = pixels.permute(0, 3, 1, 2)
     behind = height - maps.shape[2] + before, width - maps.shape[3] + before
     if before or any(behind):
         maps = F.pad(maps, (-before, behind[1], -before, behind[0]))
