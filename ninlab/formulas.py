@@ -18,7 +18,7 @@ from ninlab.errors import NinlabError
 from ninlab.liveness import saved_lines
 from ninlab.reports import LayerCost, SavedTensor
 from ninlab.shapes import layer_macs, layer_parameters, placed_layers
-from ninlab.steps import LOSS
+from ninlab.steps import LOSS, Kernels
 
 
 def parameters(architecture: Architecture) -> int:
@@ -31,13 +31,15 @@ def macs(architecture: Architecture) -> int:
     return sum(layer_macs(at.layer, at.input_shape) for at in placed_layers(architecture))
 
 
-def layer_costs(architecture: Architecture, batch_size: int = 1) -> tuple[LayerCost, ...]:
+def layer_costs(
+    architecture: Architecture, batch_size: int = 1, *, kernels: str = Kernels.TORCH
+) -> tuple[LayerCost, ...]:
     """What each layer costs, in order of execution; the last row is the cross-entropy loss.
 
-    The columns add up to the totals of the network.
+    The columns add up to the totals of the network. kernels change what is kept, and nothing else.
     """
     saved: Counter[str] = Counter()
-    for tensor in saved_tensors(architecture, batch_size):
+    for tensor in saved_tensors(architecture, batch_size, kernels=kernels):
         saved[tensor.layer] += tensor.bytes
     costs = [
         LayerCost(
@@ -53,7 +55,9 @@ def layer_costs(architecture: Architecture, batch_size: int = 1) -> tuple[LayerC
     return (*costs, LayerCost(LOSS, "CrossEntropyLoss", (), 0, 0, saved[LOSS]))
 
 
-def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[SavedTensor, ...]:
+def saved_tensors(
+    architecture: Architecture, batch_size: int = 1, *, kernels: str = Kernels.TORCH
+) -> tuple[SavedTensor, ...]:
     """What autograd keeps from forward and loss for backward, parameters excluded.
 
     In float32 as on CUDA, where dropout's masks take one byte a value. A tensor that several
@@ -64,10 +68,13 @@ def saved_tensors(architecture: Architecture, batch_size: int = 1) -> tuple[Save
     """
     if batch_size < 1:
         raise NinlabError(f"the batch size must be at least 1, not {batch_size}")
-    lines = saved_lines(architecture)
+    lines = saved_lines(architecture, kernels=kernels)
     return tuple(SavedTensor(one.layer, one.kind, one.bytes(batch_size)) for one in lines)
 
 
-def saved_bytes(architecture: Architecture, batch_size: int = 1) -> int:
+def saved_bytes(
+    architecture: Architecture, batch_size: int = 1, *, kernels: str = Kernels.TORCH
+) -> int:
     """Bytes kept from forward and loss for backward, for the whole batch in float32."""
-    return sum(tensor.bytes for tensor in saved_tensors(architecture, batch_size))
+    kept = saved_tensors(architecture, batch_size, kernels=kernels)
+    return sum(tensor.bytes for tensor in kept)

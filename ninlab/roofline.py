@@ -27,7 +27,7 @@ from ninlab.architectures import Architecture
 from ninlab.devices import DataSheet
 from ninlab.errors import NinlabError
 from ninlab.reports import Phase
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.tape import Tape, record
 from ninlab.units import format_seconds
 
@@ -61,20 +61,27 @@ def training_operators(
     batch_size: int,
     optimizer: str = Optimizer.SGD,
     precision: str = Precision.FP32,
+    *,
+    kernels: str = Kernels.TORCH,
 ) -> tuple[Operator, ...]:
     """What one warm training step calls: forward, cross-entropy loss, backward, optimizer.
 
-    Raises UnknownNameError for an unknown optimizer or precision, ShapeError where the
+    Raises UnknownNameError for an unknown optimizer, precision or kernels, ShapeError where the
     network cannot read its input.
     """
-    return tape_operators(record(architecture, optimizer, precision), batch_size)
+    return tape_operators(record(architecture, optimizer, precision, kernels=kernels), batch_size)
 
 
 def inference_operators(
-    architecture: Architecture, batch_size: int, precision: str = Precision.FP32
+    architecture: Architecture,
+    batch_size: int,
+    precision: str = Precision.FP32,
+    *,
+    kernels: str = Kernels.TORCH,
 ) -> tuple[Operator, ...]:
     """What one forward pass in evaluation mode without gradients calls."""
-    return tape_operators(record(architecture, precision=precision, training=False), batch_size)
+    tape = record(architecture, precision=precision, training=False, kernels=kernels)
+    return tape_operators(tape, batch_size)
 
 
 def tape_operators(tape: Tape, batch_size: int) -> tuple[Operator, ...]:
@@ -122,12 +129,15 @@ def training_bound(
     device: DataSheet,
     optimizer: str = Optimizer.SGD,
     precision: str = Precision.FP32,
+    *,
+    kernels: str = Kernels.TORCH,
 ) -> TimeBound:
     """The bound of one warm training step in one precision, arithmetic and peak rate alike.
 
+    It is of the operators that these kernels run, and says nothing of others.
     Raises what `training_operators` and `time_bound` raise.
     """
-    operators = training_operators(architecture, batch_size, optimizer, precision)
+    operators = training_operators(architecture, batch_size, optimizer, precision, kernels=kernels)
     return time_bound(operators, device, precision)
 
 

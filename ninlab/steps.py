@@ -167,6 +167,8 @@ class SavedKind(StrEnum):
     BATCH_INVERSE_DEVIATION = "batch_inverse_deviation"
     POOL_INPUT = "pool_input"
     POOL_INDICES = "pool_indices"
+    POOL_CODES = "pool_codes"  # one byte each: where in its window a maximum lay
+    RELU_RESULT = "relu_result"
     DROPOUT_MASK = "dropout_mask"
     LOG_SOFTMAX = "log_softmax"
     LABELS = "labels"

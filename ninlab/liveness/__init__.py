@@ -13,7 +13,7 @@ from functools import lru_cache
 from ninlab.architectures import Architecture
 from ninlab.liveness.peaks import Line, crossing, envelope, largest_batch, peak_bytes
 from ninlab.reports import Category, MemoryEvent
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.tape import Tape, record
 
 __all__ = [
@@ -50,27 +50,31 @@ def timeline(
     precision: str = Precision.FP32,
     *,
     training: bool = True,
+    kernels: str = Kernels.TORCH,
 ) -> tuple[MemoryEvent, ...]:
     """Every allocation and release of one warm step, in order; sizes are affine in the batch.
 
-    optimizer is one of `steps.Optimizer`, precision one of `steps.Precision`. With
-    ``training=False`` one prediction in evaluation mode, without gradients; the optimizer
-    is then of no concern. Raises UnknownNameError for another optimizer or precision,
-    ShapeError when a layer cannot read its input.
+    optimizer is one of `steps.Optimizer`, precision one of `steps.Precision`, kernels one of
+    `steps.Kernels`. With ``training=False`` one prediction in evaluation mode, without gradients;
+    the optimizer is then of no concern. Raises UnknownNameError for another optimizer, precision
+    or kernels, ShapeError when a layer cannot read its input.
     """
-    return record(architecture, optimizer, precision, training=training).events
+    return record(architecture, optimizer, precision, training=training, kernels=kernels).events
 
 
 @lru_cache(maxsize=128)
 def saved_lines(
-    architecture: Architecture, precision: str = Precision.FP32
+    architecture: Architecture,
+    precision: str = Precision.FP32,
+    *,
+    kernels: str = Kernels.TORCH,
 ) -> tuple[SavedLine, ...]:
     """What autograd keeps from forward and loss for backward, parameters excluded.
 
     A tensor that several layers keep is listed once, under the first of them. Raises as
     `timeline` does.
     """
-    return kept(record(architecture, precision=precision))
+    return kept(record(architecture, precision=precision, kernels=kernels))
 
 
 def kept(tape: Tape) -> tuple[SavedLine, ...]:

@@ -22,7 +22,7 @@ from ninlab.reports import SavedTensor
 from ninlab.steps import SavedKind
 from ninlab.torch_private import nodes_made, number_of, saved_fields, storage_key
 
-KINDS = {
+KINDS: Mapping[tuple[str, str] | tuple[str, str, int], SavedKind] = {
     ("Addmm", "mat1"): SavedKind.INPUT,
     ("Addmm", "mat2"): SavedKind.WEIGHT_COPY,  # listed only where autocast made one
     ("AdaptiveAvgPool2D", "self"): SavedKind.POOL_INPUT,
@@ -32,6 +32,8 @@ KINDS = {
     ("LogSoftmax", "result"): SavedKind.LOG_SOFTMAX,
     ("MaxPool2DWithIndices", "result1"): SavedKind.POOL_INDICES,
     ("MaxPool2DWithIndices", "self"): SavedKind.POOL_INPUT,
+    ("Mm", "self"): SavedKind.INPUT,
+    ("Mm", "mat2"): SavedKind.WEIGHT_COPY,
     ("CudnnBatchNorm", "input"): SavedKind.INPUT,
     ("CudnnBatchNorm", "result1"): SavedKind.BATCH_MEAN,
     ("CudnnBatchNorm", "result2"): SavedKind.BATCH_INVERSE_DEVIATION,
@@ -42,8 +44,18 @@ KINDS = {
     ("NllLoss", "self"): SavedKind.LOG_SOFTMAX,
     ("NllLoss", "target"): SavedKind.LABELS,
     ("NllLoss", "total_weight"): SavedKind.TOTAL_WEIGHT,
+    ("_BiasRelu", "saved_tensors", 0): SavedKind.RELU_RESULT,
+    ("_BiasReluMaxPool", "saved_tensors", 0): SavedKind.POOL_CODES,
+    ("_Chain", "saved_tensors", 0): SavedKind.INPUT,
+    ("_Chain", "saved_tensors", 2): SavedKind.WEIGHT_COPY,
+    ("_Chain", "saved_tensors", 4): SavedKind.WEIGHT_COPY,
+    ("_ProductBiasRelu", "saved_tensors", 0): SavedKind.INPUT,
+    ("_ProductBiasRelu", "saved_tensors", 1): SavedKind.WEIGHT_COPY,
+    ("_ProductBiasRelu", "saved_tensors", 2): SavedKind.RELU_RESULT,
 }
-"""What a saved tensor is called, by node and field; others are named ``node_field``."""
+"""What a saved tensor is called, by node and field; others are named ``node_field``.
+
+Those of `ninlab.fused` are told by their place in the field, too."""
 
 _NODE_NAME = re.compile(r"(\w+?)(Backward\d*)?$")
 _CAPITAL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
@@ -77,14 +89,14 @@ def saved_tensors(
     seen = {storage_key(own.untyped_storage()) for own in (*module.parameters(), *module.buffers())}
     saved = []
     for node in sorted(_graph(loss.grad_fn), key=number_of):
-        for field, tensor in _kept_by(node):
+        for field, place, tensor in _kept_by(node):
             if tensor.device.type not in devices:  # a number, say, wrapped on the host
                 continue
             storage = tensor.untyped_storage()
             key = storage_key(storage)
             if key not in seen and storage.nbytes() > 0:
                 seen.add(key)
-                kind = _kind(node.name(), field)
+                kind = _kind(node.name(), field, place)
                 saved.append(SavedTensor(marks.layer_of(node), str(kind), storage.nbytes()))
     return tuple(saved)
 
@@ -104,12 +116,13 @@ def _graph(root: Any) -> list[Any]:
     return nodes
 
 
-def _kept_by(node: Any) -> Iterator[tuple[str, Tensor]]:
+def _kept_by(node: Any) -> Iterator[tuple[str, int, Tensor]]:
+    """(field, place in it, tensor) of what the node keeps."""
     for field, attribute in _fields(node.__class__).items():
         value = getattr(node, attribute)
-        for tensor in value if isinstance(value, list | tuple) else (value,):
+        for place, tensor in enumerate(value if isinstance(value, list | tuple) else (value,)):
             if isinstance(tensor, Tensor):
-                yield field, tensor
+                yield field, place, tensor
 
 
 @cache
@@ -120,8 +133,9 @@ def _fields(node_type: Any) -> Mapping[str, str]:
 
 
 @cache
-def _kind(node_name: str, field: str) -> str:
+def _kind(node_name: str, field: str, place: int) -> str:
     match = _NODE_NAME.match(node_name.rpartition(":")[2])
     assert match is not None
     node = match[1]
-    return KINDS.get((node, field)) or f"{_CAPITAL.sub('_', node).lower()}_{field}"
+    kind = KINDS.get((node, field)) or KINDS.get((node, field, place))
+    return kind or f"{_CAPITAL.sub('_', node).lower()}_{field}"

@@ -23,7 +23,8 @@ are listed: the way back through branches makes them, for more than one image.
 from __future__ import annotations
 
 from ninlab.architectures import Architecture
-from ninlab.steps import Optimizer, Precision, named
+from ninlab.steps import Kernels, Optimizer, Precision, named
+from ninlab.tape.joined import JoinedPlayer, roles
 from ninlab.tape.rules import Player
 from ninlab.tape.writer import Tape
 
@@ -36,12 +37,19 @@ def record(
     precision: str = Precision.FP32,
     *,
     training: bool = True,
+    kernels: str = Kernels.TORCH,
 ) -> Tape:
     """The tape of one warm training step, or with ``training=False`` of one prediction.
 
     A prediction runs in evaluation mode, without gradients; the optimizer is then of no concern.
-    Raises UnknownNameError for another optimizer or precision, ShapeError when a layer cannot
-    read its input.
+    Where the kernels join layers of the network the step is one in channels_last.
+    Raises UnknownNameError for another optimizer, precision or kernels, ShapeError when a layer
+    cannot read its input.
     """
-    player = Player(named(Precision, precision), training=training)
+    arithmetic, found = named(Precision, precision), roles(architecture, named(Kernels, kernels))
+    player = (
+        JoinedPlayer(arithmetic, found, training=training)
+        if found
+        else Player(arithmetic, training=training)
+    )
     return player.play(architecture, named(Optimizer, optimizer)).tape()

@@ -65,6 +65,7 @@ class Player:
         shape = architecture.input_shape
         size = (0, prod(shape) * FLOAT32_BYTES)
         images = Value(self.writer.find(Category.INPUT, size), shape, FLOAT32_BYTES)
+        images.is_last = self._lays_last(shape)
         scores = walk(
             architecture.layers, images, self._leaf, self._join,
             hold=Value.view, let_go=self.writer.let_go,
@@ -76,6 +77,10 @@ class Player:
             self.writer.at("")
             self._release_of_the_step_before(scores)
         return self.writer
+
+    def _lays_last(self, shape: Shape) -> bool:
+        """Whether maps of that shape are brought into channels_last."""
+        return False
 
     # ------------------------------------------------------------ the order of a step
 
@@ -162,7 +167,11 @@ class Player:
         return joined
 
     def _convolution(self, layer: Conv, value: Value, shape: Shape) -> Value:
-        source, weight, bias, macs = self._operands(layer, value, shape)
+        return self._convolved(*self._operands(layer, value, shape), shape)
+
+    def _convolved(
+        self, source: Value, weight: Value, bias: Sequence[Value], macs: int, shape: Shape
+    ) -> Value:
         result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
         if weight.source:
             operator = "convolution_backward"
@@ -391,7 +400,7 @@ class Player:
         storage = self.writer.make(
             (constant // width * element_bytes, per_image // width * element_bytes)
         )
-        copy = Value(storage, value.shape, element_bytes)
+        copy = Value(storage, value.shape, element_bytes, is_last=value.is_last)
         self.writer.call("_to_copy", (value,), (copy,), (storage,))
         if value.source:
             self.writer.remember(copy, [Backward("_to_copy", (value,), (copy,))])

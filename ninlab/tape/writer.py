@@ -28,6 +28,7 @@ class Storage:
     size: Size
     category: Category
     holders: int = 1
+    is_planar: bool = False  # of a gradient: whether it lies channel by channel
 
 
 @dataclass(slots=True, eq=False)
@@ -46,6 +47,8 @@ class Value:
     shape: Shape  # of one image; () for a parameter or a scalar
     element_bytes: int
     source: Node | Parameter | None = None  # where its gradient goes; None: needs none
+    # Whether a pixel's channels lie side by side; told in steps of channels_last alone.
+    is_last: bool = False
 
     @property
     def size(self) -> Size:
@@ -55,7 +58,8 @@ class Value:
     def view(self, shape: Shape | None = None) -> Value:
         """The same memory under another shape, with a holder more."""
         self.storage.holders += 1
-        return Value(self.storage, shape or self.shape, self.element_bytes, self.source)
+        shape = shape or self.shape
+        return Value(self.storage, shape, self.element_bytes, self.source, self.is_last)
 
 
 Sized = Value | Storage
@@ -119,6 +123,17 @@ _COPY_A_PART = ("avg_pool2d_backward", "convolution_backward", "max_pool2d_with_
 A part of one image lies as it would alone and needs no copy: copies are those of more images.
 """
 
+_AS_IT_CAME = frozenset(
+    {"_to_copy", "mul", "native_dropout_backward", "sigmoid_backward", "threshold_backward"}
+)
+"""What puts out a gradient of maps in the layout of the one that it reads."""
+
+_PLANAR = frozenset({"div", "fold_backward"})
+"""What puts out a gradient of maps channel by channel, whatever it reads."""
+
+_COPIES_LATE = frozenset({"avg_pool2d_backward", "max_pool2d_with_indices_backward"})
+"""What makes its result before it copies what it reads."""
+
 # A step has thousands of them; a call with arguments takes three times as long.
 _event = partial(tuple.__new__, MemoryEvent)
 
@@ -133,7 +148,9 @@ class Backward(NamedTuple):
     which only operators with parameters have, it makes them all. In reads the result stands for its
     gradient, which is as large. Of what is written, the gradient of the first input counts. With
     joins_call it is part of the call before it, if there was one. A view is a part of the gradient
-    that came: it takes no call.
+    that came: it takes no call. With hands_on what it makes and nobody needs is read by the next
+    call, and is there until the node has run. One that is_copy writes what it reads to what the
+    call before it has made.
     """
 
     operator: str
@@ -143,17 +160,26 @@ class Backward(NamedTuple):
     makes_all: bool = False
     joins_call: bool = False
     is_view: bool = False
+    hands_on: bool = False
+    is_copy: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One operator of the forward pass, as autograd remembers it."""
+    """One operator of the forward pass, as autograd remembers it.
+
+    In channels_last an operator may copy what lies otherwise than it needs it: its gradient where
+    that is planar and reads_last, or where neither is, and what is in copies. They are there while
+    all gradients of maps and weights are made. reads_last is None for one that reads any layout.
+    """
 
     layer: str
     backward: Sequence[Backward]
     keeps: Sequence[tuple[Storage, str]]
     gradient: Storage | None = None  # the sum of those that have come so far
     is_view: bool = False  # the gradient is part of a wider one
+    reads_last: bool | None = None
+    copies: Sequence[Size] = ()
 
 
 # ---------------------------------------------------------------- the writer
@@ -292,21 +318,41 @@ class TapeWriter:
     def _run(self, node: Node, gradient: Storage) -> None:
         """Make the gradients of the node's inputs, let go of what it kept, hand them on."""
         made: list[tuple[Value, Storage, bool]] = []
-        for operator, of, reads, macs, makes_all, joins_call, is_view in node.backward:
+        around = [self.make(size, Category.TEMPORARY) for size in node.copies]
+        if gradient.is_planar is node.reads_last:
+            around.append(self.make(gradient.size, Category.TEMPORARY))
+        for backward in node.backward:
+            operator, of, reads, macs, makes_all, joins_call, is_view, hands_on, is_copy = backward
             first, makes = len(made), []
+            if is_copy and made:
+                self.call(operator, reads, reads)
             for value in of:
                 if is_view and value.source:
                     gradient.holders += 1
                     made.append((value, gradient, True))
-                elif makes_all or value.source:
-                    storage = self.make(value.storage.size, _category(value))
+                elif makes_all or hands_on or value.source:
+                    storage = self.make(value.storage.size, _category(value, hands_on=hands_on))
+                    storage.is_planar = (
+                        len(value.shape) < 3
+                        or value.shape == (1, 1, 1)
+                        or operator in _PLANAR
+                        or (gradient.is_planar and operator in _AS_IT_CAME)
+                    )
                     makes.append(storage)
                     made.append((value, storage, False))
             if makes:
                 writes = of[:1] if made[first][0] is of[0] else ()
                 copies: list[Storage] = []
                 later: list[Storage] = []
-                if node.is_view and operator in _COPY_A_PART:
+                if around:
+                    is_last = backward is node.backward[-1]
+                    starts = around if first == 0 else []
+                    if operator in _COPIES_LATE:
+                        makes = [*makes, *starts]
+                    else:
+                        makes, later = [*starts, *makes[:1]], makes[1:]
+                    copies = around if is_last else []
+                elif node.is_view and operator in _COPY_A_PART:
                     copies = [self.make(reads[0].size, Category.TEMPORARY)]
                     if of[0].shape:
                         makes = [*makes, *copies]
@@ -339,6 +385,7 @@ class TapeWriter:
             total = storage
             if storage.holders > 1 or is_view:
                 total = self.make(value.size)
+                total.is_planar = before.is_planar
                 makes = [total]
         self.call("add", (value, value), (value,), makes)
         for part in (before, storage):
@@ -347,8 +394,8 @@ class TapeWriter:
         node.gradient, node.is_view = total, False
 
 
-def _category(value: Value) -> Category:
+def _category(value: Value, *, hands_on: bool) -> Category:
     """What the gradient of the value is; that of a weight's low-precision copy is a weight's."""
     if value.source is None:
-        return Category.TEMPORARY
+        return Category.ACTIVATION if hands_on else Category.TEMPORARY
     return Category.ACTIVATION if value.shape else Category.GRADIENT
