@@ -99,6 +99,10 @@ class DataError(NinlabError):
     """A data set that is missing, truncated or not the published one."""
 
 
+class KernelsError(NinlabError):
+    """Kernels that cannot run on a device."""
+
+
 class RecordError(NinlabError):
     """A run record that is malformed, or that would overwrite another."""
 

@@ -4,7 +4,8 @@ Two guesses know nothing of any run: a straight line in what a network consists 
 networks of a CPU, and the operators of a step at shares of a data sheet's rates, for a GPU.
 `Estimates` corrects either by the runs that one device has made: a network's own runs where there
 are some, those of its family otherwise. A guess by a device's own data sheet stands for a family
-that it has not met; one for another device is corrected by whatever ran.
+that it has not met; one for another device is corrected by whatever ran. Runs of other
+kernels correct nothing: theirs is another step.
 
 Known limits: an estimate decides which run still fits into the time left, and nothing that the
 book says rests on it. Choosing kernels for shapes that are new to a process takes 2 to 6 s of an
@@ -13,7 +14,7 @@ H100; that is not in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import median
@@ -25,6 +26,7 @@ from ninlab.devices import device, of_cuda_name
 from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 from ninlab.roofline import training_operators
+from ninlab.steps import Kernels
 
 
 class Cost(Protocol):
@@ -100,7 +102,12 @@ class RooflineCost:
     def step_seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of one training step."""
         return _step_seconds(
-            self, network, recipe.batch_size, recipe.counted_optimizer, str(recipe.precision)
+            self,
+            network,
+            recipe.batch_size,
+            recipe.counted_optimizer,
+            str(recipe.precision),
+            recipe.kernels,
         )
 
     def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
@@ -112,7 +119,12 @@ class RooflineCost:
 
 @lru_cache(maxsize=1024)
 def _step_seconds(
-    cost: RooflineCost, network: str, batch_size: int, optimizer: str, precision: str
+    cost: RooflineCost,
+    network: str,
+    batch_size: int,
+    optimizer: str,
+    precision: str,
+    kernels: Kernels,
 ) -> float:
     on = device(cost.device_name)
     # A device computes what it has no units for, too, and no faster than anything else.
@@ -139,39 +151,39 @@ class Estimates:
 
     The correction is measured over guessed seconds, the median over the runs of the same network;
     of its family, where it has none. A family without any is corrected by all runs, unless the
-    guess is of the device itself.
+    guess is of the device itself. All of that is said of runs by the same kernels.
     """
 
     def __init__(self, cost: Cost, made: Iterable[RunRecord] = ()) -> None:
         self._cost = cost
-        self._factors: dict[str, list[float]] = {}  # of a network
+        self._factors: dict[Kernels, dict[str, list[float]]] = {}  # of a network by the kernels
         for run in made:
             self.add(run)
 
     def add(self, run: RunRecord) -> None:
         """Learn from a run that was made."""
         guessed = self._cost.seconds(run.network, run.recipe, len(run.epochs))
-        self._factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
+        factors = self._factors.setdefault(run.recipe.kernels, {})
+        factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
 
-    @property
-    def of_the_device(self) -> bool:
-        """Whether they rest on anything that is known of the device."""
-        return self.corrected or self._cost.is_of_the_device
+    def is_of_the_device(self, kernels: Kernels) -> bool:
+        """Whether those of the kernels' runs rest on anything that is known of the device."""
+        return self.is_corrected(kernels) or self._cost.is_of_the_device
 
-    @property
-    def corrected(self) -> bool:
-        """Whether the device has made any run: until then an estimate is only a guess."""
-        return bool(self._factors)
+    def is_corrected(self, kernels: Kernels) -> bool:
+        """Whether the device has made any run by them: until then an estimate is only a guess."""
+        return kernels in self._factors
 
     def seconds(self, network: str, recipe: Recipe) -> float:
         """Seconds of a whole run of the recipe on that network."""
-        return self._correction(network) * self._cost.seconds(network, recipe, recipe.epochs)
+        correction = self._correction(network, self._factors.get(recipe.kernels, {}))
+        return correction * self._cost.seconds(network, recipe, recipe.epochs)
 
-    def _correction(self, network: str) -> float:
-        own = self._factors.get(network)
+    def _correction(self, network: str, made: Mapping[str, Sequence[float]]) -> float:
+        own = made.get(network)
         if own:
             return median(own)
-        of_networks = {name: median(factors) for name, factors in self._factors.items()}
+        of_networks = {name: median(factors) for name, factors in made.items()}
         similar = [of for name, of in of_networks.items() if kin(name) == kin(network)]
         others = () if self._cost.is_of_the_device else of_networks.values()
         return median(similar or others or (1.0,))

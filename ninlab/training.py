@@ -34,7 +34,7 @@ from ninlab import data, data_files, fused, optimizers, records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
-from ninlab.errors import DataError, NinlabError, RecordError, quoted
+from ninlab.errors import DataError, KernelsError, NinlabError, RecordError, quoted
 from ninlab.networks import build
 from ninlab.recipes import HELD_OUT_IMAGES, MOST_SEED, Augmentation, EvaluationSet, Recipe
 from ninlab.records import STUCK_LOSS, DataSet, EpochResult, LossCurve, Outcome, RunRecord
@@ -151,8 +151,8 @@ def train(
     The seed decides initialization, order, dropout and augmentation. A run whose loss stops
     being finite ends after that epoch with the outcome diverged.
     Raises DataError when images and network do not fit, or when one batch is more than all images,
-    and NinlabError for a seed below 0 or above `recipes.MOST_SEED` and where the recipe's kernels
-    cannot run.
+    NinlabError for a seed below 0 or above `recipes.MOST_SEED`, and KernelsError where the recipe's
+    kernels cannot run.
     """
     if not 0 <= seed <= MOST_SEED:
         raise NinlabError(f"the seed is {quoted(seed)}, but must be from 0 to {MOST_SEED}")
@@ -215,10 +215,10 @@ def train(
 
 
 def check_kernels(recipe: Recipe, device: torch.device | str) -> None:
-    """Raises NinlabError where the recipe's kernels cannot run on the device, and says why."""
+    """Raises KernelsError where the recipe's kernels cannot run on the device, and says why."""
     reason = None if recipe.kernels is Kernels.TORCH else fused.why_not(device)
     if reason is not None:
-        raise NinlabError(reason)
+        raise KernelsError(reason)
 
 
 def outcome(last_epoch_losses: list[float], num_classes: int) -> Outcome:

@@ -112,6 +112,7 @@ NAMES = {
         "--optimizer": ["SGD", "momentum", "adagrad", "adamw"],
         "--precision": ["FP32", "float32", "half", "fp64"],
         "--schedule": ["cosine", "one-cycle", "ONE_CYCLE"],
+        "--kernels": ["Fused", "triton", "chained", "fused"],
         "--augmentation": ["mirror", "Flip"],
         "--device": ["gpu", "CPU", "cuda:99", "cuda:-1", "cuda:", "cpu:1", "mps", "meta", "auto:0"],
         "--name": ["NiN", "a/b", "../a", "a b", ".hidden", "-dash", "ñ", "a" * 101],

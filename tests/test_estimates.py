@@ -14,7 +14,7 @@ from ninlab.estimates import Estimates, LinearCost, RooflineCost, kin
 from ninlab.experiments import PLANS
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.roofline import time_bound, training_operators
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from tests.records import A_RECORD
 
 H100 = "nvidia-h100-80gb-hbm3"
@@ -142,6 +142,21 @@ def test_the_correction_is_the_networks_own_else_its_familys_else_everyones():
     assert correction("nin_28_3x3") == pytest.approx(3.0)
     assert correction("vgg11_28") == pytest.approx(4.0)  # this guess is of another machine
     assert Estimates(cost).seconds("vgg11_28", PLAIN) == cost.seconds("vgg11_28", PLAIN, 10)
+
+
+def test_fused_runs_and_torchs_correct_each_others_estimates_in_nothing():
+    fused = replace(PLAIN, kernels=Kernels.FUSED)
+    (torchs, *_) = first_runs_of_the_h100()
+    estimates = Estimates(COST, [torchs])
+    assert estimates.is_corrected(Kernels.TORCH)
+    assert not estimates.is_corrected(Kernels.FUSED)
+    guess = COST.seconds(torchs.network, fused, fused.epochs)
+    assert estimates.seconds(torchs.network, fused) == guess
+    before = estimates.seconds(torchs.network, PLAIN)
+    own = replace(torchs, recipe=fused, wall_seconds=3 * guess)
+    estimates.add(own)
+    assert estimates.seconds(torchs.network, fused) == pytest.approx(3 * guess)
+    assert estimates.seconds(torchs.network, PLAIN) == before
 
 
 def test_families_are_those_of_the_papers():

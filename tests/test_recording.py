@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import data, data_files, experiments, recording, records, training
+from ninlab import data, data_files, experiments, failures, recording, records, training
 from ninlab.__main__ import main
 from ninlab.commands import progress, validation
 from ninlab.errors import NinlabError, RecordError
@@ -441,6 +441,57 @@ def test_every_option_of_train_reaches_the_record(tmp_path):
     assert run.recipe == recipe
     assert run.id == "single/asked-seed3-cpu"
     assert (run.network, run.device.threads) == ("nin_28", 1)
+
+
+def test_fused_kernels_are_refused_on_a_cpu_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "choose_split", lambda recipe: pytest.fail("work began"))
+    asked = ["train", "nin_28", "--kernels", "fused", "--device", "cpu"]
+    assert main([*asked, "--runs", str(tmp_path), "--allow-dirty"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("error: fused kernels need a CUDA device, not 'cpu'")
+    assert files(tmp_path) == set()
+
+
+def test_a_fused_run_has_a_name_of_its_own(tmp_path, capsys, monkeypatch):
+    """As it is on a GPU: here nothing but the refusal is a CPU's."""
+    monkeypatch.setattr(training, "check_kernels", lambda recipe, device: None)
+    path = tmp_path / "single" / "nin_28_fused-seed0-cpu.json"
+    records.write_bytes(path, b"{}")
+    asked = ["train", "nin_28", "--kernels", "fused", "--device", "cpu"]
+    assert main([*asked, "--runs", str(tmp_path), "--allow-dirty"]) == 2
+    assert f"{path} exists; choose another --name" in capsys.readouterr().err
+
+
+FUSED_FIRST = Experiment(
+    "two",
+    "Both?",
+    (
+        Row("nin_28_fused", "nin_28", replace(SHORT, kernels="fused"), 1),
+        Row("nin_28", "nin_28", SHORT, 1),
+    ),
+)
+
+
+def test_a_run_by_kernels_that_cannot_run_here_is_noted_and_the_rest_goes_on(tmp_path):
+    plan = replace(PLAN, experiments=(FUSED_FIRST,))
+    tally = recording.record(plan, site(tmp_path))
+    assert tally.statuses == {
+        "two/nin_28_fused-seed0-cpu": Status.FAILED,
+        "two/nin_28-seed0-cpu": Status.RECORDED,
+    }
+    (failure,) = failures.load(tmp_path)
+    assert failure.sentence.startswith("fused kernels need a CUDA device")
+
+
+def test_a_row_is_never_continued_by_other_kernels(tmp_path, finished):
+    made = records.read(records.record_path(finished, IDS[0]))
+    records.write(tmp_path, replace(made, weights_sha256=None))
+    (row,) = FIRST.experiments[0].rows
+    fused = replace(row, recipe=replace(row.recipe, kernels="fused"), seeds=row.seeds + 1)
+    plan = replace(FIRST, experiments=(replace(FIRST.experiments[0], rows=(fused,)),))
+    with pytest.raises(NinlabError, match=f"{IDS[0]} is recorded with torch kernels and cannot"):
+        recording.record(plan, site(tmp_path))
+    assert recorded(tmp_path) == IDS[:1]
 
 
 def test_an_unreadable_record_of_a_sweep_is_named_not_guessed(tmp_path, finished):

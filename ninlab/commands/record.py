@@ -32,12 +32,13 @@ from ninlab.errors import NinlabError, RecordError, quoted
 from ninlab.recipes import (
     MOST_SEED,
     TRAINED,
+    TRAINED_KERNELS,
     Augmentation,
     Recipe,
     Schedule,
 )
 from ninlab.records import Device, RunRecord
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.units import format_seconds
 from ninlab.watching import Status, Watchers
 
@@ -85,6 +86,13 @@ def train(
     precision: Annotated[
         Precision, typer.Option(help="Arithmetic.", **one_of(Precision))
     ] = Precision.FP32,
+    kernels: Annotated[
+        Kernels,
+        typer.Option(
+            help="Whose compute the layers; fused join some, on a GPU.",
+            **one_of(Kernels, TRAINED_KERNELS),
+        ),
+    ] = Kernels.TORCH,
     augmentation: Annotated[
         Augmentation, typer.Option(help="Changes to training images.", **one_of(Augmentation))
     ] = Augmentation.NONE,
@@ -101,7 +109,8 @@ def train(
         bool, typer.Option("--eager", help="Take steps without a CUDA graph.")
     ] = False,
     name: Annotated[
-        str | None, typer.Option(help="Name of the record; by default the network's.")
+        str | None,
+        typer.Option(help="Name of the record. [the network's, and kernels that are not torch's]"),
     ] = None,
     corrects: Annotated[
         str | None, typer.Option(help="Id of the record that this replaces.")
@@ -132,11 +141,14 @@ def train(
         augmentation=augmentation,
         standardize=standardize,
         train_images=train_images,
+        kernels=kernels,
     )
     built = architecture(network)
     where = parse_device(device)
+    training.check_kernels(recipe, where)
     target = existing_folder(folder)
-    name = built.name if name is None else name
+    if name is None:
+        name = built.name if kernels is Kernels.TORCH else f"{built.name}_{kernels}"
     records.check_slug("name", name)
     if len(name) > LONGEST_NAME:
         raise NinlabError(

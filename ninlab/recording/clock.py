@@ -52,9 +52,10 @@ class Clock:
         A guess by the device's own data sheet is given more of it. None where no run of the device
         and no data sheet tells how long a run may take.
         """
-        if patience is None or not self._estimates.of_the_device:
+        kernels = run.row.recipe.kernels
+        if patience is None or not self._estimates.is_of_the_device(kernels):
             return None
-        if not self._estimates.corrected:
+        if not self._estimates.is_corrected(kernels):
             return max(_GUESSED * patience * self.expected(run), 3 * _LEAST_PATIENCE_SECONDS)
         return max(patience * self.expected(run), _LEAST_PATIENCE_SECONDS)
 

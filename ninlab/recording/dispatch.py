@@ -74,6 +74,7 @@ class _Dispatch:
 
     def finish(self) -> Tally:
         try:
+            self._check_kernels_of_all()
             self._check_room_of_all()
             while True:
                 self._submit()
@@ -100,6 +101,24 @@ class _Dispatch:
         return Status.FAILED if self._site.has_failed(identifier) else None
 
     # ------------------------------------------------------------ before runs
+
+    def _check_kernels_of_all(self) -> None:
+        """Raises NinlabError for a row whose recorded seeds have other kernels than it plans."""
+        slug = self._site.device_slug
+        missing = {
+            (run.experiment, run.row.name): run
+            for run in self._plan.runs
+            if self._is_over(run) is None
+        }
+        for run in missing.values():
+            for seed in range(run.row.seeds):
+                made = self._read(replace(run, seed=seed).id(slug))
+                if made is not None and made.recipe.kernels is not run.row.recipe.kernels:
+                    raise NinlabError(
+                        f"{made.id} is recorded with {made.recipe.kernels} kernels and cannot "
+                        f"share its row with {run.row.recipe.kernels} ones; give them a row of "
+                        "their own"
+                    )
 
     def _check_room_of_all(self) -> None:
         """Every experiment's folder is tried by writing to it: not hours later."""

@@ -21,7 +21,7 @@ from ninlab.environment import (
     is_out_of_memory,
     parse_device,
 )
-from ninlab.errors import NinlabError, one_sentence
+from ninlab.errors import KernelsError, NinlabError, one_sentence
 from ninlab.failures import Cause
 from ninlab.recording.stacks import mark_try, watched
 from ninlab.recording.tasks import Answer, Failed, Made, Task
@@ -44,7 +44,8 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
 
     A run that raises is tried once more without a CUDA graph. One that takes too long ends the
     process, as a crash does; either leaves its stack in that file. A lost device is a failure of
-    that cause: the process is of no use any more. Raises NinlabError where not the run is at fault:
+    that cause: the process is of no use any more. So is a run by kernels that cannot run here, for
+    others of the plan may be by others. Raises NinlabError where not the run is at fault:
     the data are missing, or the device is not the one for which the run is planned.
     """
     stumbles: list[str] = []
@@ -54,6 +55,9 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
             mark_try(stack, eager)
             try:
                 return replace(_made(task, eager, on_step), stumbles=tuple(stumbles))
+            except KernelsError as error:
+                sentence, cause = str(error), Cause.RAISED
+                break
             except NinlabError:
                 raise
             except Exception as error:  # one failing run never ends the rest
