@@ -211,6 +211,24 @@ def test_a_rate_of_its_own_is_a_row_where_it_is_not_the_common_rate():
     assert list(rows) == [*labels.values(), f"eight, rate {common / 2:g}"]
 
 
+def test_rows_that_share_a_label_are_told_apart_by_their_kernels():
+    def by(kernels, runs):
+        return [replace(run, recipe=replace(run.recipe, kernels=kernels)) for run in runs]
+
+    runs = [run for name in ("family", "collapse") for run in made("compact", name)]
+    own = by("fused", made("compact", "own_rate"))
+    rate = A_RECORD.recipe.learning_rate
+    runs = [replace(run, recipe=replace(run.recipe, learning_rate=rate)) for run in (*runs, *own)]
+    rows = comparison(["family"], {"": "four", "8_blocks": "eight"}, runs, "compact")
+    assert [*rows] == ["four", "four, fused kernels", "eight", "eight, fused kernels"]
+    ours, theirs = (answers.Answer(PLANS["compact"], PLANS["compact"].experiment("head"), {
+        "a": [A_RECORD], "b": by(kernels, [A_RECORD])
+    }) for kernels in ("torch", "fused"))  # fmt: skip
+    title = architecture(A_RECORD.network).title
+    assert [*theirs.titled] == [f"{title}, torch kernels", f"{title}, fused kernels"]
+    assert [*ours.titled] == [f"{title}, rate {rate:g}"]
+
+
 def test_an_experiment_that_compares_with_no_other_compares_with_its_first_row():
     runs = made("compact", "collapse")
     rows = comparison(["collapse"], {"": "as printed"}, runs, "compact")

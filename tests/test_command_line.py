@@ -225,13 +225,23 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
     _, header, *lines = answers("--summary").splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
     assert cells(header) == [
-        "row", "device", "n", "accuracy, mean", "lowest", "highest", "most dead",
+        "row", "device", "kernels", "n", "accuracy, mean", "lowest", "highest", "most dead",
         "most never predicted", "relapsed", "outcomes",
     ]  # fmt: skip
     assert rows["collapse/family"][1:] == [
-        "cpu", "2", "0.8000", "0.8000", "0.8000", "6", str(A_RECORD.never_predicted), "0",
+        "cpu", "torch", "2", "0.8000", "0.8000", "0.8000", "6", str(A_RECORD.never_predicted), "0",
         "1 finished, 1 stuck",
     ]  # fmt: skip
+
+
+def test_a_summary_keeps_kernels_apart(folder, answers):
+    run = replace(A_RECORD, name="family", device=H100)
+    records.write(folder, possible(run))
+    fused = replace(run, seed=1, recipe=replace(run.recipe, kernels="fused"))
+    records.write(folder, possible(fused))
+    rows = csv.DictReader(io.StringIO(answers("--summary", "--format", "csv")))
+    own = [row for row in rows if (row["name"], row["device_slug"]) == ("family", H100.slug)]
+    assert {row["kernels"]: row["runs"] for row in own} == {"torch": "1", "fused": "1"}
 
 
 def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, answers, capsys):

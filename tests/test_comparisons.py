@@ -22,6 +22,7 @@ from ninlab.comparisons import (
     gaps,
     gaps_in_words,
     in_words,
+    kernels_of,
     rated,
     relapse_shares,
     sampling_error,
@@ -29,10 +30,13 @@ from ninlab.comparisons import (
     share,
     step_seconds,
     summary,
+    told_apart,
     train_loss,
 )
+from ninlab.decisions import decide
 from ninlab.errors import NinlabError
 from ninlab.records import LossCurve, Outcome, RunRecord
+from ninlab.steps import Kernels
 
 hits = st.integers(1000, 9500)  # of 10,000 test images
 accuracies = st.lists(hits.map(lambda count: count / 10_000), min_size=2, max_size=6)
@@ -428,3 +432,41 @@ def test_a_gpus_rows_have_the_time_of_a_step_and_a_busy_cpus_have_none():
     assert step_seconds(of_gpu) == pytest.approx(seconds)
     assert effects({"one": of_gpu})["one"]["ms a step"] == "250.00"
     assert "ms a step" not in effects({"one": on(group([0.8]), "cpu", "CPU")})["one"]
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def by_fused(runs: list[RunRecord]) -> list[RunRecord]:
+    return [replace(run, recipe=replace(run.recipe, kernels=Kernels.FUSED)) for run in runs]
+
+
+def test_no_number_is_of_runs_by_two_kernels():
+    one = group([0.8, 0.81, 0.82])
+    mixed = [*one[:2], *by_fused(one[2:])]
+    for number in (kernels_of, summary, gaps, step_seconds):
+        number(one)
+        number(by_fused(one))
+        with pytest.raises(NinlabError, match="were made by fused and by torch"):
+            number(mixed)
+    for several in (effects, in_words, conditions, told_apart, relapse_shares, gaps_in_words):
+        with pytest.raises(NinlabError, match="share their kernels"):
+            several({"one": one, "mixed": mixed})
+    with pytest.raises(NinlabError, match="share their kernels"):
+        difference(mixed, one)
+    with pytest.raises(NinlabError, match="share their kernels"):
+        decide(one, {"mixed": mixed})
+
+
+def test_groups_by_two_kernels_are_compared_and_told_apart():
+    one, other = group([0.8, 0.81]), group([0.7, 0.71])
+    torchs = {"first": one, "second": other}
+    fused = {label: by_fused(runs) for label, runs in torchs.items()}
+    assert conditions(fused) == conditions(torchs).replace(", rate", ", fused kernels, rate")
+    assert told_apart(fused).keys() == told_apart(torchs).keys() == torchs.keys()
+    both = torchs | {"third": fused["second"]}
+    assert "torch kernels if no row names others" in conditions(both)
+    labels = ["first", "second", "third, fused kernels"]
+    assert [*told_apart(both)] == [*effects(both)] == [*relapse_shares(both)] == labels
+    assert "a loss for second, −10.0 points" in in_words(both)
+    assert "third, fused kernels, −10.0 points" in in_words(both)

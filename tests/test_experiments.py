@@ -15,6 +15,7 @@ from ninlab.experiments import (
     PLANS,
     REST,
     PlannedRun,
+    RateRule,
     Ready,
     Stage,
     best_rate,
@@ -47,6 +48,21 @@ JUDGED = A_RECORD.network
 
 def row_of(run: PlannedRun) -> tuple[str, str]:
     return run.experiment, run.row.name
+
+
+@EACH_PLAN
+def test_a_rate_is_chosen_by_runs_of_the_kernels_that_train_at_it(plan):
+    for row in plan.by_path.values():
+        judges = {plan.by_path[path].recipe.kernels for path in row.rate_from}
+        assert judges <= {row.recipe.kernels}
+
+
+@pytest.mark.parametrize("rule", RateRule)
+def test_no_rate_is_chosen_among_runs_by_two_kernels(rule):
+    torchs = swept(0.1, 0.8)
+    fused = replace(torchs, recipe=replace(torchs.recipe, learning_rate=0.2, kernels="fused"))
+    with pytest.raises(NinlabError, match="of the same kernels, not of fused and torch"):
+        rule.rate([torchs, fused], JUDGED)
 
 
 def test_no_two_runs_of_any_plan_share_an_id():

@@ -371,6 +371,10 @@ def test_counters_that_differ_have_no_line_of_provenance(count, difference):
 
 def test_a_measurement_names_device_date_software_and_record():
     line = figures.measured([A_RECORD])
+    fused = replace(A_RECORD, recipe=replace(A_RECORD.recipe, kernels="fused"))
+    assert "kernels" not in line
+    assert ", fp32, fused kernels, batch 128" in figures.measured([fused])
+    assert ", fp32, fused and torch kernels, batch 128" in figures.measured([fused, A_RECORD])
     for part in ("processor", "2026-01-01", "torch 2.11", "one seed", A_RECORD.id):
         assert part in line
 
