@@ -38,7 +38,7 @@ from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.recipes import Recipe, improved
 from ninlab.records import Device, RunRecord
-from ninlab.steps import Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.units import format_bytes, format_seconds
 
 if TYPE_CHECKING:
@@ -480,7 +480,7 @@ def _steps(subject: Subject, network: str, trial: _Trial, *, use_graph: bool) ->
         for _ in range(2):
             started = time.perf_counter()
             with arithmetic(recipe.precision, benchmark=False):  # as a run does
-                evaluate(module, test, recipe.precision, engine.normalize)
+                evaluate(engine.stepping, test, recipe.precision, engine.normalize)
             evaluations.append(time.perf_counter() - started)
     if not all(map(math.isfinite, losses)):
         raise _Wrong(f"a loss of the first {len(losses)} steps is no finite number")
@@ -492,6 +492,77 @@ def _steps(subject: Subject, network: str, trial: _Trial, *, use_graph: bool) ->
         f"{format_seconds(evaluations[-1])} to evaluate {trial.test_images:,}, "
         f"{format_seconds(prepared)} to prepare{peak}"
     )
+
+
+# ---------------------------------------------------------------- fused kernels
+
+MOST_GRADIENT_ERROR = 1.1
+"""How far a fused step's gradients may be from float32's, where torch's are 1 away."""
+
+
+def gradient_error(
+    network: str,
+    kernels: Kernels,
+    *,
+    device: torch.device,
+    precision: Precision = Precision.BF16,
+    batch_size: int = 128,
+    seed: int = 0,
+) -> float:
+    """How far the gradients of one step are from those of torch's layers in float32.
+
+    The 2-norm of the difference over that of the latter, all parameters together, at the weights
+    of that seed and the first images. Nothing is dropped out: masks are drawn in another order in
+    each precision.
+    """
+    exact = _gradients(network, Kernels.TORCH, Precision.FP32, device, batch_size, seed)
+    found = _gradients(network, kernels, precision, device, batch_size, seed)
+    return float((found - exact).norm() / exact.norm())
+
+
+def _gradients(
+    network: str,
+    kernels: Kernels,
+    precision: Precision,
+    device: torch.device,
+    batch_size: int,
+    seed: int,
+) -> Tensor:
+    """The gradients of one step, of all parameters in one row of float64, on the CPU."""
+    import torch
+    import torch.nn.functional as F
+
+    from ninlab import data
+    from ninlab.environment import arithmetic
+    from ninlab.fused import fuse
+    from ninlab.networks import build
+    from ninlab.training import Normalize, autocast
+
+    images = data.fashion_mnist()[0].take(slice(batch_size)).to(device)
+    images = images.resized(architecture(network).input_shape[-1])
+    module = build(network, seed=seed).to(device).to(memory_format=torch.channels_last).eval()
+    read = Normalize().by(kernels, precision)
+    with arithmetic(precision, benchmark=False):
+        with autocast(device, precision):
+            scores = fuse(module, kernels)(read(images.images))
+        F.cross_entropy(scores.float(), images.labels).backward()  # type: ignore[no-untyped-call]
+    gradients = [p.grad.flatten() for p in module.parameters() if p.grad is not None]
+    return torch.cat(gradients).double().cpu()
+
+
+def _fused(subject: Subject, *, network: str, batch_size: int) -> str:
+    from ninlab.training import check_kernels
+
+    device = subject.device()
+    check_kernels(replace(_BF16, kernels=Kernels.FUSED), device)
+    torchs, fused = (
+        gradient_error(network, kernels, device=device, batch_size=batch_size)
+        for kernels in (Kernels.TORCH, Kernels.FUSED)
+    )
+    said = f"{fused:.2%} from float32's, torch's {torchs:.2%}"
+    if not fused <= MOST_GRADIENT_ERROR * torchs:  # nor is a gradient that is no number
+        raise _Wrong(f"gradients of a fused step of {network} are {said}")
+    return f"gradients of a fused step of {network} in bf16 are {said}"
 
 
 # ---------------------------------------------------------------- memory
@@ -569,12 +640,19 @@ _STEPS_ADVICE = (
     "No run would get further than this: free the device's memory or take another device, and "
     "if it fails there too, report it with this line."
 )
+_FUSED_ADVICE = "Train nothing by fused kernels here; runs by torch's need none of it."
+_FUSED_RECIPE = replace(_BF16, kernels=Kernels.FUSED)
+_FUSED_TRIAL = replace(_GPU_TRIAL, recipe=replace(_GPU_TRIAL.recipe, kernels=Kernels.FUSED))
 _MEASURE_ADVICE = "Leave out memory measurements here; training runs do not need them."
 
 
-def checks(on_gpu: bool) -> tuple[Check, ...]:
-    """Every check of a GPU, or the CPU forms of those that make sense there, in order."""
-    return (*_ground(on_gpu), *(_gpu_checks() if on_gpu else _cpu_checks()))
+def checks(on_gpu: bool, *, fused_planned: bool = False) -> tuple[Check, ...]:
+    """Every check of a GPU, or the CPU forms of those that make sense there, in order.
+
+    Whether a fused step has the right gradients decides whether to record only where runs by fused
+    kernels are planned.
+    """
+    return (*_ground(on_gpu), *(_gpu_checks(fused_planned) if on_gpu else _cpu_checks()))
 
 
 def _ground(on_gpu: bool) -> Iterator[Check]:
@@ -628,7 +706,17 @@ def _eager_steps(network: str, trial: _Trial) -> Check:
     )
 
 
-def _gpu_checks() -> Iterator[Check]:
+def _fused_step(planned: bool) -> Check:
+    return Check(
+        "a fused step of nin",
+        partial(_fused, network="nin", batch_size=128),
+        _FUSED_ADVICE,
+        means=NOTHING_WORKS if planned else SOMETHING_FAILS,
+        decisive=planned,
+    )
+
+
+def _gpu_checks(fused_planned: bool) -> Iterator[Check]:
     yield Check(
         "images resized on the device",
         partial(_resized, images=500, side=224),
@@ -637,6 +725,8 @@ def _gpu_checks() -> Iterator[Check]:
         decisive=True,
     )
     yield _eager_steps("nin", _GPU_TRIAL)
+    if fused_planned:
+        yield _fused_step(planned=True)
     graph = partial(Check, advice=_EAGER_ADVICE, means=GRAPHS_FAIL)
     yield graph(
         "graph of nin_28 in bf16",
@@ -669,6 +759,18 @@ def _gpu_checks() -> Iterator[Check]:
         "cuDNN's description of the device",
         _cudnn,
         "Leave out measure --properties: only a workspace table of this GPU needs it.",
+    )
+    if not fused_planned:
+        yield _fused_step(planned=False)
+    yield Check(
+        "graph of nin_28 by fused kernels",
+        partial(_captured, network="nin_28", recipe=_FUSED_RECIPE, steps=_GPU_STEPS),
+        _FUSED_ADVICE,
+    )
+    yield Check(
+        "captured steps of nin by fused kernels",
+        partial(_steps, network="nin", trial=_FUSED_TRIAL, use_graph=True),
+        _FUSED_ADVICE,
     )
 
 

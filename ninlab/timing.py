@@ -20,7 +20,7 @@ from ninlab.measurement import Allocator, Case, CaseOutcome, MemoryRecord, setti
 from ninlab.predictions import FITTED_NETWORKS, bound, prediction_errors, time_model
 from ninlab.records import RunRecord
 from ninlab.roofline import TimeBound
-from ninlab.steps import Optimizer
+from ninlab.steps import Kernels, Optimizer
 from ninlab.units import format_seconds
 
 _LARGE_BATCH = 64
@@ -229,8 +229,13 @@ def training_in_words(pairs: Iterable[Pair], batch_size: int, device_title: str)
 
 
 def bound_of_run(run: RunRecord) -> TimeBound | None:
-    """The least that one training step of the run can take, None where no data sheet says so."""
+    """The least that one training step of the run can take, None where no data sheet says so.
+
+    Nor is it known of kernels that join layers: the bound of torch's is not theirs.
+    """
     recipe = run.recipe
+    if recipe.kernels is not Kernels.TORCH:
+        return None
     mode = str(recipe.counted_optimizer)
     case = Case(run.network, run.input_shape, recipe.batch_size, str(recipe.precision), mode)
     return bound(case, run.device)

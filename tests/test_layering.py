@@ -122,8 +122,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     ),
     "selfcheck": (
         {
-            *("architectures", "cudnn", "data", "data_files", "environment", "measurement"),
-            *("networks", "recipes", "recording", "records", "training"),
+            *("architectures", "cudnn", "data", "data_files", "environment", "fused"),
+            *("measurement", "networks", "recipes", "recording", "records", "training"),
         },
         {"safetensors", "torch"},
     ),

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import environment, networks, records, selfcheck
+from ninlab import environment, fused, networks, records, selfcheck
 from ninlab.__main__ import main
 from ninlab.data import LabeledImages
 from ninlab.errors import NinlabError
@@ -31,7 +31,7 @@ from ninlab.selfcheck import (
     stranger_to,
     verdict,
 )
-from ninlab.steps import Precision
+from ninlab.steps import Kernels, Precision
 from tests.processes import python
 from tests.records import A_RECORD, H100, H200, possible
 
@@ -57,7 +57,7 @@ def ended(tmp_path, capsys) -> Callable[..., tuple[int, list[str]]]:
 
 def instead(monkeypatch, *stand_ins: Check) -> None:
     """Make ``selfcheck`` make these checks."""
-    monkeypatch.setattr(selfcheck, "checks", lambda on_gpu: stand_ins)
+    monkeypatch.setattr(selfcheck, "checks", lambda on_gpu, **_: stand_ins)
 
 
 def fine(subject: Subject) -> str:
@@ -92,6 +92,48 @@ def test_what_would_stop_recording_is_decided_before_the_first_capture(on_gpu):
     assert all(check.decisive for check in stops)
     if GRAPHS_FAIL in means:
         assert NOTHING_WORKS not in means[means.index(GRAPHS_FAIL) :]
+
+
+@pytest.mark.parametrize("planned", [True, False])
+def test_a_fused_step_decides_only_where_one_is_planned(planned):
+    there_are = checks(True, fused_planned=planned)
+    (check,) = [check for check in there_are if check.name == "a fused step of nin"]
+    assert check.decisive is planned
+    assert (check.means == NOTHING_WORKS) is planned
+    first_capture = next(at for at, one in enumerate(there_are) if one.means == GRAPHS_FAIL)
+    assert (there_are.index(check) < first_capture) is planned
+    assert not any("fused" in one.name for one in checks(False, fused_planned=planned))
+
+
+def test_a_fused_step_is_judged_by_torchs_distance_from_float32(monkeypatch):
+    with pytest.raises(NinlabError, match="need a CUDA device"):
+        selfcheck._fused(CPU, network="nin_28", batch_size=8)
+    monkeypatch.setattr(fused, "why_not", lambda device: None)
+    real = selfcheck.gradient_error
+    errors = []
+
+    def error(*arguments, **options):
+        errors.append(real(*arguments, **options))
+        return errors[-1]
+
+    monkeypatch.setattr(selfcheck, "gradient_error", error)
+    said = selfcheck._fused(CPU, network="nin_28", batch_size=8)
+    # 8 bits of bfloat16, over a dozen layers, and ReLUs that rounding switches
+    assert all(2**-9 < one < 0.1 for one in errors)
+    assert said.endswith(f"{errors[1]:.2%} from float32's, torch's {errors[0]:.2%}")
+    for wrong in (1.2 * errors[0], float("nan")):
+        found = iter((errors[0], wrong))
+        monkeypatch.setattr(selfcheck, "gradient_error", lambda *_, found=found, **__: next(found))
+        with pytest.raises(Exception, match="gradients of a fused step of nin_28 are"):
+            selfcheck._fused(CPU, network="nin_28", batch_size=8)
+
+
+def test_in_float32_a_fused_step_has_torchs_gradients():
+    for network in ("nin_28", "alexnet_28"):
+        error = selfcheck.gradient_error(
+            network, Kernels.FUSED, device=CPU.device(), precision=Precision.FP32, batch_size=8
+        )
+        assert error < 1e-6
 
 
 def test_a_captured_step_is_asked_of_a_gpu_only():

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ninlab import records
+from ninlab import experiments, records
 from ninlab import selfcheck as checking
 from ninlab.commands.shared import DeviceName, RunsFolder, Threads, a_path, existing_folder
 from ninlab.errors import RecordError
 from ninlab.records import Device
+from ninlab.steps import Kernels
 
 if TYPE_CHECKING:
     from ninlab.measurement import Allocator, Case
@@ -58,7 +59,8 @@ def selfcheck(
         allow_dirty=allow_dirty,
         any_gpu=any_gpu,
     )
-    todo = checking.chosen(checking.checks(subject.on_gpu), only or (), decisive=decisive)
+    there_are = checking.checks(subject.on_gpu, fused_planned=_fused_planned())
+    todo = checking.chosen(there_are, only or (), decisive=decisive)
     made: list[checking.Result] = []
     name: str | None = None
     if report is not None:
@@ -74,6 +76,12 @@ def selfcheck(
     _rewrite(report, name, made, words)
     typer.echo(words)
     return code
+
+
+def _fused_planned() -> bool:
+    """Whether a run of any plan is by other kernels than torch's."""
+    rows = (row for plan in experiments.PLANS.values() for row in plan.by_path.values())
+    return any(row.recipe.kernels is not Kernels.TORCH for row in rows)
 
 
 def _device_name(subject: checking.Subject) -> str | None:
