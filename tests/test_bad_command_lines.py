@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ninlab import data, measurement, recording, selfcheck, training
+from ninlab import data, measurement, profiling, recording, selfcheck, training
 from ninlab.__main__ import COMMANDS, main
 from tests.processes import python
 
@@ -44,6 +44,7 @@ ARGUMENTS = {
     "record": ["--allow-dirty", "--device", "cpu", "--runs", "{folder}"],
     "runs": ["--runs", "{folder}"],
     "measure": ["lenet", "--allow-dirty", "--device", "cpu", "--runs", "{folder}"],
+    "profile": ["lenet", "--allow-dirty", "--device", "cpu", "--runs", "{folder}"],
     "collect": ["{folder}", "--runs", "{folder}"],
     "selfcheck": ["--runs", "{folder}"],
 }
@@ -62,6 +63,11 @@ WHOLE_NUMBERS = {
     "measure": {
         "--batch-size": ["0", "2147483648"],
         "--timed-steps": ["0", "1", "1000001"],
+        "--threads": ["0", "99999999999"],
+    },
+    "profile": {
+        "--batch-size": ["0", "2147483648"],
+        "--steps": ["0", "1", "401"],
         "--threads": ["0", "99999999999"],
     },
     "selfcheck": {"--threads": ["0", "99999999999"]},
@@ -140,6 +146,12 @@ NAMES = {
         "--device": ["gpu", "cuda:-1", "cuda:99", "mps"],
         "--runs": ["no/such/folder", "{file}"],
     },
+    "profile": {
+        "--precision": ["FP32", "float32", "half"],
+        "--kernels": ["Torch", "triton"],
+        "--device": ["gpu", "cuda:-1", "cuda:99", "mps"],
+        "--runs": ["no/such/folder", "{file}"],
+    },
     "collect": {"--skip": ["single/nin_28-seed0-cpu"], "--runs": ["no/such/folder", "{file}"]},
     "selfcheck": {
         "--device": ["gpu", "CPU", "cuda:x", "cuda:1000"],
@@ -170,6 +182,8 @@ OTHERS = {
     "measure": ["", "NIN", "nin-28", "lenet lenett",
                 "lenet --properties {folder}/gpu.json", "lenet --events {file}",
                 "lenet --results {file}", "lenet --precision tf32"],
+    "profile": ["", "NIN", "nin-28", "lenet lenett",
+                "lenet --results {file}", "lenet --precision tf32"],
     "collect": ["", "no/such/folder", "{file}"],
     "selfcheck": ["images", "--only images --decisive", "--report {file}/report.json",
                   "--report {folder}"],
@@ -189,7 +203,7 @@ def table() -> Iterator[tuple[str, ...]]:
                 for value in (*values, *own):
                     yield (command, *ARGUMENTS[command], f"{option}={value}")
     for command, lines in OTHERS.items():
-        place = ARGUMENTS[command][1:] if command in ("train", "measure") else []
+        place = ARGUMENTS[command][1:] if command in ("train", "measure", "profile") else []
         for line in lines:
             yield (*filter(None, [command]), *shlex.split(line), *place)
     for word in (ENDLESS, ESCAPES, NO_TEXT):
@@ -223,6 +237,7 @@ def no_work(monkeypatch, tmp_path) -> None:
     for module, name in (
         (data, "fashion_mnist"),
         (measurement, "measure_in_process"),
+        (profiling, "profiled"),
         (recording, "record_with_workers"),
         (recording, "record_with_ray"),
         (selfcheck, "results"),
