@@ -431,14 +431,33 @@ class StepProfile:
         return of_cuda_name(self.device.name)
 
     @property
+    def least_seconds(self) -> float | None:
+        """The bound of the step by the roofline, None where no data sheet or not all work is known.
+
+        What the roofline does not count takes no time in it.
+        """
+        if self.data_sheet is None:
+            return None
+        total = 0.0
+        for one in self.operators:
+            if one.place is Place.COUNTED:
+                least = one.least_seconds(self.data_sheet, self.setting.precision)
+                if least is None:
+                    return None
+                total += least
+        return total
+
+    @property
     def in_words(self) -> str:
-        """What was profiled, and how long its step takes: a heading of a table."""
+        """What was profiled, how long its step takes and at least: a heading of a table."""
+        bound = self.least_seconds
+        least = "" if bound is None else f", at least {format_seconds(bound)} by its data sheet"
         step = f"{format_seconds(self.called_seconds)} when each is called"
         if self.graph_seconds is not None:
             step += f", and {format_seconds(self.graph_seconds)} replayed as a graph"
         return (
             f"{self.setting.in_words}, {self.device.name}, torch {self.software.torch}. Operators "
-            f"take {format_seconds(self.device_seconds)} of the device; a step takes {step}."
+            f"take {format_seconds(self.device_seconds)} of the device{least}; a step takes {step}."
         )
 
     def kernels_by_share(self) -> tuple[KernelTime, ...]:

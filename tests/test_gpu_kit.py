@@ -197,7 +197,7 @@ class Bare(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Bare())
 from ninlab import resources, selfcheck
-from ninlab.commands import collect, measure, record
+from ninlab.commands import collect, measure, profile, record
 from ninlab import records
 from tools import ask_cudnn
 records.load()

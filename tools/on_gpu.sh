@@ -18,7 +18,7 @@ started=$(date +%s)
 #   memory      peaks and step times beside the prediction, the most wanted cases first
 #   more        the same for the other batch sizes, optimizers and the other allocator
 #   strangers   the same for networks of torchvision
-#   profile     seconds a step, shares of the data sheet's rates, the operators that take longest
+#   profile     the operators of a step that take longest, and their shares of the data sheet's rates
 #   selfcheck   every path that only a GPU takes
 #   tests       tests/gpu: is a captured step a called one, do predictions hold?
 #   loader      the training loop beside one with a DataLoader
@@ -125,6 +125,10 @@ measure() {
     within "$python" -m ninlab measure --device "$device" --deadline "$((ends - 3))" \
         --results "$results" --events runs/probes/events --threads "$threads" --timed-steps 10 "$@"
 }
+profiled() {
+    within "$python" -m ninlab profile --device "$device" --results "$results" \
+        --threads "$threads" "$@"
+}
 tests() {  # without the project's options, whose plugins are not there
     within "$python" -m pytest -c /dev/null --rootdir=. -p no:cacheprovider -W ignore -q tests/gpu
 }
@@ -187,8 +191,7 @@ if [ "$device" = cpu ]; then  # small forms: what is rehearsed is the way, not t
     memory() { measure nin_28 --batch-size 8 --precision fp32 --mode sgd; }
     more() { measure nin_28 --batch-size 1 --precision fp32 --mode adam --mode momentum; }
     profile() {
-        within "$python" benchmarks/training_step.py --device cpu nin_28 --batch-size 64 --steps 4 \
-            --output runs/probes/training_step.json
+        profiled nin_28 --precision fp32 --batch-size 8 --steps 3
     }
     loader() {
         within "$python" benchmarks/input_pipeline.py --device cpu --workers 0 \
@@ -212,8 +215,8 @@ else
         return "$code"
     }
     profile() {
-        within "$python" benchmarks/training_step.py --device "$device" \
-            --output runs/probes/training_step.json
+        profiled nin alexnet vgg11_quarter googlenet --precision bf16 \
+            --kernels torch --kernels fused
     }
     loader() {
         local code=0
@@ -227,8 +230,8 @@ fi
 
 cap_of() {  # seconds that a part takes at most when the call names none
     case $1 in
+        profile) echo 60 ;;
         smoke) echo 90 ;;
-        profile) echo 150 ;;
         selfcheck | strangers | loader) echo 180 ;;
         memory | workspaces) echo 240 ;;
         more) echo 350 ;;
