@@ -452,12 +452,13 @@ class StepProfile:
         """What was profiled, how long its step takes and at least: a heading of a table."""
         bound = self.least_seconds
         least = "" if bound is None else f", at least {format_seconds(bound)} by its data sheet"
-        step = f"{format_seconds(self.called_seconds)} when each is called"
+        replayed = ""
         if self.graph_seconds is not None:
-            step += f", and {format_seconds(self.graph_seconds)} replayed as a graph"
+            replayed = f" and {format_seconds(self.graph_seconds)} replayed as a graph"
         return (
-            f"{self.setting.in_words}, {self.device.name}, torch {self.software.torch}. Operators "
-            f"take {format_seconds(self.device_seconds)} of the device{least}; a step takes {step}."
+            f"{self.setting.in_words}, {self.device.name}, torch {self.software.torch}. "
+            f"The operators take {format_seconds(self.device_seconds)} of the device{least}. "
+            f"A step takes {format_seconds(self.called_seconds)} called one by one{replayed}."
         )
 
     def kernels_by_share(self) -> tuple[KernelTime, ...]:
@@ -586,7 +587,8 @@ def longest_rows(
 
     Shares of the step are of the device's seconds. Rates are of the bytes and FLOPs that the
     roofline counts, and empty where it counts none. The last column compares them with the rate
-    that limits the operator; it is empty where no data sheet of the device has it.
+    that limits the operator: the peak rate or that of memory, or both where the halves of a call
+    differ. It is empty where no data sheet of the device has it.
     """
     total = fsum(operator.seconds for operator in operators)
     ranked = sorted(operators, key=lambda operator: -operator.seconds)
@@ -631,7 +633,7 @@ def _three_digits(rate: float) -> str:
 
 
 def _reached(operator: OperatorTime, device: DataSheet, precision: str) -> str:
-    """``62% of the bandwidth``: the least time over that of the operator, and what limits it."""
+    """``62% memory``: the least time over that of the operator, and the rate that limits it."""
     least = operator.least_seconds(device, precision)
     if least is None:
         return ""
@@ -639,5 +641,5 @@ def _reached(operator: OperatorTime, device: DataSheet, precision: str) -> str:
         one.bytes / device.bandwidth() >= one.flops / device.peak(precision)
         for one in operator.work
     }
-    limit = "both rates" if len(waits) > 1 else "bandwidth" if waits == {True} else "peak rate"
-    return f"{least / operator.seconds:.0%} of {limit}"
+    limit = "both" if len(waits) > 1 else "memory" if waits == {True} else "peak"
+    return f"{least / operator.seconds:.0%} {limit}"

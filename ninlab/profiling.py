@@ -88,7 +88,9 @@ def profiled(setting: Setting, images: LabeledImages, steps: int) -> Profile:
 
     def engine(*, use_graph: bool) -> Engine:
         module = build(network, seed=0).to(device).to(memory_format=torch.channels_last)
-        return Engine(module, training, recipe, seed=0, use_graph=use_graph)
+        return Engine(
+            module, training, recipe, seed=0, use_graph=use_graph, kernels=setting.kernels
+        )
 
     with arithmetic(precision, benchmark=True):
         called = engine(use_graph=False)

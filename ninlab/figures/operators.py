@@ -56,8 +56,8 @@ def _least(setting: Setting, on: DataSheet, most: int) -> Tables:
     """The table of the least times, under a heading that says that nothing is measured."""
     rows = at_the_least(step_operators(setting), on, setting.precision)
     heading = (
-        f"No GPU has profiled this step yet: the least times by the data sheet of the {on.title}. "
-        f"{setting.in_words}; {format_seconds(fsum(one.seconds for one in rows))} a step."
+        "No GPU has profiled this step yet: these are the least times by the data sheet of the "
+        f"{on.title}. {setting.in_words}: {format_seconds(fsum(one.seconds for one in rows))}."
     )
     return Tables({heading: _frame(rows, on, setting.precision, most)})
 
