@@ -343,6 +343,22 @@ def test_kernels_by_share_are_every_operators_kernels_added_up():
     assert relu.calls == relus
 
 
+def test_the_least_time_of_a_step_is_known_where_all_of_its_work_and_the_rates_are():
+    profile = a_profile()
+    bound = time_bound(step_operators(profile.setting), DATA_SHEET, "bf16").seconds
+    assert profile.least_seconds == pytest.approx(bound, rel=1e-12)
+    beside = OperatorTime("fill_", Place.UNCOUNTED, None, None, 1.0, 0.0, ())
+    assert replace(profile, operators=(*profile.operators, beside)).least_seconds == (
+        profile.least_seconds
+    )
+    unknown = replace(beside, name="native_dropout", place=Place.COUNTED)
+    assert replace(profile, operators=(*profile.operators, unknown)).least_seconds is None
+    elsewhere = replace(profile, device=replace(H200, name="a GPU that nobody knows"))
+    assert elsewhere.least_seconds is None
+    for one in (profile, elsewhere):
+        assert ("by its data sheet" in one.in_words) == (one.least_seconds is not None)
+
+
 def test_of_each_gpu_the_newest_profile_counts_and_none_of_a_cpu():
     old = a_profile()
     new = replace(old, provenance=replace(NOBODY, utc="2026-02-01T00:00:00Z"))
