@@ -6,8 +6,9 @@ operator, one record for a network under one setting.
 
 The join goes by name and order. The roofline lists the calls of a step in the order in which torch
 makes them. So the third relu of the one is the third relu of the other, as long as both have the
-same number. Where a device calls a name more often or less often than the roofline does, nothing
-says which call is whose: the name keeps its seconds, and has neither layer nor work.
+same number, forward and on the way back. Where a device calls a name more often or less often than
+the roofline does, nothing says which call is whose: the name keeps its seconds, and has neither
+layer nor work.
 
 Seconds are of the device: kernels and copies on a GPU, on a CPU the time inside of operators. Gaps,
 in which the device waits for the host, are in none of them.
@@ -213,12 +214,13 @@ def joined(
     others: list[OperatorTime] = []
     for name, calls in expected.items():
         of_steps = [step.counted.get(name, []) for step in found]
-        if any(len(of_step) != len(calls) for of_step in of_steps):
-            every = [*chain(*of_steps)]
+        if not all(_are_those(calls, of_step) for of_step in of_steps):
+            every = [one.events for one in chain(*of_steps)]
             others.append(_mean(name, Place.COUNTED, every, len(steps)))
             continue
         for call, same in zip(calls, zip(*of_steps, strict=True), strict=True):
-            called[call.number] = _mean(name, Place.COUNTED, same, len(steps), call.halves)
+            events = [one.events for one in same]
+            called[call.number] = _mean(name, Place.COUNTED, events, len(steps), call.halves)
     rest: dict[tuple[Place, str], list[list[Event]]] = {}
     for step in found:
         for key, parts in step.rest.items():
@@ -241,14 +243,29 @@ class _Call:
 
 
 @dataclass(frozen=True)
+class _Called:
+    """One call of a name of the roofline: its event, then all inside it."""
+
+    events: list[Event]
+    on_the_way_back: bool
+
+
+def _are_those(calls: Sequence[_Call], found: Sequence[_Called]) -> bool:
+    """Whether these are the roofline's calls of a name: as many, and as many on either way."""
+    ways = [call.halves[0].phase is Phase.BACKWARD for call in calls]
+    if len(set(ways)) == 1:  # the gradient of the loss itself is made before the way back begins
+        return len(found) == len(calls)
+    return [one.on_the_way_back for one in found] == ways
+
+
+@dataclass(frozen=True)
 class _Sorted:
     """A step's events: those of the roofline by name, all else by place and outermost event.
 
-    Each item stands for one call: an event with all inside it, or what is left of an outermost one
-    without those of the roofline.
+    Each item of rest is what is left of an outermost event without those of the roofline.
     """
 
-    counted: dict[str, list[list[Event]]] = field(default_factory=dict)
+    counted: dict[str, list[_Called]] = field(default_factory=dict)
     rest: dict[tuple[Place, str], list[list[Event]]] = field(default_factory=dict)
 
 
@@ -260,11 +277,11 @@ def _sorted_out(step: Iterable[Event], names: Iterable[str]) -> _Sorted:
         if event.name.startswith(_BEGINS):
             place = Place.UNCOUNTED
         left: list[Event] = []
-        for name, events in _outermost(event, set() if place is Place.OUTSIDE else known):
+        for name, called in _outermost(event, set() if place is Place.OUTSIDE else known):
             if name is None:
-                left += events
+                left += called.events
             else:
-                found.counted.setdefault(name, []).append(events)
+                found.counted.setdefault(name, []).append(called)
         if any(one.seconds > 0 for one in left):
             found.rest.setdefault((place, _plain(event.name)), []).append(left)
         if event.name.startswith(_ENDS):
@@ -274,7 +291,7 @@ def _sorted_out(step: Iterable[Event], names: Iterable[str]) -> _Sorted:
 
 def _outermost(
     event: Event, names: set[str], *, on_the_way_back: bool = False
-) -> Iterator[tuple[str | None, list[Event]]]:
+) -> Iterator[tuple[str | None, _Called]]:
     """The outermost events of these names, each with all inside it; unnamed and alone the rest."""
     on_the_way_back = on_the_way_back or event.name.startswith(_WAY_BACK)
     if event.name.startswith(_NAMESPACES):
@@ -283,9 +300,9 @@ def _outermost(
         if on_the_way_back:
             name = _BY_OTHER_NAMES_ON_THE_WAY_BACK.get(name, name)
         if name in names:
-            yield name, [*event.all()]
+            yield name, _Called([*event.all()], on_the_way_back)
             return
-    yield None, [event]
+    yield None, _Called([event], on_the_way_back)
     for child in event.children:
         yield from _outermost(child, names, on_the_way_back=on_the_way_back)
 

@@ -131,6 +131,19 @@ def test_a_call_too_many_leaves_its_name_without_layers():
     assert unknown.phase is None
 
 
+def test_a_call_less_forward_and_one_more_on_the_way_back_are_no_match():
+    operators = step_operators(Setting("nin_28", 4))
+    number = [one.name for one in operators if one.calls].index("_to_copy")
+    step = events_of(operators, without=number)
+    copy = Event("aten::_to_copy", 1e-6)
+    step.insert(-1, Event("autograd::engine::evaluate_function: X", 0.0, (), (copy,)))
+    found = joined(operators, [step])
+    (unknown,) = (one for one in found if one.name == "_to_copy")
+    assert unknown.calls == sum(one.name == "_to_copy" for one in operators)
+    assert unknown.phase is None
+    assert all(one.phase for one in found if one is not unknown)
+
+
 def test_a_name_that_one_step_of_several_calls_otherwise_has_no_layers():
     operators = step_operators(Setting("nin_28", 4))
     number = [one.name for one in operators if one.calls].index("relu")
