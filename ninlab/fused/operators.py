@@ -25,7 +25,7 @@ from torch.library import custom_op
 
 from ninlab.errors import quoted
 from ninlab.fused import reference
-from ninlab.fused.reference import channels_last, wide
+from ninlab.fused.reference import channels_last, new_maps, wide
 from ninlab.torch_private import product_bias_relu as _product_bias_relu
 
 # ---------------------------------------------------------------- where they run
@@ -69,16 +69,6 @@ def _dotted(capability: tuple[int, int]) -> str:
 # ---------------------------------------------------------------- what they return
 
 
-def _maps(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
-    """New maps in channels_last: on the device of those, and by default of their type."""
-    return torch.empty(
-        shape,
-        dtype=dtype or like.dtype,
-        device=like.device,
-        memory_format=torch.channels_last,
-    )
-
-
 def _wide(like: Tensor, *shape: int) -> Tensor:
     """What sums of such maps are returned in."""
     return like.new_empty(shape, dtype=wide(like.dtype))
@@ -89,7 +79,7 @@ def _nothing(maps: Tensor, bias: Tensor) -> None:
 
 
 def _like_maps_and_bias(gradient: Tensor, result: Tensor) -> tuple[Tensor, Tensor]:
-    return _maps(gradient, *gradient.shape), _wide(gradient, gradient.shape[1])
+    return new_maps(gradient, *gradient.shape), _wide(gradient, gradient.shape[1])
 
 
 def _pooled_and_codes(
@@ -97,9 +87,9 @@ def _pooled_and_codes(
 ) -> tuple[Tensor, Tensor]:
     batch, channels, *size = maps.shape
     shape = (batch, channels, *((side + 2 * padding - kernel) // stride + 1 for side in size))
-    pooled = _maps(maps, *shape)
+    pooled = new_maps(maps, *shape)
     if with_codes:
-        return pooled, _maps(maps, *shape, dtype=torch.uint8)
+        return pooled, new_maps(maps, *shape, dtype=torch.uint8)
     return pooled, maps.new_empty(0, dtype=torch.uint8)
 
 
@@ -113,13 +103,13 @@ def _before_the_pool(
     padding: int,
 ) -> tuple[Tensor, Tensor]:
     batch, channels = gradient.shape[:2]
-    return _maps(gradient, batch, channels, height, width), _wide(gradient, channels)
+    return new_maps(gradient, batch, channels, height, width), _wide(gradient, channels)
 
 
 def _like_maps(
     maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
 ) -> Tensor:
-    return _maps(maps, *maps.shape)
+    return new_maps(maps, *maps.shape)
 
 
 def _like_all_of_the_chain(
@@ -128,12 +118,12 @@ def _like_all_of_the_chain(
     of_bias1, of_weight2, of_bias2, of_weight3 = (
         _wide(maps, *each.shape) for each in (bias1, weight2, bias2, weight3)
     )
-    return _maps(maps, *maps.shape), of_bias1, of_weight2, of_bias2, of_weight3
+    return new_maps(maps, *maps.shape), of_bias1, of_weight2, of_bias2, of_weight3
 
 
 def _folded(maps: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
     batch, channels = maps.shape[:2]
-    return _maps(maps, batch, channels * factor**2, height // factor, width // factor)
+    return new_maps(maps, batch, channels * factor**2, height // factor, width // factor)
 
 
 def _unfolded(gradient: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
@@ -157,10 +147,13 @@ def _operator(
     name = compute.__name__
     operator = custom_op(f"ninlab::{name}", compute, mutates_args=mutates, device_types="cpu")
 
-    def on_a_gpu(*arguments: Any) -> Any:
+    def on_a_gpu(maps: Tensor, *arguments: Any) -> Any:
         from ninlab.fused import kernels  # needs Triton, which only a GPU's torch brings
 
-        return getattr(kernels, name)(*arguments)
+        if maps.dtype == torch.float64:  # of which kernels make no more than float32
+            return compute(maps, *arguments)
+        with torch.cuda.device(maps.device):  # Triton starts kernels on the current one
+            return getattr(kernels, name)(maps, *arguments)
 
     operator.register_kernel("cuda")(on_a_gpu)
     operator.register_fake(returns)

@@ -148,6 +148,16 @@ def channels_last(maps: Tensor) -> Tensor:
     return maps.contiguous(memory_format=torch.channels_last) if maps.dim() == 4 else maps
 
 
+def new_maps(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    """New maps in channels_last: on the device of those, and by default of their type."""
+    return torch.empty(
+        shape,
+        dtype=dtype or like.dtype,
+        device=like.device,
+        memory_format=torch.channels_last,
+    )
+
+
 def wide(dtype: torch.dtype) -> torch.dtype:
     """In which type sums of that type are taken, and biases get their gradient."""
     return torch.float64 if dtype == torch.float64 else torch.float32
