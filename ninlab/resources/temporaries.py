@@ -29,7 +29,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ninlab import fused
 from ninlab.torch_private import OpOverload, suggested_format
+
+assert fused  # who imports it has registered ``ninlab::``
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +53,7 @@ Course = Sequence[int | Temporary | Scratch]
 """What an operator does: a number is the result of that place, which is made now."""
 
 aten = torch.ops.aten
+joined = torch.ops.ninlab
 _CUDNN_ATTENTION = aten._scaled_dot_product_cudnn_attention.default
 _CUDNN_ATTENTION_BACKWARD = aten._scaled_dot_product_cudnn_attention_backward.default
 _EFFICIENT_ATTENTION = aten._scaled_dot_product_efficient_attention.default
@@ -341,6 +345,31 @@ def _cudnn_attention_backward(args: Sequence[Any], result: Any) -> Course:
     return (0, 1, 2, Scratch(0))
 
 
+def _laid_last(args: Sequence[Any], result: Any) -> Course:
+    """A kernel of `ninlab.fused` on maps: a copy of those if they are in another layout."""
+    made = [0] if isinstance(result, Tensor) else _results(result)
+    copy = _copy(args[0], torch.channels_last)
+    return (*copy, *made, *copy)
+
+
+def _fold(args: Sequence[Any], result: Any) -> Course:
+    """The maps with their padding come before the result."""
+    maps, _, before, height, width = args
+    if (before, height, width) == (0, *maps.shape[2:]):
+        return (0,)
+    padded = Temporary(prod(maps.shape[:2]) * height * width * maps.element_size())
+    return (padded, 0, padded)
+
+
+def _fold_backward(args: Sequence[Any], result: Any) -> Course:
+    """All pixels, with those of the padding, come before the result."""
+    gradient, factor, before, height, width = args
+    if (before, height, width) == (0, *(factor * side for side in gradient.shape[2:])):
+        return (0,)
+    padded = Temporary(_size(gradient))
+    return (padded, 0, padded)
+
+
 RULES: Mapping[OpOverload, Callable[[Sequence[Any], Any], Course]] = {
     aten._index_put_impl_.default: _index_put,
     aten._log_softmax.default: _softmax,
@@ -361,6 +390,12 @@ RULES: Mapping[OpOverload, Callable[[Sequence[Any], Any], Course]] = {
     aten.native_layer_norm.default: _native_layer_norm,
     _LAYER_NORM_BACKWARD: _native_layer_norm_backward,
     aten.roll.default: _roll,
+    joined.bias_relu_max_pool.default: _laid_last,
+    joined.bias_relu_max_pool_backward.default: _laid_last,
+    joined.chain_backward.default: _laid_last,
+    joined.fold.default: _fold,
+    joined.fold_backward.default: _fold_backward,
+    joined.relu_bias_backward.default: _laid_last,
 }
 """What is known, by operator."""
 

@@ -29,10 +29,11 @@ from ninlab.layers import (
     named_blocks,
     named_children,
 )
+from ninlab.reports import Category
 from ninlab.shapes import leaf_shape, parameter_counts, placed_layers, product_macs
 from ninlab.steps import FLOAT32_BYTES, Kernels, Precision, SavedKind
 from ninlab.tape.rules import Player
-from ninlab.tape.writer import Backward, Node, Value
+from ninlab.tape.writer import Backward, Node, Size, Storage, Value
 from ninlab.units import Shape
 
 FEW_CHANNELS = 8
@@ -207,12 +208,14 @@ class JoinedPlayer(Player):
             if copy.storage is not weight.storage:  # which autocast keeps for the next call
                 self.casts.append(copy)
             return self._convolved(self._cast(value, self.compute_bytes), copy, (), macs, shape)
-        side = -(-layer.kernel_size // layer.stride)
+        stride, side = layer.stride, -(-layer.kernel_size // layer.stride)
         height, width = (count - 1 + side for count in shape[1:])
-        channels = value.shape[0] * layer.stride**2
-        images = self._folded(value, (channels, height, width))
+        channels = value.shape[0] * stride**2
+        fits = layer.padding == 0 and (height * stride, width * stride) == value.shape[1:]
+        images = self._folded(value, (channels, height, width), is_padded=not fits)
         window = (channels, side, side)
-        weights = self._folded(weight, window, count=shape[0])
+        fits = layer.kernel_size == side * stride
+        weights = self._folded(weight, window, count=shape[0], is_padded=not fits)
         copy = self._cast(weights, self.compute_bytes)
         macs = product_macs(shape[0] * prod(window), shape)
         source = self._cast(images, self.compute_bytes)
@@ -221,15 +224,19 @@ class JoinedPlayer(Player):
             self.writer.drop(each.storage)
         return result
 
-    def _folded(self, value: Value, shape: Shape, *, count: int | None = None) -> Value:
+    def _folded(
+        self, value: Value, shape: Shape, *, is_padded: bool, count: int | None = None
+    ) -> Value:
         """The value with squares of pixels as one pixel; of a weight there are count such."""
         width = value.element_bytes
         size = prod(shape) * width
         storage = self.writer.make((0, size) if count is None else (count * size, 0))
         result = Value(storage, shape, width, is_last=True)
-        self.writer.call("fold", (value,), (result,), (storage,))
+        copies = (result.size,) if is_padded else ()
+        self._call("fold", (value,), result, copies)
         if value.source:
-            self.writer.remember(result, [Backward("fold_backward", (value,), (result,))])
+            node = self.writer.remember(result, [Backward("fold_backward", (value,), (result,))])
+            node.copies = copies
         return result
 
     def _bias_relu(self, value: Value, bias: Value) -> Value:
@@ -238,11 +245,12 @@ class JoinedPlayer(Player):
         self.writer.call("bias_relu_", (value,), (value,))
         result = Value(value.storage, value.shape, value.element_bytes, is_last=True)
         if bias.source:
-            self.writer.remember(
+            node = self.writer.remember(
                 result,
                 [Backward("relu_bias_backward", (value, bias), (result, result))],
                 ((result.storage, SavedKind.RELU_RESULT),),
             )
+            node.reads_last = _is_laid_out(result.shape) or None
         return result
 
     def _bias_relu_max_pool(self, value: Value, shape: Shape) -> Value:
@@ -250,17 +258,21 @@ class JoinedPlayer(Player):
         (bias,) = self._awaited
         self._awaited = []
         operator = "bias_relu_max_pool"
+        result = self._last(self._new(shape, value.element_bytes))
+        copies = () if _lies_last(value) else (value.size,)
         if bias.source is None:
-            return self._last(self._result(operator, (value,), shape, value.element_bytes))
-        result, codes = self._new(shape, value.element_bytes), self.writer.make((0, prod(shape)))
-        self.writer.call(operator, (value,), (result, codes), (result.storage, codes))
-        self.writer.remember(
+            self._call(operator, (value,), result, copies)
+            return result
+        codes = self.writer.make((0, prod(shape)))
+        self._call(operator, (value,), result, copies, codes)
+        node = self.writer.remember(
             result,
             [Backward(f"{operator}_backward", (value, bias), (result, codes))],
             ((codes, SavedKind.POOL_CODES),),
         )
+        node.reads_last = _is_laid_out(shape) or None
         self.writer.drop(codes)
-        return self._last(result)
+        return result
 
     def _product_bias_relu(self, value: Value, weight: Value, bias: Value, shape: Shape) -> Value:
         """Autograd sees the copy of the weight, and not that of the bias."""
@@ -273,7 +285,7 @@ class JoinedPlayer(Player):
         result = self._last(self._result(operator, (source, copy), shape, width, macs=macs))
         if copy.source:
             passed = Value(result.storage, shape, width)  # through the ReLU: inside of the node
-            self.writer.remember(
+            node = self.writer.remember(
                 result,
                 (
                     Backward("relu_bias_backward", (passed, bias), (result, result), hands_on=True),
@@ -286,6 +298,7 @@ class JoinedPlayer(Player):
                     (result.storage, SavedKind.RELU_RESULT),
                 ),
             )
+            node.reads_last = _is_laid_out(shape) or None
         for each in (narrow, copy, source):
             self.writer.drop(each.storage)
         return result
@@ -319,7 +332,7 @@ class JoinedPlayer(Player):
         macs = 2 * product_macs(weight.size[0] // FLOAT32_BYTES, shape)
         result = self._last(self._result("chain", (value, *copies), shape, width, macs=macs))
         if bias1.source:
-            self.writer.remember(
+            node = self.writer.remember(
                 result,
                 [
                     Backward(
@@ -334,9 +347,24 @@ class JoinedPlayer(Player):
                     *((copy.storage, SavedKind.WEIGHT_COPY) for copy in copies),
                 ),
             )
+            node.reads_last = _is_laid_out(shape) or None
         for copy in copies:
             self.writer.drop(copy.storage)
         return result
+
+    def _call(
+        self,
+        operator: str,
+        reads: Sequence[Value],
+        result: Value,
+        copies: Sequence[Size],
+        *others: Storage,
+    ) -> None:
+        """Make the result, and others beside it, out of copies of that size."""
+        made = [self.writer.make(size, Category.TEMPORARY) for size in copies]
+        self.writer.call(operator, reads, (result, *others), (*made, result.storage, *others))
+        for copy in made:
+            self.writer.drop(copy)
 
     # ------------------------------------------------------------ layouts
 
@@ -363,11 +391,10 @@ class JoinedPlayer(Player):
         self, source: Value, weight: Value, bias: Sequence[Value], macs: int, shape: Shape
     ) -> Value:
         """In channels_last where an operand is."""
-        reads_last = _suggests_last(source)
         result = super()._convolved(source, weight, bias, macs, shape)
         result.is_last = True
         if isinstance(result.source, Node):
-            result.source.reads_last = reads_last
+            result.source.reads_last = _suggests_last(source)
         return result
 
     def _as_strided(self, value: Value, result: Value) -> Value:
@@ -391,7 +418,12 @@ class JoinedPlayer(Player):
 
     def _laid_last(self, value: Value) -> Value:
         """The value, or a copy of it, in channels_last."""
-        return value
+        if _lies_last(value):
+            return value
+        copy = self._last(self._result("clone", (value,), value.shape, value.element_bytes))
+        copy.source = value.source
+        self.writer.drop(value.storage)
+        return copy
 
     @staticmethod
     def _last(value: Value) -> Value:
@@ -402,6 +434,11 @@ class JoinedPlayer(Player):
 def _is_laid_out(shape: Shape) -> bool:
     """Whether the two layouts of such maps differ: they have several channels and pixels."""
     return len(shape) == 3 and shape[0] > 1 and prod(shape[1:]) > 1
+
+
+def _lies_last(value: Value) -> bool:
+    """Whether the value lies as channels_last has it, if only because both layouts are one."""
+    return value.is_last or not _is_laid_out(value.shape)
 
 
 def _suggests_last(value: Value) -> bool:

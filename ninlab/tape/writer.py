@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count, islice
+from itertools import chain, count, islice, zip_longest
 from typing import Any, NamedTuple
 
 from ninlab.reports import Category, MemoryEvent, Phase
@@ -117,22 +117,27 @@ class Tape:
                 yield Kept(storage, node.layer, kind)
 
 
-_COPY_A_PART = ("avg_pool2d_backward", "convolution_backward", "max_pool2d_with_indices_backward")
-"""What copies a gradient that is part of a wider one, while it runs.
-
-A part of one image lies as it would alone and needs no copy: copies are those of more images.
-"""
-
 _AS_IT_CAME = frozenset(
     {"_to_copy", "mul", "native_dropout_backward", "sigmoid_backward", "threshold_backward"}
 )
 """What puts out a gradient of maps in the layout of the one that it reads."""
 
-_PLANAR = frozenset({"div", "fold_backward"})
+_PLANAR = "div"  # of a mean
 """What puts out a gradient of maps channel by channel, whatever it reads."""
 
-_COPIES_LATE = frozenset({"avg_pool2d_backward", "max_pool2d_with_indices_backward"})
-"""What makes its result before it copies what it reads."""
+_CONVOLUTION = "convolution_backward"
+_POOLS = ("avg_pool2d_backward", "max_pool2d_with_indices_backward")
+_JOINED = (
+    *("bias_relu_max_pool_backward", "chain_backward", "fold_backward", "relu_bias_backward"),
+)
+_COPYING = frozenset({_CONVOLUTION, *_POOLS, *_JOINED})
+"""What copies, while it runs, a gradient that is part of a wider one or lies in another layout.
+
+A part of one image lies as it would alone and needs no copy: copies are those of more images.
+Pools make their results first, joined layers the copy. A convolution copies a part for each of its
+halves, behind the gradient of maps and before that of weights, and what lies in another layout
+once, before both.
+"""
 
 # A step has thousands of them; a call with arguments takes three times as long.
 _event = partial(tuple.__new__, MemoryEvent)
@@ -168,9 +173,9 @@ class Backward(NamedTuple):
 class Node:
     """One operator of the forward pass, as autograd remembers it.
 
-    In channels_last an operator may copy what lies otherwise than it needs it: its gradient where
-    that is planar and reads_last, or where neither is, and what is in copies. They are there while
-    all gradients of maps and weights are made. reads_last is None for one that reads any layout.
+    In channels_last an operator may copy what lies otherwise than it needs it, until the gradients
+    of maps and weights are made: its gradient, if that is planar and reads_last or neither, and
+    what is in copies. reads_last is None for an operator that reads any layout.
     """
 
     layer: str
@@ -288,12 +293,14 @@ class TapeWriter:
 
     def remember(
         self, result: Value, backward: Sequence[Backward], keeps: Sequence[tuple[Storage, str]] = ()
-    ) -> None:
+    ) -> Node:
         """Remember how result was made. To be called where an input of it needs a gradient."""
         for storage, _ in keeps:
             storage.holders += 1
-        result.source = Node(self.layer, backward, keeps)
-        self._nodes.append(result.source)
+        node = Node(self.layer, backward, keeps)
+        result.source = node
+        self._nodes.append(node)
+        return node
 
     # ------------------------------------------------------------ the way back
 
@@ -318,10 +325,9 @@ class TapeWriter:
     def _run(self, node: Node, gradient: Storage) -> None:
         """Make the gradients of the node's inputs, let go of what it kept, hand them on."""
         made: list[tuple[Value, Storage, bool]] = []
-        around = [self.make(size, Category.TEMPORARY) for size in node.copies]
-        if gradient.is_planar is node.reads_last:
-            around.append(self.make(gradient.size, Category.TEMPORARY))
-        for backward in node.backward:
+        copies: list[Storage] = []
+        is_part = node.is_view and gradient.is_planar is not node.reads_last
+        for backward, following in zip_longest(node.backward, node.backward[1:]):
             operator, of, reads, macs, makes_all, joins_call, is_view, hands_on, is_copy = backward
             first, makes = len(made), []
             if is_copy and made:
@@ -332,35 +338,23 @@ class TapeWriter:
                     made.append((value, gradient, True))
                 elif makes_all or hands_on or value.source:
                     storage = self.make(value.storage.size, _category(value, hands_on=hands_on))
-                    storage.is_planar = (
-                        len(value.shape) < 3
-                        or value.shape == (1, 1, 1)
-                        or operator in _PLANAR
-                        or (gradient.is_planar and operator in _AS_IT_CAME)
-                    )
+                    storage.is_planar = _is_planar(operator, value, gradient)
                     makes.append(storage)
                     made.append((value, storage, False))
             if makes:
                 writes = of[:1] if made[first][0] is of[0] else ()
-                copies: list[Storage] = []
-                later: list[Storage] = []
-                if around:
-                    is_last = backward is node.backward[-1]
-                    starts = around if first == 0 else []
-                    if operator in _COPIES_LATE:
-                        makes = [*makes, *starts]
-                    else:
-                        makes, later = [*starts, *makes[:1]], makes[1:]
-                    copies = around if is_last else []
-                elif node.is_view and operator in _COPY_A_PART:
-                    copies = [self.make(reads[0].size, Category.TEMPORARY)]
-                    if of[0].shape:
-                        makes = [*makes, *copies]
-                    else:  # of weights, and then of the bias
-                        makes, later = [*copies, *makes[:1]], makes[1:]
-                self.call(operator, reads, writes, makes, macs, joins_call and first > 0)
-                for copy in copies:
-                    self.drop(copy)
+                joins_call = joins_call and first > 0
+                if is_part or not joins_call:
+                    sizes = _copied(node, gradient, backward)
+                    copies = [self.make(size, Category.TEMPORARY) for size in sizes]
+                    makes = _in_order(operator, of, copies, makes, is_part=is_part)
+                ends = is_part or following is None or not following.joins_call
+                # A convolution makes the gradient of its bias when the copies are gone.
+                later = [makes.pop()] if copies and ends and _ends_with_bias(backward) else []
+                self.call(operator, reads, writes, makes, macs, joins_call)
+                if ends:
+                    for copy in copies:
+                        self.drop(copy)
                 self._allocate(operator, later)
         self.drop(gradient)
         for storage, _ in node.keeps:
@@ -392,6 +386,42 @@ class TapeWriter:
             if part is not total:
                 self.drop(part)
         node.gradient, node.is_view = total, False
+
+
+def _copied(node: Node, gradient: Storage, backward: Backward) -> list[Size]:
+    """What the call copies."""
+    if backward.operator not in _COPYING:
+        return []
+    lies_otherwise = gradient.is_planar is node.reads_last
+    return [*node.copies, *([backward.reads[0].size] if node.is_view or lies_otherwise else [])]
+
+
+def _in_order(
+    operator: str,
+    of: Sequence[Value],
+    copies: Sequence[Storage],
+    makes: Sequence[Storage],
+    *,
+    is_part: bool,
+) -> list[Storage]:
+    """The copies and the results, as the call makes them."""
+    is_late = operator in _POOLS or (operator == _CONVOLUTION and is_part and of[0].shape)
+    return [*makes, *copies] if is_late else [*copies, *makes]
+
+
+def _ends_with_bias(backward: Backward) -> bool:
+    """Whether it is a convolution's half that makes the gradients of weight and bias."""
+    return backward.operator == _CONVOLUTION and len(backward.of) > 1
+
+
+def _is_planar(operator: str, value: Value, gradient: Storage) -> bool:
+    """Whether the gradient of the value lies channel by channel."""
+    return (
+        len(value.shape) < 3
+        or value.shape == (1, 1, 1)
+        or operator == _PLANAR
+        or (gradient.is_planar and operator in _AS_IT_CAME)
+    )
 
 
 def _category(value: Value, *, hands_on: bool) -> Category:
