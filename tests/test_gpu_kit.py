@@ -199,6 +199,7 @@ sys.meta_path.insert(0, Bare())
 from ninlab import resources, selfcheck
 from ninlab.commands import collect, measure, profile, record
 from ninlab import records
+from benchmarks import fused_step
 from tools import ask_cudnn
 records.load()
 import fvcore, pydantic_core

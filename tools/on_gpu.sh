@@ -14,6 +14,7 @@ started=$(date +%s)
 #   A part takes 5 s or more, and is one of
 #   smoke       what decides whether and how to record, in seconds; give it first
 #   workspaces  what cuDNN answers on the device for every convolution, the most wanted first
+#   fused       steps by fused operators beside torch's: whether they compute the same, and how fast
 #   record      the full plan, in its order
 #   memory      peaks and step times beside the prediction, the most wanted cases first
 #   more        the same for the other batch sizes, optimizers and the other allocator
@@ -34,7 +35,7 @@ set -uo pipefail
 usage() { sed -n 's/^# usage: /usage: /p; s/^#   /  /p' "$0" >&2; exit 2; }
 
 [ $# -ge 3 ] && [[ $2 =~ ^[1-9][0-9]{0,6}$ ]] || usage
-names='smoke|workspaces|record|memory|more|strangers|profile|selfcheck|tests|loader'
+names='smoke|workspaces|fused|record|memory|more|strangers|profile|selfcheck|tests|loader'
 for part in "${@:3}"; do
     [[ $part =~ ^($names)(:([5-9]|[1-9][0-9]{1,6}))?$ ]] || usage
 done
@@ -181,6 +182,11 @@ workspaces() {
         --results "$results"
 }
 
+fused() {
+    within "$python" benchmarks/fused_step.py --device "$device" --deadline "$((ends - 3))" \
+        --output runs/probes/fused_step.jsonl
+}
+
 strangers() {
     within "$python" benchmarks/strangers.py --device "$device" --deadline "$((ends - 3))" \
         --results "$results" --threads "$threads" --events runs/probes/strangers runs/probes
@@ -231,7 +237,7 @@ fi
 cap_of() {  # seconds that a part takes at most when the call names none
     case $1 in
         profile) echo 60 ;;
-        smoke) echo 90 ;;
+        smoke | fused) echo 90 ;;
         selfcheck | strangers | loader) echo 180 ;;
         memory | workspaces) echo 240 ;;
         more) echo 350 ;;
