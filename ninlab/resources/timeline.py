@@ -40,6 +40,7 @@ from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_
 from ninlab.resources.modules import Subject, in_mode, meta_copy, refusal
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
+from ninlab.resources.shortcuts import Shortcuts
 from ninlab.resources.strangers import at_work, quoted
 from ninlab.steps import LOSS, Optimizer, named
 from ninlab.torch_private import check
@@ -173,7 +174,8 @@ def _warm_optimizer(
     has_state_at_once = bool(optimizer.state)
     for parameter in learning:
         parameter.grad = torch.empty_like(parameter)
-    optimizer.step()
+    with Shortcuts():
+        optimizer.step()
     return optimizer, has_state_at_once
 
 
