@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain, count
 from math import ceil
 from textwrap import wrap
@@ -58,7 +59,7 @@ class _Row:
     runs: Sequence[RunRecord]
     top: int  # of the label
 
-    @property
+    @cached_property
     def asides(self) -> list[int]:
         """By how many pixels each dot steps out of the row, so that none hides another."""
         steps = _asides([run.last.test_accuracy for run in self.runs])
@@ -70,7 +71,7 @@ class _Row:
         dots = max(map(abs, self.asides)) + _MARKER_PIXELS / 2
         return max(dots, 1.4 * _MEAN_PIXELS / 2)
 
-    @property
+    @cached_property
     def marks_top(self) -> float:
         """Where the label ends, and lines down the plot begin."""
         return self.top + _LINE_PIXELS * len(_lines(self.label, self.runs))
@@ -108,7 +109,7 @@ class _Panel:
         """What Plotly calls the panel's axis of rows."""
         return self.x.replace("x", "y")
 
-    @property
+    @cached_property
     def rows_of_parts(self) -> list[list[_Row]]:
         """The rows of each part, from the top down."""
         top, parts = _HEAD_PIXELS + _LINE_PIXELS * len(self.heading), []
@@ -130,7 +131,7 @@ class _Panel:
         """All runs of the panel."""
         return [run for part in self.parts for runs in part.values() for run in runs]
 
-    @property
+    @cached_property
     def heading(self) -> list[str]:
         """What all rows have in common, in lines that a phone has room for."""
         groups = [runs for part in self.parts for runs in part.values()]
