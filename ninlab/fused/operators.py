@@ -128,7 +128,7 @@ def _folded(maps: Tensor, factor: int, before: int, height: int, width: int) -> 
 
 def _unfolded(gradient: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
     batch, channels = gradient.shape[:2]
-    return _maps(gradient, batch, channels // factor**2, height, width)
+    return new_maps(gradient, batch, channels // factor**2, height, width)
 
 
 def _picked(
