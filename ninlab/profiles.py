@@ -163,7 +163,9 @@ class Event:
 _BEGINS, _ENDS = "Optimizer.zero_grad#", "Optimizer.step#"
 """As torch calls the first and the last event of what the roofline counts."""
 
-_NAMESPACES = ("aten::", "ninlab::")
+NAMESPACES = ("aten::", "ninlab::")
+"""Of operators: events of other names are autograd's nodes, marks and calls of CUDA's runtime."""
+
 _WAY_BACK = "autograd::engine::evaluate_function: "
 
 _BY_OTHER_NAMES: Mapping[str, str] = {
@@ -294,7 +296,7 @@ def _outermost(
 ) -> Iterator[tuple[str | None, _Called]]:
     """The outermost events of these names, each with all inside it; unnamed and alone the rest."""
     on_the_way_back = on_the_way_back or event.name.startswith(_WAY_BACK)
-    if event.name.startswith(_NAMESPACES):
+    if event.name.startswith(NAMESPACES):
         name = _plain(event.name)
         name = _BY_OTHER_NAMES.get(name, name)
         if on_the_way_back:

@@ -18,11 +18,12 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import fsum
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
-from torch.profiler import ProfilerActivity, profile, record_function
+from torch.profiler import record_function
 
 from ninlab.architectures import architecture
 from ninlab.data import LabeledImages
@@ -31,6 +32,7 @@ from ninlab.errors import NinlabError, shortened
 from ninlab.networks import build
 from ninlab.profiles import (
     LONGEST_NAME,
+    NAMESPACES,
     NO_OPERATOR,
     Event,
     KernelTime,
@@ -41,6 +43,7 @@ from ninlab.profiles import (
     step_operators,
 )
 from ninlab.recipes import Recipe
+from ninlab.torch_private import is_whole, profile_of_operators, seen_by_profilers
 from ninlab.training import Engine
 
 TIMED_EPOCHS = 3
@@ -48,6 +51,7 @@ TIMED_EPOCHS = 3
 
 _LEARNING_RATE = 0.01  # of plain SGD; no kernel takes longer for another one
 _STEP_TAKEN = "ninlab: a step is taken"
+_OWN = "ninlab"  # the namespace of fused operators
 
 
 @dataclass(frozen=True)
@@ -133,7 +137,7 @@ def _profiled_epoch(engine: Engine) -> list[FunctionEvent]:
         with record_function(_STEP_TAKEN):
             pass
 
-    with profile(activities=[ProfilerActivity.CPU, *([ProfilerActivity.CUDA] * on_gpu)]) as watched:
+    with seen_by_profilers(_OWN), profile_of_operators(on_gpu=on_gpu) as watched:
         engine.epoch(mark)  # which waits for the device before it returns
     events = [*watched.events()]
     if on_gpu and not any(map(_is_of_a_gpu, events)):
@@ -165,7 +169,11 @@ def _steps(events: Sequence[FunctionEvent]) -> Iterator[list[Event]]:
 
 
 def _event(event: FunctionEvent, *, on_gpu: bool) -> Event:
-    """The event with all inside it, and of the device's time what is its own."""
+    """The event with all inside it, and of the device's time what is its own.
+
+    Inside an operator with kernels of its own is nothing: what those call belongs to it, as it does
+    for the roofline.
+    """
     kernels = tuple(
         (kernel.name, kernel.duration / 1e6)
         for kernel in event.kernels
@@ -174,11 +182,15 @@ def _event(event: FunctionEvent, *, on_gpu: bool) -> Event:
     own = fsum(seconds for _, seconds in kernels)
     if not on_gpu:
         own = max(0.0, event.self_cpu_time_total / 1e6)
+    inside = tuple(_event(child, on_gpu=on_gpu) for child in event.cpu_children)
+    operator = f"{event.name}.{event.overload_name or ''}".rstrip(".")
+    if not (event.name.startswith(NAMESPACES) and is_whole(operator)):
+        return Event(event.name, own, kernels, inside)
+    parts = [one for child in inside for one in child.all()]
     return Event(
         event.name,
-        own,
-        kernels,
-        tuple(_event(child, on_gpu=on_gpu) for child in event.cpu_children),
+        fsum([own, *(one.seconds for one in parts)]),
+        (*kernels, *chain.from_iterable(one.kernels for one in parts)),
     )
 
 

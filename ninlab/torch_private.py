@@ -143,6 +143,15 @@ def has_kernel(operator: str, key: str) -> bool:
     return bool(_has_kernels(operator) and _has_kernel_for(operator, key))
 
 
+@cache
+def is_whole(operator: str) -> bool:
+    """Whether an operator, such as ``aten::sum.dim_IntList``, is more than calls of others.
+
+    What it calls inside is then its own affair. False for a name that no operator has.
+    """
+    return bool(_has_kernels(operator)) and not has_kernel(operator, "CompositeImplicitAutograd")
+
+
 suggested_format: Callable[[Tensor], torch.memory_format] = _of_torch(
     "_prims_common.suggest_memory_format"
 )
@@ -274,6 +283,35 @@ def profile_of_the_cpu() -> torch.profiler.profile:
         profile_memory=True,
         experimental_config=_Configuration(capture_overload_names=True),
     )
+
+
+def profile_of_operators(*, on_gpu: bool) -> torch.profiler.profile:
+    """A profiler of operators, which names their overloads, and on a GPU of kernels."""
+    of_cuda = [torch.profiler.ProfilerActivity.CUDA] if on_gpu else []
+    return torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU, *of_cuda],
+        experimental_config=_Configuration(capture_overload_names=True),
+    )
+
+
+@contextmanager
+def seen_by_profilers(namespace: str) -> Iterator[None]:
+    """Inside the block every call of that namespace's operators is an event of a profiler.
+
+    torch 2.15 calls operators that are defined in Python, and return nothing but tensors, past the
+    dispatcher that profilers watch. Older ones know no way past it.
+    """
+    known = getattr(torch.ops, namespace)
+    packets = [getattr(known, name) for name in known]
+    overloads = [getattr(packet, name) for packet in packets for name in packet.overloads()]
+    unseen = [one for one in overloads if getattr(one, "_pyobj_dispatcher", None) is not None]
+    for one in unseen:
+        one._enable_pyobj_dispatch(False)
+    try:
+        yield
+    finally:
+        for one in unseen:
+            one._enable_pyobj_dispatch(True)
 
 
 def events_of(profile: torch.profiler.profile) -> tuple[Sequence[Any], Mapping[int, str]]:

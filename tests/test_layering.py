@@ -100,7 +100,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "profiling": (
         {
             *("architectures", "data", "environment", "networks", "profiles", "recipes"),
-            "training",
+            *("torch_private", "training"),
         },
         {"torch"},
     ),

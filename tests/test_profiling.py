@@ -111,6 +111,7 @@ class FakeEvent:
     cpu_children: list[Any] = field(default_factory=list)
     cpu_parent: Any = None
     on: str = "CPU"
+    overload_name: str = ""
     is_async: bool = False
     is_user_annotation: bool = False
 
@@ -191,10 +192,21 @@ def test_the_steps_of_a_profile_are_those_behind_the_first_in_the_hosts_order():
 def test_on_a_gpu_an_operator_takes_what_its_kernels_take():
     step = next(_steps(seen_by_a_gpu(2)))
     found = {event.name: event for root in step for event in root.all()}
-    assert found["aten::relu"] == Event(
-        "aten::relu", 3e-6, (("relu_k", 3e-6),), (Event("cudaLaunchKernel", 0.0),)
-    )
+    assert found["aten::relu"] == Event("aten::relu", 3e-6, (("relu_k", 3e-6),))
     assert found["aten::threshold_backward"].seconds == 4e-6
+
+
+def test_what_an_operator_with_kernels_of_its_own_calls_belongs_to_it():
+    inner = FakeEvent("aten::copy_", 3, 4, [kernel("copy_k", 2)])
+    cast = FakeEvent("aten::to", 2, 5, [], [inner], overload_name="dtype")
+    divided = FakeEvent("aten::div_", 1, 6, [kernel("div_k", 3)], [cast], overload_name="Tensor")
+    dropout = FakeEvent("aten::dropout", 0, 7, [], [divided])
+    mark = [FakeEvent("ninlab: a step is taken", at, at) for at in (-1, 8)]
+    of_gpu = FakeEvent("div_k", 3, 6, on="CUDA")
+    ((found,),) = _steps([*mark, *dropout.all(), of_gpu])
+    (whole,) = found.children
+    assert (found.name, found.seconds) == ("aten::dropout", 0.0)  # only calls others
+    assert whole == Event("aten::div_", pytest.approx(5e-6), (("div_k", 3e-6), ("copy_k", 2e-6)))
 
 
 def test_the_span_of_torchs_own_mark_is_no_kernel():
@@ -218,7 +230,6 @@ def test_kernels_that_no_operator_launched_are_listed_by_themselves():
 
 def test_a_profiler_that_sees_nothing_of_a_gpu_is_said(monkeypatch):
     class Blind:
-        def __init__(self, **_: object) -> None: ...
         def __enter__(self) -> "Blind":
             return self
 
@@ -226,7 +237,7 @@ def test_a_profiler_that_sees_nothing_of_a_gpu_is_said(monkeypatch):
         def events(self) -> list[FakeEvent]:
             return [event for event in seen_by_a_gpu(2) if event.on == "CPU"]
 
-    monkeypatch.setattr(profiling, "profile", Blind)
+    monkeypatch.setattr(profiling, "profile_of_operators", lambda **_: Blind())
     on_gpu = SimpleNamespace(images=SimpleNamespace(is_cuda=True))
     engine: Any = SimpleNamespace(training=on_gpu, epoch=lambda _: None)
     with pytest.raises(NinlabError, match="saw no kernel of the GPU"):
