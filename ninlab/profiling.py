@@ -72,9 +72,9 @@ class Profile:
 def profiled(setting: Setting, images: LabeledImages, steps: int) -> Profile:
     """The profile of a training step, in epochs of so many steps on the device of the images.
 
-    images are at their own size. Raises NinlabError for fewer than two steps, for more than there
-    are images for, for kernels of which no step can be taken, and where the profiler sees no kernel
-    of a GPU.
+    images are at their own size. On a CPU plain torch stands in for fused kernels. Raises
+    NinlabError for a network that there is not, for fewer than two steps, for more than there are
+    images for, and where the profiler sees no kernel of a GPU.
     """
     batch_size, precision = setting.batch_size, setting.precision
     if steps < 2:

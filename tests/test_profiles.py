@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from ninlab import figures, records
+from ninlab.architectures import architecture
 from ninlab.commands import validation
 from ninlab.devices import device
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
@@ -24,6 +25,7 @@ from ninlab.profiles import (
     StepProfile,
     Work,
     at_the_least,
+    counted_operators,
     joined,
     load_records,
     longest_rows,
@@ -74,10 +76,11 @@ def total(operators: Sequence[OperatorTime]) -> float:
 # ---------------------------------------------------------------- the join
 
 
+@pytest.mark.parametrize("kernels", Kernels)
 @pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_every_call_of_a_step_finds_its_layer_and_work(name, precision):
-    operators = step_operators(Setting(name, 4, precision))
+def test_every_call_of_a_step_finds_its_layer_and_work(name, precision, kernels):
+    operators = step_operators(Setting(name, 4, precision, kernels))
     calls = [operator for operator in operators if operator.calls]
     found = joined(operators, [events_of(operators)])
     assert [(one.name, one.layer or "", one.phase) for one in found] == [
@@ -243,9 +246,29 @@ def test_no_step_is_no_profile():
 
 
 @pytest.mark.parametrize("kernels", [Kernels.FUSED, Kernels.CHAINED])
-def test_kernels_that_nobody_has_are_refused_by_name(kernels):
-    with pytest.raises(NinlabError, match=f"no step with {kernels} kernels"):
-        step_operators(Setting("nin_28", kernels=kernels))
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_fused_kernels_nobody_casts_images_and_folding_them_moves_half(name, kernels):
+    setting = Setting(name, 4, Precision.BF16, kernels)
+    counted, called = (
+        Counter((one.layer, one.name, one.bytes) for one in operators)
+        for operators in (counted_operators(setting), step_operators(setting))
+    )
+    first = counted_operators(setting)[0].layer
+    pixels = 4 * math.prod(architecture(name).input_shape)
+    gone, new = counted - called, called - counted
+    ((layer, cast, moved),) = (key for key in gone if key[1] == "_to_copy")
+    assert (layer, sum(gone.values())) == (first, 1 + sum(new.values()))
+    assert moved >= pixels * (4 + 2)  # folding may add rows at the rims
+    assert {name: moved for _, name, moved in new} == {
+        name: moved // 2 for _, name, moved in gone if name != cast
+    }
+
+
+@pytest.mark.parametrize("kernels", Kernels)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.TF32])
+def test_images_that_nobody_would_cast_are_counted_as_they_are(kernels, precision):
+    setting = Setting("nin_28", 4, precision, kernels)
+    assert step_operators(setting) == counted_operators(setting)
 
 
 def test_at_the_least_a_step_takes_its_bound():

@@ -15,7 +15,7 @@ from ninlab.errors import NinlabError
 from ninlab.profiles import NO_OPERATOR, Event, Place, Setting, load_records, step_operators
 from ninlab.profiling import Profile, _of_no_operator, _profiled_epoch, _steps, profiled
 from ninlab.reports import Phase
-from ninlab.steps import Precision
+from ninlab.steps import Kernels, Precision
 from tests.records import a_profile
 
 STEPS, BATCH_SIZE = 3, 8
@@ -60,6 +60,19 @@ def test_every_operator_that_a_cpu_calls_by_the_rooflines_name_has_its_layer(mad
     assert [one.calls for one in never] == [0] * len(never)
 
 
+@pytest.mark.parametrize("kernels", [Kernels.FUSED, Kernels.CHAINED])
+def test_every_fused_operator_has_its_layer_and_work(kernels, images):
+    setting = Setting("nin_28", BATCH_SIZE, Precision.BF16, kernels)
+    found = [one for one in profiled(setting, images, 2).operators if one.place is Place.COUNTED]
+    expected = [one for one in step_operators(setting) if one.name not in CPUS_OWN]
+    known = [one for one in found if one.phase is not None]
+    calls = [(one.layer, one.phase) for one in expected if one.calls]
+    assert [(one.layer or "", one.phase) for one in known] == calls
+    assert sum(one.bytes or 0 for one in known) == sum(one.bytes for one in expected)
+    assert {one.name for one in found if one.phase is None} == CPUS_OWN
+    assert {"fold", "bias_relu_", "bias_relu_max_pool_backward"} <= {one.name for one in known}
+
+
 def test_flops_and_bytes_of_a_profile_are_the_rooflines(made):
     counted = [one for one in step_operators(SMALL) if one.name not in CPUS_OWN]
     for quantity in ("flops", "bytes"):
@@ -88,7 +101,6 @@ def test_what_the_engine_does_around_the_network_has_rows_of_its_own(made):
     [
         (SMALL, 1, "has none after its first"),
         (SMALL, STEPS + 1, "but there are 24"),
-        (replace(SMALL, kernels="fused"), STEPS, "no step with fused kernels"),
         (replace(SMALL, network="nin-28"), STEPS, "nin_28"),
     ],
 )
@@ -303,6 +315,15 @@ def test_what_fails_is_said_and_recorded_nowhere_and_those_after_it_are(answers,
     said = capsys.readouterr().err.splitlines()
     assert said[1] == "nin_28-b128-bf16-torch failed: RuntimeError: CUDA error: no [kernel] image"
     assert said[-1] == "1 of 2 profiles failed; nothing is recorded for them"
+
+
+def test_kernels_that_cannot_run_here_are_refused_and_torchs_are_profiled(answers, folder, capsys):
+    answers()
+    assert ask(folder, "nin_28", "--kernels", "fused", "--kernels", "torch") == 1
+    (record,) = load_records(folder)
+    assert record.setting.kernels is Kernels.TORCH
+    failed = "nin_28-b128-bf16-fused failed: fused kernels need a CUDA device"
+    assert failed in capsys.readouterr().err
 
 
 def test_a_profile_that_is_interrupted_keeps_what_was_measured(answers, folder, tmp_path):

@@ -15,9 +15,9 @@ from ninlab.profiles import (
     Setting,
     StepProfile,
     at_the_least,
+    counted_operators,
     longest_rows,
     newest,
-    step_operators,
 )
 from ninlab.steps import Kernels, Precision, named
 from ninlab.units import format_seconds
@@ -54,7 +54,7 @@ def longest_operators(
 
 def _least(setting: Setting, on: DataSheet, most: int) -> Tables:
     """The table of the least times, under a heading that says that nothing is measured."""
-    rows = at_the_least(step_operators(setting), on, setting.precision)
+    rows = at_the_least(counted_operators(setting), on, setting.precision)
     heading = (
         "No GPU has profiled this step yet: these are the least times by the data sheet of the "
         f"{on.title}. {setting.in_words}: {format_seconds(fsum(one.seconds for one in rows))}."
