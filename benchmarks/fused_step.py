@@ -478,12 +478,12 @@ def kept_bytes(engine: Engine) -> int:
 
 
 def bound_seconds(size: Size, kernels: Kernels) -> float | None:
-    """The least time of a step by the data sheet; None where it is not known."""
+    """The least time of a step by these kernels and the data sheet; None where there is none."""
     on = of_cuda_name(describe_device(size.device).name)
-    if on is None or kernels is not Kernels.TORCH:
+    if on is None:
         return None
     operators = training_operators(
-        architecture(size.network), size.batch_size, "sgd", size.precision
+        architecture(size.network), size.batch_size, "sgd", size.precision, kernels=kernels
     )
     return time_bound(operators, on, size.precision).seconds
 

@@ -129,7 +129,9 @@ def _step_seconds(
     on = device(cost.device_name)
     # A device computes what it has no units for, too, and no faster than anything else.
     peak = on.flops_per_second.get(precision, min(on.flops_per_second.values()))
-    operators = training_operators(architecture(network), batch_size, optimizer, precision)
+    operators = training_operators(
+        architecture(network), batch_size, optimizer, precision, kernels=kernels
+    )
     return (
         sum(one.flops for one in operators) / (cost.share_of_peak * peak)
         + sum(one.bytes for one in operators) / (cost.share_of_bandwidth * on.bandwidth())

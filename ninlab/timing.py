@@ -16,11 +16,11 @@ from ninlab.comparisons import Groups, step_seconds
 from ninlab.devices import device, of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.formulas import macs
-from ninlab.measurement import Allocator, Case, CaseOutcome, MemoryRecord, setting
+from ninlab.measurement import Allocator, CaseOutcome, MemoryRecord, setting
 from ninlab.predictions import FITTED_NETWORKS, bound, prediction_errors, time_model
 from ninlab.records import RunRecord
-from ninlab.roofline import TimeBound
-from ninlab.steps import Kernels, Optimizer
+from ninlab.roofline import TimeBound, time_bound, training_operators
+from ninlab.steps import Optimizer
 from ninlab.units import format_seconds
 
 _LARGE_BATCH = 64
@@ -231,14 +231,20 @@ def training_in_words(pairs: Iterable[Pair], batch_size: int, device_title: str)
 def bound_of_run(run: RunRecord) -> TimeBound | None:
     """The least that one training step of the run can take, None where no data sheet says so.
 
-    Nor is it known of kernels that join layers: the bound of torch's is not theirs.
+    It is that of the operators which the run's kernels are.
     """
-    recipe = run.recipe
-    if recipe.kernels is not Kernels.TORCH:
+    recipe, described = run.recipe, of_cuda_name(run.device.name)
+    precision = str(recipe.precision)
+    if described is None or precision not in described.flops_per_second:
         return None
-    mode = str(recipe.counted_optimizer)
-    case = Case(run.network, run.input_shape, recipe.batch_size, str(recipe.precision), mode)
-    return bound(case, run.device)
+    operators = training_operators(
+        architecture(run.network),
+        recipe.batch_size,
+        recipe.counted_optimizer,
+        precision,
+        kernels=recipe.kernels,
+    )
+    return time_bound(operators, described, precision)
 
 
 def step_times(groups: Groups) -> dict[str, dict[str, str]]:

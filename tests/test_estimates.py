@@ -151,6 +151,7 @@ def test_fused_runs_and_torchs_correct_each_others_estimates_in_nothing():
     assert estimates.is_corrected(Kernels.TORCH)
     assert not estimates.is_corrected(Kernels.FUSED)
     guess = COST.seconds(torchs.network, fused, fused.epochs)
+    assert guess < COST.seconds(torchs.network, PLAIN, PLAIN.epochs)  # by its own operators
     assert estimates.seconds(torchs.network, fused) == guess
     before = estimates.seconds(torchs.network, PLAIN)
     own = replace(torchs, recipe=fused, wall_seconds=3 * guess)

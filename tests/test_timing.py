@@ -13,7 +13,8 @@ from ninlab.formulas import macs
 from ninlab.measurement import Allocator, Case, CaseOutcome, Measured, MemoryRecord
 from ninlab.predictions import bound, case_operators, prediction_errors, time_model
 from ninlab.records import Device, Provenance, Software
-from ninlab.roofline import TimeModel
+from ninlab.roofline import TimeModel, time_bound, training_operators
+from ninlab.steps import Kernels
 from ninlab.timing import (
     bound_of_run,
     bounds_in_words,
@@ -191,6 +192,15 @@ def test_a_run_has_the_bound_of_its_own_step():
     assert bound_of_run(run) == bound(case("nin", 128, "bf16"), H100)
     with_momentum = replace(run, recipe=replace(run.recipe, momentum=0.9))
     assert bound_of_run(with_momentum) == bound(case("nin", 128, "bf16", "momentum"), H100)
+
+
+def test_a_fused_run_has_the_bound_of_fused_operators():
+    (run,) = trained("nin", 1.0)["nin"]
+    fused = replace(run, recipe=replace(run.recipe, kernels=Kernels.FUSED))
+    operators = training_operators(architecture("nin"), 128, "sgd", "bf16", kernels="fused")
+    found = bound_of_run(fused)
+    assert found == time_bound(operators, device("h100"), "bf16")
+    assert found.seconds < bound_of_run(run).seconds  # which no fused step is held against
 
 
 def test_times_of_steps_stand_against_the_first_row():
