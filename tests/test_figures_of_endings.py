@@ -187,6 +187,14 @@ def test_failures_are_crosses_in_no_mean_and_counted_in_the_label() -> None:
     assert list(dots.marker.symbol) == ["circle", "circle", "x"]
 
 
+def test_a_row_of_other_kernels_says_so() -> None:
+    torchs, others = ended_at([0.8, 0.81]), ended_at([0.7, 0.71])
+    fused = [replace(one, recipe=replace(one.recipe, kernels="fused")) for one in others]
+    figure = figures.endings({"one": torchs, "two": others, "three": fused})
+    assert any(text.startswith("three, fused kernels") for text in texts(figure))
+    assert "torch kernels if no row names others" in headings(figure)[0].replace("<br>", " ")
+
+
 def test_relapsed_runs_are_counted_in_the_label() -> None:
     fell = [replace(one, loss=LossCurve(20, (0.5, 1.5))) for one in ended_at([0.8])]
     assert "row: 80.0%, n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))

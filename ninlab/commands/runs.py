@@ -177,6 +177,7 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
     wide_console().print(table)
     for row, runs in groups.items():
         if row.startswith("collapse/") and row in plan.by_path:
+            comparisons.kernels_of(runs)
             lost = comparisons.share(run.never_predicted > 0 for run in runs)
             typer.echo(f"{row}: {lost} never predict a class")
 

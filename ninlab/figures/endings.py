@@ -24,6 +24,7 @@ from ninlab.comparisons import (
     failures,
     scale_of,
     summary,
+    told_apart,
 )
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
@@ -157,7 +158,7 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
-    panels = _panels([part for part in groups if part])
+    panels = _panels([told_apart(part) for part in groups if part])
     if not panels:
         raise NinlabError("no record was given; a measured figure needs at least one")
     runs = [run for panel in panels for run in panel.runs]
