@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 import numpy as np
 import plotly.graph_objects as go
+import plotly.io
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,7 +29,7 @@ from ninlab.bookext import site_templates
 from ninlab.devices import DEVICES
 from ninlab.errors import NinlabError
 from ninlab.figures import labels
-from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS
+from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS, template
 from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, Outcome, RunRecord
 from ninlab.reports import Category, TracedMoment, tensor_peak
@@ -145,6 +146,7 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         provenance=SOURCE,
     ),
 }
+ONE_OF_EACH |= {kind: cache(draw) for kind, draw in ONE_OF_EACH.items()}  # no test changes one
 each = pytest.mark.parametrize("draw", ONE_OF_EACH.values(), ids=ONE_OF_EACH)
 
 
@@ -326,6 +328,15 @@ def test_no_text_is_smaller_than_the_one_size_of_its_kind_of_figure(kind):
     for trace in figure.data:
         assert trace.type != "bar" or trace.constraintext == "none", "Plotly scales its text down"
         assert kind != "diagram" or trace.textfont.size == least
+
+
+@each
+def test_what_the_template_leaves_out_of_plotlys_own_is_in_no_figure(draw):
+    own, whole = template("light"), plotly.io.templates["plotly_white"].to_plotly_json()
+    kinds = whole["data"].keys() - own["data"].keys()
+    parts = whole["layout"].keys() - own["layout"].keys()
+    assert kinds.isdisjoint(trace.type for trace in draw().data)
+    assert parts.isdisjoint(draw().layout.to_plotly_json())
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from ninlab import bookext
+from ninlab import bookext, figures
 from ninlab.figures.themes import THEMES, notebook_theme, template
-from tests.test_figures import ONE_OF_EACH
 
 PAPER = {"light": "white", "dark": "rgb(17,17,17)"}  # of JupyterLab: --jp-layout-color0
 
@@ -59,7 +58,8 @@ def test_a_notebook_has_the_theme_that_its_reader_chose_wherever_settings_lie(
     home = folder if "SETTINGS" in variable else folder.joinpath("lab", "user-settings")
     choose(chosen, home, written)
     assert notebook_theme() == theme
-    layout = ONE_OF_EACH["bars"]().layout.template.layout
+    bars = figures.bars(figures.Quantity("Parameters", {"nin": 1}), provenance="Counted.")
+    layout = bars.layout.template.layout
     assert layout.paper_bgcolor == layout.plot_bgcolor == PAPER[theme]
     assert layout.font == type(layout.font)(bookext.site_templates()[theme]["layout"]["font"])
 

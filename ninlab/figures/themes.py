@@ -32,6 +32,12 @@ DIAGRAM_TEXT_PIXELS = 13
 
 THEMES: tuple[Theme, ...] = ("light", "dark")
 
+_KINDS = ("bar", "heatmap", "scatter")
+"""The kinds of traces that the book's figures have."""
+
+_ELSEWHERE = ("geo", "map", "mapbox", "polar", "scene", "smith", "ternary")
+"""Where Plotly draws what has no pair of straight axes: no figure of the book does."""
+
 _NAMES: dict[Theme, str] = {"light": "plotly_white", "dark": "plotly_dark"}
 _FONT = {"family": "system-ui, sans-serif", "size": TEXT_PIXELS}
 _SETTING = Path("@jupyterlab", "apputils-extension", "themes.jupyterlab-settings")
@@ -40,10 +46,15 @@ _CHOSEN = re.compile(r'"theme"\s*:\s*"([^"]*)"')
 
 
 def template(theme: Theme) -> dict[str, Any]:
-    """The Plotly template of a theme, as JSON values, with its own paper."""
-    made: dict[str, Any] = deepcopy(plotly.io.templates[_NAMES[theme]].to_plotly_json())
-    made["layout"]["font"] |= _FONT
-    return made
+    """The Plotly template of a theme, as JSON values, with its own paper.
+
+    Of Plotly's own it has what the book's figures use: every figure of a notebook carries a copy,
+    through which Plotly looks each time.
+    """
+    whole: dict[str, Any] = deepcopy(plotly.io.templates[_NAMES[theme]].to_plotly_json())
+    layout = {name: part for name, part in whole["layout"].items() if name not in _ELSEWHERE}
+    layout["font"] |= _FONT
+    return {"data": {kind: whole["data"][kind] for kind in _KINDS}, "layout": layout}
 
 
 def notebook_template() -> go.layout.Template:
