@@ -126,19 +126,27 @@ def pick(
 
 def chain(maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor) -> Tensor:
     """`reference.chain`: reads the maps and writes the result."""
-    if maps.element_size() > 2:
+    if not _pays_to_chain(maps):
         return reference.chain(maps, bias1, weight2, bias2, weight3)
-    return launch_chain(maps, bias1, weight2, bias2, weight3)
+    return chained(maps, bias1, weight2, bias2, weight3)
 
 
-def launch_chain(
-    maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
-) -> Tensor:
-    """`chain` by the kernel, whatever the type."""
+def chain_backward(
+    gradient: Tensor, maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """`reference.chain_backward`: reads two maps and writes one, two times."""
+    if not _pays_to_chain(maps):
+        return reference.chain_backward(gradient, maps, bias1, weight2, bias2, weight3)
+    return chained_backward(gradient, maps, bias1, weight2, bias2, weight3)
+
+
+def chained(maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor) -> Tensor:
+    """`chain` by its kernel, whatever the type of the maps."""
     maps = channels_last(maps)
     result = torch.empty_like(maps)
-    rows, sizes = _sizes(maps)
-    chains.chain_kernel[(tiles.chain_programs(rows) * 2,)](
+    rows, sizes = _sizes_of_chain(maps)
+    # Without sums in registers, two programs fit on a multiprocessor.
+    chains.chain_kernel[(2 * tiles.chain_programs(rows),)](
         *(maps, bias1, weight2.contiguous(), bias2, weight3.contiguous(), result, rows),
         **sizes,
         num_warps=4,
@@ -147,52 +155,50 @@ def launch_chain(
     return result
 
 
-def chain_backward(
+def chained_backward(
     gradient: Tensor, maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`reference.chain_backward`: two times, reads two maps and writes one."""
-    if maps.element_size() > 2:
-        return reference.chain_backward(gradient, maps, bias1, weight2, bias2, weight3)
-    return launch_chain_backward(gradient, maps, bias1, weight2, bias2, weight3)
-
-
-def launch_chain_backward(
-    gradient: Tensor, maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """`chain_backward` by the kernel, whatever the type."""
-    maps, passed = channels_last(maps), channels_last(gradient)
-    to_maps = torch.empty_like(maps)
+    """`chain_backward` by its kernel, whatever the type of the maps."""
+    maps, arrives = channels_last(maps), channels_last(gradient)
     weight2, weight3 = weight2.contiguous(), weight3.contiguous()
-    rows, sizes = _sizes(maps)
-    programs, channels = tiles.chain_programs(rows), maps.shape[1]
-    sums = []
+    rows, sizes = _sizes_of_chain(maps)
+    passed = torch.empty_like(maps)
+    partial = maps.new_empty(tiles.chain_programs(rows), *weight2.shape, dtype=torch.float32)
+    partial_of_biases = partial.new_empty(len(partial), 2, len(weight2))
+    to_weights = []
     for weight, is_third in ((weight3, True), (weight2, False)):
-        of_weight = maps.new_empty(programs, channels, channels, 1, 1, dtype=torch.float32)
-        of_bias = maps.new_empty(programs, channels, dtype=torch.float32)
-        chains.chain_backward_kernel[(programs,)](
-            *(passed, maps, bias1, weight2, bias2, weight, to_maps, of_weight, of_bias, rows),
+        chains.chain_backward_kernel[(len(partial),)](
+            *(arrives, maps, bias1, weight2, bias2, weight, passed, partial, partial_of_biases),
+            rows,
             **sizes,
             IS_THIRD=is_third,
             num_warps=8,
-            num_stages=1 if is_third else 2,
+            num_stages=2,
         )
-        passed = to_maps  # a program reads and writes the same tiles of it, and no other does
-        sums += [of_bias.sum(0), of_weight.sum(0)]
-    to_bias2, to_weight3, to_bias1, to_weight2 = sums
-    return to_maps, to_bias1, to_weight2, to_bias2, to_weight3
+        to_weights.append(partial.sum(0))
+        arrives = passed  # written over in place: no two programs share a tile
+    to_weight3, to_weight2 = to_weights
+    to_bias1, to_bias2 = partial_of_biases.sum(0)
+    return passed, to_bias1, to_weight2, to_bias2, to_weight3
 
 
-def _sizes(maps: Tensor) -> tuple[int, dict[str, object]]:
-    """How many pixels there are, and the kernels' sizes and arithmetic."""
-    tiles.check(maps.numel())
-    channels = maps.shape[1]
-    sizes = {
+def _pays_to_chain(maps: Tensor) -> bool:
+    """Whether tensor cores compute maps again in less time than memory takes to keep them.
+
+    Of float32 they do not, and whether they may round it to TF32 is said to torch's own layers.
+    """
+    return maps.element_size() == 2
+
+
+def _sizes_of_chain(maps: Tensor) -> tuple[int, dict[str, object]]:
+    """How many pixels there are, and the constants of the kernels."""
+    rows, channels = _rows_and_channels(maps)
+    return rows, {
         "C": channels,
         "BLOCK_R": CHAIN_ROWS,
-        "BLOCK_C": max(16, triton.next_power_of_2(channels)),  # what tensor cores take at least
-        "PRECISION": "ieee",  # of float32 in tests, and nothing to 16-bit numbers
+        "BLOCK_C": max(16, triton.next_power_of_2(channels)),  # tensor cores take no fewer
+        "PRECISION": "ieee",  # for float32 in tests; 16-bit numbers are multiplied exactly
     }
-    return maps.numel() // channels, sizes
 
 
 # ---------------------------------------------------------------- parts

@@ -66,10 +66,10 @@ def bias_relu_kernel(
     """Turn maps into relu(maps + bias)."""
     tile, channel, exists = _place(C, BLOCK_C)
     row = _rows_of(tile, BLOCK_R)
-    at, inside = maps + row * C + channel, (row < rows) & exists
-    values = tl.load(at, mask=inside)
+    at, inside = row * C + channel, (row < rows) & exists
+    values = tl.load(maps + at, mask=inside)
     added = tl.load(bias + channel, mask=exists).to(values.dtype)
-    tl.store(at, relu(_biased(values, added)).to(values.dtype), mask=inside)
+    tl.store(maps + at, relu(_biased(values, added)).to(values.dtype), mask=inside)
 
 
 @triton.jit

@@ -76,8 +76,11 @@ def chain_programs(rows: int) -> int:
 
 
 def chain_partial_bytes(rows: int, channels: int) -> int:
-    """Bytes of the float32 partial sums of `reference.chain_backward`: two weights, two biases."""
-    return chain_programs(rows) * 2 * (channels**2 + channels) * 4
+    """Bytes of the float32 partial sums of `reference.chain_backward`: a weight, two biases.
+
+    The second weight's partial sums are written over the third's.
+    """
+    return chain_programs(rows) * (channels + 2) * channels * 4
 
 
 def check(values: int) -> None:
