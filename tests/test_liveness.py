@@ -152,6 +152,10 @@ ODD_NETWORKS = {
         Conv(4, 3), Branches("mix", (Block("same", (Dropout(0),)), Block("other", (Conv(2, 1),)),
                                      Block("again", (Dropout(0),)))), Flatten(), Linear(3),
     ),
+    "a branch that hands its input on, and a layer before it": classifier(
+        Conv(4, 3), Branches("mix", (Block("other", (Conv(2, 1),)), Block("same", (Dropout(0),)))),
+        Flatten(), Linear(3),
+    ),
     "a branch without weights on the images": classifier(
         Branches("mix", (Block("pooled", (MaxPool(3, 1, 1),)), Block("filtered", (Conv(2, 1),)))),
         Flatten(), Linear(3),

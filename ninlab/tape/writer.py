@@ -29,6 +29,7 @@ class Storage:
     category: Category
     holders: int = 1
     is_planar: bool = False  # of a gradient: whether it lies channel by channel
+    is_viewed: bool = False  # of a gradient: whether it comes as a view of what was made
 
 
 @dataclass(slots=True, eq=False)
@@ -139,6 +140,9 @@ halves, behind the gradient of maps and before that of weights, and what lies in
 once, before both.
 """
 
+_CLONING = "cudnn_batch_norm_backward"
+"""What autograd copies such a gradient for, in a call of its own."""
+
 # A step has thousands of them; a call with arguments takes three times as long.
 _event = partial(tuple.__new__, MemoryEvent)
 
@@ -181,10 +185,10 @@ class Node:
     layer: str
     backward: Sequence[Backward]
     keeps: Sequence[tuple[Storage, str]]
+    reads_last: bool | None
+    copies: Sequence[Size]
     gradient: Storage | None = None  # the sum of those that have come so far
     is_view: bool = False  # the gradient is part of a wider one
-    reads_last: bool | None = None
-    copies: Sequence[Size] = ()
 
 
 # ---------------------------------------------------------------- the writer
@@ -292,15 +296,19 @@ class TapeWriter:
             )))  # fmt: skip
 
     def remember(
-        self, result: Value, backward: Sequence[Backward], keeps: Sequence[tuple[Storage, str]] = ()
-    ) -> Node:
+        self,
+        result: Value,
+        backward: Sequence[Backward],
+        keeps: Sequence[tuple[Storage, str]] = (),
+        *,
+        reads_last: bool | None = None,
+        copies: Sequence[Size] = (),
+    ) -> None:
         """Remember how result was made. To be called where an input of it needs a gradient."""
         for storage, _ in keeps:
             storage.holders += 1
-        node = Node(self.layer, backward, keeps)
-        result.source = node
-        self._nodes.append(node)
-        return node
+        result.source = Node(self.layer, backward, keeps, reads_last, copies)
+        self._nodes.append(result.source)
 
     # ------------------------------------------------------------ the way back
 
@@ -326,6 +334,7 @@ class TapeWriter:
         """Make the gradients of the node's inputs, let go of what it kept, hand them on."""
         made: list[tuple[Value, Storage, bool]] = []
         copies: list[Storage] = []
+        clones: list[Storage] = []
         is_part = node.is_view and gradient.is_planar is not node.reads_last
         for backward, following in zip_longest(node.backward, node.backward[1:]):
             operator, of, reads, macs, makes_all, joins_call, is_view, hands_on, is_copy = backward
@@ -339,9 +348,14 @@ class TapeWriter:
                 elif makes_all or hands_on or value.source:
                     storage = self.make(value.storage.size, _category(value, hands_on=hands_on))
                     storage.is_planar = _is_planar(operator, value, gradient)
+                    storage.is_viewed = operator == "mm" and len(value.shape) == 3
                     makes.append(storage)
                     made.append((value, storage, False))
             if makes:
+                if operator == _CLONING and _must_copy(node, gradient):
+                    clone = self.make(reads[0].size)
+                    self.call("clone", reads[:1], reads[:1], (clone,))
+                    clones.append(clone)
                 writes = of[:1] if made[first][0] is of[0] else ()
                 joins_call = joins_call and first > 0
                 if is_part or not joins_call:
@@ -357,7 +371,7 @@ class TapeWriter:
                         self.drop(copy)
                 self._allocate(operator, later)
         self.drop(gradient)
-        for storage, _ in node.keeps:
+        for storage in (*clones, *(kept for kept, _ in node.keeps)):
             self.drop(storage)
         for value, storage, is_view in made:
             if value.source is None:
@@ -368,19 +382,17 @@ class TapeWriter:
     def _collect(self, value: Value, node: Node, storage: Storage, *, is_view: bool) -> None:
         """Add a gradient of the value to what its node has so far.
 
-        In place where nobody else would see it.
+        In place where that is nobody else's, or else anew: never in what has just come.
         """
         before = node.gradient
         if before is None:
             node.gradient, node.is_view = storage, is_view
             return
         total, makes = before, list[Storage]()
-        if before.holders > 1 or node.is_view:
-            total = storage
-            if storage.holders > 1 or is_view:
-                total = self.make(value.size)
-                total.is_planar = before.is_planar
-                makes = [total]
+        if before.holders > 1 or before.is_viewed or node.is_view:
+            total = self.make(value.size)
+            total.is_planar = before.is_planar
+            makes = [total]
         self.call("add", (value, value), (value,), makes)
         for part in (before, storage):
             if part is not total:
@@ -392,8 +404,12 @@ def _copied(node: Node, gradient: Storage, backward: Backward) -> list[Size]:
     """What the call copies."""
     if backward.operator not in _COPYING:
         return []
-    lies_otherwise = gradient.is_planar is node.reads_last
-    return [*node.copies, *([backward.reads[0].size] if node.is_view or lies_otherwise else [])]
+    return [*node.copies, *([backward.reads[0].size] if _must_copy(node, gradient) else [])]
+
+
+def _must_copy(node: Node, gradient: Storage) -> bool:
+    """Whether the node's gradient is part of a wider one, or lies in another layout."""
+    return node.is_view or gradient.is_planar is node.reads_last
 
 
 def _in_order(
