@@ -5,6 +5,10 @@ operators, and all others as `rules` has them. Joined layers leave their maps in
 the whole step is one of channels_last: where torch has to copy because something lies otherwise,
 the copy is played, too. `ninlab.fused` joins the layers of a module; it is the second opinion on
 all of this, and never asked here.
+
+Known limits. Where windows of one pixel read an image of one channel, torch cannot tell the layouts
+apart and makes maps channel by channel; the copies that this leads to are left out. So are the
+partial sums of the kernels, which are scratch.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from typing import assert_never
 from ninlab.architectures import Architecture
 from ninlab.layers import (
     AvgPool,
+    BatchNorm,
     Block,
     Branches,
     Conv,
@@ -33,7 +38,7 @@ from ninlab.reports import Category
 from ninlab.shapes import leaf_shape, parameter_counts, placed_layers, product_macs
 from ninlab.steps import FLOAT32_BYTES, Kernels, Precision, SavedKind
 from ninlab.tape.rules import Player
-from ninlab.tape.writer import Backward, Node, Size, Storage, Value
+from ninlab.tape.writer import Backward, Node, Value
 from ninlab.units import Shape
 
 FEW_CHANNELS = 8
@@ -202,24 +207,28 @@ class JoinedPlayer(Player):
 
     def _without_bias(self, layer: Conv, value: Value, weight: Value, shape: Shape) -> Value:
         """The convolution alone."""
-        macs = product_macs(weight.size[0] // FLOAT32_BYTES, shape)
-        if layer.stride == 1 or value.shape[0] >= FEW_CHANNELS:
-            copy = self._cast(weight, self.compute_bytes)
-            if copy.storage is not weight.storage:  # which autocast keeps for the next call
-                self.casts.append(copy)
-            return self._convolved(self._cast(value, self.compute_bytes), copy, (), macs, shape)
+        if layer.stride > 1 and value.shape[0] < FEW_CHANNELS:
+            return self._convolution_of_folded(layer, value, weight, shape)
+        copy = self._cast(weight, self.compute_bytes)
+        if copy.storage is not weight.storage:  # autocast keeps it for who reads it next
+            self.casts.append(copy)
+        source = self._cast(value, self.compute_bytes)
+        return self._convolved(source, copy, (), _macs(weight, shape), shape)
+
+    def _convolution_of_folded(
+        self, layer: Conv, value: Value, weight: Value, shape: Shape
+    ) -> Value:
+        """A convolution without stride, of squares of pixels."""
         stride, side = layer.stride, -(-layer.kernel_size // layer.stride)
         height, width = (count - 1 + side for count in shape[1:])
         channels = value.shape[0] * stride**2
         fits = layer.padding == 0 and (height * stride, width * stride) == value.shape[1:]
         images = self._folded(value, (channels, height, width), is_padded=not fits)
-        window = (channels, side, side)
-        fits = layer.kernel_size == side * stride
-        weights = self._folded(weight, window, count=shape[0], is_padded=not fits)
+        window, fits = (channels, side, side), layer.kernel_size == side * stride
+        weights = self._folded(weight, window, is_padded=not fits, count=shape[0])
         copy = self._cast(weights, self.compute_bytes)
-        macs = product_macs(shape[0] * prod(window), shape)
         source = self._cast(images, self.compute_bytes)
-        result = self._convolved(source, copy, (), macs, shape)
+        result = self._convolved(source, copy, (), _macs(weights, shape), shape)
         for each in (copy, weights, images):
             self.writer.drop(each.storage)
         return result
@@ -232,25 +241,27 @@ class JoinedPlayer(Player):
         size = prod(shape) * width
         storage = self.writer.make((0, size) if count is None else (count * size, 0))
         result = Value(storage, shape, width, is_last=True)
-        copies = (result.size,) if is_padded else ()
-        self._call("fold", (value,), result, copies)
+        copies = [result.size] if is_padded else []
+        made = [self.writer.make(size, Category.TEMPORARY) for size in copies]
+        self.writer.call("fold", (value,), (result,), (*made, storage))
+        for copy in made:
+            self.writer.drop(copy)
         if value.source:
-            node = self.writer.remember(result, [Backward("fold_backward", (value,), (result,))])
-            node.copies = copies
+            backward = Backward("fold_backward", (value,), (result,))
+            self.writer.remember(result, [backward], copies=copies)
         return result
 
     def _bias_relu(self, value: Value, bias: Value) -> Value:
-        """In place; what the convolution made is no more."""
-        value = self._laid_last(value)
+        """In place: what the convolution made is no more."""
         self.writer.call("bias_relu_", (value,), (value,))
-        result = Value(value.storage, value.shape, value.element_bytes, is_last=True)
+        result = _last(Value(value.storage, value.shape, value.element_bytes))
         if bias.source:
-            node = self.writer.remember(
+            self.writer.remember(
                 result,
                 [Backward("relu_bias_backward", (value, bias), (result, result))],
                 ((result.storage, SavedKind.RELU_RESULT),),
+                reads_last=_is_laid_out(result.shape) or None,
             )
-            node.reads_last = _is_laid_out(result.shape) or None
         return result
 
     def _bias_relu_max_pool(self, value: Value, shape: Shape) -> Value:
@@ -258,113 +269,86 @@ class JoinedPlayer(Player):
         (bias,) = self._awaited
         self._awaited = []
         operator = "bias_relu_max_pool"
-        result = self._last(self._new(shape, value.element_bytes))
-        copies = () if _lies_last(value) else (value.size,)
         if bias.source is None:
-            self._call(operator, (value,), result, copies)
-            return result
+            return _last(self._result(operator, (value,), shape, value.element_bytes))
+        result = _last(self._new(shape, value.element_bytes))
         codes = self.writer.make((0, prod(shape)))
-        self._call(operator, (value,), result, copies, codes)
-        node = self.writer.remember(
+        self.writer.call(operator, (value,), (result, codes), (result.storage, codes))
+        self.writer.remember(
             result,
             [Backward(f"{operator}_backward", (value, bias), (result, codes))],
             ((codes, SavedKind.POOL_CODES),),
+            reads_last=_is_laid_out(shape) or None,
         )
-        node.reads_last = _is_laid_out(shape) or None
         self.writer.drop(codes)
         return result
 
     def _product_bias_relu(self, value: Value, weight: Value, bias: Value, shape: Shape) -> Value:
         """Autograd sees the copy of the weight, and not that of the bias."""
-        source = self._laid_last(value.view())
-        width = source.element_bytes
+        width, macs = value.element_bytes, _macs(weight, shape)
         copy = self._cast(weight, width)
         narrow = self._cast(Value(bias.storage, (), FLOAT32_BYTES), width)
-        macs = product_macs(weight.size[0] // FLOAT32_BYTES, shape)
         operator = "_addmm_activation"
-        result = self._last(self._result(operator, (source, copy), shape, width, macs=macs))
+        result = _last(self._result(operator, (value, copy), shape, width, macs=macs))
         if copy.source:
             passed = Value(result.storage, shape, width)  # through the ReLU: inside of the node
-            node = self.writer.remember(
+            self.writer.remember(
                 result,
                 (
                     Backward("relu_bias_backward", (passed, bias), (result, result), hands_on=True),
-                    Backward("mm", (source,), (result, copy), macs, hands_on=True),
-                    Backward("mm", (copy,), (result, source), macs),
+                    Backward("mm", (value,), (result, copy), macs, hands_on=True),
+                    Backward("mm", (copy,), (result, value), macs),
                 ),
                 (
-                    (source.storage, SavedKind.INPUT),
+                    (value.storage, SavedKind.INPUT),
                     (copy.storage, SavedKind.WEIGHT_COPY),
                     (result.storage, SavedKind.RELU_RESULT),
                 ),
+                reads_last=_is_laid_out(shape) or None,
             )
-            node.reads_last = _is_laid_out(shape) or None
-        for each in (narrow, copy, source):
+        for each in (narrow, copy):
             self.writer.drop(each.storage)
         return result
 
     def _product(self, value: Value, weight: Value, shape: Shape) -> Value:
-        source = self._laid_last(value.view())
-        copy = self._cast(weight, source.element_bytes)
-        macs = product_macs(weight.size[0] // FLOAT32_BYTES, shape)
-        result = self._result("mm", (source, copy), shape, source.element_bytes, macs=macs)
+        width, macs = value.element_bytes, _macs(weight, shape)
+        copy = self._cast(weight, width)
+        result = _last(self._result("mm", (value, copy), shape, width, macs=macs))
         if copy.source:
-            keeps = ((source.storage, SavedKind.INPUT), (copy.storage, SavedKind.WEIGHT_COPY))
+            keeps = ((value.storage, SavedKind.INPUT), (copy.storage, SavedKind.WEIGHT_COPY))
             self.writer.remember(
                 result,
                 (
-                    Backward("mm", (copy,), (result, source), macs),
-                    Backward("mm", (source,), (result, copy), macs),
+                    Backward("mm", (copy,), (result, value), macs),
+                    Backward("mm", (value,), (result, copy), macs),
                 ),
-                keeps if source.source else keeps[:1],
+                keeps if value.source else keeps[:1],
             )
-        for each in (copy, source):
-            self.writer.drop(each.storage)
-        return self._last(result)
+        self.writer.drop(copy.storage)
+        return result
 
-    def _chain(self, value: Value, weight: Value, shape: Shape) -> Value:
-        """Of the maps inside nothing is written; the way back computes them again."""
-        bias1, *others = self._awaited
+    def _chain(self, value: Value, weight3: Value, shape: Shape) -> Value:
+        """Of the maps inside nothing is written; the way back computes the first again."""
+        bias1, weight2, bias2 = self._awaited
         self._awaited = []
-        width = value.element_bytes
-        weights = [others[0], weight]
-        copies = [self._cast(Value(each.storage, (), FLOAT32_BYTES), width) for each in weights]
-        macs = 2 * product_macs(weight.size[0] // FLOAT32_BYTES, shape)
-        result = self._last(self._result("chain", (value, *copies), shape, width, macs=macs))
+        width, macs = value.element_bytes, _macs(weight3, shape)
+        copies = [
+            self._cast(Value(each.storage, (), FLOAT32_BYTES), width) for each in (weight2, weight3)
+        ]
+        reads = (value, *copies)
+        result = _last(self._result("chain", reads, shape, width, macs=2 * macs))
         if bias1.source:
-            node = self.writer.remember(
+            of = (value, bias1, weight2, bias2, weight3)
+            kept = [(copy.storage, SavedKind.WEIGHT_COPY) for copy in copies]
+            self.writer.remember(
                 result,
-                [
-                    Backward(
-                        "chain_backward",
-                        (value, bias1, *others, weight),
-                        (result, value, *copies),
-                        macs // 2 * 5,
-                    )
-                ],
-                (
-                    (value.storage, SavedKind.INPUT),
-                    *((copy.storage, SavedKind.WEIGHT_COPY) for copy in copies),
-                ),
+                [Backward("chain_backward", of, (result, *reads), 5 * macs)],
+                ((value.storage, SavedKind.INPUT), *kept),
+                reads_last=_is_laid_out(shape) or None,
             )
-            node.reads_last = _is_laid_out(shape) or None
         for copy in copies:
             self.writer.drop(copy.storage)
         return result
-
-    def _call(
-        self,
-        operator: str,
-        reads: Sequence[Value],
-        result: Value,
-        copies: Sequence[Size],
-        *others: Storage,
-    ) -> None:
-        """Make the result, and others beside it, out of copies of that size."""
-        made = [self.writer.make(size, Category.TEMPORARY) for size in copies]
-        self.writer.call(operator, reads, (result, *others), (*made, result.storage, *others))
-        for copy in made:
-            self.writer.drop(copy)
 
     # ------------------------------------------------------------ layouts
 
@@ -380,19 +364,20 @@ class JoinedPlayer(Player):
         if isinstance(layer, MaxPool | AvgPool):
             result.is_last = _suggests_last(value)
             if isinstance(result.source, Node) and _is_laid_out(result.shape):
-                result.source.reads_last = True
+                result.source.reads_last = result.is_last
         elif isinstance(layer, GlobalAvgPool):
             result = self._as_strided(value, result)
         elif not isinstance(layer, Conv):
             result.is_last = value.is_last
+        if isinstance(layer, BatchNorm) and isinstance(result.source, Node):
+            result.source.reads_last = value.is_last if _is_laid_out(value.shape) else None
         return result
 
     def _convolved(
         self, source: Value, weight: Value, bias: Sequence[Value], macs: int, shape: Shape
     ) -> Value:
-        """In channels_last where an operand is."""
-        result = super()._convolved(source, weight, bias, macs, shape)
-        result.is_last = True
+        """In channels_last; the way back brings the gradient into the layout of what was read."""
+        result = _last(super()._convolved(source, weight, bias, macs, shape))
         if isinstance(result.source, Node):
             result.source.reads_last = _suggests_last(source)
         return result
@@ -416,29 +401,20 @@ class JoinedPlayer(Player):
         result.is_last = are_last
         return result
 
-    def _laid_last(self, value: Value) -> Value:
-        """The value, or a copy of it, in channels_last."""
-        if _lies_last(value):
-            return value
-        copy = self._last(self._result("clone", (value,), value.shape, value.element_bytes))
-        copy.source = value.source
-        self.writer.drop(value.storage)
-        return copy
 
-    @staticmethod
-    def _last(value: Value) -> Value:
-        value.is_last = True
-        return value
+def _macs(weight: Value, shape: Shape) -> int:
+    return product_macs(weight.size[0] // weight.element_bytes, shape)
+
+
+def _last(value: Value) -> Value:
+    """The value, which lies in channels_last."""
+    value.is_last = True
+    return value
 
 
 def _is_laid_out(shape: Shape) -> bool:
     """Whether the two layouts of such maps differ: they have several channels and pixels."""
     return len(shape) == 3 and shape[0] > 1 and prod(shape[1:]) > 1
-
-
-def _lies_last(value: Value) -> bool:
-    """Whether the value lies as channels_last has it, if only because both layouts are one."""
-    return value.is_last or not _is_laid_out(value.shape)
 
 
 def _suggests_last(value: Value) -> bool:

@@ -172,6 +172,7 @@ class Player:
     def _convolved(
         self, source: Value, weight: Value, bias: Sequence[Value], macs: int, shape: Shape
     ) -> Value:
+        """The convolution of operands in its width; it lets go of the source."""
         result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
         if weight.source:
             operator = "convolution_backward"
