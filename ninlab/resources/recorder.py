@@ -24,6 +24,7 @@ from ninlab.resources import operators
 from ninlab.resources.layers import LayerStack
 from ninlab.resources.loss import tensors_of
 from ninlab.resources.observer import BackwardPass
+from ninlab.resources.partial_sums import partial_sums
 from ninlab.resources.reduced import reductions_of
 from ninlab.resources.saved import LayerMarks, saved_tensors
 from ninlab.resources.shortcuts import result_on_meta
@@ -42,6 +43,7 @@ from ninlab.torch_private import (
     DispatchMode,
     OpOverload,
     are_saved_tensors_hooked,
+    qualified_name,
     running_node,
     storage_key,
 )
@@ -55,7 +57,9 @@ class KernelCall:
     event is the place in the events where the call begins; a convolution gives
     one result for each of its directions (and then the bias gradient, if there is one), each
     computed in a memory format of its own. reductions says of each result what is reduced for it,
-    None where nothing is. scratch_bytes is what the call itself tells, as fused attention does.
+    None where nothing is. scratch_bytes is what the call itself tells, as fused attention does, or
+    None where nobody knows; it is taken behind the first result and let go of behind the one of
+    number scratch_until.
     """
 
     event: int
@@ -66,7 +70,8 @@ class KernelCall:
     directions: tuple[Direction, ...] = ()
     memory_formats: tuple[str, ...] = ()  # of `workspaces.MEMORY_FORMATS`, one a direction
     reductions: tuple[Reduction | None, ...] = ()
-    scratch_bytes: int = 0
+    scratch_bytes: int | None = 0
+    scratch_until: int = 0
     places: tuple[int, ...] = ()
 
     def place(self, result: int) -> int:
@@ -306,6 +311,12 @@ class Recorder(DispatchMode):
             convolution, directions = _convolution(func, args)
             formats = _memory_formats(func, args)
             self._note_call(convolution, directions, formats, reductions)
+        elif self._is_on_cuda and (partial := partial_sums(func, args)):
+            scratch, reductions = partial
+            if scratch is None:
+                self.unmodeled[qualified_name(func)] += 1
+            last = max(0, len(reductions) - 1)
+            self._note_call(reductions=reductions, scratch_bytes=scratch, scratch_until=last)
         elif reductions or self.operator in GEMM_OPERATORS:
             self._note_call(reductions=reductions)
         elif self._is_on_cuda and (scratch := attention_scratch(func, args)):
@@ -327,7 +338,8 @@ class Recorder(DispatchMode):
         directions: tuple[Direction, ...] = (),
         memory_formats: tuple[str, ...] = (),
         reductions: tuple[Reduction | None, ...] = (),
-        scratch_bytes: int = 0,
+        scratch_bytes: int | None = 0,
+        scratch_until: int = 0,
     ) -> None:
         # Where its results come among the events is known when all of them are.
         self._log.append(
@@ -341,6 +353,7 @@ class Recorder(DispatchMode):
                 memory_formats=memory_formats,
                 reductions=reductions,
                 scratch_bytes=scratch_bytes,
+                scratch_until=scratch_until,
             )
         )
 

@@ -64,8 +64,12 @@ def with_scratch(
                 partial, semaphores = (workspace(size, call, call.operator) for size in launch)
                 both = (partial[0], semaphores[0], semaphores[1], partial[1])
                 taken[call.place(result)] += both
+        if call.scratch_bytes is None:
+            return None
         if call.scratch_bytes:
-            taken[call.place(0)] += workspace(call.scratch_bytes, call, call.operator)
+            begins, ends = workspace(call.scratch_bytes, call, call.operator)
+            taken[call.place(0)].append(begins)
+            taken[call.place(call.scratch_until)].append(ends)
         for block in tables.gemm(call.operator, call.phase):
             if block.owner is None:
                 taken[call.event] += workspace(block.bytes, call, call.operator)
