@@ -150,6 +150,7 @@ class Case:
     """One operator on given operands, and what torch calls in its place.
 
     Both take the operands by name and return what is compared. They may change their operands.
+    Biases stay float32, as parameters are: ours rounds them, torch's calls are given them rounded.
     """
 
     ours: Callable[..., tuple[Tensor, ...]]
@@ -162,35 +163,30 @@ def compared(make: Callable[[], Case], size: Size) -> Row:
     """The row of the case that is made."""
     case = make()
 
-    def fresh(dtype: torch.dtype) -> dict[str, Tensor]:
+    def fresh(dtype: torch.dtype, *, of_biases: torch.dtype | None = None) -> dict[str, Tensor]:
         return {
-            name: one.to(dtype, copy=True) if one.is_floating_point() else one
+            name: one.to(of_biases or dtype if name.startswith("bias") else dtype, copy=True)
             for name, one in case.operands.items()
         }
 
+    both = {
+        "": (case.ours, fresh(size.dtype, of_biases=torch.float32)),
+        "torch_": (case.torchs, fresh(size.dtype)),
+    }
     exact = [one.double() for one in case.torchs(**fresh(torch.float32))]
-    errors = {}
-    for whose, call in (("error", case.ours), ("torch_error", case.torchs)):
-        found = call(**fresh(size.dtype))
-        errors[whose] = max(
+    row: Row = {}
+    for whose, (call, operands) in both.items():
+        found = call(**{name: one.clone() for name, one in operands.items()})
+        row[f"{whose}error"] = max(
             float((one.double() - wide).norm() / wide.norm().clamp_min(1e-30))
             for one, wide in zip(found, exact, strict=True)
         )
-    operands = fresh(size.dtype)
-    made = case.ours(**fresh(size.dtype))
-    moved = case.also_moved + sum(
-        one.numel() * one.element_size() for one in (*operands.values(), *made)
-    )
-    seconds, torch_seconds = (
-        seconds_of(lambda call=call: call(**operands), size.device)
-        for call in (case.ours, case.torchs)
-    )
-    return {
-        "us": 1e6 * seconds,
-        "torch_us": 1e6 * torch_seconds,
-        "gb_s": moved / seconds / 1e9,
-        **errors,
-    }
+        row[f"{whose}us"] = 1e6 * seconds_of(partial(call, **operands), size.device)
+        if not whose:
+            moved = [*operands.values(), *found]
+            total = case.also_moved + sum(one.numel() * one.element_size() for one in moved)
+            row["gb_s"] = total / row["us"] / 1e3
+    return row
 
 
 def noise_of(size: Size) -> Callable[..., Tensor]:
@@ -297,7 +293,7 @@ def pool_backward_case(size: Size, channels: int, side: int) -> Case:
 def product(z: Tensor, bias: Tensor, weight: Tensor) -> tuple[Tensor]:
     """As maps, for the comparison."""
     rows = z.permute(0, 2, 3, 1).flatten(0, 2)
-    made = product_bias_relu(bias, rows, weight.flatten(1).T)
+    made = product_bias_relu(bias.to(z.dtype), rows, weight.flatten(1).T)
     batch, _, height, width = z.shape
     return (made.view(batch, height, width, -1).permute(0, 3, 1, 2),)
 
