@@ -234,14 +234,19 @@ def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
 
 
 def told_apart(groups: Groups) -> dict[str, Sequence[RunRecord]]:
-    """The same groups, with the kernels in the label where they are not those of most groups."""
+    """The same groups, with the kernels in the label where they are not those of most groups.
+
+    A label that ends with its kernels stays as it is.
+    """
     if not groups:
         return {}
     usual = _kernels(groups)[0]
-    return {
-        label if (own := kernels_of(group)) is usual else f"{label}, {own} kernels": group
-        for label, group in groups.items()
-    }
+    found = {}
+    for label, group in groups.items():
+        said = f", {kernels_of(group)} kernels"
+        is_clear = kernels_of(group) is usual or label.endswith(said)
+        found[label if is_clear else label + said] = group
+    return found
 
 
 def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:

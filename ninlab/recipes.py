@@ -63,7 +63,7 @@ TRAINED = tuple(
 of SGD's numbers here."""
 
 TRAINED_KERNELS = (Kernels.TORCH, Kernels.FUSED)
-"""The kernels that a recipe may name: no GPU has shown yet that `Kernels.CHAINED` pay."""
+"""The kernels that a recipe may name. The chained ones wait for a GPU to show that they pay."""
 
 
 @dataclass(frozen=True)

@@ -497,7 +497,7 @@ def _steps(subject: Subject, network: str, trial: _Trial, *, use_graph: bool) ->
 # ---------------------------------------------------------------- fused kernels
 
 MOST_GRADIENT_ERROR = 1.1
-"""How far a fused step's gradients may be from float32's, where torch's are 1 away."""
+"""How many times as far from float32's the gradients of a fused step may be as torch's are."""
 
 
 def gradient_error(
@@ -641,6 +641,7 @@ _STEPS_ADVICE = (
     "if it fails there too, report it with this line."
 )
 _FUSED_ADVICE = "Train nothing by fused kernels here; runs by torch's need none of it."
+_FUSED_PLANNED_ADVICE = "Take another GPU, or record only experiments without fused kernels."
 _FUSED_RECIPE = replace(_BF16, kernels=Kernels.FUSED)
 _FUSED_TRIAL = replace(_GPU_TRIAL, recipe=replace(_GPU_TRIAL.recipe, kernels=Kernels.FUSED))
 _MEASURE_ADVICE = "Leave out memory measurements here; training runs do not need them."
@@ -710,7 +711,7 @@ def _fused_step(planned: bool) -> Check:
     return Check(
         "a fused step of nin",
         partial(_fused, network="nin", batch_size=128),
-        _FUSED_ADVICE,
+        _FUSED_PLANNED_ADVICE if planned else _FUSED_ADVICE,
         means=NOTHING_WORKS if planned else SOMETHING_FAILS,
         decisive=planned,
     )

@@ -468,5 +468,6 @@ def test_groups_by_two_kernels_are_compared_and_told_apart():
     assert "torch kernels if no row names others" in conditions(both)
     labels = ["first", "second", "third, fused kernels"]
     assert [*told_apart(both)] == [*effects(both)] == [*relapse_shares(both)] == labels
+    assert [*told_apart(told_apart(both))] == labels
     assert "a loss for second, −10.0 points" in in_words(both)
     assert "third, fused kernels, −10.0 points" in in_words(both)
