@@ -44,8 +44,8 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
 
     A run that raises is tried once more without a CUDA graph. One that takes too long ends the
     process, as a crash does; either leaves its stack in that file. A lost device is a failure of
-    that cause: the process is of no use any more. So is a run by kernels that cannot run here:
-    other runs of the plan may be by torch's. Raises NinlabError where not the run is at fault:
+    that cause: the process is of no use any more. A run by kernels that cannot run here has failed,
+    too, for the plan's others may be by torch's. Raises NinlabError where not the run is at fault:
     the data are missing, or the device is not the one for which the run is planned.
     """
     stumbles: list[str] = []
