@@ -451,7 +451,8 @@ def test_a_process_of_its_own_prints_what_the_command_prints_here(
 ) -> None:
     asked = dict.fromkeys((seen["command"], seen["python"]) for seen in shown if seen["rows"])
     if "NINLAB_EXHAUSTIVE" not in os.environ:  # one with a network of the reader's own, one without
-        asked = {"my_nin" in command: (command, python) for command, python in asked}.values()
+        single = [one for one in asked if one[0].count("python") == 1]
+        asked = {"my_nin" in command: (command, python) for command, python in single}.values()
         assert len(asked) == 2
     for commands, python in asked:
         folder = folder_with(python, tmp_path_factory)
