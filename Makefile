@@ -81,8 +81,13 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-# One stamp for each extra: .venv/.test says that ninlab[test] is installed.
+# One stamp for each extra: .venv/.test says that ninlab[test] is installed. An extra that holds others
+# makes theirs, too: pip would take its time to find that nothing is missing.
+dev_holds := test lab book
+test_holds := lab book
+lab_holds := book
+
 $(VENV)/.%: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing ninlab[$*] and what it needs; with torch this takes minutes the first time"
 	$(BIN)/python -m pip install --constraint constraints.txt --editable '.[$*]'
-	@touch $@
+	@touch $@ $(addprefix $(VENV)/.,$($*_holds))

@@ -152,3 +152,18 @@ def test_the_installed_package_answers_without_the_repository(
 def test_the_plugin_that_draws_figures_is_announced_to_myst_nb() -> None:
     (plugin,) = metadata.entry_points(group="myst_nb.mime_renderers", name="ninlab_plotly")
     assert plugin.value == "ninlab.bookext:PlotlyMime"
+
+
+def test_what_installs_an_extra_makes_the_stamps_of_all_that_it_holds() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    stamps = set(re.findall(r"\$\(VENV\)/\.(\w+)", makefile))
+    assert stamps <= PROJECT["optional-dependencies"].keys()
+    said = dict(re.findall(r"^(\w+)_holds := (.+)$", makefile, re.MULTILINE))
+
+    def held(extra: str) -> set[str]:
+        needs = map(Requirement, PROJECT["optional-dependencies"][extra])
+        inner = {name for need in needs if need.name == PROJECT["name"] for name in need.extras}
+        return inner.union(*map(held, inner))
+
+    for extra in stamps:
+        assert set(said.get(extra, "").split()) == held(extra) & stamps, extra
