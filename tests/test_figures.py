@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from plotly.colors import unlabel_rgb
 
-from ninlab import figures, formulas, liveness, roofline
+from ninlab import figures, formulas, liveness, roofline, tape
 from ninlab.architectures import ARCHITECTURES, architecture, nin_block
 from ninlab.bookext import site_templates
 from ninlab.devices import DEVICES
@@ -41,6 +41,7 @@ drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some
 
 NETWORKS = ("nin", "alexnet", "vgg11")
 SOURCE = "Counted: paper."
+WIDTHS = ("fp32", "bf16")
 
 
 def run(name: str, seed: int, accuracies: list[float], outcome: Outcome = Outcome.FINISHED):
@@ -104,6 +105,13 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
             for n, event in enumerate(steps("nin")[20:60], start=1)
         ],
         8,
+        provenance=SOURCE,
+    ),
+    "traffic": lambda: figures.traffic(
+        {precision: tape.record(architecture("nin"), precision=precision) for precision in WIDTHS},
+        {path: str(leaf) for path, leaf in architecture("nin").named_leaves()},
+        8,
+        like="nin",
         provenance=SOURCE,
     ),
     "errors_in_turn": lambda: figures.errors_in_turn(

@@ -133,7 +133,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
             *("architectures", "layers", "formulas", "shapes", "liveness", "allocator"),
             *("devices", "workspaces"),
             *("comparisons", "lost_classes", "profiles", "records", "relapses", "reports"),
-            "roofline",
+            *("roofline", "tape"),
         },
         {"numpy", "pandas", "plotly"},
     ),

@@ -9,11 +9,11 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `errors`, `memory`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`; `costs` is
-what chapters draw alike with `bar_panels`. They share `colors`, `words`, `themes`, `layout`,
-`placing`, `labels` and `provenance`, which import none of them. `table` gives back the numbers that
-a figure draws; `tables_by_scale` says what runs show, in one table a scale, and `longest_operators`
-what takes longest in a step.
+`endings`, `errors`, `memory`, `traffic`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`;
+`costs` is what chapters draw alike with `bar_panels`. They share `colors`, `words`, `themes`,
+`layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
+numbers that a figure draws; `tables_by_scale` says what runs show, in one table a scale, and
+`longest_operators` what takes longest in a step.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
@@ -37,6 +37,7 @@ from ninlab.figures.roofline import roofline
 from ninlab.figures.shifts import Line, shares_by_step
 from ninlab.figures.speed import intensities, rate_by_macs
 from ninlab.figures.tables import Tables, tables_by_scale
+from ninlab.figures.traffic import traffic
 
 __all__ = [
     "CATEGORY_COLORS",
@@ -77,5 +78,6 @@ __all__ = [
     "tables_by_scale",
     "tiles",
     "traced_step",
+    "traffic",
     "training_curves",
 ]
