@@ -62,10 +62,10 @@ class Convolution(nn.Module):
     def extra_repr(self) -> str:
         """Its numbers as torch writes them."""
         outputs, inputs = self.weight.shape[:2]
+        padded = f", padding={self.padding}" if self.padding else ""
         folded = f", folded by {self.fold}" if self.fold > 1 else ""
         return (
-            f"{inputs}, {outputs}, kernel_size={self.kernel}, stride={self.stride}, "
-            f"padding={self.padding}{folded}"
+            f"{inputs}, {outputs}, kernel_size={self.kernel}, stride={self.stride}{padded}{folded}"
         )
 
 
