@@ -59,6 +59,7 @@ from ninlab.records import (
     Software,
 )
 from ninlab.roofline import TimeModel
+from ninlab.steps import Kernels
 from tests import book
 from tests.records import A_RECORD, FASHION_MNIST, NOBODY, lay_book
 from tools import set_repository
@@ -79,6 +80,7 @@ OWN_WORK = {
     "08_peak_memory": {"measure", "figure-measured", "check-exercise-inplace"},
     "09_bottleneck": {"readable-table"},
     "11_what_nin_sees": {"patches", "canvas-answers"},
+    "14_fusion": {"figure-kept", "measure-difference"},
 }
 """The cells of a chapter that measure something themselves and take their time."""
 EXERCISES = (
@@ -497,6 +499,24 @@ def test_the_chapter_on_time_predicts_networks_that_the_constants_were_not_fitte
     sentence = shown_by("13_flops_are_not_time")["gpu-sentence"].data
     assert "tf32: 60% of the peak rate, 80% of the bandwidth, 10.0 µs a call" in sentence
     assert "predict the 2 other steps with a mean error of 0%." in sentence
+
+
+def test_the_chapter_on_fusion_takes_up_runs_by_their_kernels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (stock,) = recorded_at("one network")
+    fused = replace(
+        stock, name="nin_fixed_fused", recipe=replace(stock.recipe, kernels=Kernels.FUSED)
+    )
+    lay_book(monkeypatch, tmp_path)
+    for runs, kernels in (([], []), ([stock], ["torch"]), ([stock, fused], ["torch", "fused"])):
+        fill(tmp_path, [run.to_json() for run in runs])
+        sentence = shown_by("14_fusion")["gpu-sentence"].data
+        assert (
+            re.findall(r"With (\w+) kernels a step of the repaired NiN took", sentence) == kernels
+        )
+        assert sentence.count(GPU.name) == len(runs)
+        assert bool(NOTHING.search(sentence)) == ("fused" not in kernels)
 
 
 NOTHING = re.compile(
