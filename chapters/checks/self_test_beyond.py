@@ -2,11 +2,10 @@
 
 # %% maps
 import math
-from dataclasses import replace
 from itertools import pairwise
 
-from ninlab import formulas
-from ninlab.architectures import architecture, conv_relu
+from ninlab import formulas, liveness
+from ninlab.architectures import architecture
 from ninlab.devices import device
 from ninlab.layers import Block, Conv
 from ninlab.roofline import time_bound, training_bound, training_operators
@@ -53,22 +52,20 @@ assert format_shape(placed["block1.relu1"].output_shape) == "96x54x54"
 assert relu.bytes == 8 * values
 assert time_bound([relu], device("h100"), "tf32").memory_bound_seconds > 0
 
-
-# %% branches
-def block_cost(layer):
-    rows = formulas.layer_costs(replace(googlenet, layers=(*googlenet.layers[:2], layer)))
-    inside = [row for row in rows if row.name.startswith(layer.name)]
-    return [
-        sum(getattr(row, field) for row in inside)
-        for field in ("macs", "parameters", "saved_bytes")
-    ]
-
-
-of_block = block_cost(inception)
-of_plain = block_cost(Block("plain", conv_relu(Conv(256, 3, padding=1))))
-assert of_block[0] < of_plain[0]
-assert of_block[1] < of_plain[1]
-assert f"{of_block[2] / of_plain[2]:.1f} times" == "2.5 times"
-rows = formulas.layer_costs(replace(googlenet, layers=googlenet.layers[:3]))
-pooling = [row for row in rows if row.name.startswith(f"{inception.name}.branch4")]
-assert sum(row.saved_bytes for row in pooling) > of_block[2] / 2
+# %% fused
+nin = architecture("nin")
+inside = [f"block1.{name}" for name in ("relu1", "conv2", "relu2")]
+chained_lines = liveness.saved_lines(nin, "bf16", kernels="chained")
+assert {one.layer for one in chained_lines}.isdisjoint(inside)
+of_pool = [one for one in chained_lines if one.layer == "maxpool1"]
+assert [one.bytes_per_image for one in of_pool] == [math.prod(placed["maxpool1"].output_shape)]
+chained_step = training_operators(nin, 128, "sgd", "bf16", kernels="chained")
+assert {one.layer for one in chained_step if one.flops}.isdisjoint(inside)
+a_map = 2 * 128 * math.prod(placed["block1.relu1"].output_shape)
+(product,) = (
+    one
+    for one in training_operators(nin, 128, "sgd", "bf16")
+    if (one.layer, one.phase, one.name) == ("block1.conv2", "forward", "convolution")
+)
+h100 = device("h100")
+assert product.flops / h100.peak("bf16") < a_map / h100.bandwidth()
