@@ -189,22 +189,41 @@ class _BiasRelu(Function):
         return _relu_bias_backward(gradient, result)
 
 
-class _ProductBiasRelu(Function):
+class _ProductWithEpilogue(Function):
+    """relu(product + bias) of the gradient that has passed bias and ReLU; see `_Epilogue`."""
+
     @staticmethod
     def forward(ctx: Any, maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(maps, weight)
         product = _product_bias_relu(bias.to(maps.dtype), rows_of(maps), weight.flatten(1).T)
-        result = _maps_of(product, maps)
-        ctx.save_for_backward(maps, weight, result)
-        return result
+        return _maps_of(product, maps)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        maps, weight, result = ctx.saved_tensors
-        passed, to_bias = _relu_bias_backward(gradient, result)
+    def backward(ctx: Any, passed: Tensor) -> tuple[Tensor | None, Tensor, None]:
+        maps, weight = ctx.saved_tensors
         rows = rows_of(passed)
-        to_maps = _maps_of(rows @ weight.flatten(1), maps)
-        return to_maps, (rows.T @ rows_of(maps)).view_as(weight), to_bias
+        to_maps = _maps_of(rows @ weight.flatten(1), maps) if ctx.needs_input_grad[0] else None
+        return to_maps, (rows.T @ rows_of(maps)).view_as(weight), None
+
+
+class _Epilogue(Function):
+    """The bias and the ReLU of a product that has them already: only the way back is left to do.
+
+    Were the two one function, what arrives and the result would lie in memory until the products
+    of the backward pass are made, which need neither.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, result: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(result)
+        return result.detach()  # a view with its strides, which view_as changes for one image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        (result,) = ctx.saved_tensors
+        return _relu_bias_backward(gradient, result)
 
 
 class _BiasReluMaxPool(Function):
@@ -268,7 +287,9 @@ def bias_relu(maps: Tensor, bias: Tensor) -> Tensor:
 
 def product_bias_relu(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 layer with ReLU: one product of (pixels, channels) and the weight, and its epilogue."""
-    return _apply(_ProductBiasRelu, channels_last(maps), weight.to(maps.dtype), bias)
+    weight = weight.to(maps.dtype)
+    result = _apply(_ProductWithEpilogue, channels_last(maps), weight, bias.detach())
+    return _apply(_Epilogue, result, bias)
 
 
 def product(maps: Tensor, weight: Tensor) -> Tensor:

@@ -49,9 +49,9 @@ KINDS: Mapping[tuple[str, str] | tuple[str, str, int], SavedKind] = {
     ("_Chain", "saved_tensors", 0): SavedKind.INPUT,
     ("_Chain", "saved_tensors", 2): SavedKind.WEIGHT_COPY,
     ("_Chain", "saved_tensors", 4): SavedKind.WEIGHT_COPY,
-    ("_ProductBiasRelu", "saved_tensors", 0): SavedKind.INPUT,
-    ("_ProductBiasRelu", "saved_tensors", 1): SavedKind.WEIGHT_COPY,
-    ("_ProductBiasRelu", "saved_tensors", 2): SavedKind.RELU_RESULT,
+    ("_Epilogue", "saved_tensors", 0): SavedKind.RELU_RESULT,
+    ("_ProductWithEpilogue", "saved_tensors", 0): SavedKind.INPUT,
+    ("_ProductWithEpilogue", "saved_tensors", 1): SavedKind.WEIGHT_COPY,
 }
 """What a saved tensor is called, by node and field; others are named ``node_field``.
 

@@ -254,6 +254,10 @@ class JoinedPlayer(Player):
     def _bias_relu(self, value: Value, bias: Value) -> Value:
         """In place: what the convolution made is no more."""
         self.writer.call("bias_relu_", (value,), (value,))
+        return self._relu_of(value, bias)
+
+    def _relu_of(self, value: Value, bias: Value) -> Value:
+        """The value, to which the bias and the ReLU are done; its gradient has to pass them yet."""
         result = _last(Value(value.storage, value.shape, value.element_bytes))
         if bias.source:
             self.writer.remember(
@@ -284,31 +288,24 @@ class JoinedPlayer(Player):
         return result
 
     def _product_bias_relu(self, value: Value, weight: Value, bias: Value, shape: Shape) -> Value:
-        """Autograd sees the copy of the weight, and not that of the bias."""
+        """One product, and two functions to autograd. It sees no copy of the bias."""
         width, macs = value.element_bytes, _macs(weight, shape)
         copy = self._cast(weight, width)
         narrow = self._cast(Value(bias.storage, (), FLOAT32_BYTES), width)
         operator = "_addmm_activation"
-        result = _last(self._result(operator, (value, copy), shape, width, macs=macs))
+        product = self._result(operator, (value, copy), shape, width, macs=macs)
         if copy.source:
-            passed = Value(result.storage, shape, width)  # through the ReLU: inside of the node
             self.writer.remember(
-                result,
+                product,
                 (
-                    Backward("relu_bias_backward", (passed, bias), (result, result), hands_on=True),
-                    Backward("mm", (value,), (result, copy), macs, hands_on=True),
-                    Backward("mm", (copy,), (result, value), macs),
+                    Backward("mm", (value,), (product, copy), macs),
+                    Backward("mm", (copy,), (product, value), macs),
                 ),
-                (
-                    (value.storage, SavedKind.INPUT),
-                    (copy.storage, SavedKind.WEIGHT_COPY),
-                    (result.storage, SavedKind.RELU_RESULT),
-                ),
-                reads_last=_is_laid_out(shape) or None,
+                ((value.storage, SavedKind.INPUT), (copy.storage, SavedKind.WEIGHT_COPY)),
             )
         for each in (narrow, copy):
             self.writer.drop(each.storage)
-        return result
+        return self._relu_of(product, bias)
 
     def _product(self, value: Value, weight: Value, shape: Shape) -> Value:
         width, macs = value.element_bytes, _macs(weight, shape)

@@ -157,9 +157,8 @@ class Backward(NamedTuple):
     which only operators with parameters have, it makes them all. In reads the result stands for its
     gradient, which is as large. Of what is written, the gradient of the first input counts. With
     joins_call it is part of the call before it, if there was one. A view is a part of the gradient
-    that came: it takes no call. With hands_on what it makes and nobody needs is read by the next
-    call, and is there until the node has run. One that is_copy writes what it reads to what the
-    call before it has made.
+    that came: it takes no call. One that is_copy writes what it reads to what the call before it
+    has made.
     """
 
     operator: str
@@ -169,7 +168,6 @@ class Backward(NamedTuple):
     makes_all: bool = False
     joins_call: bool = False
     is_view: bool = False
-    hands_on: bool = False
     is_copy: bool = False
 
 
@@ -337,7 +335,7 @@ class TapeWriter:
         clones: list[Storage] = []
         is_part = node.is_view and gradient.is_planar is not node.reads_last
         for backward, following in zip_longest(node.backward, node.backward[1:]):
-            operator, of, reads, macs, makes_all, joins_call, is_view, hands_on, is_copy = backward
+            operator, of, reads, macs, makes_all, joins_call, is_view, is_copy = backward
             first, makes = len(made), []
             if is_copy and made:
                 self.call(operator, reads, reads)
@@ -345,8 +343,8 @@ class TapeWriter:
                 if is_view and value.source:
                     gradient.holders += 1
                     made.append((value, gradient, True))
-                elif makes_all or hands_on or value.source:
-                    storage = self.make(value.storage.size, _category(value, hands_on=hands_on))
+                elif makes_all or value.source:
+                    storage = self.make(value.storage.size, _category(value))
                     storage.is_planar = _is_planar(operator, value, gradient)
                     storage.is_viewed = operator == "mm" and len(value.shape) == 3
                     makes.append(storage)
@@ -440,8 +438,8 @@ def _is_planar(operator: str, value: Value, gradient: Storage) -> bool:
     )
 
 
-def _category(value: Value, *, hands_on: bool) -> Category:
+def _category(value: Value) -> Category:
     """What the gradient of the value is; that of a weight's low-precision copy is a weight's."""
     if value.source is None:
-        return Category.ACTIVATION if hands_on else Category.TEMPORARY
+        return Category.TEMPORARY
     return Category.ACTIVATION if value.shape else Category.GRADIENT
