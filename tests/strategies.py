@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from ninlab.architectures import Architecture
 from ninlab.errors import ShapeError
 from ninlab.layers import (
+    AvgPool,
+    BatchNorm,
     Block,
     Branches,
     Conv,
@@ -16,8 +18,10 @@ from ninlab.layers import (
     GlobalAvgPool,
     Leaf,
     Linear,
+    MaxPool,
     Pool,
     ReLU,
+    Sigmoid,
 )
 from ninlab.shapes import output_shape
 
@@ -110,3 +114,42 @@ def architectures(draw) -> Architecture:
             Linear(num_classes),
         ]
     return Architecture("random", "Random", input_shape, num_classes, tuple(layers), source="none")
+
+
+@st.composite
+def joinable(draw) -> Architecture:
+    """A random classifier of layers that one operator computes together, and of some between them.
+
+    No filter is a single number: behind such a one torch cannot tell layouts apart.
+    """
+    windows = draw(st.lists(st.sampled_from([2, 3, 4]), min_size=1, max_size=4))
+    input_shape = shape = draw(st.tuples(st.sampled_from([1, 3, 8]), *[st.integers(4, 18)] * 2))
+    layers = []
+    for step, window in enumerate(windows):
+        width = draw(st.sampled_from([3, 8, 16]))
+        one = Conv(width, 1 if layers else window)
+        spatial = Conv(width, window, draw(st.integers(1, 4)), draw(st.integers(0, 1)))
+        pool = draw(st.sampled_from([MaxPool(3, 2, 1), MaxPool(2, 2), AvgPool(2, 2)]))
+        branches = [
+            Block(f"branch{number}", (one, ReLU())[: 1 + draw(st.booleans())])
+            for number in range(draw(st.integers(2, 3)))
+        ]
+        candidates = [
+            (spatial, ReLU()),
+            (spatial, ReLU(), pool),
+            (Conv(width, 3, 1, 1), *(ReLU(), Conv(width, 1)) * 2, ReLU(), pool),
+            (one, ReLU(), pool),
+            (Branches("mix", tuple(branches)),),
+            (spatial, draw(st.sampled_from([Dropout(0.5), BatchNorm(), Sigmoid(), pool]))),
+        ]
+        block = Block(f"block{step}", draw(st.sampled_from(candidates)))
+        if reads(block, shape):
+            layers.append(block)
+            shape = output_shape(block, shape)
+    heads = [
+        (Conv(3, 3, padding=1), GlobalAvgPool(), Flatten()),
+        (Conv(8, 3, padding=1), ReLU(), GlobalAvgPool(), Flatten(), Linear(3)),
+        (Flatten(), Linear(4), ReLU(), Linear(3)),
+    ]
+    layers += draw(st.sampled_from(heads))
+    return Architecture("joined", "Joined", input_shape, 3, tuple(layers), source="none")

@@ -8,7 +8,7 @@ every network meets every batch size (a minute).
 
 import os
 from functools import cache
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from ninlab import formulas, liveness
 from ninlab.allocator import CachingAllocator
 from ninlab.architectures import ARCHITECTURES, Architecture, architecture
 from ninlab.errors import NinlabError, ShapeError, UnknownNameError
+from ninlab.fused.matching import replaced
 from ninlab.layers import (
     Block,
     Branches,
@@ -32,10 +33,11 @@ from ninlab.layers import (
 )
 from ninlab.networks import build
 from ninlab.reports import Category, MemoryEvent, Phase, live_bytes, tensor_peak
-from ninlab.resources.modules import load
+from ninlab.resources.modules import joined, load
 from ninlab.resources.timeline import trace_step
-from ninlab.steps import Optimizer
-from tests.strategies import architectures
+from ninlab.steps import Kernels, Optimizer
+from ninlab.tape.joined import Role, roles
+from tests.strategies import architectures, joinable
 
 EXHAUSTIVE = "NINLAB_EXHAUSTIVE" in os.environ
 BATCH_SIZES = (1, 2, 7, 32, 128)
@@ -180,6 +182,125 @@ def test_odd_networks_agree_with_torch_as_well(what, precision, training):
     module = load(build(network, device="meta"), network.input_shape)
     run = trace_step(module, 3, "adam", autocast=precision == "bf16", training=training)
     assert_equal_steps(paper, run.events, 3)
+
+
+# ---------------------------------------------------------------- joined layers against torch
+
+JOINED = [
+    (name, kernels)
+    for name in sorted(DISTINCT.values())
+    for kernels in (Kernels.FUSED, Kernels.CHAINED)
+    if roles(architecture(name), kernels) != roles(architecture(name), Kernels.TORCH)
+    and (kernels is Kernels.FUSED or Role.CHAIN in roles(architecture(name), kernels).values())
+]
+"""Every network and kernels that join layers of it, otherwise than those before."""
+
+REPLACED = {
+    Role.CONVOLUTION_RELU: "ConvBiasRelu",
+    Role.CONVOLUTION: "ConvWithoutBias",
+    Role.PRODUCT_RELU: "ProductBiasRelu",
+    Role.PRODUCT: "ProductWithoutBias",
+    Role.PARAMETERS: "DoneElsewhere",
+    Role.CHAIN: "Chain",
+    Role.POOL: "BiasReluMaxPool",
+    Role.NOTHING: "DoneElsewhere",
+}
+
+
+def assert_the_same_layers_are_joined(network, kernels) -> None:
+    by_torch = replaced(build(network, device="meta"), kernels)
+    on_paper = {path: REPLACED[role] for path, role in roles(network, kernels).items()}
+    assert on_paper == {path: type(layer).__name__ for path, layer in by_torch.items()}
+
+
+@pytest.mark.parametrize("name", sorted(DISTINCT.values()))
+@pytest.mark.parametrize("kernels", [Kernels.FUSED, Kernels.CHAINED])
+def test_paper_joins_the_layers_that_torch_joins(name, kernels):
+    assert_the_same_layers_are_joined(architecture(name), kernels)
+
+
+@settings(max_examples=60)
+@given(
+    network=st.one_of(architectures(), joinable()),
+    kernels=st.sampled_from([Kernels.FUSED, Kernels.CHAINED]),
+)
+def test_paper_joins_the_layers_that_torch_joins_in_random_networks(network, kernels):
+    assert_the_same_layers_are_joined(network, kernels)
+
+
+def assert_equal_joined_steps(network, twin, kernels, precision, training, optimizer, batch_size):
+    paper = liveness.timeline(network, optimizer, precision, training=training, kernels=kernels)
+    run = trace_step(twin, batch_size, optimizer, autocast=precision == "bf16", training=training)
+    assert_equal_steps(paper, run.events, batch_size)
+    if training:
+        lines = liveness.saved_lines(network, precision, kernels=kernels)
+        kept = sorted((line.layer, line.kind, line.bytes(batch_size)) for line in lines)
+        assert kept == sorted((each.layer, each.kind, each.bytes) for each in run.saved)
+
+
+@pytest.mark.parametrize(("name", "kernels"), JOINED)
+def test_every_byte_of_joined_layers_lives_as_long_on_paper_as_in_torch(name, kernels):
+    spread, twin = JOINED.index((name, kernels)), joined(subject(name), kernels)
+    for place, (precision, training) in enumerate(product(WIDTHS, (True, False)), start=spread):
+        optimizer = list(Optimizer)[place % len(Optimizer)] if training else "sgd"
+        batch_size = BATCH_SIZES[place % len(BATCH_SIZES)]
+        assert_equal_joined_steps(
+            architecture(name), twin, kernels, precision, training, optimizer, batch_size
+        )
+
+
+@settings(max_examples=60)
+@given(
+    network=joinable(),
+    kernels=st.sampled_from([Kernels.FUSED, Kernels.CHAINED]),
+    precision=st.sampled_from(WIDTHS),
+    training=st.booleans(),
+    batch_size=st.integers(2, 5),
+)
+def test_every_byte_of_joined_layers_lives_as_long_in_random_networks(
+    network, kernels, precision, training, batch_size
+):
+    twin = joined(load(build(network, device="meta"), network.input_shape), kernels)
+    assert_equal_joined_steps(network, twin, kernels, precision, training, "momentum", batch_size)
+
+
+def test_kernels_that_join_no_layer_change_nothing():
+    for name in ("lenet", "nin_28_batch_norm"):
+        for kernels in Kernels:
+            assert liveness.timeline(architecture(name), kernels=kernels) == liveness.timeline(
+                architecture(name)
+            )
+            assert joined(subject(name), kernels) is subject(name)
+
+
+def test_no_layer_is_joined_across_a_gap():
+    split = Branches("mix", (Block("a", (Conv(8, 3, padding=1),)), Block("b", (Conv(8, 1),))))
+    network = classifier(split, ReLU(), MaxPool(2, 2), Flatten(), Linear(3))
+    assert roles(network, Kernels.FUSED) == {}
+
+
+@given(networks, st.sampled_from(WIDTHS), batch_sizes)
+def test_who_joins_more_layers_keeps_no_more(name, precision, batch_size):
+    kept = [
+        sum(
+            line.bytes(batch_size)
+            for line in liveness.saved_lines(architecture(name), precision, kernels=kernels)
+        )
+        for kernels in Kernels
+    ]
+    assert kept == sorted(kept, reverse=True)
+
+
+@pytest.mark.parametrize("precision", WIDTHS)
+def test_who_joins_more_layers_needs_no_more_memory_at_batch_128(precision):
+    for name in DISTINCT.values():
+        peaks = [
+            liveness.peak_bytes(
+                liveness.timeline(architecture(name), "sgd", precision, kernels=kernels), 128
+            )
+            for kernels in Kernels
+        ]
+        assert peaks == sorted(peaks, reverse=True)
 
 
 def test_a_network_without_weights_has_no_way_back():
@@ -393,6 +514,8 @@ def test_a_wrong_optimizer_or_precision_gets_the_list_of_the_right_ones():
         liveness.timeline(architecture("nin"), "momentun")
     with pytest.raises(UnknownNameError, match="known: fp32, tf32, bf16"):
         liveness.timeline(architecture("nin"), precision="fp8")
+    with pytest.raises(UnknownNameError, match="'fuse'; did you mean 'fused'"):
+        liveness.saved_lines(architecture("nin"), kernels="fuse")
 
 
 def test_a_batch_of_no_image_is_refused():

@@ -134,10 +134,10 @@ _JOINED = (
 _COPYING = frozenset({_CONVOLUTION, *_POOLS, *_JOINED})
 """What copies, while it runs, a gradient that is part of a wider one or lies in another layout.
 
-A part of one image lies as it would alone and needs no copy: copies are those of more images.
-Pools make their results first, joined layers the copy. A convolution copies a part for each of its
-halves, behind the gradient of maps and before that of weights, and what lies in another layout
-once, before both.
+A part of one image, in channels_last of one pixel, lies as it would alone and needs no copy:
+copies are those of more images. Pools make their results first, joined layers the copy. A
+convolution copies a part for each of its halves, behind the gradient of maps and before that of
+weights, and what lies in another layout once, before both.
 """
 
 _CLONING = "cudnn_batch_norm_backward"
