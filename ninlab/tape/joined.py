@@ -162,6 +162,8 @@ def _has_few_places(layer: Leaf | None) -> bool:
 class JoinedPlayer(Player):
     """Plays a step in channels_last of a network with joined layers."""
 
+    in_channels_last = True
+
     def __init__(self, precision: Precision, found: Mapping[str, Role], *, training: bool) -> None:
         super().__init__(precision, training=training)
         self.roles = found

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import assert_never
+from typing import ClassVar, assert_never
 
 from ninlab.architectures import Architecture
 from ninlab.layers import (
@@ -52,6 +52,8 @@ from ninlab.units import Shape
 class Player:
     """Plays one warm step of a network on its `writer`."""
 
+    in_channels_last: ClassVar[bool] = False
+
     def __init__(self, precision: Precision, *, training: bool) -> None:
         self.compute_bytes = precision.element_bytes
         self.training = training
@@ -61,7 +63,9 @@ class Player:
     def play(self, architecture: Architecture, optimizer: Optimizer) -> TapeWriter:
         """Take the step; what wrote it down."""
         rule = OPTIMIZERS[optimizer]
-        self.writer = TapeWriter(_order_of_what_is_found(rule))
+        self.writer = TapeWriter(
+            _order_of_what_is_found(rule), in_channels_last=self.in_channels_last
+        )
         shape = architecture.input_shape
         size = (0, prod(shape) * FLOAT32_BYTES)
         images = Value(self.writer.find(Category.INPUT, size), shape, FLOAT32_BYTES)

@@ -196,10 +196,12 @@ class TapeWriter:
     """Writes a tape. phase and layer are those of what is recorded next.
 
     What the step finds may be told at any time. It comes first all the same, in the order of the
-    categories given, and then zero_grad, which lets go of the gradients among it.
+    categories given, and then zero_grad, which lets go of the gradients among it. Layouts are told
+    apart only in_channels_last: they hang on sizes, which the calculator leaves open.
     """
 
-    def __init__(self, found: Sequence[Category]) -> None:
+    def __init__(self, found: Sequence[Category], *, in_channels_last: bool = False) -> None:
+        self._in_channels_last = in_channels_last
         self.phase = Phase.FORWARD
         self.layer = ""
         self._operator = ""  # the one that allocated last
@@ -345,7 +347,8 @@ class TapeWriter:
                     made.append((value, gradient, True))
                 elif makes_all or value.source:
                     storage = self.make(value.storage.size, _category(value))
-                    storage.is_planar = _is_planar(operator, value, gradient)
+                    if self._in_channels_last:
+                        storage.is_planar = _is_planar(operator, value, gradient)
                     storage.is_viewed = operator == "mm" and len(value.shape) == 3
                     makes.append(storage)
                     made.append((value, storage, False))
