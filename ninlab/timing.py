@@ -12,7 +12,7 @@ from itertools import combinations
 from statistics import fmean, median
 
 from ninlab.architectures import architecture
-from ninlab.comparisons import Groups, step_seconds
+from ninlab.comparisons import Groups, step_seconds, told_apart
 from ninlab.devices import device, of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.formulas import macs
@@ -255,7 +255,7 @@ def step_times(groups: Groups) -> dict[str, dict[str, str]]:
     for runs of one GPU: the time of a CPU is shared with whatever else it does.
     """
     costs = {}
-    for label, group in groups.items():
+    for label, group in told_apart(groups).items():
         least = bound_of_run(group[0])
         costs[label] = (
             macs(architecture(group[0].network)),
@@ -282,7 +282,7 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
     the bandwidth a step reaches, by the arithmetic and the bytes of its bound.
     """
     rows = {}
-    for label, group in groups.items():
+    for label, group in told_apart(groups).items():
         first, seconds = group[0], step_seconds(group)
         epochs = first.recipe.epochs
         whole = [sum(e.seconds for e in run.epochs) for run in group if len(run.epochs) == epochs]

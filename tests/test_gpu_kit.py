@@ -453,6 +453,7 @@ def test_the_runbook_brings_home_what_a_killed_call_and_the_next_one_recorded(ki
     kill_session(lost.pid)
     assert lost.wait() == -signal.SIGKILL
     before = recorded(results[0])
+    assert "== fused ended with 0" in (results[0] / "log.txt").read_text()
 
     subprocess.run(on(results[1], second), cwd=clone, env=machine, check=True)
     log = (results[1] / "log.txt").read_text()

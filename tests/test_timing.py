@@ -201,6 +201,8 @@ def test_a_fused_run_has_the_bound_of_fused_operators():
     found = bound_of_run(fused)
     assert found == time_bound(operators, device("h100"), "bf16")
     assert found.seconds < bound_of_run(run).seconds  # which no fused step is held against
+    for table in (step_times, training_rates):
+        assert [*table({"NiN": [run], "joined": [fused]})] == ["NiN", "joined, fused kernels"]
 
 
 def test_times_of_steps_stand_against_the_first_row():
