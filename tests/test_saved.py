@@ -8,15 +8,18 @@ import pytest
 import torch
 import torchvision
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from ninlab import formulas
+from ninlab import formulas, liveness
 from ninlab.architectures import ARCHITECTURES
+from ninlab.fused import fuse
 from ninlab.networks import build
 from ninlab.reports import SavedTensor
-from ninlab.resources import load, profile, trace_step
+from ninlab.resources import joined, load, profile, trace_step
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of
-from tests.strategies import architectures
+from ninlab.steps import Kernels
+from tests.strategies import architectures, joinable
 
 BATCH_SIZE = 2
 BOOK = (
@@ -71,6 +74,75 @@ def test_saved_bytes_are_what_autograd_packs(name, batch_size):
 def test_saved_bytes_are_what_autograd_packs_on_random_networks(network):
     real = hooked_bytes(build(network, seed=0), network.input_shape, BATCH_SIZE)
     assert with_cpus_masks(formulas.saved_tensors(network, BATCH_SIZE)) == real
+
+
+def assert_joined_layers_keep_what_is_said(network, kernels, batch_size) -> None:
+    """By the hooks of a real step in float32, by the graph of a traced one, and on paper."""
+    twin = fuse(build(network, seed=0).to(memory_format=torch.channels_last), kernels)
+    real = hooked_bytes(twin, network.input_shape, batch_size)
+    subject = joined(load(build(network, device="meta"), network.input_shape), kernels)
+    assert with_cpus_masks(trace_step(subject, batch_size).saved) == real
+    assert with_cpus_masks(formulas.saved_tensors(network, batch_size, kernels=kernels)) == real
+
+
+@pytest.mark.parametrize("kernels", [Kernels.FUSED, Kernels.CHAINED])
+@pytest.mark.parametrize("name", ["nin", "nin_28", "alexnet_28", "vgg11_28", "googlenet_28"])
+def test_joined_layers_keep_what_autograd_packs(name, kernels):
+    assert_joined_layers_keep_what_is_said(ARCHITECTURES[name], kernels, BATCH_SIZE)
+
+
+@settings(deadline=None, max_examples=40)
+@given(network=joinable(), kernels=st.sampled_from([Kernels.FUSED, Kernels.CHAINED]))
+def test_joined_layers_keep_what_autograd_packs_in_random_networks(network, kernels):
+    assert_joined_layers_keep_what_is_said(network, kernels, 3)
+
+
+def kept_by_nin(kernels: str) -> dict[str, int]:
+    """Bytes by kind that NiN keeps at batch 128 in bf16."""
+    kinds: dict[str, int] = {}
+    for line in liveness.saved_lines(ARCHITECTURES["nin"], "bf16", kernels=kernels):
+        kinds[line.kind] = kinds.get(line.kind, 0) + line.bytes(128)
+    return kinds
+
+
+def test_nin_keeps_under_half_once_the_inside_of_its_first_block_is_never_written():
+    kept = {kernels: kept_by_nin(kernels) for kernels in Kernels}
+    assert {kernels: sum(kinds.values()) for kernels, kinds in kept.items()} == {
+        "torch": 551_160_404,
+        "fused": 321_264_532,
+        "chained": 249_600_916,
+    }
+    weights = {kernels: kinds["weight_copy"] for kernels, kinds in kept.items()}
+    folded = 2 * 96 * (12**2 - 11**2)  # bytes of zeros in the first layer's windows
+    assert weights["fused"] == weights["chained"] == weights["torch"] + folded == 3_984_272
+
+
+def test_a_pool_that_adds_bias_and_relu_keeps_a_byte_a_value_and_no_map():
+    one_map, pooled = 96 * 54**2, 96 * 26**2
+    kinds = {}
+    for kernels in (Kernels.FUSED, Kernels.TORCH):
+        for tensor in formulas.saved_tensors(ARCHITECTURES["nin"], kernels=kernels):
+            kinds[kernels, tensor.layer, tensor.kind] = tensor.bytes
+    assert kinds["torch", "maxpool1", "pool_indices"] == 8 * pooled
+    assert kinds["torch", "block1.relu3", "relu_result"] == 4 * one_map
+    assert kinds["fused", "maxpool1", "pool_codes"] == pooled
+    assert ("fused", "block1.relu3", "relu_result") not in kinds
+    assert ("fused", "block1.conv3", "input") not in kinds  # block1.conv2 keeps that map as its own
+
+
+def test_a_chain_keeps_one_map_of_the_three_of_its_block():
+    block1 = {
+        kernels: sum(
+            tensor.bytes
+            for tensor in formulas.saved_tensors(ARCHITECTURES["nin"], kernels=kernels)
+            if tensor.layer.startswith("block1") and tensor.layer != "block1.conv1"
+        )
+        for kernels in Kernels
+    }
+    one_map = 4 * 96 * 54**2
+    assert block1["chained"] == one_map
+    # Of the stock block the first convolution keeps the images alone.
+    assert block1["torch"] == 3 * one_map
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
