@@ -24,7 +24,7 @@ BOOK = {
     "lenet": (3, 64),
     "nin": (1, 4),
     "alexnet": (1, 4),
-    "vgg11": (2,),
+    "vgg11_quarter": (2,),  # the operators of VGG-11 on a tenth of its products
     "googlenet": (2, 5),
 }
 EVERY_OPTIMIZER = "lenet"  # the book's network that all of them update
