@@ -192,6 +192,11 @@ class Traced:
 
     def __mul__(self, other: Traced | float) -> Traced:
         theirs = self._like(other)
+        if len(self.terms) == len(theirs.terms) == 1:  # by far the most frequent
+            ((monomial, coefficient),), ((factor, times),) = self.terms, theirs.terms
+            if coefficient * times > 0:
+                product = tuple(sorted(monomial + factor)) if monomial else factor
+                return Traced(self.tracer, ((product, coefficient * times),))
         coefficients: dict[Monomial, int] = {}
         for monomial, coefficient in self.terms:
             for factor, times in theirs.terms:
@@ -281,7 +286,7 @@ class Traced:
             return other
         if other != int(other):
             raise TracingError(f"{self!r} meets {other}, which is no whole number")
-        return self.tracer.polynomial({(): int(other)})
+        return Traced(self.tracer, (((), int(other)),) if other else ())
 
     # ------------------------------------------------------------ text
 
