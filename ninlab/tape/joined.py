@@ -181,13 +181,13 @@ class JoinedPlayer(Player):
             case Role.NOTHING:
                 return value.view()
             case Role.PARAMETERS:
-                self._awaited += self._parameters(parameter_counts(layer, value.shape))
+                self._awaited += self.parameters_of(parameter_counts(layer, value.shape))
                 return value.view()
             case Role.POOL:
                 assert isinstance(layer, MaxPool)
                 return self._bias_relu_max_pool(value, leaf_shape(layer, value.shape))
         assert isinstance(layer, Conv)
-        weight, bias = self._parameters(parameter_counts(layer, value.shape))
+        weight, bias = self.parameters_of(parameter_counts(layer, value.shape))
         shape = leaf_shape(layer, value.shape)
         match role:
             case Role.CONVOLUTION_RELU:
@@ -211,10 +211,10 @@ class JoinedPlayer(Player):
         """The convolution alone."""
         if layer.stride > 1 and value.shape[0] < FEW_CHANNELS:
             return self._convolution_of_folded(layer, value, weight, shape)
-        copy = self._cast(weight, self.compute_bytes)
+        copy = self.cast(weight, self.compute_bytes)
         if copy.storage is not weight.storage:  # autocast keeps it for who reads it next
             self.casts.append(copy)
-        source = self._cast(value, self.compute_bytes)
+        source = self.cast(value, self.compute_bytes)
         return self._convolved(source, copy, (), _macs(weight, shape), shape)
 
     def _convolution_of_folded(
@@ -228,8 +228,8 @@ class JoinedPlayer(Player):
         images = self._folded(value, (channels, height, width), is_padded=not fits)
         window, fits = (channels, side, side), layer.kernel_size == side * stride
         weights = self._folded(weight, window, is_padded=not fits, count=shape[0])
-        copy = self._cast(weights, self.compute_bytes)
-        source = self._cast(images, self.compute_bytes)
+        copy = self.cast(weights, self.compute_bytes)
+        source = self.cast(images, self.compute_bytes)
         result = self._convolved(source, copy, (), _macs(weights, shape), shape)
         for each in (copy, weights, images):
             self.writer.drop(each.storage)
@@ -276,8 +276,8 @@ class JoinedPlayer(Player):
         self._awaited = []
         operator = "bias_relu_max_pool"
         if bias.source is None:
-            return _last(self._result(operator, (value,), shape, value.element_bytes))
-        result = _last(self._new(shape, value.element_bytes))
+            return _last(self.result(operator, (value,), shape, value.element_bytes))
+        result = _last(self.new(shape, value.element_bytes))
         codes = self.writer.make((0, prod(shape)))
         self.writer.call(operator, (value,), (result, codes), (result.storage, codes))
         self.writer.remember(
@@ -292,10 +292,10 @@ class JoinedPlayer(Player):
     def _product_bias_relu(self, value: Value, weight: Value, bias: Value, shape: Shape) -> Value:
         """One product, and two functions to autograd. It sees no copy of the bias."""
         width, macs = value.element_bytes, _macs(weight, shape)
-        copy = self._cast(weight, width)
-        narrow = self._cast(Value(bias.storage, (), FLOAT32_BYTES), width)
+        copy = self.cast(weight, width)
+        narrow = self.cast(Value(bias.storage, (), FLOAT32_BYTES), width)
         operator = "_addmm_activation"
-        product = self._result(operator, (value, copy), shape, width, macs=macs)
+        product = self.result(operator, (value, copy), shape, width, macs=macs)
         if copy.source:
             self.writer.remember(
                 product,
@@ -311,8 +311,8 @@ class JoinedPlayer(Player):
 
     def _product(self, value: Value, weight: Value, shape: Shape) -> Value:
         width, macs = value.element_bytes, _macs(weight, shape)
-        copy = self._cast(weight, width)
-        result = _last(self._result("mm", (value, copy), shape, width, macs=macs))
+        copy = self.cast(weight, width)
+        result = _last(self.result("mm", (value, copy), shape, width, macs=macs))
         if copy.source:
             keeps = ((value.storage, SavedKind.INPUT), (copy.storage, SavedKind.WEIGHT_COPY))
             self.writer.remember(
@@ -332,10 +332,10 @@ class JoinedPlayer(Player):
         self._awaited = []
         width, macs = value.element_bytes, _macs(weight3, shape)
         copies = [
-            self._cast(Value(each.storage, (), FLOAT32_BYTES), width) for each in (weight2, weight3)
+            self.cast(Value(each.storage, (), FLOAT32_BYTES), width) for each in (weight2, weight3)
         ]
         reads = (value, *copies)
-        result = _last(self._result("chain", reads, shape, width, macs=2 * macs))
+        result = _last(self.result("chain", reads, shape, width, macs=2 * macs))
         if bias1.source:
             of = (value, bias1, weight2, bias2, weight3)
             kept = [(copy.storage, SavedKind.WEIGHT_COPY) for copy in copies]
@@ -356,7 +356,7 @@ class JoinedPlayer(Player):
         if isinstance(layer, Flatten) and value.is_last and _is_laid_out(value.shape):
             self.writer.layer = path
             shape = leaf_shape(layer, value.shape)
-            result = self._result("clone", (value,), shape, value.element_bytes)
+            result = self.result("clone", (value,), shape, value.element_bytes)
             result.source = value.source
             return result
         result = super()._leaf(path, layer, value)

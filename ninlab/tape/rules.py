@@ -157,7 +157,7 @@ class Player:
         self.writer.layer = path
         shape = joined_shape(path, branches, [part.shape for part in parts])
         widest = max(part.element_bytes for part in parts)
-        joined = self._result("cat", parts, shape, widest)
+        joined = self.result("cat", parts, shape, widest)
         if any(part.source for part in parts):
             backward = [
                 Backward("narrow", (part,), is_view=True)
@@ -177,7 +177,7 @@ class Player:
         self, source: Value, weight: Value, bias: Sequence[Value], macs: int, shape: Shape
     ) -> Value:
         """The convolution of operands in its width; it lets go of the source."""
-        result = self._result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
+        result = self.result("convolution", (source, weight), shape, self.compute_bytes, macs=macs)
         if weight.source:
             operator = "convolution_backward"
             self.writer.remember(
@@ -194,7 +194,7 @@ class Player:
     def _linear(self, layer: Linear, value: Value, shape: Shape) -> Value:
         source, weight, bias, macs = self._operands(layer, value, shape)
         operator = "addmm" if bias else "mm"
-        result = self._result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
+        result = self.result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
         if weight.source:
             keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
             self.writer.remember(
@@ -218,27 +218,27 @@ class Player:
         of parameters.
         """
         counts = parameter_counts(layer, value.shape)
-        parameters = self._parameters(counts)
+        parameters = self.parameters_of(counts)
         if self.compute_bytes != FLOAT32_BYTES:
-            copies = [self._cast(each, self.compute_bytes) for each in reversed(parameters)]
+            copies = [self.cast(each, self.compute_bytes) for each in reversed(parameters)]
             self.casts += copies
             parameters = copies[::-1]
         weight, *bias = parameters
-        return self._cast(value, self.compute_bytes), weight, bias, product_macs(counts[0], shape)
+        return self.cast(value, self.compute_bytes), weight, bias, product_macs(counts[0], shape)
 
     def _batch_norm(self, layer: BatchNorm, value: Value) -> Value:
         """On float32 it is cuDNN's, which makes no statistics at prediction; on bf16 torch's."""
         writer = self.writer
         by_cudnn = value.element_bytes == FLOAT32_BYTES
         operator = "cudnn_batch_norm" if by_cudnn else "native_batch_norm"
-        weights = self._parameters(parameter_counts(layer, value.shape))
+        weights = self.parameters_of(parameter_counts(layer, value.shape))
         of_a_channel = weights[0].size
         for _ in ("mean", "variance"):
             writer.find(Category.PARAMETER, of_a_channel, writer.layer)
         batches_seen = writer.find(Category.PARAMETER, (INT64_BYTES, 0), writer.layer)
         if self.training:
             writer.call("add_", (batches_seen,), (batches_seen,))
-        result = self._new(value.shape, value.element_bytes)
+        result = self.new(value.shape, value.element_bytes)
         statistics = []
         if self.training or not by_cudnn:
             category = Category.ACTIVATION if self.training else Category.TEMPORARY
@@ -258,7 +258,7 @@ class Player:
 
     def _activation(self, operator: str, derivative: str, value: Value) -> Value:
         """One whose gradient follows from its result."""
-        result = self._result(operator, (value,), value.shape, value.element_bytes)
+        result = self.result(operator, (value,), value.shape, value.element_bytes)
         if value.source:
             self.writer.remember(
                 result,
@@ -282,7 +282,7 @@ class Player:
 
     def _average_pool(self, value: Value, shape: Shape) -> Value:
         """As `_max_pool`: the input is kept and not read again."""
-        result = self._result("avg_pool2d", (value,), shape, value.element_bytes)
+        result = self.result("avg_pool2d", (value,), shape, value.element_bytes)
         if value.source:
             self.writer.remember(
                 result,
@@ -292,7 +292,7 @@ class Player:
         return result
 
     def _global_average(self, value: Value, shape: Shape) -> Value:
-        result = self._result("mean", (value,), shape, value.element_bytes)
+        result = self.result("mean", (value,), shape, value.element_bytes)
         if value.source:
             self.writer.remember(result, [Backward("div", (value,), (result,))])
         return result
@@ -303,7 +303,7 @@ class Player:
         if layer.probability == 1:  # no mask: a product with a single zero
             factor, kind = self.writer.make((value.element_bytes, 0)), "mul_other"
             self.writer.call("zeros", (), (factor,), (factor,))
-            result = self._result("mul", (value, factor), value.shape, value.element_bytes)
+            result = self.result("mul", (value, factor), value.shape, value.element_bytes)
             derivative = "mul"
         else:
             result, factor = self._two_results("native_dropout", value, value.shape, BOOL_BYTES)
@@ -318,14 +318,14 @@ class Player:
     def _cross_entropy(self, scores: Value) -> Value:
         """The mean loss; its logarithms are computed as the scores come, and picked in float32."""
         writer = self.writer
-        logs = self._result("_log_softmax", (scores,), scores.shape, scores.element_bytes)
+        logs = self.result("_log_softmax", (scores,), scores.shape, scores.element_bytes)
         if scores.source:
             writer.remember(
                 logs,
                 [Backward("_log_softmax_backward_data", (scores,), (logs, logs))],
                 ((logs.storage, SavedKind.LOG_SOFTMAX),),
             )
-        wide = self._cast(logs, FLOAT32_BYTES)
+        wide = self.cast(logs, FLOAT32_BYTES)
         labels = writer.find(Category.INPUT, (0, INT64_BYTES))
         loss, total_weight = (writer.make((FLOAT32_BYTES, 0)) for _ in range(2))
         writer.call("nll_loss_forward", (labels,), (), (loss, total_weight))
@@ -346,7 +346,7 @@ class Player:
 
     # ------------------------------------------------------------ tensors
 
-    def _parameters(self, counts: Sequence[int]) -> list[Value]:
+    def parameters_of(self, counts: Sequence[int]) -> list[Value]:
         """Parameters of so many numbers each; they belong to the present layer.
 
         They need no holder: they outlive the step.
@@ -361,11 +361,11 @@ class Player:
             values.append(Value(storage, (), FLOAT32_BYTES, parameter if self.training else None))
         return values
 
-    def _new(self, shape: Shape, element_bytes: int) -> Value:
+    def new(self, shape: Shape, element_bytes: int) -> Value:
         """An activation of that shape, for a call to make."""
         return Value(self.writer.make((0, prod(shape) * element_bytes)), shape, element_bytes)
 
-    def _result(
+    def result(
         self,
         operator: str,
         reads: Sequence[Value | Storage],
@@ -387,7 +387,7 @@ class Player:
 
         second_bytes is the width of its elements. It is of no use where nothing flows back.
         """
-        result = self._new(shape, value.element_bytes)
+        result = self.new(shape, value.element_bytes)
         category = Category.TEMPORARY if value.source is None else Category.ACTIVATION
         second = self.writer.make((0, prod(shape) * second_bytes), category)
         made = [result.storage, second]
@@ -396,7 +396,7 @@ class Player:
         self.writer.call(operator, (value,), (result, second), made)
         return result, second
 
-    def _cast(self, value: Value, element_bytes: int) -> Value:
+    def cast(self, value: Value, element_bytes: int) -> Value:
         """The value in that width: itself, or a copy."""
         width = value.element_bytes
         if width == element_bytes:
