@@ -6,8 +6,9 @@ written. The backward pass needs these maps again, and computes them again. Tens
 less time than it takes to keep them in memory.
 
 The backward pass goes back through one layer at a time. A program that went through both would sum
-the gradients of two weights, for which it has not enough registers. So it reads two maps and
-writes one two times: six passes, where four layers of torch's make fourteen and more.
+the gradients of two weights, for which it has not enough registers. So two times it reads two maps
+and writes one: six passes. Layer by layer they are fourteen: three for each of the two ReLUs with
+their biases, and two for each of the four products.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def _tile(tile, rows, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.conste
     return row * C + channel, (row < rows) & (channel < C)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def chain_kernel(
     maps,
     bias1,
@@ -67,7 +68,7 @@ def chain_kernel(
         tl.store(result + at, values.to(kind), mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def chain_backward_kernel(
     gradient,
     maps,

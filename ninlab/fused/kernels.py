@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ninlab.fused import chains, passes, reference, tiles
 from ninlab.fused.reference import channels_last, fold, fold_backward, new_maps
-from ninlab.fused.tiles import CHAIN_ROWS, TILE
+from ninlab.fused.tiles import CHAIN_ROWS, TILE, WIDEST_WINDOW
 
 __all__ = [
     "bias_relu_",
@@ -63,6 +63,8 @@ def bias_relu_max_pool(
 
     Windows overlap. What several of them read comes from memory once, and else from the cache.
     """
+    if kernel > WIDEST_WINDOW:
+        return reference.bias_relu_max_pool(maps, bias, kernel, stride, padding, with_codes)
     maps = channels_last(maps)
     _, channels = _rows_and_channels(maps)
     batch, _, *sides = maps.shape
@@ -91,6 +93,10 @@ def bias_relu_max_pool_backward(
     padding: int,
 ) -> tuple[Tensor, Tensor]:
     """`reference.bias_relu_max_pool_backward`: reads gradient and codes, and writes one map."""
+    if kernel > WIDEST_WINDOW:
+        return reference.bias_relu_max_pool_backward(
+            gradient, codes, height, width, kernel, stride, padding
+        )
     gradient, codes = channels_last(gradient), channels_last(codes)
     batch, channels, *pooled_sides = gradient.shape
     to_maps = new_maps(gradient, batch, channels, height, width)

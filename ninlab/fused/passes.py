@@ -5,7 +5,8 @@ program reads a tile of them, computes in registers, and writes. What several la
 then costs no more than to read and to write it once, and that is all that fusion is.
 
 A bias is rounded to the maps' type, and so is a sum before it is compared: values, and the place
-of the largest, are torch's to the bit. `kernels` starts what is defined here.
+of the largest, are torch's to the bit. `kernels` starts what is defined here. Shapes are constants
+of the code, all but the number of rows: the last batch of an epoch may be smaller.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def relu(values):
 # ---------------------------------------------------------------- kernels
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def bias_relu_kernel(
     maps, bias, rows, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr
 ):
@@ -72,7 +73,7 @@ def bias_relu_kernel(
     tl.store(maps + at, relu(_biased(values, added)).to(values.dtype), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def relu_bias_backward_kernel(
     gradient,
     result,
@@ -97,7 +98,7 @@ def relu_bias_backward_kernel(
     tl.store(partial + first * C + channel, tl.sum(total, 0)[None, :], mask=exists)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def bias_relu_max_pool_kernel(
     maps,
     bias,
@@ -144,7 +145,7 @@ def bias_relu_max_pool_kernel(
         tl.store(codes + at, tl.where(largest <= 0, CUT, place).to(tl.uint8), mask=here)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def bias_relu_max_pool_backward_kernel(
     gradient,
     codes,

@@ -20,13 +20,20 @@ WIDEST_BLOCK = 128
 SUMMING_PROGRAMS = 512
 """Most programs that sum over the pixels of a block of channels.
 
-An H100 has 132 multiprocessors, and two programs on each suffice to keep its memory busy."""
+That is about four for each of the 132 multiprocessors of an H100, which wait for memory in turn."""
 
 CHAIN_ROWS = 64
 """Pixels of a chain's tile: as many rows as four warps multiply at once on an H100."""
 
 CHAIN_PROGRAMS = 128
-"""Most programs that sum the gradients of a chain's weights, whose partial sums are large."""
+"""Most programs that sum gradients of a chain's weights: one for nearly each multiprocessor.
+
+Each leaves a partial sum as large as the weight."""
+
+WIDEST_WINDOW = 7
+"""Side of the widest window of a pool that has a kernel.
+
+The kernel has code for each place of a window, and that of 15 x 15 takes minutes to compile."""
 
 _MOST_VALUES = 2**31  # from so many on, an offset is no int32
 
