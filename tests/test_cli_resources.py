@@ -80,6 +80,53 @@ def test_with_a_device_the_answer_says_who_knows_its_scratch(answers, precision)
     assert sentence in " ".join(answers(*asked).split())
 
 
+@pytest.mark.parametrize("kernels", ["fused", "chained"])
+def test_kernels_that_join_layers_change_memory_and_not_counts(answers, kernels):
+    asked = ("nin", "--batch-size", "4", "--format", "json")
+    (stock,), (joined,) = (
+        json.loads(answers(*asked, *more))["networks"] for more in ((), ("--kernels", kernels))
+    )
+    assert (stock["kernels"], joined["kernels"]) == ("torch", kernels)
+    for count in ("parameters", "macs", "flops", "fvcore_flops", "fvcore_activations"):
+        assert joined[count] == stock[count]
+    nin = ARCHITECTURES["nin"]
+    assert joined["saved_bytes"] == formulas.saved_bytes(nin, 4, kernels=kernels)
+    assert joined["training"]["tensor_peak_bytes"] == liveness.peak_bytes(
+        liveness.timeline(nin, kernels=kernels), 4
+    )
+    assert joined["saved_bytes"] < stock["saved_bytes"]
+
+
+def test_every_answer_is_of_the_kernels_that_were_asked_about(answers):
+    asked = ("nin_28", "--kernels", "fused", "--fit", "1GiB", "--batches", "2,9")
+    (network,) = json.loads(answers(*asked, "--format", "json"))["networks"]
+    events = {
+        name: liveness.timeline(ARCHITECTURES["nin_28"], training=training, kernels="fused")
+        for name, training in (("training", True), ("inference", False))
+    }
+    for name, steps in events.items():
+        assert network["largest_batch"][name] == liveness.largest_batch(steps, 2**30)
+        for point in network["sweep"]:
+            peak = liveness.peak_bytes(steps, point["batch_size"])
+            assert point[f"{name}_tensor_peak_bytes"] == peak
+    (row,) = csv.DictReader(io.StringIO(answers("nin_28", "--kernels", "fused", "--format", "csv")))
+    assert row["kernels"] == "fused"
+    assert "fp32, fused kernels; counts" in " ".join(
+        answers("nin_28", "--kernels", "fused").split()
+    )
+
+
+def test_where_nothing_is_joined_a_sentence_says_so_and_the_costs_are_torchs(capsys):
+    assert main(["resources", "lenet", "--kernels", "fused", "--format", "json"]) == 0
+    written = capsys.readouterr()
+    assert written.err == (
+        "lenet: no layers that fused kernels compute together, so that its costs are those of "
+        "torch kernels\n"
+    )
+    (lenet,) = json.loads(written.out)["networks"]
+    assert lenet["saved_bytes"] == formulas.saved_bytes(ARCHITECTURES["lenet"], 1)
+
+
 def test_nin_has_the_textbooks_counts(answers):
     (nin,) = json.loads(answers("nin", "--format", "json"))["networks"]
     assert (nin["parameters"], nin["macs"]) == (1_992_166, 762_297_352)
