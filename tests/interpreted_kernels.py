@@ -104,6 +104,7 @@ def test_back_through_bias_and_relu(shape: tuple[int, ...], dtype: torch.dtype) 
         ((3, 1, 1), SHAPES[3], torch.float16),
         ((2, 3, 0), SHAPES[1], torch.float16),
         ((4, 3, 2), SHAPES[3], torch.float32),
+        ((9, 2, 4), SHAPES[3], torch.float32),
     ],
 )
 def test_a_pool_both_ways(
