@@ -8,13 +8,15 @@ shares of both peak rates that real kernels reach, and the time that the host ne
 to call one operator. They are fitted to measured steps, never assumed.
 
 The operators come from the `tape`; tests/test_roofline.py compares them and their FLOPs
-with those that torch dispatches.
+with those that torch dispatches. A bound holds for the kernels whose operators it is made of
+(`steps.Kernels`). Where one operator computes several layers less is moved, so that the bound
+without joined layers says nothing of a step with them.
 
 Known limits. Each operator is taken to read its inputs and write its results once. Caches
 between operators are left out, so the bound holds only where the last cache is small beside
-the activations. The addition of biases, layout changes and the extra passes of some kernels
-are left out, too. Only the arithmetic of convolutions and linear layers is counted; other
-operators only move bytes.
+the activations. The addition of biases by torch's own layers, layout changes and the extra passes
+of some kernels are left out, too. Only the arithmetic of convolutions, linear layers and products
+is counted, zeros and what is computed again included; other operators only move bytes.
 """
 
 from __future__ import annotations

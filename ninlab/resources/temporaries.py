@@ -11,7 +11,8 @@ Sources, all below ``aten/src/ATen/native``: ``cuda/Dropout.cu``, ``cuda/layer_n
 ``cuda/AveragePool2d.cu``, ``cuda/DilatedMaxPool2d.cu``, ``cuda/DepthwiseConv2d.cu``,
 ``Convolution.cpp``, ``cudnn/ConvShared.cpp``, ``transformers/cuda/attention_backward.cu`` and
 ``transformers/cuda/mem_eff_attention/kernel_backward.h``. tests/test_temporaries.py holds the
-steps that a real GPU wrote down to them, block by block.
+steps that a real GPU wrote down to them, block by block. What the operators of ``ninlab`` make is
+read in ``ninlab/fused/kernels.py``.
 
 Known limits. Only operators of `RULES` are known; group normalization, embeddings and
 upsampling, among others, make temporary tensors too. Scratch that libraries and reductions take

@@ -3,9 +3,10 @@
 A step is played on paper, once, and everything that is asked of it is a fold over what was
 written down: the memory events of `liveness`, the tensors that autograd keeps, the operators of
 `roofline`. Each kind of layer says in `rules` what its operators read, write, make and keep,
-forward and backward; `writer` knows who holds which tensor, and the way back through the
-graph. Sizes are affine in the batch, ``a + b * batch``, so that one tape serves every batch
-size. No weight is allocated and torch is not needed.
+forward and backward; `joined` says it of layers that one operator computes together; `writer`
+knows who holds which tensor, and the way back through the graph. Sizes are affine in the batch,
+``a + b * batch``, so that one tape serves every batch size. No weight is allocated and torch is
+not needed.
 
 The step is a warm one (the second or any later) in the textbook's order: zero_grad
 (set_to_none), forward, cross-entropy, backward, optimizer step. The scores and the loss of
@@ -16,8 +17,9 @@ by autocast with its cached copies of the weights, batch norm by cuDNN. TF32 cha
 
 Known limits: only what tensors hold. Scratch of cuDNN and cuBLAS is `workspaces`, rounding
 and fragmentation are `allocator`; a reserve that cuDNN's batch norm might keep is left out. Of
-what lives and dies inside one operator, only copies of a gradient that is part of a wider one
-are listed: the way back through branches makes them, for more than one image.
+what lives and dies inside one operator, only copies are listed: of a gradient that is part of a
+wider one, which the way back through branches makes for more than one image; and where layers are
+joined, of what lies in another layout and of what is padded.
 """
 
 from __future__ import annotations
