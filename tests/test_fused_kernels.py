@@ -32,7 +32,7 @@ PTX = """
 @pytest.mark.slow
 def test_kernels_compute_what_the_reference_does() -> None:
     ended = python(
-        *("-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/interpreted_kernels.py"),
+        *("-m", "pytest", "--quiet", "-p", "no:cacheprovider", "tests/kernel_laws.py"),
         env=os.environ | {"TRITON_INTERPRET": "1"},
     )
     assert ended.returncode == 0, ended.stdout[-5000:]

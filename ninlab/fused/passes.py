@@ -119,7 +119,7 @@ def bias_relu_max_pool_kernel(
 ):
     """The maximum of each window of relu(maps + bias), and where in the window it lies.
 
-    A row is a window. The ReLU may come last, once for each window: it changes no order.
+    A row is a window. The ReLU comes last, once for each window: it changes no order.
     """
     tile, channel, exists = _place(C, BLOCK_C)
     row = _rows_of(tile, BLOCK_R)
@@ -167,9 +167,10 @@ def bias_relu_max_pool_backward_kernel(
 ):
     """Each position of the maps adds up the gradients of the windows that chose it.
 
-    A row is a cell of STRIDE x STRIDE positions, which is where one window begins. The windows that
-    hold the first position of a cell are the same few of its neighbors for every cell, and have
-    the same code for it. So nothing is searched, and no two programs write to one position.
+    A row is a cell: STRIDE x STRIDE positions, at the first of which a window begins. Which windows
+    hold a position, and what code each has for it, depends on its place in the cell alone: they
+    begin in this cell, or less than REACH cells above or to the left. So no window is searched
+    for, and no two programs write to one position.
     """
     first, channel, exists = _place(C, BLOCK_C)
     total = tl.zeros([BLOCK_R, BLOCK_C], tl.float32)
@@ -206,12 +207,12 @@ def bias_relu_max_pool_backward_kernel(
 def pick_kernel(
     images, indices, picked, pixels, mean, deviation, SHIFTED: tl.constexpr, BLOCK: tl.constexpr
 ):
-    """(pixel / 255 - mean) / deviation of one of the images, divided as exactly as torch does."""
+    """(pixel / 255 - mean) / deviation of one image; quotients are rounded as torch's on a CPU."""
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     image = tl.load(indices + tl.program_id(0))  # int64: a data set has more than 2**31 pixels
     value = tl.load(images + image * pixels + pixel, mask=pixel < pixels).to(tl.float32)
     value = tl.div_rn(value, tl.full([BLOCK], 255.0, tl.float32))
     if SHIFTED:
-        value = tl.div_rn(value - mean, tl.full([BLOCK], 1.0, tl.float32) * deviation)
+        value = tl.div_rn(value - mean, tl.full([BLOCK], deviation, tl.float32))
     to = picked + tl.program_id(0) * pixels + pixel
     tl.store(to, value.to(picked.dtype.element_ty), mask=pixel < pixels)

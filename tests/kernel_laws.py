@@ -1,8 +1,8 @@
-"""The fused operators' kernels compute what the reference does, in Triton's interpreter.
+"""The fused operators' kernels compute what the reference does, to the bit.
 
-Run by test_fused_kernels.py as ``pytest tests/interpreted_kernels.py`` in a process of its own:
-Triton reads TRITON_INTERPRET when it is imported. Numbers are few, and halves or small integers
-where a sum is compared: these are exact in any order. The interpreter has no right bfloat16.
+On a GPU by tests/gpu/test_fused_kernels.py. Without one in Triton's interpreter, by
+tests/test_fused_kernels.py and in a process of its own: Triton reads TRITON_INTERPRET when it is
+imported. Numbers are few, and halves where a sum is compared: such sums are exact in any order.
 """
 
 from __future__ import annotations
@@ -21,12 +21,15 @@ from ninlab.fused import kernels, reference, tiles
 from ninlab.fused.reference import channels_last
 from ninlab.torch_private import DispatchMode
 
-assert os.environ.get("TRITON_INTERPRET") == "1", "this file is run by test_fused_kernels.py"
+IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if IS_INTERPRETED else "cuda"
 
 SHAPES = [(2, 96, 5, 7), (1, 10, 6, 5), (1, 200, 3, 4), (2, 1, 5, 6)]
 """Channels of whole blocks, of less than one, of one and a half, and one channel."""
 
 TYPES = [torch.float32, torch.float16]
+if not IS_INTERPRETED:  # which makes something else of bfloat16
+    TYPES.append(torch.bfloat16)
 
 
 def coarse(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
@@ -49,9 +52,22 @@ def with_nan(maps: Tensor) -> Tensor:
 MADE = [coarse, fine, lambda *shape, **options: with_nan(coarse(*shape, **options))]
 
 
-def same(ours: Any, theirs: Any) -> None:
-    """The same bits; NaN equals NaN."""
-    assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+def there(*values: Any) -> list[Any]:
+    """The values, of which tensors lie where kernels compute."""
+    return [value.to(DEVICE) if isinstance(value, Tensor) else value for value in values]
+
+
+def here(values: Any) -> list[Tensor]:
+    """What a kernel or the reference makes, on the CPU."""
+    return [value.cpu() for value in ([values] if isinstance(values, Tensor) else values)]
+
+
+def assert_same(name: str, *arguments: Any, kernel: str = "") -> list[Tensor]:
+    """What the reference makes of the arguments, and to the bit its kernel; NaN equals NaN."""
+    expected = here(getattr(reference, name)(*arguments))
+    made = here(getattr(kernels, kernel or name)(*there(*arguments)))
+    assert_close(made, expected, rtol=0, atol=0, equal_nan=True)
+    return expected
 
 
 @pytest.fixture(params=[tiles.SUMMING_PROGRAMS, 2])
@@ -67,19 +83,12 @@ def programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_bias_and_relu(
     shape: tuple[int, ...], dtype: torch.dtype, made: Callable[..., Tensor]
 ) -> None:
-    ours, bias = made(*shape, dtype=dtype), fine(shape[1])
-    theirs = ours.clone(memory_format=torch.preserve_format)
-    kernels.bias_relu_(ours, bias)
-    reference.bias_relu_(theirs, bias)
-    same(ours, theirs)
-
-
-def test_bias_and_relu_in_place_of_maps_that_are_not_channels_last() -> None:
-    ours, bias = fine(2, 3, 4, 5).contiguous(), fine(3)
-    expected = ours.clone()
-    kernels.bias_relu_(ours, bias)
-    reference.bias_relu_(expected, bias)
-    same(ours, expected)
+    maps, bias = made(*shape, dtype=dtype), fine(shape[1])
+    for given in (maps, maps.contiguous()):  # channels side by side, and pixels
+        ours, theirs = given.to(DEVICE, copy=True), given.clone()
+        kernels.bias_relu_(ours, bias.to(DEVICE))
+        reference.bias_relu_(theirs, bias)
+        assert_close(ours.cpu(), theirs, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.usefixtures("programs")
@@ -87,22 +96,18 @@ def test_bias_and_relu_in_place_of_maps_that_are_not_channels_last() -> None:
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 32, 7, 9)])
 def test_back_through_bias_and_relu(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     gradient = coarse(*shape, dtype=dtype, seed=1)
-    result = with_nan(coarse(*shape, dtype=dtype))
-    same(
-        kernels.relu_bias_backward(gradient, result),
-        reference.relu_bias_backward(gradient, result),
-    )
+    assert_same("relu_bias_backward", gradient, with_nan(coarse(*shape, dtype=dtype)))
 
 
 @pytest.mark.parametrize("made", MADE, ids=["ties", "random", "nan"])
 @pytest.mark.parametrize(
     ("window", "shape", "dtype"),
     [
-        ((3, 2, 0), SHAPES[0], torch.float16),
+        ((3, 2, 0), SHAPES[0], TYPES[-1]),
         ((3, 2, 1), SHAPES[1], torch.float32),
         ((2, 2, 0), SHAPES[2], torch.float32),
         ((3, 1, 1), SHAPES[3], torch.float16),
-        ((2, 3, 0), SHAPES[1], torch.float16),
+        ((2, 3, 0), SHAPES[1], TYPES[-1]),
         ((4, 3, 2), SHAPES[3], torch.float32),
         ((9, 2, 4), SHAPES[3], torch.float32),
     ],
@@ -114,56 +119,46 @@ def test_a_pool_both_ways(
     made: Callable[..., Tensor],
 ) -> None:
     maps, bias = made(*shape, dtype=dtype), coarse(shape[1], seed=1)
-    pooled, codes = kernels.bias_relu_max_pool(maps, bias, *window, True)
-    same((pooled, codes), reference.bias_relu_max_pool(maps, bias, *window, True))
-    no_codes = torch.empty(0, dtype=torch.uint8)
-    same(kernels.bias_relu_max_pool(maps, bias, *window, False), (pooled, no_codes))
-    back = coarse(*pooled.shape, dtype=dtype, seed=2), codes, *shape[2:], *window
-    same(
-        kernels.bias_relu_max_pool_backward(*back),
-        reference.bias_relu_max_pool_backward(*back),
-    )
+    pooled, codes = assert_same("bias_relu_max_pool", maps, bias, *window, True)
+    assert_same("bias_relu_max_pool", maps, bias, *window, False)
+    gradient = coarse(*pooled.shape, dtype=dtype, seed=2)
+    assert_same("bias_relu_max_pool_backward", gradient, codes, *shape[2:], *window)
 
 
 @pytest.mark.usefixtures("programs")
 def test_back_through_a_pool_of_more_tiles_than_programs() -> None:
     maps, bias = coarse(1, 128, 9, 8), coarse(128, seed=1)
     pooled, codes = reference.bias_relu_max_pool(maps, bias, 3, 2, 1, True)
-    back = coarse(*pooled.shape, seed=2), codes, 9, 8, 3, 2, 1
-    same(
-        kernels.bias_relu_max_pool_backward(*back),
-        reference.bias_relu_max_pool_backward(*back),
-    )
+    gradient = coarse(*pooled.shape, seed=2)
+    assert_same("bias_relu_max_pool_backward", gradient, codes, 9, 8, 3, 2, 1)
 
 
 @pytest.mark.usefixtures("programs")
-@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("dtype", TYPES if IS_INTERPRETED else TYPES[1:])
 @pytest.mark.parametrize("channels", [8, 24, 128])
 def test_a_chain_both_ways(channels: int, dtype: torch.dtype) -> None:
     maps, gradient = (coarse(2, channels, 9, 8, dtype=dtype, seed=seed) for seed in (0, 1))
-    few = fine(channels, channels, 1, 1) > 1  # so that no sum is too large for float16
+    few = fine(channels, channels, 1, 1) > 1  # so that 16 bits hold every sum
     weights = [coarse(channels, channels, 1, 1, dtype=dtype, seed=seed) * few for seed in (2, 3)]
-    bias1, bias2 = coarse(channels, seed=4), coarse(channels, seed=5)
-    given = maps, bias1, weights[0], bias2, weights[1]
-    same(kernels.chained(*given), reference.chain(*given))
-    same(kernels.chained_backward(gradient, *given), reference.chain_backward(gradient, *given))
+    biases = [coarse(channels, seed=seed) for seed in (4, 5)]
+    given = maps, biases[0], weights[0], biases[1], weights[1]
+    assert_same("chain", *given, kernel="chained")
+    assert_same("chain_backward", gradient, *given, kernel="chained_backward")
 
 
 def test_a_chain_of_float32_is_torchs() -> None:
-    given = fine(1, 8, 3, 3), fine(8), fine(8, 8, 1, 1), fine(8), fine(8, 8, 1, 1)
-    same(kernels.chain(*given), reference.chain(*given))
-    same(kernels.chain_backward(given[0], *given), reference.chain_backward(given[0], *given))
+    given = there(fine(1, 8, 3, 3), fine(8), fine(8, 8, 1, 1), fine(8), fine(8, 8, 1, 1))
+    assert torch.equal(kernels.chain(*given), reference.chain(*given))
+    made = kernels.chain_backward(given[0], *given)
+    for ours, theirs in zip(made, reference.chain_backward(given[0], *given), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 @pytest.mark.parametrize("shift", [(0.0, 1.0), (0.286, 0.353)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", TYPES)
 def test_picked_images(dtype: torch.dtype, shift: tuple[float, float]) -> None:
     images = torch.arange(3 * 1400).remainder(256).to(torch.uint8).view(3, 2, 28, 25)
-    indices = torch.tensor([2, 0, 2, 1])
-    same(
-        kernels.pick(images, indices, *shift, dtype),
-        reference.pick(images, indices, *shift, dtype),
-    )
+    assert_same("pick", images, torch.tensor([2, 0, 2, 1]), *shift, dtype)
 
 
 def test_partial_sums_take_as_many_bytes_as_is_said() -> None:
@@ -182,13 +177,13 @@ def test_partial_sums_take_as_many_bytes_as_is_said() -> None:
             operator(*arguments)
         return seen.bytes
 
-    maps, bias = coarse(2, 24, 9, 8, dtype=torch.float16), coarse(24)
+    maps, bias = there(coarse(2, 24, 9, 8, dtype=torch.float16), coarse(24))
     assert room(kernels.relu_bias_backward, maps, maps) == tiles.partial_bytes(2 * 9 * 8, 24)
     pooled, codes = reference.bias_relu_max_pool(maps, bias, 3, 2, 1, True)
     rows = 2 * tiles.cells(9, 2, 1) * tiles.cells(8, 2, 1)
     taken = room(kernels.bias_relu_max_pool_backward, pooled, codes, 9, 8, 3, 2, 1)
     assert taken == tiles.partial_bytes(rows, 24)
-    weight = coarse(24, 24, 1, 1, dtype=torch.float16)
+    weight = coarse(24, 24, 1, 1, dtype=torch.float16).to(DEVICE)
     taken = room(kernels.chain_backward, maps, maps, bias, weight, bias, weight)
     assert taken == tiles.chain_partial_bytes(2 * 9 * 8, 24)
 
