@@ -83,7 +83,7 @@ def programs(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_bias_and_relu(
     shape: tuple[int, ...], dtype: torch.dtype, made: Callable[..., Tensor]
 ) -> None:
-    maps, bias = made(*shape, dtype=dtype), fine(shape[1])
+    maps, bias = made(*shape, dtype=dtype), fine(2 * shape[1])[::2]
     for given in (maps, maps.contiguous()):  # channels side by side, and pixels
         ours, theirs = given.to(DEVICE, copy=True), given.clone()
         kernels.bias_relu_(ours, bias.to(DEVICE))
@@ -118,7 +118,7 @@ def test_a_pool_both_ways(
     dtype: torch.dtype,
     made: Callable[..., Tensor],
 ) -> None:
-    maps, bias = made(*shape, dtype=dtype), coarse(shape[1], seed=1)
+    maps, bias = made(*shape, dtype=dtype), coarse(2 * shape[1], seed=1)[::2]
     pooled, codes = assert_same("bias_relu_max_pool", maps, bias, *window, True)
     assert_same("bias_relu_max_pool", maps, bias, *window, False)
     gradient = coarse(*pooled.shape, dtype=dtype, seed=2)
@@ -140,7 +140,7 @@ def test_a_chain_both_ways(channels: int, dtype: torch.dtype) -> None:
     maps, gradient = (coarse(2, channels, 9, 8, dtype=dtype, seed=seed) for seed in (0, 1))
     few = fine(channels, channels, 1, 1) > 1  # so that 16 bits hold every sum
     weights = [coarse(channels, channels, 1, 1, dtype=dtype, seed=seed) * few for seed in (2, 3)]
-    biases = [coarse(channels, seed=seed) for seed in (4, 5)]
+    biases = [coarse(2 * channels, seed=seed)[::2] for seed in (4, 5)]
     given = maps, biases[0], weights[0], biases[1], weights[1]
     assert_same("chain", *given, kernel="chained")
     assert_same("chain_backward", gradient, *given, kernel="chained_backward")

@@ -228,9 +228,8 @@ def main() -> int:
     ).parse_args()
     print(f"{'kernel':58} regs spill  shared  bytes a load")
     compiled = compiled_kernels()
-    print(*compiled, sep="\n")
     faults = [fault for each in compiled for fault in each.faults()]
-    print(*faults, sep="\n")
+    print(*compiled, *faults, sep="\n")
     return 1 if faults else 0
 
 

@@ -36,7 +36,8 @@ def bias_relu_(maps: Tensor, bias: Tensor) -> None:
     dense = channels_last(maps)
     rows, channels = _rows_and_channels(dense)
     passes.bias_relu_kernel[_one_tile_each(rows, channels)](
-        dense, bias, rows, channels, *tiles.tile(channels), num_warps=_warps(dense)
+        *(dense, bias.contiguous(), rows, channels, *tiles.tile(channels)),
+        num_warps=_warps(dense),
     )
     if dense is not maps:
         maps.copy_(dense)
@@ -76,7 +77,7 @@ def bias_relu_max_pool(
         codes = new_maps(maps, *shape, dtype=torch.uint8)
     rows = batch * pooled_sides[0] * pooled_sides[1]
     passes.bias_relu_max_pool_kernel[_one_tile_each(rows, channels)](
-        *(maps, bias, pooled, codes, rows, *sides, channels, *pooled_sides),
+        *(maps, bias.contiguous(), pooled, codes, rows, *sides, channels, *pooled_sides),
         *(kernel, stride, padding, with_codes, *tiles.tile(channels)),
         num_warps=_warps(maps),
     )
@@ -150,10 +151,11 @@ def chained(maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3
     """`chain` by its kernel, whatever the type of the maps."""
     maps = channels_last(maps)
     result = torch.empty_like(maps)
+    parameters = [each.contiguous() for each in (bias1, weight2, bias2, weight3)]
     rows, sizes = _sizes_of_chain(maps)
     # Without sums in registers, two programs fit on a multiprocessor.
     chains.chain_kernel[(2 * tiles.chain_programs(rows),)](
-        *(maps, bias1, weight2.contiguous(), bias2, weight3.contiguous(), result, rows),
+        *(maps, *parameters, result, rows),
         **sizes,
         num_warps=4,
         num_stages=2,
@@ -166,7 +168,8 @@ def chained_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """`chain_backward` by its kernel, whatever the type of the maps."""
     maps, arrives = channels_last(maps), channels_last(gradient)
-    weight2, weight3 = weight2.contiguous(), weight3.contiguous()
+    bias1, weight2 = bias1.contiguous(), weight2.contiguous()
+    bias2, weight3 = bias2.contiguous(), weight3.contiguous()
     rows, sizes = _sizes_of_chain(maps)
     passed = torch.empty_like(maps)
     partial = maps.new_empty(tiles.chain_programs(rows), *weight2.shape, dtype=torch.float32)

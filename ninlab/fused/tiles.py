@@ -72,7 +72,7 @@ def partial_bytes(rows: int, channels: int) -> int:
     """Bytes of the float32 partial sums of a bias's gradient, while its operator runs.
 
     rows are the pixels of all maps for `reference.relu_bias_backward`, and all their `cells` for
-    `reference.bias_relu_max_pool_backward`.
+    `reference.bias_relu_max_pool_backward` of windows up to `WIDEST_WINDOW`.
     """
     return summing_programs(rows, channels) * channels * 4
 
