@@ -187,7 +187,8 @@ def chained_backward(
         to_weights.append(partial.sum(0))
         arrives = passed  # written over in place: no two programs share a tile
     to_weight3, to_weight2 = to_weights
-    to_bias1, to_bias2 = partial_of_biases.sum(0)
+    # Summed apart: what an operator returns must not be two views of one tensor.
+    to_bias1, to_bias2 = (partial_of_biases[:, place].sum(0) for place in range(2))
     return passed, to_bias1, to_weight2, to_bias2, to_weight3
 
 
