@@ -312,11 +312,11 @@ class Recorder(DispatchMode):
             formats = _memory_formats(func, args)
             self._note_call(convolution, directions, formats, reductions)
         elif self._is_on_cuda and (partial := partial_sums(func, args)):
-            scratch, reductions = partial
-            if scratch is None:
+            if partial.bytes is None:
                 self.unmodeled[qualified_name(func)] += 1
-            last = max(0, len(reductions) - 1)
-            self._note_call(reductions=reductions, scratch_bytes=scratch, scratch_until=last)
+            self._note_call(
+                reductions=partial.sums, scratch_bytes=partial.bytes, scratch_until=partial.last
+            )
         elif reductions or self.operator in GEMM_OPERATORS:
             self._note_call(reductions=reductions)
         elif self._is_on_cuda and (scratch := attention_scratch(func, args)):

@@ -353,6 +353,12 @@ def _laid_last(args: Sequence[Any], result: Any) -> Course:
     return (*copy, *made, *copy)
 
 
+def _chain_backward(args: Sequence[Any], result: Any) -> Course:
+    """The gradient of the maps; then the weights', the second one's first, and the biases'."""
+    copy = _copy(args[0], torch.channels_last)
+    return (*copy, 0, 4, 2, 1, 3, *copy)
+
+
 def _fold(args: Sequence[Any], result: Any) -> Course:
     """The maps with their padding come before the result."""
     maps, _, before, height, width = args
@@ -393,7 +399,7 @@ RULES: Mapping[OpOverload, Callable[[Sequence[Any], Any], Course]] = {
     aten.roll.default: _roll,
     joined.bias_relu_max_pool.default: _laid_last,
     joined.bias_relu_max_pool_backward.default: _laid_last,
-    joined.chain_backward.default: _laid_last,
+    joined.chain_backward.default: _chain_backward,
     joined.fold.default: _fold,
     joined.fold_backward.default: _fold_backward,
     joined.relu_bias_backward.default: _laid_last,

@@ -337,7 +337,7 @@ class JoinedPlayer(Player):
         reads = (value, *copies)
         result = _last(self.result("chain", reads, shape, width, macs=2 * macs))
         if bias1.source:
-            of = (value, bias1, weight2, bias2, weight3)
+            of = (value, weight3, weight2, bias1, bias2)  # as its kernel makes their gradients
             kept = [(copy.storage, SavedKind.WEIGHT_COPY) for copy in copies]
             self.writer.remember(
                 result,
