@@ -5,6 +5,7 @@ from functools import cache
 
 import pytest
 import torch
+from torch import nn
 
 from ninlab import resources
 from ninlab.fused import reference, tiles
@@ -64,6 +65,17 @@ def test_of_a_chain_in_float32_nobody_knows_the_scratch():
     assert cost.training.tensor_peak_bytes is not None
     assert cost.training.allocated_peak_bytes is None
     assert set(cost.unsupported_operators) == {"ninlab::chain", "ninlab::chain_backward"}
+
+
+@pytest.mark.parametrize("window", [tiles.WIDEST_WINDOW, tiles.WIDEST_WINDOW + 1])
+def test_of_a_pool_without_a_kernel_nobody_knows_the_scratch(window):
+    network = nn.Sequential(
+        nn.Conv2d(1, 8, 3), nn.ReLU(), nn.MaxPool2d(window), nn.Flatten(), nn.Linear(8, 3)
+    )
+    cost = profile(network, (1, window + 2, window + 2), kernels=Kernels.FUSED)
+    pool = "ninlab::bias_relu_max_pool"
+    unknown = {pool, f"{pool}_backward"} if window > tiles.WIDEST_WINDOW else set()
+    assert set(cost.unsupported_operators) == unknown
 
 
 @pytest.mark.parametrize(

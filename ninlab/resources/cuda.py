@@ -96,6 +96,8 @@ FUSED_ATTENTION = "aten::_native_multi_head_attention"
 _ATTENTION = "scaled_dot_product_attention"
 _UNMODELED_PACKETS = frozenset(f"aten::{name.partition('.')[0]}" for name in UNMODELED) | {
     FUSED_ATTENTION,
+    "ninlab::bias_relu_max_pool",
+    "ninlab::bias_relu_max_pool_backward",
     "ninlab::chain",
     "ninlab::chain_backward",
     "saved_tensors_hooks",

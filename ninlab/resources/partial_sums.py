@@ -5,9 +5,9 @@ of programs leaves a partial sum, and ATen adds those up. `ninlab.fused.tiles` s
 programs there are, and how large their sums. These grow with the batch up to a bound, in no
 straight line: so they are scratch as cuDNN's, and none of the step's tensors.
 
-Known limits. The partial sums of a chain are two blocks, of weights and of biases, and one here. A
-chain of float32 maps is computed on CUDA by the plain operators of the reference, whose scratch
-nobody has looked up.
+Known limits. The partial sums of a chain are two blocks, of weights and of biases, and one here.
+A chain of float32 maps and a pool of wide windows have no kernel: on CUDA they are computed by the
+plain operators of the reference, whose scratch nobody has looked up.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ninlab.torch_private import OpOverload
 _JOINED = torch.ops.ninlab
 _RELU = _JOINED.relu_bias_backward.default
 _POOL = _JOINED.bias_relu_max_pool_backward.default
+_POOL_FORWARD = _JOINED.bias_relu_max_pool.default
 _CHAIN = _JOINED.chain.default
 _CHAIN_BACKWARD = _JOINED.chain_backward.default
 
@@ -49,10 +50,14 @@ def partial_sums(operator: OpOverload, args: Sequence[Any]) -> PartialSums | Non
         batch, channels, height, width = args[0].shape
         return _of_bias(batch * height * width, channels)
     if operator is _POOL:
-        gradient, _, height, width, _, stride, padding = args
+        gradient, _, height, width, kernel, stride, padding = args
+        if kernel > tiles.WIDEST_WINDOW:
+            return _UNKNOWN
         batch, channels = gradient.shape[:2]
         cells = (tiles.cells(side, stride, padding) for side in (height, width))
         return _of_bias(batch * next(cells) * next(cells), channels)
+    if operator is _POOL_FORWARD:
+        return _UNKNOWN if args[2] > tiles.WIDEST_WINDOW else None
     if operator is _CHAIN:
         return None if args[0].element_size() == 2 else _UNKNOWN
     if operator is _CHAIN_BACKWARD:
