@@ -166,6 +166,9 @@ ODD_NETWORKS = {
         Dropout(1), Conv(4, 3), ReLU(), Dropout(1), Flatten(), Linear(3),
     ),
     "a linear layer alone": classifier(Flatten(), Linear(3, bias=False)),
+    "a linear layer without bias behind another": classifier(
+        Conv(4, 3), Flatten(), Linear(4, bias=False), ReLU(), Linear(3),
+    ),
     "a pool and a ReLU first": classifier(
         Block("stem", (MaxPool(2, 2), ReLU())), Conv(3, 1, bias=False), GlobalAvgPool(), Flatten(),
     ),

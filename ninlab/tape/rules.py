@@ -197,13 +197,13 @@ class Player:
         result = self.result(operator, (source, weight), shape, self.compute_bytes, macs=macs)
         if weight.source:
             keeps = ((source.storage, SavedKind.INPUT), (weight.storage, SavedKind.WEIGHT_COPY))
-            self.writer.remember(
+            products = (
+                Backward("mm", (source,), (result, weight), macs),
+                Backward("mm", (weight,), (result, source), macs),
+            )
+            self.writer.remember(  # autograd makes the gradients of addmm and of mm in other orders
                 result,
-                (
-                    Backward("mm", (source,), (result, weight), macs),
-                    Backward("mm", (weight,), (result, source), macs),
-                    Backward("sum", bias, (result,)),
-                ),
+                (*products, Backward("sum", bias, (result,))) if bias else products[::-1],
                 keeps if source.source else keeps[:1],  # only the input's gradient needs the weight
             )
         self.writer.drop(source.storage)
