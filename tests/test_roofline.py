@@ -78,6 +78,9 @@ JOINED_ONCE_OVER = (  # the same, vectors of one number a channel aside
 FIRST_COUNTS = ("chain_backward", "relu_bias_backward", "bias_relu_max_pool_backward")
 """Of several gradients that these make the first counts: that of the maps."""
 
+PASSES = {"chain_backward": 2}
+"""How often an operator of several kernels, one after the other, moves its operands."""
+
 
 class Dispatched(TorchDispatchMode):
     """Counts the calls that compute, and the bytes of their tensors."""
@@ -98,7 +101,7 @@ class Dispatched(TorchDispatchMode):
                 made = result[:1] if name in FIRST_COUNTS else written
                 read, written = wide(read), wide(made)
             self.calls[name] += 1
-            self.bytes[name] += size(read) + size(written)
+            self.bytes[name] += PASSES.get(name, 1) * (size(read) + size(written))
         return result
 
 
@@ -249,7 +252,7 @@ def test_each_kernels_of_nin_have_a_bound_of_their_own_on_an_h100():
     assert {kernels: round(bound.seconds * 1e6) for kernels, bound in bounds.items()} == {
         "torch": 1716,
         "fused": 1400,
-        "chained": 1079,
+        "chained": 1144,
     }
     moved = [bound.bytes for bound in bounds.values()]
     assert moved == sorted(moved, reverse=True)
@@ -258,11 +261,11 @@ def test_each_kernels_of_nin_have_a_bound_of_their_own_on_an_h100():
     assert computed == sorted(computed)
 
 
-def test_half_of_nins_unfused_bound_would_take_a_chain_in_every_block(monkeypatch):
+def test_a_chain_in_every_block_would_about_halve_nins_unfused_bound(monkeypatch):
     monkeypatch.setattr(joined_on_paper, "CHAINED_CHANNELS", 384)
     bound = bound_of_nin("chained")
-    assert round(bound.seconds * 1e6) == 851
-    assert round(bound.bytes / 1e9, 2) == 1.59
+    assert round(bound.seconds * 1e6) == 938
+    assert round(bound.bytes / 1e9, 2) == 1.98
     assert round(bound.flops / 1e12, 2) == 0.6
 
 

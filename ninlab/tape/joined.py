@@ -327,7 +327,10 @@ class JoinedPlayer(Player):
         return result
 
     def _chain(self, value: Value, weight3: Value, shape: Shape) -> Value:
-        """Of the maps inside nothing is written; the way back computes the first again."""
+        """Of the maps inside nothing is written; the way back computes them again.
+
+        It goes back through one layer after the other: each reads two maps and writes one.
+        """
         bias1, weight2, bias2 = self._awaited
         self._awaited = []
         width, macs = value.element_bytes, _macs(weight3, shape)
@@ -341,7 +344,7 @@ class JoinedPlayer(Player):
             kept = [(copy.storage, SavedKind.WEIGHT_COPY) for copy in copies]
             self.writer.remember(
                 result,
-                [Backward("chain_backward", of, (result, *reads), 5 * macs)],
+                [Backward("chain_backward", of, (result, *reads), 5 * macs, passes=2)],
                 ((value.storage, SavedKind.INPUT), *kept),
                 reads_last=_is_laid_out(shape) or None,
             )

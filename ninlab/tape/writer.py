@@ -158,7 +158,7 @@ class Backward(NamedTuple):
     gradient, which is as large. Of what is written, the gradient of the first input counts. With
     joins_call it is part of the call before it, if there was one. A view is a part of the gradient
     that came: it takes no call. One that is_copy writes what it reads to what the call before it
-    has made.
+    has made. passes says how often all of this is read and written, by one kernel after another.
     """
 
     operator: str
@@ -169,6 +169,7 @@ class Backward(NamedTuple):
     joins_call: bool = False
     is_view: bool = False
     is_copy: bool = False
+    passes: int = 1
 
 
 @dataclass(slots=True, eq=False)
@@ -337,7 +338,7 @@ class TapeWriter:
         clones: list[Storage] = []
         is_part = node.is_view and gradient.is_planar is not node.reads_last
         for backward, following in zip_longest(node.backward, node.backward[1:]):
-            operator, of, reads, macs, makes_all, joins_call, is_view, is_copy = backward
+            operator, of, reads, macs, makes_all, joins_call, is_view, is_copy, passes = backward
             first, makes = len(made), []
             if is_copy and made:
                 self.call(operator, reads, reads)
@@ -366,7 +367,9 @@ class TapeWriter:
                 ends = is_part or following is None or not following.joins_call
                 # A convolution makes the gradient of its bias when the copies are gone.
                 later = [makes.pop()] if copies and ends and _ends_with_bias(backward) else []
-                self.call(operator, reads, writes, makes, macs, joins_call)
+                self.call(
+                    operator, (*reads,) * passes, (*writes,) * passes, makes, macs, joins_call
+                )
                 if ends:
                     for copy in copies:
                         self.drop(copy)
