@@ -175,6 +175,11 @@ def test_a_device_without_a_table_says_tensors_only(answers):
     assert "nin: no table says how much scratch it takes on phone_8gb" in answers(*asked)
 
 
+def test_a_chain_without_a_kernel_is_why_its_scratch_is_unknown(answers):
+    asked = ("nin_28", "--kernels", "chained", "--device", "h100")
+    assert "nin_28: ninlab::chain, ninlab::chain_backward run as plain torch" in answers(*asked)
+
+
 def test_layers_of_csv_add_up_to_the_row_of_the_network(answers):
     (total,) = csv.DictReader(io.StringIO(answers("googlenet", "--format", "csv")))
     layers = list(csv.DictReader(io.StringIO(answers("googlenet", "--format", "csv", "--layers"))))

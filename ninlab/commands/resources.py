@@ -469,10 +469,14 @@ def _what_is_not_exact(cost: NetworkCost) -> Iterator[str]:
         cost.training.allocated_peak_bytes,
         cost.inference.allocated_peak_bytes,
     ):
-        yield (
-            f"{cost.network}: no table says how much scratch it takes on {cost.device}, and no "
-            "cuDNN is installed that knows; its peaks are of tensors alone"
+        own = ", ".join(name for name in cost.unsupported_operators if name.startswith("ninlab::"))
+        reason = (
+            f"{own} run as plain torch on {cost.device}, of which nobody knows the scratch"
+            if own
+            else f"no table says how much scratch it takes on {cost.device}, and no cuDNN is "
+            "installed that knows"
         )
+        yield f"{cost.network}: {reason}; its peaks are of tensors alone"
     if cost.scratch_sources:
         said = ", ".join(
             f"{count} {_SAID_BY[Source(source)]}" for source, count in cost.scratch_sources.items()

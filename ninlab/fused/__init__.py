@@ -12,7 +12,8 @@ the backward pass what one operator needs in place of three.
 - a convolution, its ReLU, a max pool: the convolution, then one pass that makes the pooled map
   alone, and one byte for each of its values;
 - with `Kernels.CHAINED` the 1x1 layers of a narrow NiN block, too, in one operator: the block is a
-  small network on each pixel, so that its inner maps never need to exist.
+  small network on each pixel, so that its inner maps never need to exist. That holds in 16 bits;
+  a chain in float32 is computed by plain torch, map by map.
 
 Sums come in another order than in torch's layers, and peaks and times are others: so it is
 asked for by name, and a run's record says it.
@@ -33,8 +34,9 @@ def fuse(network: nn.Module, kernels: str = Kernels.FUSED) -> nn.Module:
     """The network with layers joined as the kernels say; the network itself for `Kernels.TORCH`.
 
     Both have the same parameters, so that training either trains the other; the network is not
-    changed. What is joined runs on a CUDA device by Triton, and on a CPU by plain torch, which is
-    slower than torch's own layers and there to check. Raises UnknownNameError for other kernels.
+    changed. On a CUDA device passes over maps and, in 16 bits, chains run by Triton, products and
+    convolutions by torch. On a CPU all runs by plain torch: slower than torch's own layers, and
+    there to check. Raises UnknownNameError for other kernels.
     """
     kernels = named(Kernels, kernels)
     return network if kernels is Kernels.TORCH else rebuilt(network, replaced(network, kernels))

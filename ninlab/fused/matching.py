@@ -1,9 +1,9 @@
 """Which layers of a network can be computed together, and what stands in their place?
 
 Layers of nested ``nn.Sequential`` run one after the other, so they are read as one row. In it are
-looked for: a convolution and its ReLU, and the max pool behind them; and the NiN block of a
-narrow network. What has a hook, groups, dilation or another kind than torch's own stays as it is,
-and so does all that a module of another kind calls in an order of its own.
+looked for: a convolution and its ReLU, and the max pool behind them; and a narrow NiN block. What
+has a hook, groups, dilation or another kind than torch's own stays as it is, and so does all that a
+module of another kind calls in an order of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Row = list[tuple[str, nn.Module]]
 """(dotted path, layer) of layers of which each reads what the one before it made."""
 
 CHAINED_CHANNELS = 128
-"""Wider blocks are bound by arithmetic: there is no time to win by writing less."""
+"""The widest block. The sums of a weight, 128 x 128 numbers, have to fit a program's registers."""
 
 _ALIGNED = 8  # channels: 16 bytes of bfloat16, which products for tensor cores read at once
 

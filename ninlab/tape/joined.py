@@ -45,7 +45,7 @@ FEW_CHANNELS = 8
 """An image of fewer channels is folded for a convolution that strides."""
 
 CHAINED_CHANNELS = 128
-"""The widest block of which the 1x1 layers are computed together."""
+"""The widest block of which the 1x1 layers are computed together: a program sums a whole weight."""
 
 ALIGNED_CHANNELS = 8
 """The multiple of channels that a 1x1 layer needs on both sides to be a matrix product."""
