@@ -18,7 +18,6 @@ from torch.testing import assert_close
 
 from ninlab.errors import NinlabError
 from ninlab.fused import kernels, reference, tiles
-from ninlab.fused.reference import channels_last
 from ninlab.torch_private import DispatchMode
 
 IS_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -32,15 +31,20 @@ if not IS_INTERPRETED:  # which makes something else of bfloat16
     TYPES.append(torch.bfloat16)
 
 
+def laid_out(values: Tensor) -> Tensor:
+    """Maps in channels_last; a bias as it is."""
+    return values.contiguous(memory_format=torch.channels_last) if values.dim() == 4 else values
+
+
 def coarse(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Halves from -1 to 1: many are equal, and many are 0."""
     generator = torch.Generator().manual_seed(seed)
-    return channels_last((torch.randint(-2, 3, shape, generator=generator) / 2).to(dtype))
+    return laid_out((torch.randint(-2, 3, shape, generator=generator) / 2).to(dtype))
 
 
 def fine(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return channels_last(torch.randn(shape, generator=generator).to(dtype))
+    return laid_out(torch.randn(shape, generator=generator).to(dtype))
 
 
 def with_nan(maps: Tensor) -> Tensor:
@@ -196,10 +200,13 @@ def test_partial_sums_take_as_many_bytes_as_is_said() -> None:
 
 def test_maps_of_too_many_values_are_refused() -> None:
     maps = torch.empty(2**15, 2**16, 1, 1, dtype=torch.uint8, device="meta")
+    half_as_many = torch.empty(2**15, 2**15, 1, 1, dtype=torch.uint8, device="meta")  # four times
     for start in (
         lambda: kernels.bias_relu_(maps, maps),
         lambda: kernels.relu_bias_backward(maps, maps),
         lambda: kernels.bias_relu_max_pool(maps, maps, 1, 1, 0, True),
+        lambda: kernels.bias_relu_max_pool(half_as_many, maps, 2, 1, 1, True),
+        lambda: kernels.pick(maps, maps[:, 0, 0, 0], 0.0, 1.0, torch.float32),
         lambda: kernels.bias_relu_max_pool_backward(maps, maps, 1, 1, 1, 1, 0),
         lambda: kernels.chained(maps, maps, maps, maps, maps),
         lambda: kernels.chained_backward(maps, maps, maps, maps, maps, maps),

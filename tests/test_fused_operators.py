@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.library import opcheck
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ninlab.errors import NinlabError
-from ninlab.fused import layers, operators, pick, reference, tiles, why_not
+from ninlab.fused import fuse, layers, operators, pick, reference, tiles, why_not
 from ninlab.fused.reference import channels_last
 
 WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 1), (5, 3, 2), (1, 1, 0)]
@@ -26,17 +27,22 @@ WINDOWS = [(3, 2, 0), (3, 2, 1), (2, 2, 0), (3, 1, 1), (2, 3, 1), (5, 3, 2), (1,
 SHAPES = [(2, 8, 5, 7), (1, 3, 9, 6)]
 
 
+def laid_out(values: Tensor) -> Tensor:
+    """Maps in channels_last; a bias as it is."""
+    return channels_last(values) if values.dim() == 4 else values
+
+
 def maps_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
-    return channels_last(values).requires_grad_()
+    return laid_out(values).requires_grad_()
 
 
 def coarse(shape: tuple[int, ...], dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Halves from -1 to 1: many are equal, many are 0, and their sums are exact in any order."""
     generator = torch.Generator().manual_seed(seed)
     halves = torch.randint(-2, 3, shape, generator=generator) / 2
-    return channels_last(halves.to(dtype)).requires_grad_()
+    return laid_out(halves.to(dtype)).requires_grad_()
 
 
 def with_nan(maps: Tensor) -> Tensor:
@@ -288,3 +294,52 @@ def test_maps_whose_offsets_are_no_int32_are_refused() -> None:
     tiles.check(2**31 - 1)
     with pytest.raises(NinlabError, match="take a smaller batch"):
         tiles.check(2**31)
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("pool", [(), (nn.MaxPool2d(2),)])
+def test_one_image_without_a_batch_is_refused(kernel: int, pool: tuple[nn.Module, ...]) -> None:
+    joined = fuse(nn.Sequential(nn.Conv2d(8, 8, kernel), nn.ReLU(), *pool))
+    with pytest.raises(NinlabError, match=r"batches of maps, .*, not 8x"):
+        joined(torch.zeros(8, 6, 6))
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])
+def test_maps_that_are_smaller_than_a_window_are_refused_everywhere(device: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.MaxPool2d(3, 2)).to(device)
+    with pytest.raises((NinlabError, RuntimeError), match=r"smaller than a window|too small"):
+        fuse(network)(torch.zeros(1, 3, 2, 2, device=device))
+
+
+def test_an_empty_batch_goes_both_ways() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(8, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU(), nn.MaxPool2d(2)
+    )
+    made = fuse(network)(torch.zeros(0, 8, 6, 6))
+    assert made.shape == (0, 16, 3, 3)
+    made.sum().backward()
+    assert all(not parameter.grad.any() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("pool", [(), (nn.MaxPool2d(2),)])
+def test_a_product_computes_in_the_type_of_autocast(pool: tuple[nn.Module, ...]) -> None:
+    """Autocast knows torch's own 1x1 layers, and on CUDA no product with an epilogue."""
+    network = nn.Sequential(nn.GroupNorm(1, 8), nn.Conv2d(8, 16, 1), nn.ReLU(), *pool)
+    images = torch.randn(2, 8, 6, 6)
+    seen = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func.overloadpacket.__name__ in ("_addmm_activation", "mm"):
+                seen.append(args[1].dtype)
+            return func(*args, **(kwargs or {}))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = network(images)
+        with Watch():
+            made = fuse(network)(images)
+    assert made.dtype == expected.dtype == torch.bfloat16
+    assert seen == [torch.bfloat16]

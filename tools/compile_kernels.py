@@ -6,7 +6,8 @@ starts every kernel as a training step of NiN does, at batch size 128 in bfloat1
 of the launch: Triton compiles it for sm_90 with its own ptxas. Printed are registers a thread,
 bytes that did not fit into them and are spilled to memory, shared memory a program, and how many
 bytes of each map one load takes. It ends with exit code 1 where anything is spilled, or where a
-load takes less than it could: 16 bytes of the widest map, and as many values of the others.
+load takes less than it could: 16 bytes of the widest map, or what divides a pixel's channels, and
+as many values of the others.
 
 Run it when a kernel or a size of a tile has changed. It needs Triton, and takes half a minute.
 Known limit: nothing is launched, so it says nothing of time. Loads of biases and weights, which a
@@ -22,18 +23,19 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
 import torch
 import triton
-from torch import Tensor
+from torch import Tensor, nn
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from ninlab import exits
 from ninlab.fused import fuse, kernels
-from ninlab.fused.layers import BiasReluMaxPool
+from ninlab.fused.layers import BiasReluMaxPool, ConvBiasRelu, ProductBiasRelu
 from ninlab.fused.matching import CHAINED_CHANNELS
 from ninlab.fused.reference import new_maps
 from ninlab.networks import on_meta
@@ -63,6 +65,7 @@ class Compiled:
     shared_bytes: int  # of a program
     load_bytes: Mapping[str, int]  # the narrowest load of each map
     element_bytes: Mapping[str, int]
+    channels: int | None = None  # of a pixel, where the kernel reads maps
 
     def faults(self) -> Iterator[str]:
         """A sentence for each thing that costs time and need not be."""
@@ -71,8 +74,9 @@ class Compiled:
         if not self.load_bytes:
             yield f"{self.name} loads nothing that this program finds"
         widest = max(self.element_bytes.values())
+        most = 16 if self.channels is None else gcd(16, self.channels * widest)
         for name, taken in self.load_bytes.items():
-            possible = 16 * self.element_bytes[name] // widest
+            possible = most * self.element_bytes[name] // widest
             if taken < possible:
                 yield f"{self.name} loads {taken} bytes of {name} at once, not {possible}"
 
@@ -108,14 +112,14 @@ class H100:
 # ---------------------------------------------------------------- what is compiled
 
 
-def fused_pools() -> list[tuple[torch.Size, BiasReluMaxPool]]:
-    """The max pools of NiN, each with the shape of the maps that it reads."""
+def fused_layers() -> list[tuple[nn.Module, torch.Size, torch.Size]]:
+    """The joined layers of NiN with kernels of ours: what each reads and what it makes."""
     network, shape = on_meta("nin")
     fused, found = fuse(network), []
     for module in fused.modules():
-        if isinstance(module, BiasReluMaxPool):
-            module.register_forward_pre_hook(
-                lambda pool, inputs: found.append((inputs[0].shape, pool))
+        if isinstance(module, BiasReluMaxPool | ConvBiasRelu | ProductBiasRelu):
+            module.register_forward_hook(
+                lambda layer, inputs, made: found.append((layer, inputs[0].shape, made.shape))
             )
     fused(torch.empty(BATCH_SIZE, *shape, device="meta"))
     return found
@@ -126,20 +130,28 @@ def start_all(dtype: torch.dtype) -> None:
     like = torch.empty(0, dtype=dtype, device="meta")
     images = like.new_empty(60_000, 1, 224, 224, dtype=torch.uint8)
     kernels.pick(images, like.new_empty(BATCH_SIZE, dtype=torch.int64), 0.25, 0.5, dtype)
-    for shape, pool in fused_pools():
-        window = pool.kernel, pool.stride, pool.padding
-        channels, height, width = shape[1:]
-        maps = new_maps(like, *shape)
-        bias = like.new_empty(channels, dtype=torch.float32)
-        kernels.bias_relu_(maps, bias)
+    for layer, read, made in fused_layers():
+        bias = like.new_empty(made[1], dtype=torch.float32)
+        if isinstance(layer, BiasReluMaxPool):
+            start_pool(layer, new_maps(like, *read), bias)
+            continue
+        maps = new_maps(like, *made)
+        if isinstance(layer, ConvBiasRelu):  # of a product cuBLAS adds the bias
+            kernels.bias_relu_(maps, bias)
         kernels.relu_bias_backward(maps, maps)
-        kernels.bias_relu_max_pool(maps, bias, *window, False)
-        pooled, codes = kernels.bias_relu_max_pool(maps, bias, *window, True)
-        kernels.bias_relu_max_pool_backward(pooled, codes, height, width, *window)
-        if channels <= CHAINED_CHANNELS:
-            weight = like.new_empty(channels, channels, 1, 1)
-            kernels.chain(maps, bias, weight, bias, weight)
-            kernels.chain_backward(maps, maps, bias, weight, bias, weight)
+
+
+def start_pool(pool: BiasReluMaxPool, maps: Tensor, bias: Tensor) -> None:
+    """Start the kernels of a pool, and of the chain that may stand before it."""
+    window = pool.kernel, pool.stride, pool.padding
+    channels, height, width = maps.shape[1:]
+    if channels <= CHAINED_CHANNELS:
+        weight = maps.new_empty(channels, channels, 1, 1)
+        kernels.chain(maps, bias, weight, bias, weight)
+        kernels.chain_backward(maps, maps, bias, weight, bias, weight)
+    kernels.bias_relu_max_pool(maps, bias, *window, False)
+    pooled, codes = kernels.bias_relu_max_pool(maps, bias, *window, True)
+    kernels.bias_relu_max_pool_backward(pooled, codes, height, width, *window)
 
 
 # ---------------------------------------------------------------- what became of it
@@ -194,6 +206,7 @@ def read(name: str, kernel: Any, arguments: Mapping[str, Any]) -> Compiled:
         kernel.metadata.shared,
         {each: loads[each] for each in maps if each in loads},
         maps,
+        arguments.get("C"),
     )
 
 

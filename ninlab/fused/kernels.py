@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ninlab.fused import chains, passes, reference, tiles
 from ninlab.fused.reference import channels_last, fold, fold_backward, new_maps
-from ninlab.fused.tiles import CHAIN_ROWS, TILE, WIDEST_WINDOW
+from ninlab.fused.tiles import CHAIN_ROWS, TILE
 
 __all__ = [
     "bias_relu_",
@@ -64,14 +64,14 @@ def bias_relu_max_pool(
 
     Windows overlap. What several of them read comes from memory once, and else from the cache.
     """
-    if kernel > WIDEST_WINDOW:
+    if not tiles.has_kernel(kernel, stride):
         return reference.bias_relu_max_pool(maps, bias, kernel, stride, padding, with_codes)
     maps = channels_last(maps)
-    _, channels = _rows_and_channels(maps)
-    batch, _, *sides = maps.shape
-    pooled_sides = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
+    batch, channels, *sides = maps.shape
+    pooled_sides = tiles.pooled_sides(sides, kernel, stride, padding)
     shape = (batch, channels, *pooled_sides)
     pooled = new_maps(maps, *shape)
+    tiles.check(max(maps.numel(), pooled.numel()))
     codes = torch.empty(0, dtype=torch.uint8, device=maps.device)
     if with_codes:
         codes = new_maps(maps, *shape, dtype=torch.uint8)
@@ -94,14 +94,14 @@ def bias_relu_max_pool_backward(
     padding: int,
 ) -> tuple[Tensor, Tensor]:
     """`reference.bias_relu_max_pool_backward`: reads gradient and codes, and writes one map."""
-    if kernel > WIDEST_WINDOW:
+    if not tiles.has_kernel(kernel, stride):
         return reference.bias_relu_max_pool_backward(
             gradient, codes, height, width, kernel, stride, padding
         )
     gradient, codes = channels_last(gradient), channels_last(codes)
     batch, channels, *pooled_sides = gradient.shape
     to_maps = new_maps(gradient, batch, channels, height, width)
-    tiles.check(to_maps.numel())
+    tiles.check(max(to_maps.numel(), gradient.numel()))
     cells = [tiles.cells(side, stride, padding) for side in (height, width)]
     rows = batch * cells[0] * cells[1]
     partial = _partial_sums(gradient, rows)
@@ -116,7 +116,10 @@ def bias_relu_max_pool_backward(
 def pick(
     images: Tensor, indices: Tensor, mean: float, deviation: float, dtype: torch.dtype
 ) -> Tensor:
-    """`reference.pick`: reads a byte a pixel, and writes the pixel in the network's type."""
+    """`reference.pick`: reads a byte a pixel, and writes the pixel in the network's type.
+
+    Indices must be those of images: nothing checks them, for that would wait for the device.
+    """
     images, indices = images.contiguous(), indices.contiguous()
     picked = images.new_empty(len(indices), *images.shape[1:], dtype=dtype)
     tiles.check(picked.numel())

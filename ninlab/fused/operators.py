@@ -25,7 +25,8 @@ from torch.library import custom_op
 
 from ninlab.errors import quoted
 from ninlab.fused import reference
-from ninlab.fused.reference import channels_last, new_maps, wide
+from ninlab.fused.reference import channels_last, check_is_batch, new_maps, wide
+from ninlab.fused.tiles import pooled_sides
 from ninlab.torch_private import product_bias_relu as _product_bias_relu
 
 # ---------------------------------------------------------------- where they run
@@ -85,8 +86,8 @@ def _like_maps_and_bias(gradient: Tensor, result: Tensor) -> tuple[Tensor, Tenso
 def _pooled_and_codes(
     maps: Tensor, bias: Tensor, kernel: int, stride: int, padding: int, with_codes: bool
 ) -> tuple[Tensor, Tensor]:
-    batch, channels, *size = maps.shape
-    shape = (batch, channels, *((side + 2 * padding - kernel) // stride + 1 for side in size))
+    batch, channels, *sides = maps.shape
+    shape = (batch, channels, *pooled_sides(sides, kernel, stride, padding))
     pooled = new_maps(maps, *shape)
     if with_codes:
         return pooled, new_maps(maps, *shape, dtype=torch.uint8)
@@ -287,6 +288,7 @@ def bias_relu(maps: Tensor, bias: Tensor) -> Tensor:
 
 def product_bias_relu(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A 1x1 layer with ReLU: one product of (pixels, channels) and the weight, and its epilogue."""
+    maps = _narrowed(maps)
     weight = weight.to(maps.dtype)
     result = _apply(_ProductWithEpilogue, channels_last(maps), weight, bias.detach())
     return _apply(_Epilogue, result, bias)
@@ -294,6 +296,7 @@ def product_bias_relu(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 def product(maps: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 layer without bias: one product of (pixels, channels) and the weight."""
+    maps = _narrowed(maps)
     return _maps_of(rows_of(channels_last(maps)) @ weight.to(maps.dtype).flatten(1).T, maps)
 
 
@@ -301,6 +304,7 @@ def bias_relu_max_pool(
     maps: Tensor, bias: Tensor, kernel: int, stride: int, padding: int
 ) -> Tensor:
     """The largest value of each window of relu(maps + bias)."""
+    check_is_batch(maps)
     if torch.is_grad_enabled() and (maps.requires_grad or bias.requires_grad):
         return _apply(_BiasReluMaxPool, maps, bias, kernel, stride, padding)
     pooled: Tensor = _bias_relu_max_pool(maps, bias, kernel, stride, padding, False)[0]
@@ -314,7 +318,19 @@ def chain(maps: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, weight3: 
 
 def fold(maps: Tensor, factor: int, before: int, height: int, width: int) -> Tensor:
     """Squares of factor x factor pixels as one pixel each; see `reference.fold`."""
+    check_is_batch(maps)
     return _apply(_Fold, maps, factor, before, height, width)
+
+
+def _narrowed(maps: Tensor) -> Tensor:
+    """The maps in the type in which autocast takes products, where it is on.
+
+    Torch does so for its own 1x1 layers, but on CUDA not for a product with an epilogue.
+    """
+    kind = maps.device.type
+    if kind not in ("cpu", "cuda") or not torch.is_autocast_enabled(kind):
+        return maps
+    return maps.to(torch.get_autocast_dtype(kind)) if maps.dtype == torch.float32 else maps
 
 
 def rows_of(maps: Tensor) -> Tensor:
@@ -325,4 +341,4 @@ def rows_of(maps: Tensor) -> Tensor:
 def _maps_of(rows: Tensor, like: Tensor) -> Tensor:
     """The rows as maps in channels_last, of the height and width of those: a view."""
     batch, _, height, width = like.shape
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)

@@ -209,7 +209,7 @@ def pick_kernel(
 ):
     """(pixel / 255 - mean) / deviation of one image; quotients are rounded as torch's on a CPU."""
     pixel = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    image = tl.load(indices + tl.program_id(0))  # int64: a data set has more than 2**31 pixels
+    image = tl.load(indices + tl.program_id(0)).to(tl.int64)  # of more than 2**31 pixels in all
     value = tl.load(images + image * pixels + pixel, mask=pixel < pixels).to(tl.float32)
     value = tl.div_rn(value, tl.full([BLOCK], 255.0, tl.float32))
     if SHIFTED:

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ninlab.errors import NinlabError
+
 CUT = 255
 """The code of a maximum that the ReLU cut: no gradient passes."""
 
@@ -44,10 +46,11 @@ def bias_relu_max_pool(
         height, width = pooled.shape[-2:]
         rows = indices // maps.shape[-1] - _starts(height, stride, padding, maps.device)[:, None]
         columns = indices % maps.shape[-1] - _starts(width, stride, padding, maps.device)
-        codes = torch.where(pooled <= 0, CUT, rows * kernel + columns).to(torch.uint8)
+        places = rows * kernel + columns
+        codes = channels_last(torch.where(pooled <= 0, CUT, places).to(torch.uint8))
     else:
         codes = torch.empty(0, dtype=torch.uint8, device=maps.device)
-    return channels_last(pooled.relu_()), channels_last(codes)
+    return channels_last(pooled.relu_()), codes
 
 
 def bias_relu_max_pool_backward(
@@ -144,8 +147,21 @@ def pick(
 
 
 def channels_last(maps: Tensor) -> Tensor:
-    """The maps with a pixel's channels side by side: themselves where they lie so."""
-    return maps.contiguous(memory_format=torch.channels_last) if maps.dim() == 4 else maps
+    """The maps with a pixel's channels side by side: themselves where they lie so.
+
+    Raises NinlabError for what is no batch of maps, such as one image.
+    """
+    check_is_batch(maps)
+    return maps.contiguous(memory_format=torch.channels_last)
+
+
+def check_is_batch(maps: Tensor) -> None:
+    """Raises NinlabError for another shape than (batch, channels, height, width)."""
+    if maps.dim() != 4:
+        shown = "x".join(map(str, maps.shape))
+        raise NinlabError(
+            f"fused layers read batches of maps, (batch, channels, height, width), not {shown}"
+        )
 
 
 def new_maps(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:

@@ -9,6 +9,8 @@ scratch it takes is known before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ninlab.errors import NinlabError, quoted
 
 TILE = 1024
@@ -31,9 +33,10 @@ CHAIN_PROGRAMS = 128
 Each leaves a partial sum as large as the weight."""
 
 WIDEST_WINDOW = 7
-"""Side of the widest window of a pool that has a kernel.
+"""Side of the widest window, and the longest stride, of a pool that has a kernel.
 
-The kernel has code for each place of a window, and that of 15 x 15 takes minutes to compile."""
+The kernels have code for each place of a window or of a cell: that of 15 x 15 takes minutes to
+compile."""
 
 _MOST_VALUES = 2**31  # from so many on, an offset is no int32
 
@@ -53,6 +56,22 @@ def tile(channels: int) -> tuple[int, int]:
 def warps(element_bytes: int) -> int:
     """Groups of 32 threads that compute a tile of such values."""
     return TILE * element_bytes // (32 * 16)
+
+
+def has_kernel(kernel: int, stride: int) -> bool:
+    """Whether a max pool of that window has a kernel."""
+    return max(kernel, stride) <= WIDEST_WINDOW
+
+
+def pooled_sides(sides: Sequence[int], kernel: int, stride: int, padding: int) -> list[int]:
+    """Height and width of pooled maps. Raises NinlabError where torch makes none, either."""
+    if padding > kernel // 2:
+        raise NinlabError(f"a padding of {padding} is more than half of a window of {kernel}")
+    pooled = [(side + 2 * padding - kernel) // stride + 1 for side in sides]
+    if min(pooled) < 1:
+        shown = "x".join(map(str, sides))
+        raise NinlabError(f"maps of {shown} are smaller than a window of {kernel}x{kernel}")
+    return pooled
 
 
 def cells(side: int, stride: int, padding: int) -> int:

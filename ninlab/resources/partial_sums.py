@@ -51,13 +51,13 @@ def partial_sums(operator: OpOverload, args: Sequence[Any]) -> PartialSums | Non
         return _of_bias(batch * height * width, channels)
     if operator is _POOL:
         gradient, _, height, width, kernel, stride, padding = args
-        if kernel > tiles.WIDEST_WINDOW:
+        if not tiles.has_kernel(kernel, stride):
             return _UNKNOWN
         batch, channels = gradient.shape[:2]
         cells = (tiles.cells(side, stride, padding) for side in (height, width))
         return _of_bias(batch * next(cells) * next(cells), channels)
     if operator is _POOL_FORWARD:
-        return _UNKNOWN if args[2] > tiles.WIDEST_WINDOW else None
+        return None if tiles.has_kernel(args[2], args[3]) else _UNKNOWN
     if operator is _CHAIN:
         return None if args[0].element_size() == 2 else _UNKNOWN
     if operator is _CHAIN_BACKWARD:
