@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ninlab.fused import why_not
+from ninlab.fused import fuse, why_not
 
 pytestmark = [
     pytest.mark.gpu,
@@ -73,3 +73,19 @@ def test_a_pool_of_nin_has_torchs_bits() -> None:
     read, bias = maps(0), random(96, seed=1)
     pooled, _ = torch.ops.ninlab.bias_relu_max_pool(read, bias, 3, 2, 0, True)
     assert torch.equal(pooled, F.max_pool2d(F.relu(read + bias.bfloat16()[:, None, None]), 3, 2))
+
+
+@pytest.mark.parametrize("pool", [(), (nn.MaxPool2d(3, 2),)])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_what_is_no_number_goes_through_joined_layers_as_through_torchs(
+    kernel: int, pool: tuple[nn.Module, ...]
+) -> None:
+    """A product's epilogue is cuBLAS's, and whether its ReLU cuts NaN is said nowhere."""
+    network = nn.Sequential(nn.Conv2d(64, 64, kernel), nn.ReLU(), *pool)
+    network = network.cuda().to(memory_format=torch.channels_last)
+    images = random(2, 64, 9, 9, seed=0)
+    images[0, 3, 4, 4] = torch.nan
+    with torch.autocast("cuda", torch.bfloat16), torch.no_grad():
+        stock, joined = network(images), fuse(network)(images)
+    assert stock.isnan().any()
+    assert torch.equal(stock.isnan(), joined.isnan())
