@@ -614,7 +614,10 @@ def newest(profiles: Iterable[StepProfile]) -> list[StepProfile]:
 
 # ---------------------------------------------------------------- what takes longest
 
-COLUMNS = ("layer", "operator", "ms", "of the step", "GB/s", "TFLOP/s", "of the data sheet")
+RATES = ("GB/s", "TFLOP/s", "of the data sheet")
+"""The columns of `longest_rows` that say how fast an operator was."""
+
+COLUMNS = ("layer", "operator", "ms", "of the step", *RATES)
 """What `longest_rows` says of an operator."""
 
 _LAYER_OF_THE_UPDATE = "update"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import fsum
 
 import pandas as pd
@@ -11,7 +11,7 @@ from ninlab.devices import DataSheet, device
 from ninlab.figures.tables import Tables
 from ninlab.profiles import (
     COLUMNS,
-    OperatorTime,
+    RATES,
     Setting,
     StepProfile,
     at_the_least,
@@ -36,8 +36,9 @@ def longest_operators(
     """The operators of a network's training step that take longest, a table for each GPU.
 
     A heading says what was profiled, and how long its step takes. Without a profile of that step
-    by a GPU it says so, and the table has the least times by the data sheet of device_name, in the
-    same columns. `profiles.longest_rows` makes the rows.
+    by a GPU it says so, and the table has the least times by the data sheet of device_name. Rates
+    have no columns then: they would be the data sheet's own. `profiles.longest_rows` makes the
+    rows.
     Raises NinlabError for a network, a precision or kernels that there are not.
     """
     setting = Setting(network, batch_size, named(Precision, precision), named(Kernels, kernels))
@@ -46,7 +47,7 @@ def longest_operators(
         return _least(setting, device(device_name), most)
     return Tables(
         {
-            one.in_words: _frame(one.operators, one.data_sheet, setting.precision, most)
+            one.in_words: _frame(longest_rows(one.operators, one.data_sheet, precision, most))
             for one in found
         }
     )
@@ -54,16 +55,18 @@ def longest_operators(
 
 def _least(setting: Setting, on: DataSheet, most: int) -> Tables:
     """The table of the least times, under a heading that says that nothing is measured."""
-    rows = at_the_least(counted_operators(setting), on, setting.precision)
+    operators = at_the_least(counted_operators(setting), on, setting.precision)
     heading = (
-        "No GPU has profiled this step yet: these are the least times by the data sheet of the "
-        f"{on.title}. {setting.in_words}: {format_seconds(fsum(one.seconds for one in rows))}."
+        "Nothing in this table is measured, for no GPU has profiled this step yet: these are the "
+        f"least times that the data sheet of the {on.title} allows. {setting.in_words}: "
+        f"{format_seconds(fsum(one.seconds for one in operators))} in all."
     )
-    return Tables({heading: _frame(rows, on, setting.precision, most)})
+    rows = longest_rows(operators, None, setting.precision, most)
+    return Tables({heading: _frame(rows).drop(columns=[*RATES]).rename(columns=_AT_THE_LEAST)})
 
 
-def _frame(
-    operators: Sequence[OperatorTime], on: DataSheet | None, precision: str, most: int
-) -> pd.DataFrame:
-    rows = longest_rows(operators, on, precision, most)
+_AT_THE_LEAST = {"ms": "least ms", "of the step": "of their sum"}
+
+
+def _frame(rows: Sequence[Mapping[str, str]]) -> pd.DataFrame:
     return pd.DataFrame(rows).set_index(COLUMNS[0]).rename_axis(None)
