@@ -47,9 +47,12 @@ def longest_row(figure: go.Figure) -> int:
 @pytest.mark.parametrize("layers", [LAYERS, BLOCK], ids=["network", "block"])
 def test_traffic_is_what_the_roofline_counts(layers: Mapping[str, str]) -> None:
     figure = picture(layers)
+    totals = [sum(one.bytes for one in moving(tape, layers)) for tape in STEPS.values()]
+    unit = format_bytes(max(totals)).split()[-1]
     for number, (label, tape) in enumerate(STEPS.items()):
-        total = sum(one.bytes for one in moving(tape, layers))
-        assert figure.layout.annotations[number].text == f"<b>{label}</b><br>{format_bytes(total)}"
+        total = totals[number]
+        head = f"<b>{label}</b><br>{format_bytes(total, unit)}"
+        assert figure.layout.annotations[number].text == head
         halves = figure.data[2 * number : 2 * number + 2]
         tensors = sum(
             len(call.reads) + len(call.writes)
@@ -59,6 +62,14 @@ def test_traffic_is_what_the_roofline_counts(layers: Mapping[str, str]) -> None:
         undrawn = tensors - sum(len(half.x) for half in halves)
         left_out = total - sum(sum(half.x) for half in halves)
         assert 0 <= left_out <= undrawn * UNDRAWN * longest_row(figure)
+
+
+def test_all_sums_have_one_unit() -> None:
+    few, many = record(NIN, precision="bf16", kernels="chained"), STEPS["fp32"]
+    heads = picture(BLOCK, {"few": few, "many": many}).layout.annotations
+    sums = [sum(one.bytes for one in moving(tape, BLOCK)) for tape in (few, many)]
+    assert len({format_bytes(count).split()[-1] for count in sums}) == 2
+    assert len({head.text.split()[-1] for head in heads}) == 1
 
 
 def test_half_the_bytes_a_number_are_half_the_traffic_between_convolutions() -> None:

@@ -46,8 +46,9 @@ def traffic(
     path, in order of execution. A step is a pair of panels: to the left of its line are the
     tensors that a layer's operators read, to the right those that they write. Rows run from the
     top down in order of execution, forward and then backward; where a row is empty, another layer's
-    operator does its work. All panels have one scale, and like names the network whose color
-    they have. What is less than a five-hundredth of the longest row is in the sum and not drawn.
+    operator does its work. All panels have one scale, and all sums over them one unit; like names
+    the network whose color they have. A tensor of less than a five-hundredth of the longest row is
+    in the sum and not drawn.
     Raises NinlabError without a step, and where the layers move nothing.
     """
     rows = _Rows(dict(layers))
@@ -55,6 +56,8 @@ def traffic(
     longest = [max((both[side].longest for both in moved.values()), default=0) for side in (0, 1)]
     if not all(longest):
         raise NinlabError(f"nothing to draw: {len(steps)} steps move no byte of these layers")
+    totals = {label: sum(half.ends.total() for half in both) for label, both in moved.items()}
+    unit = format_bytes(max(totals.values())).split()[-1]
     figure = make_subplots(rows=1, cols=2 * len(moved), shared_yaxes=True)
     width = (1 + _BETWEEN) / len(moved) - _BETWEEN
     for number, (label, both) in enumerate(moved.items()):
@@ -65,10 +68,9 @@ def traffic(
             column = 2 * number + side + 1
             _add_half(figure, column, label, half, longest, color_of(like))
             figure.update_xaxes(domain=ends[side], row=1, col=column)
-        total = sum(half.ends.total() for half in both)
         figure.add_annotation(
             x=line, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
-            text=f"<b>{label}</b><br>{format_bytes(total)}", showarrow=False,
+            text=f"<b>{label}</b><br>{format_bytes(totals[label], unit)}", showarrow=False,
         )  # fmt: skip
     figure.update_yaxes(
         range=[len(rows.labels) - 0.5, -0.5],
