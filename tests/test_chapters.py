@@ -582,6 +582,17 @@ def test_the_book_is_written_in_american_english(path: Path) -> None:
     assert BRITISH.findall(markdown(path)) == []
 
 
+@pytest.mark.parametrize("page", ["glossary", "notation"])
+def test_a_page_that_says_how_many_words_the_glossary_has_counts_them(page: str) -> None:
+    chapters = book.ROOT / "chapters"
+    (glossary,) = re.findall(
+        r"^```\{glossary\}\n(.*?)^```$", (chapters / "glossary.md").read_text(), re.M | re.S
+    )
+    terms = re.findall(r"^\S.*$", glossary, re.M)
+    said = re.findall(r"\b(\w+) words that", (chapters / f"{page}.md").read_text())
+    assert [VALUES[word.lower()] for word in said] == [len(terms)]
+
+
 @pytest.mark.slow  # for it needs the built book
 def test_every_cell_of_a_chapter_ran_as_it_stands_when_the_book_was_built() -> None:
     for document in book.documents():
