@@ -501,27 +501,39 @@ def test_the_chapter_on_time_predicts_networks_that_the_constants_were_not_fitte
     assert "predict the 2 other steps with a mean error of 0%." in sentence
 
 
-def test_the_chapter_on_fusion_takes_up_runs_by_their_kernels(
+def test_the_chapter_on_fusion_takes_up_runs_by_their_kernels_and_length(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (stock,) = recorded_at("one network")
     fused = replace(
         stock, name="nin_fixed_fused", recipe=replace(stock.recipe, kernels=Kernels.FUSED)
     )
+    (sweep, *_) = (
+        run
+        for run in all_trained("full")
+        if run.experiment == "rate_sweep" and run.network == "nin_fixed"
+    )
     lay_book(monkeypatch, tmp_path)
-    for runs, kernels in (([], []), ([stock], ["torch"]), ([stock, fused], ["torch", "fused"])):
+    long, short = stock.recipe.epochs, sweep.recipe.epochs
+    assert long > short
+    for runs, told in (
+        ([], []),
+        ([stock], [("torch", long)]),
+        ([stock, sweep], [("torch", long), ("torch", short)]),
+        ([stock, sweep, fused], [("torch", long), ("torch", short), ("fused", long)]),
+    ):
         fill(tmp_path, [run.to_json() for run in runs])
         sentence = shown_by("14_fusion")["gpu-sentence"].data
-        assert (
-            re.findall(r"With (\w+) kernels a step of the repaired NiN took", sentence) == kernels
-        )
+        step = r"With (\w+) kernels a step of the repaired NiN took"
+        found = re.findall(rf"{step}.*?A whole run of (\d+) epochs", sentence)
+        assert [(kernels, int(epochs)) for kernels, epochs in found] == told
         assert sentence.count(GPU.name) == len(runs)
-        assert bool(NOTHING.search(sentence)) == ("fused" not in kernels)
+        assert bool(NOTHING.search(sentence)) == (fused not in runs)
 
 
 NOTHING = re.compile(
-    r"No GPU has|Not measured yet|No (step|run)[^.]*recorded yet|Nothing of it is recorded|"
-    r"Nothing to compare is recorded"
+    r"No GPU has|Not measured yet|No recorded run|No (step|run)[^.]*recorded yet|"
+    r"Nothing of it is recorded|Nothing to compare is recorded"
 )
 """How pages say that there is no record."""
 
