@@ -10,7 +10,8 @@ torch's layers. The law: the mean accuracy of the fused runs lies within the spr
     python benchmarks/fused_learning.py --images 6400 --epochs 2    # makes torch's runs, too
 
 A run is a row of the JSON file, written as soon as it has ended. Seconds are not kept: the twins
-are there to check. Exit code 1 where the law does not hold.
+are there to check. At the end stand the table and the sentence that ``benchmarks/README.md`` has.
+Exit code 1 where the law does not hold.
 """
 
 from __future__ import annotations
@@ -91,13 +92,53 @@ def runs(recipe: Recipe, seeds: int) -> Iterator[Run]:
     yield from (learn(row.network, recipe, Kernels.FUSED, s) for s in range(seeds))
 
 
+def read(path: Path) -> list[Run]:
+    """The runs that a file of this script holds."""
+    rows = json.loads(path.read_text())["rows"]
+    return [Run(**row | {"kernels": Kernels(row["kernels"])}) for row in rows]
+
+
+def by_seed(made: Sequence[Run], kernels: Kernels) -> dict[int, float]:
+    """The last accuracy of the runs of those kernels."""
+    return {run.seed: run.accuracies[-1] for run in made if run.kernels is kernels}
+
+
 def is_within_the_spread(made: Sequence[Run]) -> bool:
     """Whether the fused runs' mean accuracy lies between the worst and the best of torch's."""
-    plain, fused = (
-        [run.accuracies[-1] for run in made if run.kernels is kernels]
-        for kernels in (Kernels.TORCH, Kernels.FUSED)
-    )
+    plain, fused = (by_seed(made, kernels).values() for kernels in (Kernels.TORCH, Kernels.FUSED))
     return min(plain) <= statistics.fmean(fused) <= max(plain)
+
+
+def in_a_table(made: Sequence[Run]) -> str:
+    """The last accuracies by kernels and seed, in Markdown."""
+    seeds = sorted({run.seed for run in made})
+    lines = [["accuracy by seed", *map(str, seeds)], [":--", *["--:"] * len(seeds)]]
+    for label, kernels in (("torch's layers", Kernels.TORCH), ("fused operators", Kernels.FUSED)):
+        found = by_seed(made, kernels)
+        lines.append([label, *(f"{found[s]:.2%}" if s in found else "" for s in seeds)])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def in_a_sentence(made: Sequence[Run]) -> str:
+    """Where the fused mean lies, and which of the fused runs lie outside torch's range."""
+    plain, fused = (by_seed(made, kernels) for kernels in (Kernels.TORCH, Kernels.FUSED))
+    worst, best = min(plain.values()), max(plain.values())
+    said = (
+        f"The mean of the {len(fused)} fused runs, {statistics.fmean(fused.values()):.2%}, lies "
+        f"{'within' if is_within_the_spread(made) else 'outside'} the range of torch's "
+        f"{len(plain)} single runs, {worst:.2%} to {best:.2%}."
+    )
+    outside = {
+        "above": [seed for seed, accuracy in fused.items() if accuracy > best],
+        "below": [seed for seed, accuracy in fused.items() if accuracy < worst],
+    }
+    for where, seeds in outside.items():
+        if seeds:
+            listed = " and ".join(f"seed {seed}" for seed in seeds)
+            said += (
+                f" Of the fused runs {listed} {'lies' if len(seeds) == 1 else 'lie'} {where} it."
+            )
+    return said
 
 
 def in_words(run: Run) -> str:
@@ -143,9 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             text = f"{json.dumps(content, indent=1)}\n"
             records.write_bytes(options.output.resolve(), text.encode())
-    holds = is_within_the_spread(made)
-    print(f"the fused mean is {'' if holds else 'not '}within the spread of torch's runs")
-    return 0 if holds else 1
+    print(f"\n{in_a_table(made)}\n\n{in_a_sentence(made)}")
+    return 0 if is_within_the_spread(made) else 1
 
 
 if __name__ == "__main__":

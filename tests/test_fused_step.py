@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import subprocess
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import fused_learning, fused_step
+from ninlab import records
 from ninlab.experiments import plan
 from ninlab.steps import Kernels
 
@@ -97,3 +100,48 @@ def test_fused_runs_are_compared_with_the_recorded_ones_of_their_recipe():
     assert fused_learning.is_within_the_spread([*found, fused])
     beyond = replace(fused, accuracies=(best.accuracies[-1] + 1e-4,))
     assert not fused_learning.is_within_the_spread([*found, beyond])
+
+
+README = Path(fused_learning.__file__).with_name("README.md").read_text()
+LEARNED = records.runs_folder() / "probes" / "fused_learning.json"
+
+
+def said_by_the_readme(made: Sequence[fused_learning.Run]) -> bool:
+    table, sentence = fused_learning.in_a_table(made), fused_learning.in_a_sentence(made)
+    return f"\n{table}\n" in README and sentence in " ".join(README.split())
+
+
+def test_the_readme_tells_of_the_recorded_runs_and_draws_the_scripts_conclusion():
+    recipe = plan("compact").by_path[fused_learning.ROW].recipe
+    made = list(fused_learning.runs(recipe, 0))
+    (line,) = re.findall(r"^\| fused operators \|(.*)\|$", README, re.M)
+    for seed, cell in enumerate(line.split("|")):
+        if cell.strip():
+            accuracy = round(float(cell.strip().removesuffix("%")) / 100, 4)
+            made.append(replace(made[0], kernels=Kernels.FUSED, seed=seed, accuracies=(accuracy,)))
+    assert said_by_the_readme(made)
+
+
+@pytest.mark.skipif(not LEARNED.exists(), reason="the check of learning has left no file")
+def test_the_readme_tells_what_the_check_of_learning_has_left():
+    assert said_by_the_readme(fused_learning.read(LEARNED))
+    left = json.loads(LEARNED.read_text())
+    day, torch_version = left["provenance"]["utc"][:10], left["software"]["torch"]
+    assert f"({day}, one core, torch {torch_version.partition('+')[0]};" in README
+
+
+def test_a_file_of_learning_is_read_as_it_was_made_and_seeds_outside_the_range_are_named(tmp_path):
+    recipe = plan("compact").by_path[fused_learning.ROW].recipe
+    plain = list(fused_learning.runs(recipe, 0))
+    made = plain + [
+        replace(plain[0], kernels=Kernels.FUSED, seed=seed, accuracies=(accuracy,))
+        for seed, accuracy in enumerate((1.0, 0.9999, 0.0))
+    ]
+    path = tmp_path / "learned.json"
+    path.write_text(json.dumps({"rows": [asdict(run) for run in made]}))
+    read = fused_learning.read(path)
+    assert [run.kernels for run in read] == [run.kernels for run in made]
+    said = fused_learning.in_a_sentence(read)
+    assert said == fused_learning.in_a_sentence(made)
+    assert "66.66%, lies outside" in said
+    assert "seed 0 and seed 1 lie above it. Of the fused runs seed 2 lies below it." in said
