@@ -554,7 +554,7 @@ def _fused(subject: Subject, *, network: str, batch_size: int) -> str:
     from ninlab.training import check_kernels
 
     device = subject.device()
-    check_kernels(replace(_BF16, kernels=Kernels.FUSED), device)
+    check_kernels(architecture(network), Kernels.FUSED, device)
     torchs, fused = (
         gradient_error(network, kernels, device=device, batch_size=batch_size)
         for kernels in (Kernels.TORCH, Kernels.FUSED)

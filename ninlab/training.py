@@ -152,15 +152,15 @@ def train(
     being finite ends after that epoch with the outcome diverged.
     Raises DataError when images and network do not fit, or when one batch is more than all images,
     NinlabError for a seed below 0 or above `recipes.MOST_SEED`, and KernelsError where the recipe's
-    kernels cannot run.
+    kernels cannot run or would join no layers.
     """
     if not 0 <= seed <= MOST_SEED:
         raise NinlabError(f"the seed is {quoted(seed)}, but must be from 0 to {MOST_SEED}")
     started = time.perf_counter()
     device = torch.device(device)
-    check_kernels(recipe, device)
     if isinstance(network, str):
         network = architecture(network)
+    check_kernels(network, recipe.kernels, device)
     training, evaluation = split or choose_split(recipe)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -214,11 +214,20 @@ def train(
     )
 
 
-def check_kernels(recipe: Recipe, device: torch.device | str) -> None:
-    """Raises KernelsError where the recipe's kernels cannot run on the device, and says why."""
-    reason = None if recipe.kernels is Kernels.TORCH else fused.why_not(device)
+def check_kernels(network: Architecture, kernels: Kernels, device: torch.device | str) -> None:
+    """Raises KernelsError where a step of the network by the kernels would be none, and says why.
+
+    They may be unable to run on the device, or have nothing to join in the network. There the step
+    would be that of other kernels, and a record of it would say otherwise.
+    """
+    reason = None if kernels is Kernels.TORCH else fused.why_not(device)
     if reason is not None:
         raise KernelsError(reason)
+    if not fused.joins(build(network, device="meta"), kernels):
+        raise KernelsError(
+            f"{network.name} has no layers that {kernels} kernels compute together; take "
+            f"{Kernels.TORCH} kernels"
+        )
 
 
 def outcome(last_epoch_losses: list[float], num_classes: int) -> Outcome:

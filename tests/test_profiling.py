@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ninlab import data, profiling, records
+from ninlab import data, fused, profiling, records
 from ninlab.__main__ import main
 from ninlab.data import LabeledImages
 from ninlab.errors import NinlabError
@@ -323,6 +323,17 @@ def test_kernels_that_cannot_run_here_are_refused_and_torchs_are_profiled(answer
     (record,) = load_records(folder)
     assert record.setting.kernels is Kernels.TORCH
     failed = "nin_28-b128-bf16-fused failed: fused kernels need a CUDA device"
+    assert failed in capsys.readouterr().err
+
+
+def test_a_network_with_nothing_to_join_is_refused_and_the_others_profiled(
+    answers, folder, capsys, monkeypatch
+):
+    answers()
+    monkeypatch.setattr(fused, "why_not", lambda device: None)
+    assert ask(folder, "lenet", "nin_28", "--kernels", "fused") == 1
+    assert [one.setting.slug for one in load_records(folder)] == ["nin_28-b128-bf16-fused"]
+    failed = "lenet-b128-bf16-fused failed: lenet has no layers that fused kernels compute"
     assert failed in capsys.readouterr().err
 
 

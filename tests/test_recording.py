@@ -15,7 +15,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ninlab import data, data_files, experiments, failures, recording, records, training
+from ninlab import (
+    data,
+    data_files,
+    experiments,
+    failures,
+    fused,
+    recording,
+    records,
+    training,
+)
 from ninlab.__main__ import main
 from ninlab.commands import progress, validation
 from ninlab.errors import NinlabError, RecordError
@@ -452,9 +461,21 @@ def test_fused_kernels_are_refused_on_a_cpu_before_any_work(tmp_path, capsys, mo
     assert files(tmp_path) == set()
 
 
+def test_a_network_with_nothing_to_join_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(fused, "why_not", lambda device: None)
+    monkeypatch.setattr(training, "choose_split", lambda recipe: pytest.fail("work began"))
+    asked = ["train", "lenet", "--kernels", "fused", "--device", "cpu"]
+    assert main([*asked, "--runs", str(tmp_path), "--allow-dirty"]) == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == (
+        "error: lenet has no layers that fused kernels compute together; take torch kernels"
+    )
+    assert files(tmp_path) == set()
+
+
 def test_a_fused_run_has_a_name_of_its_own(tmp_path, capsys, monkeypatch):
     """As it is on a GPU: here nothing but the refusal is a CPU's."""
-    monkeypatch.setattr(training, "check_kernels", lambda recipe, device: None)
+    monkeypatch.setattr(training, "check_kernels", lambda *_: None)
     path = tmp_path / "single" / "nin_28_fused-seed0-cpu.json"
     records.write_bytes(path, b"{}")
     asked = ["train", "nin_28", "--kernels", "fused", "--device", "cpu"]
@@ -487,8 +508,8 @@ def test_a_row_is_never_continued_by_other_kernels(tmp_path, finished):
     made = records.read(records.record_path(finished, IDS[0]))
     records.write(tmp_path, replace(made, weights_sha256=None))
     (row,) = FIRST.experiments[0].rows
-    fused = replace(row, recipe=replace(row.recipe, kernels="fused"), seeds=row.seeds + 1)
-    plan = replace(FIRST, experiments=(replace(FIRST.experiments[0], rows=(fused,)),))
+    by_fused = replace(row, recipe=replace(row.recipe, kernels="fused"), seeds=row.seeds + 1)
+    plan = replace(FIRST, experiments=(replace(FIRST.experiments[0], rows=(by_fused,)),))
     with pytest.raises(NinlabError, match=f"{IDS[0]} is recorded with torch kernels and cannot"):
         recording.record(plan, site(tmp_path))
     assert recorded(tmp_path) == IDS[:1]

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from ninlab import data, records, training
-from ninlab.architectures import architecture
+from ninlab import data, fused, records, training
+from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.comparisons import sampling_error
 from ninlab.data import LabeledImages
-from ninlab.errors import DataError, NinlabError, RecordError, UnknownNetworkError
+from ninlab.errors import DataError, KernelsError, NinlabError, RecordError, UnknownNetworkError
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
@@ -312,6 +312,30 @@ def test_a_run_by_kernels_that_cannot_run_is_refused_before_anything_is_built(sp
     monkeypatch.setattr(training, "build", lambda *_, **__: pytest.fail("work began"))
     with pytest.raises(NinlabError, match="need a CUDA device"):
         train("nin_28", FUSED, seed=0, split=split)
+
+
+@pytest.mark.parametrize("kernels", Kernels)
+def test_a_run_says_whose_kernels_its_step_is_of_or_is_refused(kernels, monkeypatch):
+    """Its step is torch's where nothing is joined, and a fused one where nothing is chained."""
+    monkeypatch.setattr(fused, "why_not", lambda device: None)
+    less = {Kernels.FUSED: Kernels.TORCH, Kernels.CHAINED: Kernels.FUSED}.get(kernels)
+    refused = {}
+    for name, network in ARCHITECTURES.items():
+        module = build(network, device="meta")
+        step = [*map(type, fused.fuse(module, kernels).modules())]
+        try:
+            training.check_kernels(network, kernels, "cpu")
+        except KernelsError as error:
+            refused[name] = str(error)
+        is_of_less = less is not None and step == [*map(type, fused.fuse(module, less).modules())]
+        assert (name in refused) == is_of_less
+    for name, said in refused.items():
+        assert said.startswith(f"{name} has no layers that {kernels} kernels compute together")
+    assert ("nin" in refused, "lenet" in refused) == (False, kernels is not Kernels.TORCH)
+    assert ("vgg11" in refused) == (kernels is Kernels.CHAINED)
+    if kernels is not Kernels.TORCH:
+        with pytest.raises(KernelsError, match="take torch kernels"):
+            train("lenet", replace(SMALL, kernels=Kernels.FUSED), seed=0)
 
 
 # ---------------------------------------------------------------- evaluation

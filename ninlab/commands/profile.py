@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from ninlab import data, fused, profiling, records
+from ninlab import data, profiling, records
 from ninlab.architectures import architecture
 from ninlab.commands.shared import (
     BATCH_SIZE,
@@ -27,11 +27,11 @@ from ninlab.commands.shared import (
     wide_console,
 )
 from ninlab.environment import describe_device, describe_software, parse_device
-from ninlab.errors import NinlabError
 from ninlab.measurement import Failed, check_precision
 from ninlab.profiles import COLUMNS, KernelTime, Setting, StepProfile, longest_rows, record_id
 from ninlab.recording import check_tree
 from ninlab.steps import Kernels, Precision
+from ninlab.training import check_kernels
 from ninlab.units import format_seconds
 
 STEPS = 20
@@ -109,13 +109,13 @@ def profile(
     for number, setting in enumerate(to_do, start=1):
         typer.echo(f"{number}/{len(to_do)} {setting.slug}", err=True)
         try:
-            check_kernels(setting.kernels, where)
+            network = architecture(setting.network)
+            check_kernels(network, setting.kernels, where)
             images = data.fashion_mnist()[0].take(slice(batch_size * steps)).to(where)
             found = profiling.profiled(setting, images, steps)
         except Exception as error:  # what one network cannot, the next one may
             typer.echo(f"{setting.slug} failed: {Failed.of(error).sentence}", err=True)
             continue
-        network = architecture(setting.network)
         record = StepProfile(
             setting=setting,
             network_digest=network.digest,
@@ -139,13 +139,6 @@ def profile(
             f"{failed} of {len(to_do)} profiles failed; nothing is recorded for them", err=True
         )
         raise typer.Exit(FAILED)
-
-
-def check_kernels(kernels: Kernels, device: torch.device) -> None:
-    """Raises NinlabError where the kernels cannot run on the device, and says why."""
-    reason = None if kernels is Kernels.TORCH else fused.why_not(device)
-    if reason is not None:
-        raise NinlabError(reason)
 
 
 def print_profile(console: Console, record: StepProfile) -> None:

@@ -145,7 +145,7 @@ def train(
     )
     built = architecture(network)
     where = parse_device(device)
-    training.check_kernels(recipe, where)
+    training.check_kernels(built, kernels, where)
     target = existing_folder(folder)
     if name is None:
         name = built.name if kernels is Kernels.TORCH else f"{built.name}_{kernels}"

@@ -23,11 +23,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from ninlab.fused import layers
 from ninlab.fused.matching import rebuilt, replaced
 from ninlab.fused.operators import pick, why_not
 from ninlab.steps import Kernels, named
 
-__all__ = ["fuse", "pick", "why_not"]
+__all__ = ["fuse", "joins", "pick", "why_not"]
 
 
 def fuse(network: nn.Module, kernels: str = Kernels.FUSED) -> nn.Module:
@@ -40,3 +41,17 @@ def fuse(network: nn.Module, kernels: str = Kernels.FUSED) -> nn.Module:
     """
     kernels = named(Kernels, kernels)
     return network if kernels is Kernels.TORCH else rebuilt(network, replaced(network, kernels))
+
+
+def joins(network: nn.Module, kernels: str) -> bool:
+    """Whether a step of the network by these kernels is one of its own kind.
+
+    By torch's it always is. By `Kernels.FUSED` it is where layers are joined, by `Kernels.CHAINED`
+    where a block is chained: else the step would be that of the kernels that join less. Raises
+    UnknownNameError for other kernels.
+    """
+    kernels = named(Kernels, kernels)
+    if kernels is Kernels.TORCH:
+        return True
+    made = replaced(network, kernels).values()
+    return any(kernels is Kernels.FUSED or isinstance(one, layers.Chain) for one in made)
