@@ -671,6 +671,14 @@ def test_a_failing_case_is_said_and_recorded_nowhere_and_those_after_it_are(
     assert "1 measured, 0 were there already" in " ".join(printed.out.split())
 
 
+def test_what_is_asked_for_twice_is_measured_once(stand_in, tmp_path):
+    said = stand_in()
+    twice = ["--allocator", "cpu", "--allocator", "cpu", "--mode", "sgd"]
+    assert measure_lenet(tmp_path, *twice, batch_sizes=[2, 3, 2]) == 0
+    assert said() == ["started", "2", "3"]
+    assert [made.case.batch_size for made in load_records(tmp_path)] == [2, 3]
+
+
 def test_a_case_that_cannot_be_predicted_is_recorded_without_a_prediction(
     answered, monkeypatch, tmp_path, capsys
 ):

@@ -337,6 +337,14 @@ def test_a_network_with_nothing_to_join_is_refused_and_the_others_profiled(
     assert failed in capsys.readouterr().err
 
 
+def test_what_is_asked_for_twice_is_profiled_once(answers, folder):
+    asked: list[str] = []
+    answers(lambda setting: asked.append(setting.network))
+    twice = ["--precision", "bf16", "--precision", "bf16", "--kernels", "torch"]
+    assert ask(folder, "nin_28", "nin_28", "lenet", *twice, "--kernels", "torch") == 0
+    assert asked == ["nin_28", "lenet"]
+
+
 def test_a_profile_that_is_interrupted_keeps_what_was_measured(answers, folder, tmp_path):
     results = tmp_path / "results"
     there: list[list[str]] = []

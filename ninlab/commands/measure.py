@@ -159,11 +159,12 @@ def measure(
         for kind in mode or DEFAULT_MODES
     ]
     target, about, software = existing_folder(folder), describe_device(where), describe_software()
-    rows = [
+    asked = (
         Row(case, setting, target / f"{_id(case, setting, software, about)}.json")
         for setting in settings
         for case in cases
-    ]
+    )
+    rows = [*dict.fromkeys(asked)]  # one record each, however often it was typed
     if dry_run:
         new, again = _to_do(rows, target, events if on_gpu else None)
         _print_plan(rows, new, again, where, timed_steps)

@@ -87,12 +87,13 @@ def profile(
     precisions = precision or [Precision.BF16]
     for each in precisions:
         check_precision(each, where)
-    settings = [
+    asked = (
         Setting(architecture(name).name, batch_size, arithmetic, kind)
         for name in networks
         for arithmetic in precisions
         for kind in kernels or [Kernels.TORCH]
-    ]
+    )
+    settings = [*dict.fromkeys(asked)]  # one record each, however often it was typed
     target = existing_folder(folder)
     provenance = records.provenance(typed_command())
     check_tree(provenance, allow_dirty)
