@@ -27,9 +27,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from math import sqrt
+from typing import TypeVar
 
 from ninlab.devices import of_cuda_name
-from ninlab.errors import NinlabError
+from ninlab.errors import NinlabError, quoted
 from ninlab.records import Outcome, RunRecord
 from ninlab.relapses import relapse, relapsed
 from ninlab.steps import Kernels
@@ -38,6 +39,8 @@ CONFIDENCE = 0.95
 
 Groups = Mapping[str, Sequence[RunRecord]]
 """The runs of each label; all others are compared with the first."""
+
+Label = TypeVar("Label")
 
 
 @dataclass(frozen=True)
@@ -233,20 +236,47 @@ def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
     return found[0] if found else Kernels.TORCH
 
 
-def told_apart(groups: Groups) -> dict[str, Sequence[RunRecord]]:
+def told_apart(groups: Groups, among: Iterable[Groups] = ()) -> dict[str, Sequence[RunRecord]]:
     """The same groups, with the kernels in the label where they are not those of most groups.
 
-    A label that ends with its kernels stays as it is.
+    Of most of these groups, or of all that among holds, where several stand under one heading. A
+    label that ends with its kernels stays as it is. Raises NinlabError as `kernels_of`, and where
+    two groups would have one label.
     """
     if not groups:
         return {}
-    usual = _kernels(groups)[0]
-    found = {}
+    usual = _kernels(chain.from_iterable(part.values() for part in [*among] or [groups]))[0]
+    found: dict[str, Sequence[RunRecord]] = {}
     for label, group in groups.items():
-        said = f", {kernels_of(group)} kernels"
+        said = _said(kernels_of(group))
         is_clear = kernels_of(group) is usual or label.endswith(said)
-        found[label if is_clear else label + said] = group
+        clear = label if is_clear else label + said
+        if clear in found:
+            raise NinlabError(f"two groups would have the label {quoted(clear)}; rename one")
+        found[clear] = group
     return found
+
+
+def by_kernels(
+    groups: Mapping[Label, Iterable[RunRecord]],
+) -> dict[tuple[Label, str], list[RunRecord]]:
+    """The runs of each group by their kernels, under its label and what is to be said behind it.
+
+    That is ``, fused kernels``, and empty for torch's, or where all runs have the same kernels.
+    """
+    kinds = {run.recipe.kernels for group in groups.values() for run in group}
+    found: dict[tuple[Label, str], list[RunRecord]] = {}
+    for label, group in groups.items():
+        for run in group:
+            kernels = run.recipe.kernels
+            goes_without = len(kinds) == 1 or kernels is Kernels.TORCH
+            found.setdefault((label, "" if goes_without else _said(kernels)), []).append(run)
+    return found
+
+
+def _said(kernels: Kernels) -> str:
+    """What a label says of kernels, behind its name."""
+    return f", {kernels} kernels"
 
 
 def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:
@@ -270,7 +300,7 @@ def conditions(groups: Groups) -> str:
     runs = list(chain.from_iterable(groups.values()))
     side, slug = scale_of(runs)
     rate, *others = _rates(groups)
-    kernels, *other_kernels = _kernels(groups)
+    kernels, *other_kernels = _kernels(groups.values())
     named = f"{kernels} kernels" + (" if no row names others" if other_kernels else "")
     return ", ".join(
         [
@@ -306,9 +336,9 @@ def _rates(groups: Groups) -> list[float]:
     return [rate for rate, _ in rates.most_common()]
 
 
-def _kernels(groups: Groups) -> list[Kernels]:
+def _kernels(groups: Iterable[Sequence[RunRecord]]) -> list[Kernels]:
     """The kernels of the groups, those of most of them first."""
-    return [kernels for kernels, _ in Counter(map(kernels_of, groups.values())).most_common()]
+    return [kernels for kernels, _ in Counter(map(kernels_of, groups)).most_common()]
 
 
 def device_name(run: RunRecord) -> str:

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 from ninlab import records
 from ninlab.comparisons import (
     CONFIDENCE,
+    by_kernels,
     by_scale,
     conditions,
     confidence_of_each,
@@ -471,3 +472,36 @@ def test_groups_by_two_kernels_are_compared_and_told_apart():
     assert [*told_apart(told_apart(both))] == labels
     assert "a loss for second, −10.0 points" in in_words(both)
     assert "third, fused kernels, −10.0 points" in in_words(both)
+
+
+def test_groups_under_one_heading_name_the_kernels_that_are_not_those_of_most_of_them():
+    torchs = {"first": group([0.8, 0.81]), "second": group([0.7, 0.71])}
+    fused = {label: by_fused(runs) for label, runs in torchs.items()}
+    parts = [torchs, {"third": torchs["first"]}, fused]
+    assert [[*told_apart(part, among=parts)] for part in parts] == [
+        ["first", "second"],
+        ["third"],
+        ["first, fused kernels", "second, fused kernels"],
+    ]
+    one_of_each = [{"one": torchs["first"]}, {"other": fused["first"]}]
+    assert [*told_apart(one_of_each[1], among=one_of_each)] == ["other, fused kernels"]
+
+
+def test_no_group_is_lost_where_two_would_have_one_label():
+    torchs, fused = group([0.8, 0.81]), by_fused(group([0.7, 0.71]))
+    groups = {"a": fused, "a, fused kernels": fused, "b": torchs, "c": torchs, "d": torchs}
+    with pytest.raises(NinlabError, match="two groups would have the label 'a, fused kernels'"):
+        told_apart(groups)
+    del groups["a"]
+    assert told_apart(groups) == groups
+
+
+def test_runs_of_a_group_by_two_kernels_become_two_groups():
+    torchs, fused = group([0.8, 0.81]), by_fused(group([0.7]))
+    assert by_kernels({"a": torchs}) == {("a", ""): torchs}
+    assert by_kernels({"a": fused}) == {("a", ""): fused}
+    assert by_kernels({"a": [*fused, *torchs], "b": fused, "c": []}) == {
+        ("a", ", fused kernels"): fused,
+        ("a", ""): torchs,
+        ("b", ", fused kernels"): fused,
+    }

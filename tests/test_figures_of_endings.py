@@ -209,6 +209,22 @@ def test_a_row_of_other_kernels_says_so() -> None:
     assert "torch kernels if no row names others" in headings(figure)[0].replace("<br>", " ")
 
 
+def test_rows_of_several_arguments_name_the_kernels_that_their_heading_does_not() -> None:
+    torchs = {"one": ended_at([0.8, 0.81]), "two": ended_at([0.7, 0.71])}
+    fused = {
+        f"{label}, again": [
+            replace(one, recipe=replace(one.recipe, kernels="fused")) for one in runs
+        ]
+        for label, runs in torchs.items()
+    }
+    figure = figures.endings(torchs, fused, {"three": torchs["one"]})
+    (heading,) = headings(figure)
+    assert "torch kernels if no row names others" in heading.replace("<br>", " ")
+    rows = [trace.name for trace in figure.data if not trace.name.endswith(", mean")]
+    named = [f"{label}, fused kernels" for label in fused]
+    assert rows == ["one", "two", *named, "three"]
+
+
 def test_relapsed_runs_are_counted_in_the_label() -> None:
     fell = [replace(one, loss=LossCurve(20, (0.5, 1.5))) for one in ended_at([0.8])]
     assert "row: 80.0%, n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))

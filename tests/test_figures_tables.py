@@ -30,6 +30,20 @@ def test_arguments_of_one_scale_share_a_table_and_keep_their_own_first_row() -> 
     assert list(frame["points"]) == [row["points"] for row in effects(SMALL).values()] * 2
 
 
+def test_rows_of_several_arguments_name_the_kernels_that_their_heading_does_not() -> None:
+    fused = {
+        f"{label}, again": [
+            replace(one, recipe=replace(one.recipe, kernels="fused")) for one in runs
+        ]
+        for label, runs in SMALL.items()
+    }
+    more = {f"{label}, too": runs for label, runs in SMALL.items()}
+    shown = figures.tables_by_scale(SMALL, fused, more)
+    ((heading, frame),) = shown.frames.items()
+    assert "torch kernels if no row names others" in heading
+    assert list(frame.index) == [*SMALL, *(f"{label}, fused kernels" for label in fused), *more]
+
+
 def test_no_table_is_lost_whatever_the_order_of_the_scales() -> None:
     again = {f"{label}, again": runs for label, runs in SMALL.items()}
     shown = figures.tables_by_scale(SMALL, LARGE, again)

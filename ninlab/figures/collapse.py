@@ -10,7 +10,7 @@ from typing import Any
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ninlab.comparisons import Groups, conditions
+from ninlab.comparisons import Groups, conditions, told_apart
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import NEUTRAL, color_of
 from ninlab.figures.labels import HOLLOW_SYMBOL, End, Symbols, label_ends, sign_of
@@ -184,7 +184,7 @@ def lost_classes(*scales: Groups) -> go.Figure:
     failed. The dashed steps are the `accuracy_roof` of the classes never predicted. Raises
     NinlabError without runs, and for an argument that holds runs of two scales.
     """
-    shown = [groups for groups in scales if groups]
+    shown = [told_apart(groups) for groups in scales if groups]
     runs = [run for groups in shown for group in groups.values() for run in group]
     provenance = measured(runs, "each")
     figure = make_subplots(

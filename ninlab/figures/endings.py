@@ -158,7 +158,7 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
-    panels = _panels([told_apart(part) for part in groups if part])
+    panels = _panels([part for part in groups if part])
     if not panels:
         raise NinlabError("no record was given; a measured figure needs at least one")
     runs = [run for panel in panels for run in panel.runs]
@@ -195,11 +195,14 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
 
 
 def _panels(groups: Sequence[Groups]) -> list[_Panel]:
-    panels: dict[tuple[int, str], _Panel] = {}
+    """A panel for each scale; its rows name the kernels that its heading does not."""
+    parts: dict[tuple[int, str], list[Groups]] = {}
     for part in groups:
-        scale = scale_of(list(chain.from_iterable(part.values())))
-        panels.setdefault(scale, _Panel(len(panels) + 1, [])).parts.append(part)
-    return list(panels.values())
+        parts.setdefault(scale_of(list(chain.from_iterable(part.values()))), []).append(part)
+    return [
+        _Panel(number, [told_apart(part, among=of_scale) for part in of_scale])
+        for number, of_scale in enumerate(parts.values(), start=1)
+    ]
 
 
 def _add_panel(

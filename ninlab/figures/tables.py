@@ -9,7 +9,7 @@ from itertools import chain
 
 import pandas as pd
 
-from ninlab.comparisons import Groups, conditions, effects, scale_of
+from ninlab.comparisons import Groups, conditions, effects, scale_of, told_apart
 from ninlab.errors import UnknownNameError
 from ninlab.records import RunRecord
 
@@ -55,6 +55,7 @@ def tables_by_scale(
     frames: dict[str, pd.DataFrame] = {}
     known: dict[str, None] = {}
     for (_, slug), parts in by_scale.items():
+        parts = [told_apart(part, among=parts) for part in parts]
         labeled = [row for part in parts for row in part.items()]
         heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
         frame = pd.concat(pd.DataFrame(rows(part)).T for part in parts).fillna("")
