@@ -713,6 +713,28 @@ def test_more_lines_than_labels_can_name_are_named_by_a_legend(draw):
         assert labeled == (set() if len(shown) > 6 else titles)
 
 
+BY_BOTH: dict[str, Callable[[Sequence[RunRecord]], go.Figure]] = {
+    "training_curves": figures.training_curves,
+    "learning_rates": figures.learning_rates,
+    "rate_by_macs": lambda runs: figures.rate_by_macs(runs, {"nin": architecture("nin").title}),
+}
+
+
+@pytest.mark.parametrize("draw", BY_BOTH.values(), ids=BY_BOTH)
+def test_no_mark_is_of_runs_by_two_kernels(draw):
+    torchs = [replace(run("nin", seed, [0.5, 0.6]), network="nin") for seed in range(3)]
+    fused = [
+        replace(one, recipe=replace(one.recipe, kernels="fused"), images_per_second=rate)
+        for one, rate in zip(torchs, (7e4, 8e4, 9e4), strict=True)
+    ]
+    title = architecture("nin").title
+    alone, both = draw(torchs), draw([torchs[0], *fused, *torchs[1:]])
+    values = list(series(alone, title).y)
+    assert list(series(draw(fused), title).y) == list(series(both, f"{title}, fused kernels").y)
+    assert list(series(both, title).y) == values
+    assert "kernels" not in str([trace.name for trace in alone.data])
+
+
 def test_an_unknown_quantity_is_refused_with_the_known_ones():
     with pytest.raises(NinlabError, match="test_accuracy"):
         figures.training_curves(RUNS, "accuracy")

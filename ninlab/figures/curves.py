@@ -13,6 +13,7 @@ from math import isfinite
 
 import plotly.graph_objects as go
 
+from ninlab.comparisons import by_kernels
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import color_of, faded
 from ninlab.figures.labels import End, Symbols, label_ends, sign_of
@@ -41,9 +42,9 @@ def training_curves(
 ) -> go.Figure:
     """One quantity of every epoch against epochs, images seen or seconds of training.
 
-    Runs of one name are one series: the line is the median over its seeds, the band goes from
-    the least to the greatest. Runs that diverged or got stuck are left out of both and drawn
-    one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
+    Runs of one name and the same kernels are one series: the line is the median over its seeds,
+    the band goes from the least to the greatest. Runs that diverged or got stuck are left out of
+    both and drawn one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
     Raises NinlabError without runs, for an unknown quantity and for more than six series of
     one color.
     """
@@ -77,15 +78,19 @@ def training_curves(
 
 
 def _by_name(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Runs by the label of their series: the network, and the name where that is not enough."""
+    """Runs by the label of their series: the network, and the name where that is not enough.
+
+    Behind them are the kernels, where there are runs by several.
+    """
     names: dict[str, list[RunRecord]] = {}
     for run in runs:
         names.setdefault(run.name, []).append(run)
     networks = [group[0].network for group in names.values()]
     return {
         title_of(group[0].network)
-        + (f" ({name})" if networks.count(group[0].network) > 1 else ""): group
-        for name, group in names.items()
+        + (f" ({name})" if networks.count(group[0].network) > 1 else "")
+        + said: group
+        for (name, said), group in by_kernels(names).items()
     }
 
 
@@ -204,17 +209,17 @@ def _over_seeds(values: Sequence[float], form: str) -> str:
 def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
     """Accuracy after the last epoch against the learning rate, one line a network.
 
-    A run that diverged or got stuck is a cross. Raises NinlabError without runs and for more than
-    six networks of one color.
+    Runs by several kernels have a line each. A run that diverged or got stuck is a cross. Raises
+    NinlabError without runs and for more than six lines of one color.
     """
     provenance = measured(runs)
     figure = go.Figure()
     symbols = Symbols()
     ends: list[End] = []
-    for network in dict.fromkeys(run.network for run in runs):
-        rows = [run for run in runs if run.network == network]
+    networks = {name: [r for r in runs if r.network == name] for name in (r.network for r in runs)}
+    for (network, said), rows in by_kernels(networks).items():
         rows.sort(key=lambda run: run.recipe.learning_rate)
-        ends.append(_add_line_of_rates(figure, rows, symbols))
+        ends.append(_add_line_of_rates(figure, rows, title_of(network) + said, symbols))
     figure.update_xaxes(type="log")
     label_ends(figure, ends)
     rates = sorted({run.recipe.learning_rate for run in runs})
@@ -228,9 +233,11 @@ def learning_rates(runs: Sequence[RunRecord]) -> go.Figure:
     return finish(figure, height=400, provenance=provenance)
 
 
-def _add_line_of_rates(figure: go.Figure, runs: Sequence[RunRecord], symbols: Symbols) -> End:
+def _add_line_of_rates(
+    figure: go.Figure, runs: Sequence[RunRecord], title: str, symbols: Symbols
+) -> End:
     """Draw the runs of one network, sorted by learning rate; where their line ends."""
-    title, color = title_of(runs[0].network), color_of(runs[0].network)
+    color = color_of(runs[0].network)
     symbol = symbols.next(color)
     x = [run.recipe.learning_rate for run in runs]
     y = [run.last.test_accuracy for run in runs]

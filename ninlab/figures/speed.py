@@ -9,6 +9,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
+from ninlab.comparisons import by_kernels
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
 from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, PHONE_PIXELS, Symbols
 from ninlab.figures.layout import MARGIN, add_narrow, finish, log_axis
@@ -92,16 +93,18 @@ def _add_operators(figure: go.Figure, row: int, name: str, operators: Sequence[O
 def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Figure:
     """Images trained in one second against the MACs of one image, a dot for each network.
 
-    The dot is the fastest run, which other work on the machine disturbed least; the line goes
-    down to the slowest. Dashed diagonals join equal MACs in a second. labels gives what stands
-    beside the lines of some networks; the others are small and pale.
+    Runs by several kernels have a dot each. The dot is the fastest run, which other work on the
+    machine disturbed least; the line goes down to the slowest. Dashed diagonals join equal MACs in
+    a second. labels gives what stands beside the lines of some networks; the others are small and
+    pale.
     Raises NinlabError without runs and for more than six labels of one color.
     """
     provenance = measured(runs, "fastest")
-    rates: dict[str, list[float]] = {}
-    for run in runs:
-        rates.setdefault(run.network, []).append(run.images_per_second)
-    macs = {name: network_macs(architecture(name)) for name in rates}
+    networks = {name: [r for r in runs if r.network == name] for name in (r.network for r in runs)}
+    rates = {
+        dot: [run.images_per_second for run in group] for dot, group in by_kernels(networks).items()
+    }
+    macs = {name: network_macs(architecture(name)) for name in networks}
     x_range = (0.65 * min(macs.values()), 2.2 * max(macs.values()))  # room for text at both ends
     y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
     figure = go.Figure()
@@ -111,12 +114,14 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Fig
     )
     symbols = Symbols()
     diagonals = _add_diagonals(figure, x_range, y_range)
-    for name in sorted(rates, key=lambda name: name in labels):  # what has a label lies on top
+    for name, said in sorted(rates, key=lambda dot: dot[0] in labels):  # those with a label on top
         symbol = symbols.next(color_of(name)) if name in labels else "circle"
-        _add_rates(figure, name, macs[name], rates[name], labels.get(name, ""), symbol)
+        label = labels[name] + said if name in labels else ""
+        reached = rates[name, said]
+        _add_rates(figure, name, macs[name], reached, title_of(name) + said, label, symbol)
         for plot in (desk, phone):
-            plot.add_dot(macs[name], max(rates[name]), _DOT if name in labels else _SMALL_DOT)
-            plot.add_line((macs[name], max(rates[name])), (macs[name], min(rates[name])))
+            plot.add_dot(macs[name], max(reached), _DOT if name in labels else _SMALL_DOT)
+            plot.add_line((macs[name], max(reached)), (macs[name], min(reached)))
     add_narrow(
         figure,
         showlegend=True,
@@ -124,8 +129,9 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Fig
         annotations=_diagonal_labels(phone, diagonals, "/s"),
     )
     points = {
-        labels[name]: [(macs[name], max(rates[name]))]
-        for name in sorted(labels, key=macs.__getitem__)
+        labels[name] + said: [(macs[name], max(reached))]
+        for (name, said), reached in sorted(rates.items(), key=lambda dot: macs[dot[0][0]])
+        if name in labels
     }
     for note in [*_diagonal_labels(desk, diagonals, " MACs/s"), *desk.labels(points)]:
         figure.add_annotation(note)
@@ -135,7 +141,13 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Fig
 
 
 def _add_rates(
-    figure: go.Figure, name: str, macs: int, rates: Sequence[float], label: str, symbol: str
+    figure: go.Figure,
+    name: str,
+    macs: int,
+    rates: Sequence[float],
+    title: str,
+    label: str,
+    symbol: str,
 ) -> None:
     """Draw the fastest run of one network as a dot, and a line down to its slowest.
 
@@ -145,7 +157,7 @@ def _add_rates(
     figure.add_scatter(
         x=[macs] * 2,
         y=[max(rates), min(rates)],
-        name=label or title_of(name),
+        name=label or title,
         mode="lines+markers",
         line={"color": color, "width": 2 if label else 1},
         marker={
@@ -156,7 +168,7 @@ def _add_rates(
         },
         showlegend=bool(label),
         hovertext=[
-            f"<b>{title_of(name)}</b><br>{macs:,} MACs an image"
+            f"<b>{title}</b><br>{macs:,} MACs an image"
             f"<br>{which} of {len(rates)} runs: {rate:,.0f} images/s"
             for which, rate in (("fastest", max(rates)), ("slowest", min(rates)))
         ],
