@@ -20,7 +20,7 @@ kernels are cut at `LONGEST_NAME` characters; those alike up to there count as o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from itertools import chain
 from math import fsum
@@ -54,7 +54,7 @@ from ninlab.records.schema import (
 )
 from ninlab.reports import Phase
 from ninlab.roofline import Operator, operator_seconds, training_operators
-from ninlab.steps import FLOAT32_BYTES, Kernels, Optimizer, Precision
+from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.units import format_seconds
 
 KIND = "profile"
@@ -168,8 +168,6 @@ NAMESPACES = ("aten::", "ninlab::")
 
 _WAY_BACK = "autograd::engine::evaluate_function: "
 
-_CAST, _FOLD = "_to_copy", "fold"
-
 _BY_OTHER_NAMES: Mapping[str, str] = {
     # The engine's update is fused: like the call on lists, it reads weights and gradients once and
     # writes weights once.
@@ -180,8 +178,8 @@ _BY_OTHER_NAMES_ON_THE_WAY_BACK: Mapping[str, str] = {
 }
 
 
-def counted_operators(setting: Setting) -> tuple[Operator, ...]:
-    """The setting's step as the roofline has it: with plain SGD, on images in float32.
+def step_operators(setting: Setting) -> tuple[Operator, ...]:
+    """What the engine calls in the setting's step, as the roofline counts it: with plain SGD.
 
     Raises UnknownNetworkError for a network that there is not.
     """
@@ -192,32 +190,6 @@ def counted_operators(setting: Setting) -> tuple[Operator, ...]:
         setting.precision,
         kernels=setting.kernels,
     )
-
-
-def step_operators(setting: Setting) -> tuple[Operator, ...]:
-    """What the engine calls in the setting's step, as the roofline counts it.
-
-    With fused kernels the engine picks images in the type that the network computes in. So nobody
-    casts them then, and folding them moves so many bytes less.
-    Raises UnknownNetworkError for a network that there is not.
-    """
-    operators = [*counted_operators(setting)]
-    if setting.kernels is Kernels.TORCH or not setting.precision.autocasts:
-        return tuple(operators)
-    first = operators[0].layer
-    for number, one in enumerate(operators):
-        if (one.layer, one.phase, one.name) == (first, Phase.FORWARD, _FOLD):
-            narrow = one.bytes // FLOAT32_BYTES * setting.precision.element_bytes
-            operators[number] = replace(one, bytes=narrow)
-            break  # behind it the weights are folded, which are in float32
-    casts = [
-        number
-        for number, one in enumerate(operators)
-        if (one.layer, one.phase, one.name) == (first, Phase.FORWARD, _CAST)
-    ]
-    for number in casts[-1:]:  # behind those of the layer's parameters
-        del operators[number]
-    return tuple(operators)
 
 
 def joined(

@@ -68,6 +68,7 @@ def training_operators(
 ) -> tuple[Operator, ...]:
     """What one warm training step calls: forward, cross-entropy loss, backward, optimizer.
 
+    Joined layers read images in the type in which they compute, all others in float32.
     Raises UnknownNameError for an unknown optimizer, precision or kernels, ShapeError where the
     network cannot read its input.
     """

@@ -287,7 +287,8 @@ class Engine:
         self.steps_an_epoch = len(training) // recipe.batch_size
         self.steps = self.steps_an_epoch * recipe.epochs
         normalize = Normalize.of(training.images) if recipe.standardize else Normalize()
-        self.normalize = normalize.by(kernels, recipe.precision)
+        joins = self.stepping is not network  # else torch's layers cast float32 images
+        self.normalize = normalize.by(kernels, recipe.precision if joins else Precision.FP32)
         device = training.images.device
         self._order = torch.Generator().manual_seed(seed)
         self._step = 0

@@ -17,10 +17,13 @@ from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.comparisons import sampling_error
 from ninlab.data import LabeledImages
 from ninlab.errors import DataError, KernelsError, NinlabError, RecordError, UnknownNetworkError
+from ninlab.liveness import timeline
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.networks import build
 from ninlab.recipes import Augmentation, EvaluationSet, Recipe, Schedule
 from ninlab.records import Outcome
+from ninlab.reports import Category
+from ninlab.resources import joined, load
 from ninlab.steps import Kernels, Optimizer, Precision
 from ninlab.training import Engine, Normalize, _alike, evaluate, train
 from tests.records import A_RECORD, H100, NOBODY, possible
@@ -288,24 +291,58 @@ def test_fused_steps_are_torchs_but_for_the_order_of_sums(kernels, split):
     assert again.loss == pytest.approx(results[1].loss, rel=1e-5)
 
 
+class FirstOfRow(Onlooker):
+    """Keeps every image and hands it on."""
+
+    def forward(self, images):
+        self.seen += list(images)
+        return images
+
+
+def a_row() -> nn.Sequential:
+    """A classifier of two layers that can be joined, behind an onlooker."""
+    return nn.Sequential(
+        FirstOfRow(), nn.Conv2d(1, 10, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+
+
 @pytest.mark.parametrize("precision", Precision)
-def test_fused_steps_and_their_evaluation_read_the_images_of_torchs(precision, monkeypatch):
+def test_fused_steps_and_their_evaluation_read_the_images_of_torchs(precision):
     images = noise(80)
     seen: dict[Kernels, list[torch.Tensor]] = {}
     for kernels in (Kernels.TORCH, Kernels.FUSED):
-        onlooker = Onlooker()
+        row = a_row()
         recipe = Recipe(
             0.1, 1, batch_size=16, precision=precision, standardize=True, augmentation="flip"
         )
-        engine = Engine(onlooker, images, recipe, seed=0, kernels=kernels)
+        engine = Engine(row, images, recipe, seed=0, kernels=kernels)
         engine.epoch()
         evaluate(engine.stepping, images, precision, engine.normalize)
-        seen[kernels] = onlooker.seen
+        seen[kernels] = row[0].seen
     kind = torch.bfloat16 if precision is Precision.BF16 else torch.float32
     assert len(seen[Kernels.FUSED]) == 160
     for picked, read in zip(seen[Kernels.FUSED], seen[Kernels.TORCH], strict=True):
         assert picked.dtype == kind
         assert torch.equal(picked, read.to(kind))
+
+
+@pytest.mark.parametrize("kernels", Kernels)
+@pytest.mark.parametrize("precision", [Precision.FP32, Precision.BF16])
+@pytest.mark.parametrize("name", ["nin_28", "lenet"])  # in the second nothing is joined
+def test_an_engine_reads_images_in_the_type_of_the_step_that_is_counted(name, precision, kernels):
+    images, recipe = noise(16, 28), Recipe(0.1, 1, batch_size=16, precision=precision)
+    engine = Engine(build(name, seed=0), images, recipe, seed=0, kernels=kernels)
+    read = engine.normalize(images.images, torch.arange(16))
+    traced = joined(load(name), kernels).images(16, autocast=precision.autocasts)
+    assert (traced.dtype, traced.shape) == (read.dtype, read.shape)
+    (on_paper,) = (
+        event.bytes(16)
+        for event in timeline(
+            architecture(name), precision=precision, kernels=kernels, training=False
+        )
+        if event.category is Category.INPUT
+    )
+    assert on_paper == read.nbytes
 
 
 def test_a_run_by_kernels_that_cannot_run_is_refused_before_anything_is_built(split, monkeypatch):

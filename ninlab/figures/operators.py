@@ -15,9 +15,9 @@ from ninlab.profiles import (
     Setting,
     StepProfile,
     at_the_least,
-    counted_operators,
     longest_rows,
     newest,
+    step_operators,
 )
 from ninlab.steps import Kernels, Precision, named
 from ninlab.units import format_seconds
@@ -55,7 +55,7 @@ def longest_operators(
 
 def _least(setting: Setting, on: DataSheet, most: int) -> Tables:
     """The table of the least times, under a heading that says that nothing is measured."""
-    operators = at_the_least(counted_operators(setting), on, setting.precision)
+    operators = at_the_least(step_operators(setting), on, setting.precision)
     heading = (
         "Nothing in this table is measured, for no GPU has profiled this step yet: these are the "
         f"least times that the data sheet of the {on.title} allows. {setting.in_words}: "

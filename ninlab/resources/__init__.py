@@ -79,7 +79,8 @@ def profile(
     would report are added, if a table of scratch sizes covers the network. The table is that for
     torch_version, else for the installed torch, else the newest.
     With kernels that join layers (`ninlab.fused`) the steps are those of the joined layers, in
-    channels_last, under the same layer names. Parameters, MACs and outputs stay the network's.
+    channels_last, under the same layer names, on images in the type in which they compute.
+    Parameters, MACs and outputs stay the network's.
     Raises NinlabError, which names the value, the rule and the nearest valid choice.
     """
     named(Optimizer, optimizer)

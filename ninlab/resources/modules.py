@@ -50,10 +50,15 @@ class Subject:
     input_shape: Shape
     gradient_hooks: int = 0  # parameters whose gradients have hooks, which are not copied
     memory_format: torch.memory_format = torch.contiguous_format  # of its images
+    is_joined: bool = False  # layers of it are computed together
 
-    def images(self, batch_size: int) -> Tensor:
-        """A float32 batch of (channels, height, width) images without memory."""
-        images = torch.empty(batch_size, *self.input_shape, device="meta")
+    def images(self, batch_size: int, *, autocast: bool = False) -> Tensor:
+        """A batch of (channels, height, width) images without memory.
+
+        In float32; for joined layers under bfloat16 autocast in bfloat16, as `training` picks them.
+        """
+        dtype = torch.bfloat16 if autocast and self.is_joined else torch.float32
+        images = torch.empty(batch_size, *self.input_shape, dtype=dtype, device="meta")
         return images.contiguous(memory_format=self.memory_format)
 
 
@@ -90,8 +95,9 @@ def load(module_or_name: nn.Module | str | Subject, input_shape: Shape | None = 
 def joined(subject: Subject, kernels: str) -> Subject:
     """The subject with those layers joined that these kernels compute together (`ninlab.fused`).
 
-    It is laid out in channels_last then, as joined layers leave their maps. The subject itself
-    where nothing is joined. Raises UnknownNameError for other kernels.
+    It is laid out in channels_last then, as joined layers leave their maps, and reads images in
+    the type in which it computes. The subject itself where nothing is joined. Raises
+    UnknownNameError for other kernels.
     """
     twin = fuse(subject.module, kernels)
     if twin is subject.module:
@@ -101,6 +107,7 @@ def joined(subject: Subject, kernels: str) -> Subject:
         subject,
         module=meta_copy(twin).to(memory_format=torch.channels_last),
         memory_format=torch.channels_last if is_of_maps else torch.contiguous_format,
+        is_joined=True,
     )
 
 

@@ -88,7 +88,8 @@ def trace_step(
     optimizer is one of `steps.Optimizer`, with torch's own weight decay unless one is given, or
     makes an optimizer of the parameters. With
     on_cuda the choices are CUDA's and host memory is left out; without it they are the
-    CPU's, so that the step can be compared with a real one.
+    CPU's, without autocast, so that the step can be compared with a real one. Images are those of
+    `Subject.images`.
     Raises UnknownNameError for another optimizer, and NinlabError for a step that the module
     cannot take, with one that it can if one is near, and where this torch lacks what tracing needs.
     """
@@ -108,7 +109,8 @@ def trace_step(
     ):
         module, memory_format = _laid_out(subject, channels_last=channels_last)
         with in_mode(module, training=training), _gradients_of(module):
-            images = subject.images(batch_size).contiguous(memory_format=memory_format)
+            images = subject.images(batch_size, autocast=autocast and on_cuda)
+            images = images.contiguous(memory_format=memory_format)
             take: Callable[..., list[Any]] = partial(_predict, module, images, choices)
             if training:
                 warm = _warm_optimizer(module, make_optimizer)

@@ -44,7 +44,8 @@ def record(
     """The tape of one warm training step, or with ``training=False`` of one prediction.
 
     A prediction runs in evaluation mode, without gradients; the optimizer is then of no concern.
-    Where the kernels join layers of the network the step is one in channels_last.
+    Images come in float32. Where the kernels join layers of the network the step is one in
+    channels_last, on images in the type in which it computes: so `training` picks them.
     Raises UnknownNameError for another optimizer, precision or kernels, ShapeError when a layer
     cannot read its input.
     """

@@ -160,12 +160,16 @@ def _has_few_places(layer: Leaf | None) -> bool:
 
 
 class JoinedPlayer(Player):
-    """Plays a step in channels_last of a network with joined layers."""
+    """Plays a step in channels_last of a network with joined layers.
+
+    Its images come in the type in which it computes, as `training` picks them.
+    """
 
     in_channels_last = True
 
     def __init__(self, precision: Precision, found: Mapping[str, Role], *, training: bool) -> None:
         super().__init__(precision, training=training)
+        self.image_bytes = self.compute_bytes
         self.roles = found
         self._awaited: list[Value] = []  # parameters that the operator behind them needs
 

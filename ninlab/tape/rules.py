@@ -56,6 +56,7 @@ class Player:
 
     def __init__(self, precision: Precision, *, training: bool) -> None:
         self.compute_bytes = precision.element_bytes
+        self.image_bytes = FLOAT32_BYTES  # of a number of the images that are found
         self.training = training
         self.parameters: list[Parameter] = []  # of the layers met so far
         self.casts: list[Value] = []  # autocast's cache: their low-precision copies
@@ -67,8 +68,8 @@ class Player:
             _order_of_what_is_found(rule), in_channels_last=self.in_channels_last
         )
         shape = architecture.input_shape
-        size = (0, prod(shape) * FLOAT32_BYTES)
-        images = Value(self.writer.find(Category.INPUT, size), shape, FLOAT32_BYTES)
+        size = (0, prod(shape) * self.image_bytes)
+        images = Value(self.writer.find(Category.INPUT, size), shape, self.image_bytes)
         images.is_last = self._lays_last(shape)
         scores = walk(
             architecture.layers, images, self._leaf, self._join,
