@@ -17,7 +17,7 @@ from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import UnknownNameError
 from ninlab.fused import fuse, layers
 from ninlab.fused.matching import replaced
-from ninlab.networks import build
+from ninlab.networks import JoinedBranches, build
 from ninlab.shapes import at_input, smallest_input
 from ninlab.steps import Kernels
 
@@ -207,6 +207,11 @@ def with_parametrization(conv: nn.Module) -> nn.Module:
     return conv
 
 
+def with_forward(layer: nn.Module) -> nn.Module:
+    layer.forward = lambda maps: maps + 1
+    return layer
+
+
 class OtherReLU(nn.ReLU):
     def forward(self, maps: Tensor) -> Tensor:
         return super().forward(maps) + 1
@@ -228,6 +233,7 @@ LEFT: dict[str, Callable[[], nn.Module]] = {
     "parametrized": lambda: nn.Sequential(with_parametrization(CONV()), RELU()),
     "spectral norm": lambda: nn.Sequential(nn.utils.spectral_norm(CONV()), RELU()),
     "another ReLU": lambda: nn.Sequential(CONV(), OtherReLU()),
+    "a ReLU by another forward": lambda: nn.Sequential(CONV(), with_forward(RELU())),
     "another activation": lambda: nn.Sequential(CONV(), nn.ReLU6(), POOL()),
     "normalized": lambda: nn.Sequential(CONV(), nn.BatchNorm2d(8), RELU()),
     "apart": lambda: nn.ModuleList([CONV(), RELU()]),
@@ -260,24 +266,79 @@ def test_a_pool_that_is_not_plain_stays_behind_the_joined_convolution(case):
     assert torch.allclose(joined(images), network(images), atol=1e-12)
 
 
-def test_a_row_inside_of_a_strange_module_is_joined_and_the_module_is_not_changed():
-    class Residual(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inside = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU())
-            self.scale = nn.Parameter(torch.full((), 0.5))
+class Residual(nn.Module):
+    """Runs its row as it stands."""
 
-        def forward(self, maps: Tensor) -> Tensor:
-            return maps + self.scale * self.inside(maps)
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Sequential(nn.Conv2d(8, 8, 3, padding=1), nn.ReLU(), nn.MaxPool2d(3, 1, 1))
 
+    def forward(self, maps: Tensor) -> Tensor:
+        return maps + self.inside(maps)
+
+
+class BeforeTheReLU(Residual):
+    """Reads what the first layer of its row makes, and no other, as a feature extractor does."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return self.inside[0](maps)
+
+
+class Backwards(nn.Sequential):
+    """Runs its layers from the last to the first."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        for layer in reversed(self):
+            maps = layer(maps)
+        return maps
+
+
+def in_branches(*branches: nn.Module) -> nn.Module:
+    joined = JoinedBranches()
+    for number, branch in enumerate(branches):
+        joined.add_module(f"branch{number}", branch)
+    return joined
+
+
+STRANGE: dict[str, Callable[[], nn.Module]] = {
+    "its row as it stands": Residual,
+    "one layer of its row": BeforeTheReLU,
+    "one layer of a row, in a branch": lambda: in_branches(BeforeTheReLU()),
+    "a row from its end": lambda: Backwards(nn.ReLU(), CONV(), nn.ReLU()),
+    "a row by another forward": lambda: with_forward(nn.Sequential(CONV(), nn.ReLU())),
+}
+
+
+@pytest.mark.parametrize("case", STRANGE)
+def test_rows_are_left_whole_where_others_call_their_layers(case):
     torch.manual_seed(0)
-    network = nn.Sequential(Residual(), Residual()).double()
-    joined = fuse(network)
-    assert kinds(joined) == ["ConvBiasRelu", "DoneElsewhere"] * 2
-    assert kinds(network) == ["Conv2d", "ReLU"] * 2
+    network = nn.Sequential(CONV(), nn.ReLU(), STRANGE[case](), CONV(), nn.ReLU()).double()
+    joined = fuse(network, Kernels.CHAINED)
+    assert joined[2] is network[2]
+    assert kinds(joined[:2]) == kinds(joined[3:]) == ["ConvBiasRelu", "DoneElsewhere"]
     images = torch.randn(2, 8, 9, 9, dtype=torch.float64)
     assert torch.allclose(joined(images), network(images), atol=1e-12)
-    assert list(joined.state_dict()) == list(network.state_dict())
+
+
+def test_each_branch_is_a_row_of_its_own():
+    torch.manual_seed(0)
+    branches = in_branches(nn.Sequential(CONV(), nn.ReLU()), nn.Sequential(CONV()))
+    network = nn.Sequential(CONV(), branches, nn.ReLU(), nn.MaxPool2d(2)).double()
+    joined = fuse(network)
+    changed = [path for path, each in joined.named_modules() if type(each) is layers.ConvBiasRelu]
+    assert changed == ["1.branch0.0"]
+    images = torch.randn(2, 8, 12, 12, dtype=torch.float64)
+    assert torch.allclose(joined(images), network(images), atol=1e-12)
+
+
+def test_a_row_of_a_network_of_another_kind_can_be_joined_by_itself():
+    network = Residual()
+    assert fuse(network) is network
+    images = torch.randn(2, 8, 9, 9)
+    before = network(images)
+    network.inside = fuse(network.inside)
+    assert kinds(network) == ["ConvWithoutBias", "DoneElsewhere", "BiasReluMaxPool"]
+    assert torch.allclose(network(images), before, atol=1e-6)
 
 
 def test_one_layer_in_two_places_is_joined_in_both():

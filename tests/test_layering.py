@@ -56,7 +56,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "optimizers": (set(), {"torch"}),
     "data_files": ({"exits"}, {"filelock", "torchvision"}),  # only to download
     "data": ({"data_files"}, {"numpy", "torch"}),
-    "fused": ({"torch_private"}, {"torch", "triton"}),
+    "fused": ({"networks", "torch_private"}, {"torch", "triton"}),
     "recipes": (set(), set()),
     "published": (set(), set()),
     "records": ({"recipes"}, {"annotated_types", "pandas", "pydantic", "pydantic_core"}),

@@ -34,6 +34,9 @@ __all__ = ["fuse", "joins", "pick", "why_not"]
 def fuse(network: nn.Module, kernels: str = Kernels.FUSED) -> nn.Module:
     """The network with layers joined as the kernels say; the network itself for `Kernels.TORCH`.
 
+    Layers are joined inside of ``nn.Sequential`` and of our own branches. A network of another kind
+    calls its layers as it likes, so that it comes back itself; rows in it can be joined one by one,
+    as with ``alexnet.features = fuse(alexnet.features)``.
     Both have the same parameters, so that training either trains the other; the network is not
     changed. On a CUDA device passes over maps and, in 16 bits, chains run by Triton, products and
     convolutions by torch. On a CPU all runs by plain torch: slower than torch's own layers, and

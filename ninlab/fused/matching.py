@@ -1,9 +1,12 @@
 """Which layers of a network can be computed together, and what stands in their place?
 
-Layers of nested ``nn.Sequential`` run one after the other, so they are read as one row. In it are
-looked for: a convolution and its ReLU, and the max pool behind them; and a narrow NiN block. What
-has a hook, groups, dilation or another kind than torch's own stays as it is, and so does all that a
-module of another kind calls in an order of its own.
+Layers of nested ``nn.Sequential`` run one after the other, so they are read as one row, and so is
+each branch of our own branches. In a row are looked for: a convolution and its ReLU, and the max
+pool behind them; and a narrow NiN block.
+
+Nobody knows what a module of another kind calls, and in which order: it may ask the first layer of
+a row for its maps, and not the second. So it stays as it is, with all that it contains. So does a
+layer with groups or dilation, and what has a hook or a ``forward`` of its own.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ from torch import nn
 
 from ninlab.fused import layers
 from ninlab.fused.reference import CUT
+from ninlab.networks import JoinedBranches
 from ninlab.steps import Kernels
 
 Row = list[tuple[str, nn.Module]]
@@ -70,16 +74,16 @@ def _rows(network: nn.Module) -> Iterator[Row]:
             for name, child in module._modules.items()
             if child is not None
         ]
-        if type(module) is nn.Sequential and not _has_hooks(module):
+        if _is(module, nn.Sequential):
             for inner, child in children:
                 yield from read(child, inner)
-        elif not children:
-            open_row.append((path, module))
-        else:  # who calls its children when, nobody knows
+        elif _is(module, JoinedBranches):  # all of which read the same maps
             yield from close()
             for inner, child in children:
                 yield from read(child, inner)
                 yield from close()
+        else:
+            open_row.append((path, module))
 
     def close() -> Iterator[Row]:
         nonlocal open_row
@@ -167,7 +171,7 @@ def _chain(row: Row) -> dict[str, nn.Module]:
 
 def _is(module: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether it is of that kind and no other, and computes what that kind computes."""
-    return type(module) is kind and not _has_hooks(module)
+    return type(module) is kind and "forward" not in vars(module) and not _has_hooks(module)
 
 
 def _is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
