@@ -372,6 +372,26 @@ def test_an_argument_of_another_kind_is_refused_in_one_sentence(arguments, says)
         profile(module, **{"input_shape": (1, 8, 8)} | arguments)
 
 
+class OfVolumes(nn.Module):
+    """A layer of five dimensions between others of four."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(1, 1, 3, padding=1)
+
+    def forward(self, maps):
+        return self.conv(maps.unsqueeze(1)).squeeze(1)
+
+
+@pytest.mark.parametrize("options", [{"kernels": "fused"}, {"channels_last": True}])
+def test_weights_of_volumes_lie_as_they_lay_where_those_of_images_are_turned(options):
+    row = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), OfVolumes(), nn.Flatten(), nn.Linear(144, 3))
+    cost = profile(row, (2, 8, 8), 2, **options)
+    weights = [event.constant_bytes for event in cost.training_events if event.layer == "2.conv"]
+    assert {4 * 27, 4 * 1} <= {*weights}
+    assert cost.training.tensor_peak_bytes
+
+
 def test_a_network_that_reads_values_is_refused_by_the_name_of_the_operator():
     class Branching(nn.Module):
         def forward(self, images):

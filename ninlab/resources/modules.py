@@ -105,7 +105,7 @@ def joined(subject: Subject, kernels: str) -> Subject:
     is_of_maps = len(subject.input_shape) == 3
     return replace(
         subject,
-        module=meta_copy(twin).to(memory_format=torch.channels_last),
+        module=in_channels_last(meta_copy(twin)),
         memory_format=torch.channels_last if is_of_maps else torch.contiguous_format,
         is_joined=True,
     )
@@ -212,6 +212,17 @@ def meta_copy(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} cannot be copied to the meta device: {quoted(error)}"
         ) from error
     return copied
+
+
+def in_channels_last(module: nn.Module) -> nn.Module:
+    """The module itself, in which all that is of maps, weights above all, lies in channels_last.
+
+    ``Module.to`` would refuse a module that has weights in five dimensions, too.
+    """
+    for own in _tensors(module):
+        if own.dim() == 4:
+            own.data = own.data.contiguous(memory_format=torch.channels_last)
+    return module
 
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:

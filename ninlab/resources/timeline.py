@@ -37,7 +37,7 @@ from ninlab.optimizers import make
 from ninlab.reports import Category, MemoryEvent, Phase, SavedTensor
 from ninlab.resources.cuda import FUSED_ATTENTION, as_on_cuda
 from ninlab.resources.loss import cross_entropy, labels_for, scores_of, tensors_of
-from ninlab.resources.modules import Subject, in_mode, meta_copy, refusal
+from ninlab.resources.modules import Subject, in_channels_last, in_mode, meta_copy, refusal
 from ninlab.resources.observer import counts_of_sole_owner
 from ninlab.resources.recorder import KernelCall, Recorder
 from ninlab.resources.shortcuts import Shortcuts
@@ -158,8 +158,7 @@ def _laid_out(subject: Subject, *, channels_last: bool) -> tuple[nn.Module, torc
             "channels_last is an order of images, (channels, height, width), and no order of "
             f"{format_shape(subject.input_shape)}"
         )
-    module = meta_copy(subject.module).to(memory_format=torch.channels_last)
-    return module, torch.channels_last
+    return in_channels_last(meta_copy(subject.module)), torch.channels_last
 
 
 def _warm_optimizer(
