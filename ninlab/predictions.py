@@ -1,8 +1,8 @@
 """What was predicted of a measured case?
 
-The peaks come from `resources`, replayed under the allocator's setting; the least time from the
-operators of `roofline`. The three constants of step time are fitted to the steps of
-`FITTED_NETWORKS` alone, and judged on all other networks.
+Cases run by torch's own kernels. The peaks come from `resources`, replayed under the allocator's
+setting; the least time from the operators of `roofline`. The three constants of step time are
+fitted to the steps of `FITTED_NETWORKS` alone, and judged on all other networks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from ninlab.roofline import (
     time_bound,
     training_operators,
 )
-from ninlab.steps import Kernels, Optimizer, Precision
+from ninlab.steps import Optimizer, Precision
 from ninlab.workspaces import has_table, minor_version
 
 FITTED_NETWORKS = ("vgg11", "lenet")
@@ -63,14 +63,12 @@ def predicted_peaks(
     *,
     network: nn.Module | str | None = None,
     torch_version: str | None = None,
-    kernels: str = Kernels.TORCH,
 ) -> dict[str, int]:
     """The calculator's peaks for that case by name, those that it knows.
 
     Scratch and the allocator's peaks are among them where a workspace table is of that
     device and of that torch, by default the installed one. network is the module that was
-    measured, by default the book's of the case's name; with kernels that join layers, before these
-    were joined.
+    measured, by default the book's of the case's name.
     """
     training = case.mode != INFERENCE
     described = None if on is None else of_cuda_name(on.name)
@@ -84,7 +82,6 @@ def predicted_peaks(
         precision=case.precision,
         device=described.name if described is not None and tabled else None,
         torch_version=minor_version(version),
-        kernels=kernels,
     )
     report = cost.training if training else cost.inference
     if report.requested_peak_bytes is not None and allocator is Allocator.EXPANDABLE_SEGMENTS:
@@ -138,23 +135,20 @@ def tensor_peak_on_cpu(case: Case) -> int:
 # ---------------------------------------------------------------- time
 
 
-def case_operators(case: Case, *, kernels: str = Kernels.TORCH) -> tuple[Operator, ...]:
-    """What the case's step calls with these kernels."""
-    network, batch_size = architecture(case.network), case.batch_size
+def case_operators(case: Case) -> tuple[Operator, ...]:
+    """What the case's step calls."""
+    network = architecture(case.network)
     if case.mode == INFERENCE:
-        return inference_operators(network, batch_size, case.precision, kernels=kernels)
-    return training_operators(network, batch_size, case.mode, case.precision, kernels=kernels)
+        return inference_operators(network, case.batch_size, case.precision)
+    return training_operators(network, case.batch_size, case.mode, case.precision)
 
 
-def bound(case: Case, on: Device, *, kernels: str = Kernels.TORCH) -> TimeBound | None:
-    """The least that the step can take on that device, None where no data sheet says so.
-
-    It is the bound of the operators that these kernels run.
-    """
+def bound(case: Case, on: Device) -> TimeBound | None:
+    """The least that the step can take on that device, None where no data sheet says so."""
     described = of_cuda_name(on.name)
     if described is None or case.precision not in described.flops_per_second:
         return None
-    return time_bound(case_operators(case, kernels=kernels), described, case.precision)
+    return time_bound(case_operators(case), described, case.precision)
 
 
 def time_model(steps: Iterable[MemoryRecord], device_name: str, precision: str) -> TimeModel:

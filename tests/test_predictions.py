@@ -9,12 +9,7 @@ import torch
 
 from ninlab.errors import NinlabError
 from ninlab.measurement import MODES, Allocator, Case, load_records, measure_in_process
-from ninlab.predictions import (
-    case_operators,
-    predicted_now,
-    predicted_peaks,
-    tensor_peak_on_cpu,
-)
+from ninlab.predictions import predicted_now, predicted_peaks, tensor_peak_on_cpu
 from ninlab.records import runs_folder
 
 
@@ -25,18 +20,6 @@ def test_the_tensors_of_a_step_on_a_cpu_are_those_that_are_predicted_for_one() -
     for case, answer in zip(cases, answers, strict=True):
         off = answer.tensor_peak_bytes - tensor_peak_on_cpu(case)
         assert 0 <= off <= 8, case  # one scalar of Adam's may be wrapped as a tensor
-
-
-def test_a_case_with_joined_layers_is_predicted_by_the_operators_that_it_calls() -> None:
-    case = Case("nin_28", (1, 28, 28), 64, "bf16")
-    stock, joined = (
-        predicted_peaks(case, Allocator.CPU, None, kernels=kernels)
-        for kernels in ("torch", "fused")
-    )
-    assert joined["tensor_peak_bytes"] < stock["tensor_peak_bytes"]
-    called = {operator.name for operator in case_operators(case, kernels="fused")}
-    assert {"bias_relu_", "bias_relu_max_pool", "_addmm_activation"} < called
-    assert called.isdisjoint({"relu", "max_pool2d_with_indices"})
 
 
 def test_a_step_on_a_cpu_is_predicted_in_float32_only() -> None:
