@@ -56,8 +56,8 @@ of_block = {
 }
 traffic = {kernels: sum(one.bytes for one in ops) for kernels, ops in of_block.items()}
 assert traffic["chained"] < moved / 2
-assert f"a factor of {moved / traffic['chained']:.1f}" == "a factor of 2.4"
-assert format_bytes(traffic["chained"], "GiB") == "0.96 GiB"
+assert f"a factor of {moved / traffic['chained']:.1f}" == "a factor of 2.5"
+assert format_bytes(traffic["chained"], "GiB") == "0.90 GiB"
 assert format_bytes(128 * a_map) == "68.3 MiB"
 moved_tensors = [
     one.size[0] + 128 * one.size[1]
@@ -103,8 +103,8 @@ assert chain_calls["chain"] == [[(0, a_map)], [(0, a_map)]]
 assert chain_calls["chain_backward"] == [[(0, a_map)] * 2 * 2, [(0, a_map)] * 2]  # two layers
 
 # %% count-kept
-assert [format_seconds(seconds) for seconds in least.values()] == ["1.72 ms", "1.40 ms", "1.14 ms"]
-assert f"{1 - least['chained'] / least['torch']:.0%}" == "33%"
+assert [format_seconds(seconds) for seconds in least.values()] == ["1.72 ms", "1.38 ms", "1.12 ms"]
+assert f"{1 - least['chained'] / least['torch']:.0%}" == "34%"
 (codes,) = (one for one in kept["chained"] if one.layer == "maxpool1")
 assert codes.bytes_per_image == prod(placed["maxpool1"].output_shape)
 chain_keeps = [one for one in kept["chained"] if one.layer == "block1.conv3"]
@@ -129,7 +129,7 @@ assert f"{((8 + window - 1) / 8) ** 2} times" == "2.25 times"
 assert 8 + window - 1 == 12
 assert longest[0] == "block2.conv1"
 share = sum(roofline.operator_seconds(one, h100, "bf16") for one in products) / least["chained"]
-assert f"{share:.0%}" == "28%"
+assert f"{share:.0%}" == "29%"
 assert {f"{one.flops / one.bytes:,.0f}" for one in products} == {"1,711"}
 assert f"{left[''] / least['chained']:.1%}" == "0.6%"
 assert abs(sum(left.values()) - least["chained"]) < 1e-12
@@ -246,15 +246,15 @@ assert DEVICES["l4"].described["deviceVer"] >= 100 * operators.LEAST_CAPABILITY[
 assert f"{card / 1e9:.0f} GB" == "24 GB"
 steps = {k: liveness.timeline(nin, precision="bf16", kernels=k) for k in Kernels}
 fitting = {k: liveness.largest_batch(one, card) for k, one in steps.items()}
-assert [*fitting.values()] == [5_226, 7_995, 9_829]
-assert f"{fitting['chained'] / fitting['torch']:.1f} times" == "1.9 times"
+assert [*fitting.values()] == [5_226, 8_271, 10_251]
+assert f"{fitting['chained'] / fitting['torch']:.1f} times" == "2.0 times"
 an_image = {k: sum(one.bytes_per_image for one in kept[k]) for k in kept}
 assert f"{an_image['chained'] / an_image['torch']:.0%}" == "45%"
 above = {
     k: liveness.envelope(steps[k])[-1].bytes_per_image / an_image[k] - 1
     for k in ("torch", "chained")
 }
-assert [f"{share:.0%}" for share in above.values()] == ["7%", "27%"]
+assert [f"{share:.0%}" for share in above.values()] == ["7%", "22%"]
 values = max(prod(at.output_shape) for at in placed.values())
 assert values == prod(placed["block1.conv1"].output_shape) == 279_936
 most = torch.iinfo(torch.int32).max // values
