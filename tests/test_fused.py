@@ -371,6 +371,17 @@ def test_torchs_kernels_are_the_network_itself_and_others_are_unknown():
         fuse(network, "triton")
 
 
+def test_a_hook_on_a_joined_network_is_none_on_the_network():
+    module, images, _ = small("nin_28")
+    before = module(images)
+    joined = fuse(module)
+    joined.register_forward_hook(lambda network, read, made: made + 1)
+    joined.register_buffer("count", torch.zeros(1), persistent=False)
+    assert torch.equal(module(images), before)
+    assert torch.allclose(joined(images), before + 1, atol=1e-5)
+    assert not list(module.buffers())
+
+
 def test_what_is_joined_is_not_joined_again():
     joined = fuse(build("nin_28", device="meta"), "chained")
     assert fuse(joined, "chained") is joined

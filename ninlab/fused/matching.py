@@ -55,7 +55,11 @@ def rebuilt(network: nn.Module, by_path: Mapping[str, nn.Module], path: str = ""
     if all(after[name] is before[name] for name in before):
         return network
     twin = copy.copy(network)
-    twin._parameters, twin._buffers = network._parameters.copy(), network._buffers.copy()
+    for name, empty in vars(
+        nn.Module()
+    ).items():  # parameters, buffers, hooks: the twin's own lists
+        if isinstance(empty, dict | set):
+            vars(twin)[name] = vars(network)[name].copy()
     twin._modules = after
     return twin
 
