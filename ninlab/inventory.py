@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from ninlab import failures, records
+from ninlab import failures, profiles, records
 from ninlab.estimates import Estimates
 from ninlab.experiments import Experiment, Plan, PlannedRun, plan
 from ninlab.failures import FailureRecord
@@ -25,6 +25,12 @@ from ninlab.predictions import predicted_now
 from ninlab.records import RunRecord
 from ninlab.relapses import relapse
 from ninlab.units import format_bytes, format_seconds
+
+_FILED = {
+    profiles.KIND: "Profiles of training steps, operator by operator",
+    "benchmarks": "Comparisons with other tools, and of laws with each other",
+}
+"""What lies in a folder of runs, where that is neither runs nor measured steps."""
 
 
 @dataclass(frozen=True)
@@ -183,7 +189,7 @@ class Inventory:
         )
 
     def others(self) -> str:
-        """HTML: the runs that came to nothing, and links to every record of another kind."""
+        """HTML: the runs that came to nothing, and links to all else, by what it is."""
         told = "<p>No run came to nothing.</p>"
         if self.failed:
             told = _folded("Runs that came to nothing", [_failure(one) for one in self.failed])
@@ -196,12 +202,13 @@ class Inventory:
             path.relative_to(self.folder).with_suffix("").as_posix()
             for path in sorted(self.folder.glob("*/*.json"))
         )
-        left = ", ".join(_link(name, name) for name in found if name not in known)
-        return told + (
-            f"<p>Comparisons with other tools, and of laws with each other: {left}.</p>"
-            if left
-            else ""
-        )
+        left: dict[str, list[str]] = {said: [] for said in _FILED.values()}
+        for name in found:
+            if name not in known:
+                said = _FILED.get(name.partition("/")[0], "Other files")
+                left.setdefault(said, []).append(_link(name, name))
+        listed = (f"<p>{said}: {', '.join(links)}.</p>" for said, links in left.items() if links)
+        return told + "".join(listed)
 
     @cached_property
     def _current(self) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from ninlab import records
 from ninlab.experiments import PLANS
 from ninlab.inventory import Inventory
-from tests.records import A_RECORD, H100
+from tests.records import A_RECORD, H100, a_profile
 
 
 @pytest.mark.parametrize("scale", PLANS)
@@ -30,6 +30,21 @@ def test_every_record_is_a_link_in_one_of_the_tables() -> None:
     files = records.runs_folder().glob("*/*.json")
     stems = [file.relative_to(records.runs_folder()).with_suffix("").as_posix() for file in files]
     assert sorted(linked) == sorted(stems)
+
+
+def test_what_is_neither_run_nor_step_is_listed_as_what_it_is(tmp_path) -> None:
+    profile = a_profile()
+    records.write(tmp_path, profile)
+    found = {"benchmarks/peers-1": "Comparisons", "probes/a_gpu": "Other files"}
+    for name in found:
+        records.write_bytes(tmp_path / f"{name}.json", b"{}")
+    told = Inventory(tmp_path, [], [], []).others()
+    sentences = re.findall("<p>([^<:]*):(.*?)</p>", told)
+    assert len(sentences) == 3
+    for name, beginning in {profile.id: "Profiles of training steps", **found}.items():
+        ((said, links),) = [each for each in sentences if f"../runs/{name}.json" in each[1]]
+        assert said.startswith(beginning)
+        assert links.count("<a ") == 1
 
 
 def test_what_is_missing_of_a_plan_is_named_by_row_and_seed() -> None:

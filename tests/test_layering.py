@@ -140,7 +140,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "inventory": (
         {
             *("estimates", "experiments", "failures", "measurement", "predictions"),
-            *("records", "relapses"),
+            *("profiles", "records", "relapses"),
         },
         {"pandas", "torch"},
     ),
