@@ -232,6 +232,9 @@ case "$*" in
         case $step in *+) echo '{}' >"runs/rehearsal/$(date +%N).json" ;; esac
         case $step in *s*) exec sleep 30 ;; esac
         exit "${step%+}" ;;
+    *"ninlab profile"*)
+        echo "$*" >>"$CALLS"
+        case $* in *fused*) exit "$FUSED" ;; esac ;;
 esac
 """
 """An interpreter whose recorder ends with these codes, after a new record where a + follows."""
@@ -304,6 +307,19 @@ def test_a_part_that_does_not_exist_is_answered_with_those_that_do(kit, tmp_path
     assert ended.stderr.startswith("usage: bash on_gpu.sh RESULTS SECONDS PART[:SECONDS]...")
     assert "  smoke  " in ended.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("fused", [0, 1, 139])
+def test_kernels_that_lose_the_device_take_no_profile_of_others_along(call, fused):
+    code = call.ends_with("600", "profile", DEVICE="cuda", FUSED=fused)
+    assert code == (1 if fused else 0)
+    asked = [start.split() for start in call.starts]
+    kernels = [words[words.index("--kernels") + 1] for words in asked]
+    assert kernels == ["torch", "fused", "torch", "fused"]
+    assert [words.count("--kernels") for words in asked] == [1] * 4
+    networks = [{"nin", "alexnet", "vgg11_quarter", "googlenet"} & set(words) for words in asked]
+    assert networks[0] == networks[1] == {"nin"}  # the most wanted come first
+    assert networks[2] == networks[3] == {"alexnet", "vgg11_quarter", "googlenet"}
 
 
 @pytest.mark.parametrize(

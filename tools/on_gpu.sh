@@ -220,9 +220,15 @@ else
             --allocator default || code=$?
         return "$code"
     }
-    profile() {
-        profiled nin alexnet vgg11_quarter googlenet --precision bf16 \
-            --kernels torch --kernels fused
+    profile() {  # each kernels' in processes of their own: a lost device stays lost to its process
+        local code=0 kernels
+        for kernels in torch fused; do
+            profiled nin --precision bf16 --kernels "$kernels" || code=$?
+        done
+        for kernels in torch fused; do
+            profiled alexnet vgg11_quarter googlenet --precision bf16 --kernels "$kernels" || code=$?
+        done
+        return "$code"
     }
     loader() {
         local code=0
