@@ -455,6 +455,13 @@ def test_an_object_that_does_not_fit_its_schema_is_refused(change, complaint):
             StepRecord.from_json({key: content[key] for key in content if key != name})
 
 
+@pytest.mark.parametrize("content", [[], [1], [["id", 1]], None, 3, "text", True])
+def test_what_is_no_object_is_no_record_of_any_kind(content):
+    for reader in (RunRecord.from_json, *validation.readers().values()):
+        with pytest.raises(RecordError, match=r"^it is .*, but must be an object"):
+            reader(content)
+
+
 def test_the_books_own_records_are_valid_and_from_clean_commits():
     folder = records.runs_folder()
     assert not list(validation.problems(folder))

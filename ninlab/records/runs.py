@@ -30,6 +30,7 @@ from ninlab.records.schema import (
     Share,
     Text,
     Version,
+    an_object,
     check_schema,
     check_slug,
     from_fields,
@@ -224,7 +225,7 @@ class RunRecord:
         Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
         a law.
         """
-        run = from_fields(cls, _of_this_version(content))
+        run = from_fields(cls, _of_this_version(an_object(content)))
         laws.check_run(run)
         return run
 

@@ -174,13 +174,20 @@ def parse(data: bytes) -> dict[str, Any]:
     return content
 
 
+def an_object(content: object) -> Mapping[str, Any]:
+    """The content, if it is a JSON object. Raises RecordError if it is another value of JSON."""
+    if not isinstance(content, Mapping):
+        raise RecordError(f"it is {shown(content)}, but must be an object")
+    return content
+
+
 def from_fields(kind: type[Record], content: Mapping[str, Any]) -> Record:
     """The record of a JSON object that states its id and every field.
 
-    Raises RecordError, with the field and the rule, when the object does not fit the schema, or
-    states another id than its fields do.
+    Raises RecordError, with the field and the rule, when the content is no object, does not fit
+    the schema, or states another id than its fields do.
     """
-    values = dict(content)
+    values = dict(an_object(content))
     stated_id = values.pop("id", None)
     record = part(kind, values)
     if stated_id != record.id:
@@ -253,7 +260,7 @@ def _sentence(error: ErrorDetails) -> str:
     if what in _RULES:
         bounds = {name: _as_integer(bound) for name, bound in context.items()}
         rule = _RULES[what].format(**bounds)
-    return f"{path} is {shown(error['input'])}, but must be {rule}"
+    return f"{path or 'it'} is {shown(error['input'])}, but must be {rule}"
 
 
 def _as_integer(bound: Any) -> Any:
