@@ -244,6 +244,34 @@ def test_a_summary_keeps_kernels_apart(folder, answers):
     assert {row["kernels"]: row["runs"] for row in own} == {"torch": "1", "fused": "1"}
 
 
+COLUMNS = {
+    ("runs",): """id experiment name network seed device device_slug outcome test_accuracy
+        test_loss train_accuracy train_loss dead_classes never_predicted epochs learning_rate
+        optimizer momentum precision evaluation_set parameters images_per_second wall_seconds utc
+        commit kernels""",
+    ("runs", "--summary"): """experiment name device_slug network runs accuracy_mean
+        accuracy_deviation accuracy_lowest accuracy_highest most_dead_classes
+        most_never_predicted relapsed finished diverged stuck kernels""",
+    ("resources", "lenet", "--fit", "1GiB"): """network input_shape batch_size optimizer precision
+        device parameters macs flops fvcore_flops fvcore_activations saved_bytes
+        training.tensor_peak_bytes training.requested_peak_bytes training.allocated_peak_bytes
+        training.reserved_peak_bytes training.at inference.tensor_peak_bytes
+        inference.requested_peak_bytes inference.allocated_peak_bytes
+        inference.reserved_peak_bytes inference.at unsupported_operators largest_batch.training
+        largest_batch.inference kernels""",
+}
+"""Of each command that writes CSV, in the order in which they came to be."""
+
+
+@pytest.mark.parametrize("asked", COLUMNS, ids=" ".join)
+def test_a_new_column_of_csv_moves_none_that_was_there(asked, folder, printed):
+    """Programs may read them by position."""
+    where = ("--runs", folder) if asked[0] == "runs" else ()
+    header, *_ = printed(*asked, "--format", "csv", *where).splitlines()
+    known = COLUMNS[asked].split()
+    assert header.split(",")[: len(known)] == known
+
+
 def test_what_is_missing_is_asked_of_the_device_that_made_most_of_the_plan(folder, answers, capsys):
     for seed in (0, 1):
         run = replace(A_RECORD, name="nin_fixed", network="nin_fixed", seed=seed, device=H100)

@@ -403,6 +403,7 @@ def _flat(answer: NetworkAnswer) -> dict[str, Any]:
             row[name] = value
     for name, batch_size in (answer.largest_batch or {}).items():
         row[f"largest_batch.{name}"] = batch_size
+    row["kernels"] = row.pop("kernels")  # a new column comes last
     return row
 
 

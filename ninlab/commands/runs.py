@@ -247,7 +247,6 @@ class RowSummary:
     experiment: str
     name: str
     device_slug: str
-    kernels: str
     network: str
     runs: int
     accuracy_mean: float | None  # None, as those below, where no run finished
@@ -260,6 +259,7 @@ class RowSummary:
     finished: int
     diverged: int
     stuck: int
+    kernels: str  # a new column of files comes last
 
     @classmethod
     def of(cls, runs: Sequence[RunRecord]) -> RowSummary:

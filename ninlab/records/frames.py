@@ -19,6 +19,7 @@ def to_frame(runs: Iterable[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(_COLUMNS)).set_index("id")
 
 
+# A new column comes last: who reads a file by position finds the others where they were.
 _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
     "id": lambda run: run.id,
     "experiment": lambda run: run.experiment,
@@ -39,11 +40,11 @@ _COLUMNS: Mapping[str, Callable[[RunRecord], Any]] = {
     "optimizer": lambda run: str(run.recipe.optimizer),
     "momentum": lambda run: run.recipe.momentum,
     "precision": lambda run: str(run.recipe.precision),
-    "kernels": lambda run: str(run.recipe.kernels),
     "evaluation_set": lambda run: str(run.recipe.evaluation_set),
     "parameters": lambda run: run.parameters,
     "images_per_second": lambda run: run.images_per_second,
     "wall_seconds": lambda run: run.wall_seconds,
     "utc": lambda run: run.provenance.utc,
     "commit": lambda run: run.provenance.commit,
+    "kernels": lambda run: str(run.recipe.kernels),
 }
