@@ -100,7 +100,7 @@ class DataError(NinlabError):
 
 
 class KernelsError(NinlabError):
-    """Kernels that cannot run on a device."""
+    """Kernels that cannot run: on a device, on maps of that size, or for want of what they join."""
 
 
 class RecordError(NinlabError):

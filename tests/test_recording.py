@@ -30,8 +30,11 @@ from ninlab.commands import progress, validation
 from ninlab.errors import NinlabError, RecordError
 from ninlab.estimates import Estimates, RooflineCost
 from ninlab.experiments import Experiment, Row
+from ninlab.fused import tiles
 from ninlab.recipes import Recipe
+from ninlab.recording import making
 from ninlab.records import Provenance
+from ninlab.steps import Kernels
 from ninlab.watching import Status, Watcher
 from tests.recorders import IDS, JUDGES, PLAN, SERVER, SHORT, SWEEP, output, recorded, site, start
 from tests.records import NOBODY, files
@@ -502,6 +505,20 @@ def test_a_run_by_kernels_that_cannot_run_here_is_noted_and_the_rest_goes_on(tmp
     }
     (failure,) = failures.load(tmp_path)
     assert failure.sentence.startswith("fused kernels need a CUDA device")
+
+
+def test_a_run_whose_maps_are_too_large_for_its_kernels_fails_alone(tmp_path, monkeypatch):
+    def train(network, recipe, **options):
+        if recipe.kernels is Kernels.FUSED:
+            tiles.check(2**31)
+        return training.train(network, recipe, **options)
+
+    monkeypatch.setattr(making, "train", train)
+    plan = replace(PLAN, experiments=(FUSED_FIRST,))
+    tally = recording.record(plan, site(tmp_path))
+    assert [*tally.statuses.values()] == [Status.FAILED, Status.RECORDED]
+    (failure,) = failures.load(tmp_path)
+    assert "fewer than 2**31 values" in failure.sentence
 
 
 def test_a_row_is_never_continued_by_other_kernels(tmp_path, finished):

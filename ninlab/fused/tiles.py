@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ninlab.errors import NinlabError, quoted
+from ninlab.errors import KernelsError, NinlabError, quoted
 
 TILE = 1024
 """Values of a tile: each thread has as many as 16 bytes of them, which it loads at once."""
@@ -110,9 +110,9 @@ def chain_partial_bytes(rows: int, channels: int) -> int:
 
 
 def check(values: int) -> None:
-    """Raise NinlabError for maps of so many values that their offsets are no int32."""
+    """Raise KernelsError for maps of so many values that their offsets are no int32."""
     if values >= _MOST_VALUES:
-        raise NinlabError(
+        raise KernelsError(
             f"fused kernels compute maps of fewer than 2**31 values, not of {quoted(values)}: "
             "take a smaller batch"
         )

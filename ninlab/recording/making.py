@@ -44,9 +44,9 @@ def make(task: Task, stack: IO[str], on_step: StepCallback | None = None) -> Ans
 
     A run that raises is tried once more without a CUDA graph. One that takes too long ends the
     process, as a crash does; either leaves its stack in that file. A lost device is a failure of
-    that cause: the process is of no use any more. A run by kernels that cannot run here has failed,
-    too, for the plan's others may be by torch's. Raises NinlabError where not the run is at fault:
-    the data are missing, or the device is not the one for which the run is planned.
+    that cause: the process is of no use any more. A run by kernels that cannot run has failed, too,
+    for the plan's others may be by torch's, or smaller. Raises NinlabError where not the run is at
+    fault: the data are missing, or the device is not the one for which the run is planned.
     """
     stumbles: list[str] = []
     with watched(stack, task.hangs_after):
