@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +19,7 @@ from torch.library import opcheck
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ninlab.errors import NinlabError
+from ninlab.errors import KernelsError, NinlabError
 from ninlab.fused import fuse, layers, operators, pick, reference, tiles, why_not
 from ninlab.fused.reference import channels_last
 
@@ -241,6 +243,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[tuple[int, int]], None]:
 
     monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(operators, "find_spec", lambda name: name)
+    monkeypatch.setattr(operators, "_python_header", lambda: Path(__file__))
     monkeypatch.setattr(shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
     return pretend
 
@@ -252,10 +255,23 @@ def test_a_gpu_from_ampere_on_runs_them(gpu: Callable[..., None]) -> None:
     assert "need compute capability 8.0 or above, for bfloat16; Tesla T4 has 7.5" in why_not("cuda")
 
 
+@pytest.mark.parametrize("scheme", ["posix_prefix", "posix_local"])
+def test_headers_are_looked_for_where_triton_does(
+    scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian's own scheme puts what is installed later into another folder than the headers'."""
+    folders = {"posix_prefix": "usr", "posix_local": "usr/local"}
+    monkeypatch.setattr(sysconfig, "get_default_scheme", lambda: scheme)
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: folders[scheme])
+    assert operators._python_header() == Path("usr/Python.h")
+
+
 def test_what_a_machine_lacks_is_said(
-    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+    gpu: Callable[..., None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     gpu((9, 0))
+    monkeypatch.setattr(operators, "_python_header", lambda: tmp_path / "Python.h")
+    assert f"there is no {tmp_path / 'Python.h'}; install" in why_not("cuda")
     monkeypatch.setattr(shutil, "which", lambda name: None)
     assert "there is no gcc or clang here" in why_not("cuda")
     monkeypatch.setenv("CC", "icx")
@@ -292,7 +308,7 @@ def test_each_position_and_each_window_begins_in_a_cell(
 
 def test_maps_whose_offsets_are_no_int32_are_refused() -> None:
     tiles.check(2**31 - 1)
-    with pytest.raises(NinlabError, match="take a smaller batch"):
+    with pytest.raises(KernelsError, match="take a smaller batch"):
         tiles.check(2**31)
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sysconfig
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -60,7 +62,23 @@ def why_not(device: torch.device | str) -> str | None:
             "Triton starts fused kernels through code that a C compiler builds, and there is "
             f"no {' or '.join(compilers)} here; the variable CC names another"
         )
+    if not (header := _python_header()).exists():
+        return (
+            "Triton starts fused kernels through code that is compiled with Python's headers, and "
+            f"there is no {header}; install those of this Python (python3-dev)"
+        )
     return None
+
+
+def _python_header() -> Path:
+    """Where Triton's code looks for ``Python.h``, which its driver.c includes.
+
+    Source: _build in triton/runtime/build.py, 3.9: in the folder of Python's own scheme, and of
+    Debian's, which names one without headers, in that of the scheme behind it.
+    """
+    scheme = sysconfig.get_default_scheme()
+    scheme = "posix_prefix" if scheme == "posix_local" else scheme
+    return Path(sysconfig.get_path("include", scheme)) / "Python.h"
 
 
 def _dotted(capability: tuple[int, int]) -> str:
