@@ -156,7 +156,7 @@ class Case:
     ours: Callable[..., tuple[Tensor, ...]]
     torchs: Callable[..., tuple[Tensor, ...]]
     operands: Mapping[str, Tensor]
-    also_moved: int = 0  # bytes beyond those of floating-point operands and results
+    also_moved: int = 0  # bytes beyond those of operands and results, each of which counts once
 
 
 def compared(make: Callable[[], Case], size: Size) -> Row:
@@ -235,9 +235,14 @@ def stem_case(size: Size, both_ways: bool) -> Case:
     noise = noise_of(size)
     images = noise(size.batch_size, 1, size.image_side, size.image_side)
     operands = {"images": images, "weight": noise(size.maps[0][0], 1, 11, 11, scale=0.1)}
-    if both_ways:
-        return Case(partial(with_gradient, folded), partial(with_gradient, torchs_stem), operands)
-    return Case(folded, torchs_stem, operands)
+    if not both_ways:
+        return Case(folded, torchs_stem, operands)
+    (result,) = torchs_stem(**operands)
+    # On the way there the result is written, on the way back it is read, and so are the images.
+    between = (2 * result.numel() + images.numel()) * size.dtype.itemsize
+    return Case(
+        partial(with_gradient, folded), partial(with_gradient, torchs_stem), operands, between
+    )
 
 
 def bias_relu(z: Tensor, bias: Tensor) -> tuple[Tensor]:

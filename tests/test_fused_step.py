@@ -35,6 +35,11 @@ def test_a_rehearsal_makes_every_row(tmp_path):
         assert ("refused" in row) == (name == "whole run by fused"), name
         for whose in ("error", "gradient_error"):
             assert row.get(whose, 0) < 1e-5  # float32 on a CPU
+    there, both_ways = (
+        rows[name]["gb_s"] * rows[name]["us"] for name in ("stem forward", "stem both ways, weight")
+    )
+    # the way back reads the images and what the way there wrote, and writes a weight's gradient
+    assert both_ways == pytest.approx(2 * there)
     kept = [rows[f"step by {kernels}"]["kept_mib"] for kernels in Kernels]
     assert kept == sorted(kept, reverse=True)
     assert len({*kept}) == 3
