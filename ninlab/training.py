@@ -220,8 +220,9 @@ def check_kernels(network: Architecture, kernels: Kernels, device: torch.device 
     They may be unable to run on the device, or have nothing to join in the network. There the step
     would be that of other kernels, and a record of it would say otherwise.
     """
-    reason = None if kernels is Kernels.TORCH else fused.why_not(device)
-    if reason is not None:
+    if kernels is Kernels.TORCH:
+        return
+    if (reason := fused.why_not(device)) is not None:
         raise KernelsError(reason)
     if not fused.joins(build(network, device="meta"), kernels):
         raise KernelsError(
