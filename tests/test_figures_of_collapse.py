@@ -134,3 +134,14 @@ def test_a_run_with_a_dead_class_is_a_square_and_scales_have_panels() -> None:
 def test_plateaus_need_a_run() -> None:
     with pytest.raises(NinlabError):
         figures.plateaus([])
+
+
+def test_dots_of_other_kernels_than_the_headings_say_so() -> None:
+    torchs, others = [losing(0, 0.9)], [losing(1, 0.8)]
+    fused = [replace(one, recipe=replace(one.recipe, kernels="fused")) for one in others]
+    figure = figures.lost_classes({"one": torchs, "two": others, "three": fused})
+    (title,) = (note.text for note in figure.layout.annotations)
+    assert "torch kernels if no row names others" in title.replace("<br>", " ")
+    named = [trace.name for trace in figure.data if trace.name != "roof"]
+    assert named == ["one", "two", "three, fused kernels"]
+    assert all("three, fused kernels" in text for text in figure.data[-1].hovertext)
