@@ -127,11 +127,11 @@ def joinable(draw) -> Architecture:
     layers = []
     for step, window in enumerate(windows):
         width = draw(st.sampled_from([3, 8, 16]))
-        one = Conv(width, 1 if layers else window)
+        one = Conv(width, 1 if shape[0] > 1 else window)
         spatial = Conv(width, window, draw(st.integers(1, 4)), draw(st.integers(0, 1)))
         pool = draw(st.sampled_from([MaxPool(3, 2, 1), MaxPool(2, 2), AvgPool(2, 2)]))
         branches = [
-            Block(f"branch{number}", (one, ReLU())[: 1 + draw(st.booleans())])
+            Block(f"branch{number}", (one, ReLU(), MaxPool(3, 1, 1))[: draw(st.integers(1, 3))])
             for number in range(draw(st.integers(2, 3)))
         ]
         candidates = [

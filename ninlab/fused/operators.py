@@ -315,7 +315,8 @@ def product_bias_relu(maps: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def product(maps: Tensor, weight: Tensor) -> Tensor:
     """A 1x1 layer without bias: one product of (pixels, channels) and the weight."""
     maps = _narrowed(maps)
-    return _maps_of(rows_of(channels_last(maps)) @ weight.to(maps.dtype).flatten(1).T, maps)
+    weight = weight.to(maps.dtype)  # first: on the way back, maps get their gradient before it
+    return _maps_of(rows_of(channels_last(maps)) @ weight.flatten(1).T, maps)
 
 
 def bias_relu_max_pool(
