@@ -130,8 +130,11 @@ def joinable(draw) -> Architecture:
         one = Conv(width, 1 if shape[0] > 1 else window)
         spatial = Conv(width, window, draw(st.integers(1, 4)), draw(st.integers(0, 1)))
         pool = draw(st.sampled_from([MaxPool(3, 2, 1), MaxPool(2, 2), AvgPool(2, 2)]))
+        flat = MaxPool(3, 1, 1)
+        rows = [(one,), (one, ReLU()), (one, ReLU(), flat), (flat, one, ReLU())]
+        rows += [(Dropout(0.5),)] if shape[0] > 1 else []
         branches = [
-            Block(f"branch{number}", (one, ReLU(), MaxPool(3, 1, 1))[: draw(st.integers(1, 3))])
+            Block(f"branch{number}", draw(st.sampled_from(rows)))
             for number in range(draw(st.integers(2, 3)))
         ]
         candidates = [

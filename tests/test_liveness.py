@@ -267,6 +267,33 @@ def test_every_byte_of_joined_layers_lives_as_long_in_random_networks(
     assert_equal_joined_steps(network, twin, kernels, precision, training, "momentum", batch_size)
 
 
+POOLED = Block("pooled", (Conv(24, 1), ReLU(), MaxPool(3, 1, 1)))
+FILTERED = Block("filtered", (Conv(24, 1), ReLU()))
+DROPPED = Block("dropped", (Dropout(0.5),))
+HEAD = (Conv(3, 3), GlobalAvgPool(), Flatten())
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("precision", WIDTHS)
+@pytest.mark.parametrize(
+    "layers",
+    [
+        (Conv(8, 1), ReLU(), MaxPool(2, 2)),
+        (Branches("mix", (POOLED, FILTERED)),),
+        (Conv(8, 3), ReLU(), Branches("mix", (POOLED, FILTERED))),
+        (Conv(8, 3), ReLU(), Branches("mix", (POOLED, FILTERED, DROPPED))),
+        (Conv(8, 3), ReLU(), Branches("mix", (DROPPED, POOLED))),
+    ],
+    ids=["a product first", "branches first", "branches", "dropped last", "dropped first"],
+)
+def test_products_first_and_in_branches_give_their_gradients_in_torchs_order(
+    layers, precision, training
+):
+    network = Architecture("made_up", "Made up", (8, 8, 8), 3, (*layers, *HEAD), source="none")
+    twin = joined(load(build(network, device="meta"), network.input_shape), "fused")
+    assert_equal_joined_steps(network, twin, "fused", precision, training, "momentum", 3)
+
+
 def test_kernels_that_join_no_layer_change_nothing():
     for name in ("lenet", "nin_28_batch_norm"):
         for kernels in Kernels:

@@ -6,9 +6,9 @@ the whole step is one of channels_last: where torch has to copy because somethin
 the copy is played, too. `ninlab.fused` joins the layers of a module; it is the second opinion on
 all of this, and never asked here.
 
-Known limits. Where windows of one pixel read an image of one channel, torch cannot tell the layouts
-apart and makes maps channel by channel; the copies that this leads to are left out. So are the
-partial sums of the kernels, which are scratch.
+Known limits. Where windows of one pixel read an image of one channel, or branches hand it on, torch
+cannot tell the layouts apart and makes maps channel by channel; the copies that this leads to are
+left out. So are the partial sums of the kernels, which are scratch.
 """
 
 from __future__ import annotations
