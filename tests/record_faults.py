@@ -143,7 +143,9 @@ def originals() -> list[Original]:
     """The book's own, and what it has none of: a failed run, a profile, a run of this version."""
     folder = records.runs_folder()
     files = {
-        path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("*/*.json")
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.glob("*/*.json")
+        if path.parent.name != "probes"  # which are no records
     }
     failed = FailureRecord(
         run="head/nin_28-seed0-cpu", cause=Cause.HUNG, sentence="it stood in step 7",

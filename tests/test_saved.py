@@ -29,7 +29,12 @@ BOOK = (
 TORCHVISION = ("alexnet", "vgg11", "googlenet", "resnet18", "mobilenet_v2", "densenet121")
 
 
-def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...], batch_size: int) -> int:
+def hooked_bytes(
+    module: nn.Module,
+    input_shape: tuple[int, ...],
+    batch_size: int,
+    memory_format: torch.memory_format = torch.contiguous_format,
+) -> int:
     """Bytes of the distinct storages that a real forward pass and its loss pack on the CPU."""
     own = {each.untyped_storage().data_ptr() for each in (*module.parameters(), *module.buffers())}
     packed: dict[int, torch.UntypedStorage] = {}
@@ -41,7 +46,8 @@ def hooked_bytes(module: nn.Module, input_shape: tuple[int, ...], batch_size: in
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        scores = scores_of(module.train()(torch.zeros(batch_size, *input_shape)))
+        images = torch.zeros(batch_size, *input_shape).contiguous(memory_format=memory_format)
+        scores = scores_of(module.train()(images))
         cross_entropy(scores, [each.zero_() for each in labels_for(scores)])
     return sum(storage.nbytes() for storage in packed.values())
 
@@ -78,9 +84,10 @@ def test_saved_bytes_are_what_autograd_packs_on_random_networks(network):
 
 def assert_joined_layers_keep_what_is_said(network, kernels, batch_size) -> None:
     """By the hooks of a real step in float32, by the graph of a traced one, and on paper."""
-    twin = fuse(build(network, seed=0).to(memory_format=torch.channels_last), kernels)
-    real = hooked_bytes(twin, network.input_shape, batch_size)
     subject = joined(load(build(network, device="meta"), network.input_shape), kernels)
+    layout = subject.memory_format
+    twin = fuse(build(network, seed=0).to(memory_format=layout), kernels)
+    real = hooked_bytes(twin, network.input_shape, batch_size, layout)
     assert with_cpus_masks(trace_step(subject, batch_size).saved) == real
     assert with_cpus_masks(formulas.saved_tensors(network, batch_size, kernels=kernels)) == real
 

@@ -221,7 +221,8 @@ def in_channels_last(module: nn.Module) -> nn.Module:
     """
     for own in _tensors(module):
         if own.dim() == 4:
-            own.data = own.data.contiguous(memory_format=torch.channels_last)
+            # Not contiguous(): it takes the strides of a single channel for both layouts.
+            own.data = own.data.to(memory_format=torch.channels_last)
     return module
 
 
