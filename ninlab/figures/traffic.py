@@ -23,6 +23,7 @@ from ninlab.units import format_bytes
 
 _ROW = 22  # pixels
 _HEADING = 46  # pixels over the plots, for two lines
+_RIGHT = 24  # pixels: on a phone the last panel is narrower than its title
 _BAR = 0.7  # of a row
 _BETWEEN = 0.05  # of the width, from one step to the next
 _MARGIN = 1.03  # length of a panel, in lengths of its longest row
@@ -86,7 +87,7 @@ def traffic(
         quantities=axes_of_panels("x", [f"bytes {half}" for half in _HALVES] * len(moved))
         | axes_of_panels("y", ["layer"] * (2 * len(moved))),
         barmode="overlay",  # each bar says where it begins
-        margin={"l": 8, "r": 8, "t": _HEADING, "b": 34},
+        margin={"l": 8, "r": _RIGHT, "t": _HEADING, "b": 34},
     )
 
 

@@ -48,15 +48,17 @@ def linked_record(link: str) -> dict[str, Any]:
     return json.loads(Path(url2pathname(urlsplit(address).path)).read_text())
 
 
-def test_every_record_has_one_link_that_leads_to_it(browser: Browser, site: str) -> None:
+def test_every_file_of_the_runs_has_one_link_that_leads_to_it(browser: Browser, site: str) -> None:
     with opened(browser, site, PAGE, VIEWS[0]) as (page, _):
         links = [link for link, _ in record_links(page)]
-    recorded = {json.loads(path.read_text())["id"] for path in runs_folder().glob("*/*.json")}
-    listed = [linked_record(link)["id"] for link in links]
-    assert set(listed) == recorded
-    assert len(listed) == len(recorded)
-    for link, identifier in zip(links, listed, strict=True):
-        assert link.endswith(f"/runs/{identifier}.json")
+    folder = runs_folder()
+    there = [path.relative_to(folder).with_suffix("") for path in folder.glob("*/*.json")]
+    linked = [link.rpartition("/runs/")[2].removesuffix(".json") for link in links]
+    assert sorted(linked) == sorted(map(Path.as_posix, there))
+    for link, name in zip(links, linked, strict=True):
+        content = linked_record(link)
+        assert content.get("id", name) == name
+        assert "id" in content or name.startswith("probes/")  # which are no records
 
 
 def test_the_row_of_a_run_has_the_device_the_software_and_the_date_of_its_record(
