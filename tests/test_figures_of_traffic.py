@@ -44,6 +44,15 @@ def longest_row(figure: go.Figure) -> int:
     )
 
 
+def heads_of(figure: go.Figure) -> list[str]:
+    """What stands over the steps; what they read and what they write is named below."""
+    texts = [one.text for one in figure.layout.annotations]
+    heads = [text for text in texts if text.startswith("<b>")]
+    below = [text for text in texts if text not in heads]
+    assert below == ["read", "written"] * len(heads)
+    return heads
+
+
 @pytest.mark.parametrize("layers", [LAYERS, BLOCK], ids=["network", "block"])
 def test_traffic_is_what_the_roofline_counts(layers: Mapping[str, str]) -> None:
     figure = picture(layers)
@@ -52,7 +61,7 @@ def test_traffic_is_what_the_roofline_counts(layers: Mapping[str, str]) -> None:
     for number, (label, tape) in enumerate(STEPS.items()):
         total = totals[number]
         head = f"<b>{label}</b><br>{format_bytes(total, unit)}"
-        assert figure.layout.annotations[number].text == head
+        assert heads_of(figure)[number] == head
         halves = figure.data[2 * number : 2 * number + 2]
         tensors = sum(
             len(call.reads) + len(call.writes)
@@ -66,10 +75,10 @@ def test_traffic_is_what_the_roofline_counts(layers: Mapping[str, str]) -> None:
 
 def test_all_sums_have_one_unit() -> None:
     few, many = record(NIN, precision="bf16", kernels="chained"), STEPS["fp32"]
-    heads = picture(BLOCK, {"few": few, "many": many}).layout.annotations
+    heads = heads_of(picture(BLOCK, {"few": few, "many": many}))
     sums = [sum(one.bytes for one in moving(tape, BLOCK)) for tape in (few, many)]
     assert len({format_bytes(count).split()[-1] for count in sums}) == 2
-    assert len({head.text.split()[-1] for head in heads}) == 1
+    assert len({head.split()[-1] for head in heads}) == 1
 
 
 def test_half_the_bytes_a_number_are_half_the_traffic_between_convolutions() -> None:

@@ -16,7 +16,6 @@ from plotly.subplots import make_subplots
 from ninlab.errors import NinlabError
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
 from ninlab.figures.layout import axes_of_panels, finish
-from ninlab.figures.themes import TEXT_PIXELS
 from ninlab.reports import Phase
 from ninlab.tape import Tape
 from ninlab.units import format_bytes
@@ -73,6 +72,11 @@ def traffic(
             x=line, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
             text=f"<b>{label}</b><br>{format_bytes(totals[label], unit)}", showarrow=False,
         )  # fmt: skip
+        for name, anchor, shift in zip(_HALVES, ("right", "left"), (-4, 4), strict=True):
+            figure.add_annotation(
+                x=line, xref="paper", xanchor=anchor, xshift=shift,
+                y=0, yref="paper", yanchor="top", text=name, showarrow=False,
+            )  # fmt: skip
     figure.update_yaxes(
         range=[len(rows.labels) - 0.5, -0.5],
         tickvals=list(range(len(rows.labels))),
@@ -175,7 +179,6 @@ def _add_half(
     end = _MARGIN * longest[side]
     figure.update_xaxes(
         range=[end, 0] if side == 0 else [0, end],
-        title={"text": name, "standoff": 4, "font": {"size": TEXT_PIXELS}},
         showticklabels=False,
         showgrid=False,
         zerolinecolor=NEUTRAL,
