@@ -22,7 +22,7 @@ from ninlab.units import format_bytes
 
 _ROW = 22  # pixels
 _HEADING = 46  # pixels over the plots, for two lines
-_RIGHT = 24  # pixels: on a phone the last panel is narrower than its title
+_RIGHT = 36  # pixels: on a phone the last panel is narrower than what stands below it
 _BAR = 0.7  # of a row
 _BETWEEN = 0.05  # of the width, from one step to the next
 _MARGIN = 1.03  # length of a panel, in lengths of its longest row
@@ -72,7 +72,7 @@ def traffic(
             x=line, xref="paper", xanchor="center", y=1, yref="paper", yanchor="bottom",
             text=f"<b>{label}</b><br>{format_bytes(totals[label], unit)}", showarrow=False,
         )  # fmt: skip
-        for name, anchor, shift in zip(_HALVES, ("right", "left"), (-4, 4), strict=True):
+        for name, anchor, shift in zip(_HALVES, ("right", "left"), (-1, 1), strict=True):
             figure.add_annotation(
                 x=line, xref="paper", xanchor=anchor, xshift=shift,
                 y=0, yref="paper", yanchor="top", text=name, showarrow=False,
