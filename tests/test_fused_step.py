@@ -127,7 +127,6 @@ def test_the_readme_tells_of_the_recorded_runs_and_draws_the_scripts_conclusion(
     assert said_by_the_readme(made)
 
 
-@pytest.mark.skipif(not LEARNED.exists(), reason="the check of learning has left no file")
 def test_the_readme_tells_what_the_check_of_learning_has_left():
     assert said_by_the_readme(fused_learning.read(LEARNED))
     left = json.loads(LEARNED.read_text())
