@@ -76,15 +76,10 @@ def training_operators(
 
 
 def inference_operators(
-    architecture: Architecture,
-    batch_size: int,
-    precision: str = Precision.FP32,
-    *,
-    kernels: str = Kernels.TORCH,
+    architecture: Architecture, batch_size: int, precision: str = Precision.FP32
 ) -> tuple[Operator, ...]:
     """What one forward pass in evaluation mode without gradients calls."""
-    tape = record(architecture, precision=precision, training=False, kernels=kernels)
-    return tape_operators(tape, batch_size)
+    return tape_operators(record(architecture, precision=precision, training=False), batch_size)
 
 
 def tape_operators(tape: Tape, batch_size: int) -> tuple[Operator, ...]:

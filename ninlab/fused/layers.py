@@ -11,6 +11,9 @@ from torch.nn.functional import conv2d
 
 from ninlab.fused import operators
 
+FEW_CHANNELS = 8
+"""Kernels for tensor cores pad fewer input channels to so many."""
+
 
 class DoneElsewhere(nn.Module):
     """A ReLU, or a 1x1 layer with its parameters, that an operator of another layer computes."""
@@ -67,10 +70,6 @@ class Convolution(nn.Module):
         return (
             f"{inputs}, {outputs}, kernel_size={self.kernel}, stride={self.stride}{padded}{folded}"
         )
-
-
-FEW_CHANNELS = 8
-"""Kernels for tensor cores pad fewer input channels to so many."""
 
 
 class ConvBiasRelu(Convolution):
