@@ -13,13 +13,13 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import ninlab
 from ninlab.errors import NinlabError, quoted
+from ninlab.machine import processor_name
 from ninlab.records import Device, Software
 from ninlab.steps import Precision
 from ninlab.torch_private import empty_cache_between_trials, is_cache_emptied_between_trials
@@ -69,7 +69,7 @@ def describe_device(device: torch.device) -> Device:
     pages, page_bytes = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     return Device(
         slug="cpu",
-        name=_processor_name(),
+        name=processor_name(),
         memory_bytes=pages * page_bytes,
         threads=torch.get_num_threads(),
     )
@@ -90,15 +90,6 @@ def describe_software() -> Software:
 def slug(name: str) -> str:
     """A device's name as part of a file name: ``slug("NVIDIA H100") == "nvidia-h100"``."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-
-
-def _processor_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
 
 
 @cache

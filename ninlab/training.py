@@ -3,7 +3,8 @@
 The whole data set lies on the device as uint8; a step picks its images by index, so that
 nothing is copied from the host and nothing waits for the device before an epoch ends. On a
 GPU the step is captured into one CUDA graph, and used only if one replay does what one eager
-step does. The same code runs eagerly on the CPU, where the same seed gives the same losses.
+step does. The same code runs eagerly on the CPU, where the same seed gives the same losses on one
+machine with one torch, and others elsewhere (`ninlab.machine` says why).
 
 Where the recipe asks for fused kernels, the network that steps is another module with the same
 parameters, and images are picked and scaled by one operator. `train`, which makes records, refuses
@@ -35,9 +36,10 @@ from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages
 from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.errors import DataError, KernelsError, NinlabError, RecordError, quoted
+from ninlab.machine import Watch
 from ninlab.networks import build
 from ninlab.recipes import HELD_OUT_IMAGES, MOST_SEED, Augmentation, EvaluationSet, Recipe
-from ninlab.records import STUCK_LOSS, DataSet, EpochResult, LossCurve, Outcome, RunRecord
+from ninlab.records import STUCK_LOSS, DataSet, EpochResult, Host, LossCurve, Outcome, RunRecord
 from ninlab.steps import Kernels, Precision
 from ninlab.torch_private import clear_cublas_workspaces
 
@@ -77,6 +79,7 @@ class TrainingRun:
     images_per_second: float
     wall_seconds: float
     peak_bytes: PeakBytes | None  # of one training step; None on the CPU
+    host: Host
 
     def record(
         self,
@@ -121,6 +124,7 @@ class TrainingRun:
             learning_rate_from=learning_rate_from,
             weights_sha256=weights_sha256,
             corrects=corrects,
+            host=self.host,
         )
 
 
@@ -156,7 +160,7 @@ def train(
     """
     if not 0 <= seed <= MOST_SEED:
         raise NinlabError(f"the seed is {quoted(seed)}, but must be from 0 to {MOST_SEED}")
-    started = time.perf_counter()
+    started, watch = time.perf_counter(), Watch()
     device = torch.device(device)
     if isinstance(network, str):
         network = architecture(network)
@@ -211,6 +215,7 @@ def train(
         images_per_second=images_an_epoch / statistics.median(e.seconds for e in epochs),
         wall_seconds=time.perf_counter() - started,
         peak_bytes=engine.peak_bytes,
+        host=watch.host(),
     )
 
 

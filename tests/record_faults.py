@@ -46,6 +46,7 @@ FREE = {
         device\.(name|memory_bytes|threads|driver|power_limit_watts)
         recipe\.(learning_rate|momentum|weight_decay|nesterov|optimizer|schedule|precision
             |augmentation|standardize|kernels)
+        host\.(processor|cpu_capability|kernel_variables\.\w+|cores|own_cores|other_cores)
         execution|peak_\w+_bytes|learning_rate_from\[\]|weights_sha256|wall_seconds
         epochs\[\]\.(test_loss|dead_classes|seconds|evaluation_seconds|train_accuracy
             |test_accuracy)

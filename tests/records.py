@@ -16,6 +16,7 @@ from ninlab.records import (
     DataSet,
     Device,
     EpochResult,
+    Host,
     LossCurve,
     Outcome,
     Provenance,
@@ -26,6 +27,7 @@ from ninlab.records import (
 NOBODY = Provenance("2026-01-01T00:00:00Z", "a test", None, False)
 H100 = Device("nvidia-h100", "NVIDIA H100", 80 * 10**9, driver="580.1")
 H200 = Device("nvidia-h200", "NVIDIA H200", 141 * 10**9, driver="580.1")
+A_HOST = Host("processor (a vendor, family 1)", "AVX512", {"MKL_CBWR": "AVX2"}, 2, 1.0, 0.05)
 FASHION_MNIST = DataSet(
     "fashion-mnist",
     {
@@ -125,6 +127,7 @@ A_RECORD = possible(
         confusion=confusion_of(6_000),
         images_per_second=1.0,
         wall_seconds=5.0,
+        host=A_HOST,
     )
 )
 

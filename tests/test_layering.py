@@ -65,11 +65,12 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
-    "environment": ({"records", "torch_private"}, {"torch"}),
+    "machine": ({"records"}, {"torch"}),
+    "environment": ({"machine", "records", "torch_private"}, {"torch"}),
     "training": (
         {
-            *("architectures", "data", "data_files", "environment", "fused", "networks"),
-            *("optimizers", "recipes", "records", "torch_private"),
+            *("architectures", "data", "data_files", "environment", "fused", "machine"),
+            *("networks", "optimizers", "recipes", "records", "torch_private"),
         },
         {"safetensors", "torch"},
     ),

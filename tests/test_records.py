@@ -76,6 +76,18 @@ updates = st.one_of(
 )
 
 
+cores = st.floats(0, 2)
+hosts = st.none() | st.builds(
+    records.Host,
+    processor=st.just("processor (a vendor, family 1)"),
+    cpu_capability=st.sampled_from(["AVX2", "AVX512"]),
+    kernel_variables=st.dictionaries(st.just("MKL_CBWR"), st.just("AVX2")),
+    cores=st.just(2),
+    own_cores=cores,
+    other_cores=st.none() | cores,
+)
+
+
 @st.composite
 def run_records(draw) -> RunRecord:
     """A run that could have been: what `training` computes from other numbers is computed here."""
@@ -135,6 +147,7 @@ def run_records(draw) -> RunRecord:
         wall_seconds=took + draw(st.floats(0, 1e6)),
         **dict(zip(PEAKS, peaks, strict=True)),
         learning_rate_from=tuple(draw(st.lists(run_ids(), max_size=2, unique=True))),
+        host=draw(hosts),
     )
 
 
@@ -165,23 +178,48 @@ def test_a_record_reads_back_as_it_was(record):
 
 
 def test_a_record_without_one_field_of_its_own_or_of_its_parts_is_refused():
-    fields_only = replace(A_RECORD, data_set=replace(A_RECORD.data_set, sha256={}))
+    fields_only = replace(
+        A_RECORD,
+        data_set=replace(A_RECORD.data_set, sha256={}),
+        host=replace(A_RECORD.host, kernel_variables={}),
+    )
     content = json.loads(json.dumps(fields_only.to_json()))
     for field, rest in without_one_field(content):
         with pytest.raises(RecordError, match=rf"\b{field}\b"):
             RunRecord.from_json(rest)
 
 
+def of_version_2(record):
+    """The JSON object that a record's file had when nobody asked what machine it came from."""
+    content = json.loads(json.dumps(record.to_json()))
+    del content["host"]
+    return content | {"schema_version": 2}
+
+
 def of_version_1(record):
     """The JSON object that a record's file had when no run could have other kernels."""
-    content = json.loads(json.dumps(record.to_json()))
+    content = of_version_2(record)
     del content["recipe"]["kernels"]
     return content | {"schema_version": 1}
 
 
 @given(run_records().filter(lambda record: record.recipe.kernels is Kernels.TORCH))
 def test_a_record_from_before_there_were_other_kernels_is_one_of_torchs(record):
-    assert RunRecord.from_json(of_version_1(record)) == record
+    assert RunRecord.from_json(of_version_1(record)) == replace(record, host=None)
+
+
+@given(run_records())
+def test_of_the_host_of_an_older_record_nothing_is_known(record):
+    assert RunRecord.from_json(of_version_2(record)) == replace(record, host=None)
+    with pytest.raises(RecordError, match="schema_version 2 is not a training run"):
+        RunRecord.from_json(of_version_2(record) | {"host": record.to_json()["host"]})
+
+
+@pytest.mark.parametrize("field", ["own_cores", "other_cores"])
+def test_no_more_cores_are_busy_than_there_are(field):
+    busy = replace(A_RECORD, host=replace(A_RECORD.host, **{field: 2.5}))
+    with pytest.raises(RecordError, match=rf"host.{field} is 2.5, more than the 2 of host.cores"):
+        RunRecord.from_json(busy.to_json())
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from ninlab.records.schema import shown
 from ninlab.steps import Kernels
 
 if TYPE_CHECKING:
-    from ninlab.records.runs import Device, Provenance, RunRecord, Software
+    from ninlab.records.runs import Device, Host, Provenance, RunRecord, Software
 
 STUCK_LOSS = 0.99
 """A run is stuck when its last epoch's mean training loss is at least this share of
@@ -227,6 +227,15 @@ def _of_device(run: RunRecord) -> Iterator[str]:
             return
     if not on_cpu:
         yield from out_of_order(peaks)
+    if run.host is not None:
+        yield from _of_host(run.host)
+
+
+def _of_host(host: Host) -> Iterator[str]:
+    for field in ("own_cores", "other_cores"):
+        busy = getattr(host, field)
+        if busy is not None and busy > host.cores:
+            yield f"host.{field} is {busy}, more than the {host.cores} of host.cores"
 
 
 def out_of_order(peaks: Mapping[str, float]) -> Iterator[str]:

@@ -37,8 +37,12 @@ from ninlab.records.schema import (
 )
 from ninlab.steps import Kernels
 
-SCHEMA_VERSION = 2
-"""2 states recipe.kernels. Records of 1 came before it: torch's kernels computed all of them."""
+SCHEMA_VERSION = 3
+"""2 states recipe.kernels, 3 the host. Records of 1 came before there was a choice: torch's kernels
+computed all of them. Of the host of records of 1 and 2 nothing is known."""
+
+IDLE_CORES = 0.1
+"""A machine is idle beside a run if all others keep less of its cores busy, on average."""
 
 TRAINING = "training"
 """The ``kind`` of a training run's record; other measurements may lie in the same folder."""
@@ -72,6 +76,33 @@ class Device:
     threads: Positive | None = None  # of a CPU run
     driver: Text | None = None
     power_limit_watts: Above0 | None = None
+
+
+@dataclass(frozen=True)
+class Host:
+    """The machine that a run was made on, and how busy it was meanwhile.
+
+    Two machines with other processors or kernel_variables compute two runs of one seed, and the
+    speeds of two runs compare where others left the machine idle. Cores are means over the run;
+    other_cores is None where the system does not tell.
+    """
+
+    processor: Text
+    cpu_capability: Text  # the instructions of torch's CPU kernels, as torch names them
+    kernel_variables: Mapping[str, Text]  # those set by which libraries take other kernels
+    cores: Positive
+    own_cores: NotNegative  # that the run's process kept busy
+    other_cores: NotNegative | None  # that all other processes kept busy
+
+    @property
+    def kernels(self) -> tuple[str, str, tuple[tuple[str, str], ...]]:
+        """What must be equal for one seed to be one run, as far as the processor decides."""
+        return self.processor, self.cpu_capability, tuple(sorted(self.kernel_variables.items()))
+
+    @property
+    def was_idle(self) -> bool:
+        """Whether all others together left the machine to the run, so that its speed is its own."""
+        return self.other_cores is not None and self.other_cores <= IDLE_CORES
 
 
 @dataclass(frozen=True)
@@ -165,6 +196,7 @@ class RunRecord:
     learning_rate_from: tuple[RunId, ...] = ()  # ids of the runs by which the rate was chosen
     weights_sha256: Sha256 | None = None  # of <id>.safetensors, where weights were kept
     corrects: RunId | None = None  # id of the record that this one replaces
+    host: Host | None = None  # None in records of version 1 and 2
     kind: str = TRAINING
     schema_version: int = SCHEMA_VERSION
 
@@ -220,7 +252,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> RunRecord:
-        """The record of a JSON object; one of version 1 becomes what it would be of this version.
+        """The record of a JSON object; one of an older version becomes what it would be of this.
 
         Raises RecordError, with the field and the rule, when it does not fit the schema or breaks
         a law.
@@ -231,13 +263,19 @@ class RunRecord:
 
 
 def _of_this_version(content: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The JSON object of a record of version 1 with what it did not state; any other as it is."""
-    recipe, version = content.get("recipe"), content.get("schema_version")
-    if version == SCHEMA_VERSION or not isinstance(recipe, dict) or "kernels" in recipe:
+    """The JSON object of a record of an older version with what it did not state.
+
+    It stays one of its own version where it states what that version did not know, or has none.
+    """
+    version, recipe = content.get("schema_version"), content.get("recipe")
+    if version == SCHEMA_VERSION:
         return content
-    is_1 = version == 1 and type(version) is int  # not true, nor 1.0: the schema says so of them
-    stated = {**content, "recipe": {**recipe, "kernels": str(Kernels.TORCH)}}
-    return {**stated, "schema_version": SCHEMA_VERSION} if is_1 else stated
+    stated = {"host": None, **content}
+    is_older = type(version) is int and version in (1, 2) and "host" not in content  # not true, 1.0
+    if version != 2 and isinstance(recipe, dict):
+        stated["recipe"] = {"kernels": str(Kernels.TORCH), **recipe}
+        is_older = is_older and "kernels" not in recipe
+    return {**stated, "schema_version": SCHEMA_VERSION} if is_older else stated
 
 
 def finite(value: float) -> float | None:
