@@ -10,7 +10,7 @@ otherwise.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -181,10 +181,10 @@ def inception_block(
 
 
 def fully_connected_head(num_classes: int, hidden: Sequence[int], *, dropout: float = 0.5) -> Block:
-    """Flatten, hidden layers with ReLU and dropout, and one linear layer to the classes."""
+    """Flatten, hidden layers with ReLU and dropout, if any, and one linear layer to the classes."""
     layers: list[Layer] = [Flatten()]
     for width in hidden:
-        layers += [Linear(width), ReLU(), Dropout(dropout)]
+        layers += [Linear(width), ReLU(), *([Dropout(dropout)] if dropout else [])]
     return Block("head", (*layers, Linear(num_classes)))
 
 
@@ -213,6 +213,8 @@ class Stem:
 
 TEXTBOOK_STEM = Stem(((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1)), MaxPool(3, 2), 4096)
 SMALL_STEM = Stem(((16, 5, 2, 2), (32, 5, 1, 2), (48, 3, 1, 1)), MaxPool(3, 2, 1), 1024)
+WIDE_STEM = Stem(((96, 5, 2, 2), (256, 5, 1, 2), (384, 3, 1, 1)), MaxPool(3, 2, 1), 4096)
+"""The small windows with the textbook's widths, for what its widths decide."""
 
 
 def nin_layers(
@@ -222,6 +224,7 @@ def nin_layers(
     one_by_one_layers: int = 2,
     inner_kernel_size: int = 1,
     width_factor: float = 1.0,
+    doubling: bool = False,
     head: Head = Head.AVERAGE,
     reduction: tuple[int, ...] = (),
     last_relu: bool = True,
@@ -232,10 +235,12 @@ def nin_layers(
 ) -> tuple[Layer, ...]:
     """The layers of a NiN with the design knobs that the exercises turn.
 
-    repeats puts that many blocks into each stage (VGG's rule; extra blocks are 3x3 at
-    stride 1). Without last_pool the class maps keep the resolution before the last
-    pool. reduction concerns the last block only. Raises NinlabError when repeats has not
-    one count of at least 1 for each stage, and for what `nin_block` refuses.
+    repeats puts that many blocks into each stage (VGG's first rule; extra blocks are 3x3 at
+    stride 1). With doubling a stage is twice as wide as the one before (VGG's second rule), the
+    first as wide as in the stem. Without last_pool the class maps keep the resolution before the
+    last pool. reduction concerns the last block only. dropout 0 leaves that layer out. Raises
+    NinlabError when repeats has not one count of at least 1 for each stage, and for what
+    `nin_block` refuses.
     Source: Lin2013 and Zhang2023, section 8.3; repeats after Simonyan2014.
     """
     block = partial(
@@ -254,6 +259,8 @@ def nin_layers(
     for stage, ((width, kernel_size, stride, padding), count) in enumerate(
         zip(stem.blocks, repeats, strict=True), start=1
     ):
+        if doubling:
+            width = stem.blocks[0][0] * 2 ** (stage - 1)
         width = max(1, round(width * width_factor))
         layers.append(block(f"block{stage}", width, kernel_size, stride, padding))
         layers += [
@@ -262,7 +269,8 @@ def nin_layers(
         ]
         if last_pool or stage < len(stem.blocks):
             layers.append(stem.pool)
-    layers.append(Dropout(dropout))
+    if dropout:
+        layers.append(Dropout(dropout))
     if head is Head.FULLY_CONNECTED:
         hidden = (stem.hidden_features,) * 2
         return (*layers, fully_connected_head(num_classes, hidden, dropout=dropout))
@@ -348,6 +356,7 @@ def googlenet_layers(num_classes: int = 10, *, divide_widths_by: int = 1) -> tup
 _FASHION = (1, 224, 224)
 _SMALL = (1, 28, 28)
 _GRAYSCALE = "one input channel and 10 classes, for Fashion-MNIST"
+_AT_96 = "96x96 images, of which the last maps keep one value"
 _REPAIRED = ("Kaiming weights and zero biases", "no ReLU after the last convolution")
 
 ARCHITECTURES: dict[str, Architecture] = {}
@@ -555,16 +564,43 @@ NIN_JULIA_28 = register(
 )
 
 
-NORMALIZED_DESIGNS = (
-    *("no_1x1", "one_1x1", "three_1x1", "3x3", "linear_head", "fully_connected", "gradual"),
-    "8_blocks",
+NIN_96 = register(
+    replace(
+        NIN_FIXED,
+        name="nin_96",
+        title="NiN at 96x96, repaired",
+        input_shape=(1, 96, 96),
+        deviations=(_AT_96, *NIN_FIXED.deviations),
+    )
 )
-"""The designs that there are with batch normalization, too, for the better recipe."""
+NIN_96_TEXTBOOK = register(
+    replace(
+        NIN,
+        name="nin_96_textbook",
+        title="NiN at 96x96, textbook start",
+        input_shape=(1, 96, 96),
+        deviations=(_AT_96, *NIN.deviations),
+    )
+)
+NIN_28_WIDE = register(
+    replace(
+        NIN_28,
+        name="nin_28_wide",
+        title="NiN at 28x28, textbook widths, repaired",
+        layers=nin_layers(WIDE_STEM, last_relu=False),
+        deviations=(
+            "28x28 input: smaller windows and pools padded by one, at the textbook's widths",
+            *_REPAIRED,
+        ),
+        family="nin_wide",
+    )
+)
 
 _Change = tuple[str, str, dict[str, Any]]
 """What a changed network is called, in a name and in a title, and its arguments of `nin_layers`."""
 
 _BATCH_NORM: _Change = (normalized(), "batch normalization", {"batch_norm": True})
+_EARLY_CLASSES: _Change = ("early_classes", "no pool before the class maps", {"last_pool": False})
 
 
 def _gradual(stem: Stem) -> _Change:
@@ -591,7 +627,8 @@ def _register_changed(base: Architecture, stem: Stem, change: _Change, **kept: A
 def _design_variants(base: Architecture, stem: Stem) -> None:
     """Register one changed design decision at a time, starting from the repaired network.
 
-    Starting from the textbook's would mix every effect with the lottery of a bad start.
+    Starting from the textbook's would mix every effect with the lottery of a bad start. Each is
+    registered with batch normalization, too, for the better recipe.
     """
     designs: tuple[_Change, ...] = (
         ("no_1x1", "no 1x1 layer", {"one_by_one_layers": 0}),
@@ -600,16 +637,32 @@ def _design_variants(base: Architecture, stem: Stem) -> None:
         ("3x3", "3x3 in place of 1x1 layers", {"inner_kernel_size": 3}),
         ("linear_head", "class maps flattened into a linear layer", {"head": Head.LINEAR}),
         ("fully_connected", "AlexNet's head", {"head": Head.FULLY_CONNECTED}),
+        (
+            "no_1x1_fully_connected",
+            "no 1x1 layer, AlexNet's head",
+            {"one_by_one_layers": 0, "head": Head.FULLY_CONNECTED},
+        ),
         _gradual(stem),
-        ("early_classes", "no pool before the class maps", {"last_pool": False}),
+        _EARLY_CLASSES,
         ("6_blocks", "six blocks by VGG's rule", {"repeats": (1, 2, 2)}),
         ("8_blocks", "eight blocks by VGG's rule", {"repeats": (2, 2, 3)}),
+        ("doubling", "widths that double", {"doubling": True}),
+        (
+            "8_blocks_doubling",
+            "eight blocks by VGG's rule, widths that double",
+            {"repeats": (2, 2, 3), "doubling": True},
+        ),
     )
+    _register_designs(base, stem, designs)
+
+
+def _register_designs(base: Architecture, stem: Stem, designs: Iterable[_Change]) -> None:
+    """Register designs of the repaired network, and then each with batch normalization."""
+    designs = tuple(designs)
     _, also, batch_norm = _BATCH_NORM
     with_norms = (
         (normalized(variant), f"{what}, {also}", knobs | batch_norm)
         for variant, what, knobs in designs
-        if variant in NORMALIZED_DESIGNS
     )
     for change in (*designs, _BATCH_NORM, *with_norms):
         _register_changed(base, stem, change, last_relu=False)
@@ -634,6 +687,10 @@ for _base, _textbook, _stem in (
 ):
     _design_variants(_base, _stem)
     _repairs(_textbook, _stem)
+for _base, _kept in ((NIN_28, {"last_relu": False}), (NIN_28_TEXTBOOK, {})):
+    _register_changed(_base, SMALL_STEM, ("no_dropout", "no dropout", {"dropout": 0.0}), **_kept)
+_register_designs(NIN_28_WIDE, WIDE_STEM, (_gradual(WIDE_STEM), _EARLY_CLASSES))
+_register_changed(NIN_96_TEXTBOOK, TEXTBOOK_STEM, _BATCH_NORM)
 
 LENET = register(
     Architecture(
@@ -706,6 +763,15 @@ ALEXNET = register(
         deviations=(_GRAYSCALE, "one tower, no local response normalization"),
         initialization=XAVIER_WEIGHTS,
         family="alexnet",
+    )
+)
+ALEXNET_96 = register(
+    replace(
+        ALEXNET,
+        name="alexnet_96",
+        title="AlexNet at 96x96",
+        input_shape=(1, 96, 96),
+        deviations=(_AT_96, *ALEXNET.deviations),
     )
 )
 ALEXNET_ONE_TOWER = register(

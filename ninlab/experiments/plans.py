@@ -1,7 +1,13 @@
 """Which runs answer which question?
 
 The plans as data: two scales of the same questions, ``full`` (the textbook's images at 224x224, for
-a GPU) and ``compact`` (28x28, for one CPU core), and a ``rehearsal`` that answers nothing.
+a GPU) and ``compact`` (28x28, for one CPU core); ``middle``, which asks of the textbook's own
+widths, at 96x96, what a CPU can answer in minutes; and a ``rehearsal`` that answers nothing.
+
+How many seeds a row of the compact plan gets was decided beforehand, by what the first seeds
+spread: `ninlab.power` says how many an interval needs to lie within a point, and the rows with
+batch normalization get that many. Rows of plain SGD spread so much that no affordable number would
+do; they get 20, which tells differences of some points, and how often a design fails.
 
 The full plan is made in stages, none longer than a quarter of an hour of an H100, which is how long
 one can be had now and then. What its first stage showed shaped the others: seven of its 19 runs
@@ -13,7 +19,7 @@ correlate by less than 0.1), so seeds are never paired.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,7 +43,8 @@ class Exercise:
     name: str
     question: str
     variants: tuple[str, ...]
-    again: tuple[str, ...]  # those that are compared under the better recipe, normalized
+    again: tuple[str, ...]  # those of the full scale under the better recipe, normalized
+    compact: tuple[str, ...] = ()  # variants that only the compact scale can pay for
 
 
 EXERCISES = (
@@ -70,13 +77,35 @@ EXERCISES = (
         "Does NiN gain from depth as VGG does?",
         ("6_blocks", "8_blocks"),
         again=("8_blocks",),
+        compact=("doubling", "8_blocks_doubling"),
     ),
 )
 
 
+Designs = Callable[[Exercise], tuple[str, ...]]
+"""Which variants an exercise is asked of."""
+
+AGAIN = tuple(f"{exercise.name}_improved" for exercise in EXERCISES)
+
+
+def at_full_size(exercise: Exercise) -> tuple[str, ...]:
+    """The variants of the textbook's recipe on a GPU."""
+    return exercise.variants
+
+
+def at_full_size_again(exercise: Exercise) -> tuple[str, ...]:
+    """The variants of the better recipe on a GPU."""
+    return exercise.again
+
+
+def compact(exercise: Exercise) -> tuple[str, ...]:
+    """The variants of the small networks, under either recipe."""
+    return exercise.variants + exercise.compact
+
+
 @dataclass(frozen=True)
 class Scale:
-    """What differs between the two scales: networks, their textbook rates, and how long."""
+    """What differs between the scales: networks, their textbook rates, and how long."""
 
     textbook: str  # the network whose collapse is studied
     fixed: str  # the repaired network that the exercises start from
@@ -88,6 +117,7 @@ class Scale:
     improved_epochs: int
     sweep_epochs: int
     precision: Precision
+    train_images: int | None = None
 
     def variant(self, variant: str) -> str:
         """The name of that variant of the repaired network."""
@@ -95,7 +125,9 @@ class Scale:
 
     def recipe(self, learning_rate: float) -> Recipe:
         """The textbook's recipe at that rate: plain SGD, batches of 128, pixels over 255."""
-        return Recipe(learning_rate, self.epochs, precision=self.precision)
+        return Recipe(
+            learning_rate, self.epochs, precision=self.precision, train_images=self.train_images
+        )
 
     def improved(self, peak: float) -> Recipe:
         """The better recipe, `recipes.improved`, to that peak of the rate."""
@@ -168,11 +200,26 @@ def baselines(scale: Scale) -> Experiment:
     )
 
 
-def exercises(scale: Scale) -> Iterator[Experiment]:
-    """Every exercise on the repaired network."""
+def exercises(scale: Scale, designs: Designs) -> Iterator[Experiment]:
+    """Every exercise on the repaired network, asked of those designs."""
     for exercise in EXERCISES:
-        rows = tuple(scale.row(scale.variant(variant)) for variant in exercise.variants)
+        rows = tuple(scale.row(scale.variant(variant)) for variant in designs(exercise))
         yield Experiment(exercise.name, exercise.question, rows, (f"collapse/{scale.fixed}",))
+
+
+def exercises_again(scale: Scale, designs: Designs, **choice: Any) -> Iterator[Experiment]:
+    """The exercises under the better recipe; choice says how their rate is chosen, if it is."""
+    reference = f"improved/{scale.variant(normalized())}"
+    for name, exercise in zip(AGAIN, EXERCISES, strict=True):
+        yield Experiment(
+            name,
+            f"{exercise.question.removesuffix('?')}, under the better recipe?",
+            tuple(
+                scale.row(scale.variant(normalized(variant)), scale.improved(0.05), **choice)
+                for variant in designs(exercise)
+            ),
+            (reference,),
+        )
 
 
 def rate_sweep(scale: Scale, tried: Iterable[tuple[str, float]]) -> Experiment:
@@ -221,12 +268,12 @@ def improved(scale: Scale, **choice: Any) -> Experiment:
     )
 
 
-def one_by_one_batch_norm(scale: Scale) -> Experiment:
+def one_by_one_batch_norm(scale: Scale, designs: Iterable[str]) -> Experiment:
     """The number of 1x1 layers once more, with batch normalization under the textbook's recipe."""
     return Experiment(
         "one_by_one_batch_norm",
         "How many 1x1 layers does a block need when batch normalization carries the gradient?",
-        tuple(scale.row(scale.variant(normalized(of))) for of in ("no_1x1", "one_1x1", "")),
+        tuple(scale.row(scale.variant(normalized(of))) for of in designs),
     )
 
 
@@ -244,7 +291,30 @@ COMPACT = Scale(
     sweep_epochs=2,
     precision=Precision.FP32,
 )
-COMPACT_SEEDS = {"": 3, "collapse": 5, SWEEP: 1}
+PLAIN_SEEDS = 20
+"""Of a row of plain SGD without batch normalization."""
+
+NORMALIZED_SEEDS, IMPROVED_SEEDS, WIDE_SEEDS = 12, 10, 5
+"""Of a row with batch normalization, under the textbook's recipe and the better one, and of one at
+the textbook's widths. tests/test_power.py derives the first two from `COMPACT_PILOT`."""
+
+COMPACT_SEEDS = {
+    "": PLAIN_SEEDS,
+    SWEEP: 1,
+    # a rate of its own that is the common one would repeat the runs of another experiment
+    **dict.fromkeys(
+        (
+            f"own_rate/{network}"
+            for network in ("nin_28", "nin_28_three_1x1", "nin_28_linear_head", "alexnet_28",
+                            "vgg11_28")
+        ),
+        3,
+    ),
+    "collapse/nin_28_textbook_batch_norm": NORMALIZED_SEEDS,
+    "one_by_one_batch_norm": NORMALIZED_SEEDS,
+    **dict.fromkeys(("improved", *AGAIN, "one_by_one_and_head_improved"), IMPROVED_SEEDS),
+    **dict.fromkeys(("bottleneck_wide", "bottleneck_wide_improved"), WIDE_SEEDS),
+}  # fmt: skip
 COMPACT_KEPT = {
     "collapse/nin_28_textbook": 5,
     "collapse/nin_28": 5,
@@ -262,7 +332,7 @@ def compact_experiments(scale: Scale) -> Iterator[Experiment]:
     sweep = rate_sweep(scale, [(network, rate) for network in networks for rate in rates])
     yield collapse(scale)
     yield baselines(scale)
-    yield from exercises(scale)
+    yield from exercises(scale, compact)
     yield sweep
     yield own_rate(
         scale,
@@ -271,7 +341,104 @@ def compact_experiments(scale: Scale) -> Iterator[Experiment]:
         "How do the networks compare when each trains at its own best rate?",
     )
     yield improved(scale)
-    yield one_by_one_batch_norm(scale)
+    yield one_by_one_batch_norm(scale, ("no_1x1", "one_1x1", "", "three_1x1"))
+    yield dropout(scale)
+    yield from one_by_one_and_head(scale)
+    yield from exercises_again(scale, compact)
+    yield from bottleneck_wide(replace(scale, fixed="nin_28_wide", train_images=20_000))
+
+
+def dropout(scale: Scale) -> Experiment:
+    """The textbook's network and the repaired one without dropout."""
+    without = "no_dropout"
+    return Experiment(
+        "dropout",
+        "Does dropout take part in the collapse?",
+        (
+            scale.row(variant_of(scale.textbook, without).name, scale.recipe(scale.textbook_rate)),
+            scale.row(scale.variant(without)),
+        ),
+        (f"collapse/{scale.textbook}", f"collapse/{scale.fixed}"),
+    )
+
+
+def one_by_one_and_head(scale: Scale) -> Iterator[Experiment]:
+    """The fourth corner of a square: no 1x1 layer and AlexNet's head, under both recipes."""
+    corner = "no_1x1_fully_connected"
+    question = "Does averaging pay only where there are 1x1 layers?"
+    others = ("no_1x1", "fully_connected")
+    found = {variant: exercise.name for exercise in EXERCISES for variant in exercise.variants}
+    yield Experiment(
+        "one_by_one_and_head",
+        question,
+        (scale.row(scale.variant(corner)),),
+        (
+            f"collapse/{scale.fixed}",
+            *(f"{found[other]}/{scale.variant(other)}" for other in others),
+        ),
+    )
+    yield Experiment(
+        "one_by_one_and_head_improved",
+        f"{question.removesuffix('?')}, under the better recipe?",
+        (scale.row(scale.variant(normalized(corner)), scale.improved(0.05)),),
+        (
+            f"improved/{scale.variant(normalized())}",
+            *(f"{found[other]}_improved/{scale.variant(normalized(other))}" for other in others),
+        ),
+    )
+
+
+def bottleneck_wide(scale: Scale) -> Iterator[Experiment]:
+    """The bottleneck at the textbook's widths, under both recipes; by the scale's images."""
+    variants = ("", "gradual", "early_classes")
+    question = "Does it hurt to narrow from 384 channels to ten in one step, or so late"
+    yield Experiment(
+        "bottleneck_wide",
+        f"{question}?",
+        tuple(scale.row(scale.variant(variant)) for variant in variants),
+    )
+    yield Experiment(
+        "bottleneck_wide_improved",
+        f"{question}, under the better recipe?",
+        tuple(
+            scale.row(scale.variant(normalized(variant)), scale.improved(0.05))
+            for variant in variants
+        ),
+    )
+
+
+# ---------------------------------------------------------------- the middle scale
+
+MIDDLE = Scale(
+    textbook="nin_96_textbook",
+    fixed="nin_96",
+    rivals={"alexnet_96": 0.1},
+    textbook_rate=0.1,
+    other_rate=0.05,
+    fixed_rate=0.1,
+    epochs=10,
+    improved_epochs=10,
+    sweep_epochs=5,
+    precision=Precision.FP32,
+    train_images=20_000,
+)
+MIDDLE_SEEDS = {"": 3, "collapse/nin_96_textbook": 5, "collapse/nin_96": 5}
+
+
+def middle_experiments(scale: Scale) -> Iterator[Experiment]:
+    """The collapse of the textbook's own network, and AlexNet from the same start at one rate."""
+    printed = scale.recipe(scale.textbook_rate)
+    yield Experiment(
+        "collapse",
+        "Does the network collapse at the textbook's widths, too?",
+        (
+            scale.row(scale.textbook, printed),
+            scale.row(scale.fixed),
+            scale.row(variant_of(scale.textbook, normalized()).name, printed),
+            _at_its_rate(scale.row(scale.textbook, scale.recipe(scale.other_rate))),
+        ),
+    )
+    yield baselines(scale)
 
 
 # ---------------------------------------------------------------- the full scale
@@ -290,7 +457,6 @@ FULL = Scale(
 )
 REFERENCE = "improved/nin_fixed_batch_norm"
 COSTLY = "baselines/vgg11"
-AGAIN = tuple(f"{exercise.name}_improved" for exercise in EXERCISES)
 FULL_SEEDS = {
     "": 1,  # at a rate at which half of the rows relapse, more of the same answers nothing
     "collapse": 2,
@@ -334,7 +500,7 @@ def full_experiments(scale: Scale) -> Iterator[Experiment]:
     designs = [
         (scale.variant(design), rate) for rate, of_rate in LOWER_RATES.items() for design in of_rate
     ]
-    asked = list(exercises(scale))
+    asked = list(exercises(scale, at_full_size))
     sweep, peaks = rate_sweep(scale, designs), peak_sweep(scale)
     plain = (collapse(scale), *asked, sweep)
     chosen = {
@@ -345,7 +511,7 @@ def full_experiments(scale: Scale) -> Iterator[Experiment]:
     yield peaks
     yield precision(scale, Precision.TF32)
     yield improved(scale, **chosen)
-    yield from exercises_again(scale, **chosen)
+    yield from exercises_again(scale, at_full_size_again, **chosen)
     yield own_rate(
         scale,
         RateRule.SAFE,
@@ -356,7 +522,7 @@ def full_experiments(scale: Scale) -> Iterator[Experiment]:
         "How do the networks compare when each trains at the highest rate that it bears?",
     )
     yield baselines(scale)
-    yield one_by_one_batch_norm(scale)
+    yield one_by_one_batch_norm(scale, ("no_1x1", "one_1x1", ""))
 
 
 def peak_sweep(scale: Scale) -> Experiment:
@@ -370,20 +536,6 @@ def peak_sweep(scale: Scale) -> Experiment:
             for recipe in map(scale.improved, of_design)
         ),
     )
-
-
-def exercises_again(scale: Scale, **choice: Any) -> Iterator[Experiment]:
-    """The exercises under the better recipe; choice says how their rate is chosen."""
-    for name, exercise in zip(AGAIN, EXERCISES, strict=True):
-        yield Experiment(
-            name,
-            f"{exercise.question.removesuffix('?')}, under the better recipe?",
-            tuple(
-                scale.row(scale.variant(normalized(variant)), scale.improved(0.05), **choice)
-                for variant in exercise.again
-            ),
-            (REFERENCE,),
-        )
 
 
 def precision(scale: Scale, other: Precision) -> Experiment:
@@ -465,6 +617,13 @@ PLANS: Mapping[str, Plan] = {
         # fitted to 12 networks at batch 128 on one core of an AMD EPYC with AVX-512
         LinearCost(seconds_per_layer=1.0e-4, seconds_per_parameter=6.9e-9, seconds_per_mac=3.3e-11),
     ),
+    "middle": Plan(
+        "middle",
+        "96x96 images and the textbook's widths, for one CPU core",
+        _with_seeds(middle_experiments(MIDDLE), MIDDLE_SEEDS, {}),
+        # fitted to NiN with and without batch normalization and AlexNet on such a core
+        LinearCost(seconds_per_layer=0.0, seconds_per_parameter=9.0e-9, seconds_per_mac=2.4e-11),
+    ),
     "full": Plan(
         "full",
         "224x224 images and the textbook's networks, for one GPU",
@@ -473,7 +632,7 @@ PLANS: Mapping[str, Plan] = {
         FULL_STAGES,
     ),
 }
-"""The two plans that answer something, by name."""
+"""The plans that answer something, by name."""
 
 
 def plan(name: str) -> Plan:
