@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from math import inf
 from statistics import fmean
 
-from ninlab.records import RunRecord
+from ninlab.records import Outcome, RunRecord
 
 WINDOW_STEPS = 20
 """Over about how many steps a training loss is averaged: whole values of the stored curve."""
@@ -57,3 +57,16 @@ def relapse(run: RunRecord) -> Relapse | None:
 def relapsed(runs: Iterable[RunRecord]) -> int:
     """How many of the runs relapsed."""
     return sum(relapse(run) is not None for run in runs)
+
+
+def failed(run: RunRecord) -> bool:
+    """Whether a run diverged, got stuck or relapsed, so that its end tells nothing of a design.
+
+    Such a run is counted, as one of a share, and is in no mean.
+    """
+    return run.outcome is not Outcome.FINISHED or relapse(run) is not None
+
+
+def held(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """The runs that did not fail: they learned something and kept it."""
+    return [run for run in runs if not failed(run)]

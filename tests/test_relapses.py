@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import records
-from ninlab.records import LossCurve
-from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapse, relapsed
+from ninlab.records import LossCurve, Outcome
+from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, failed, held, relapse, relapsed
 from tests.records import A_RECORD
 
 losses = st.lists(st.floats(0.01, 4), min_size=1, max_size=30)
@@ -68,3 +68,14 @@ def test_normalized_runs_of_the_book_do_not_relapse():
 def test_relapsed_runs_are_counted(fell):
     values = {True: [0.5, 1.5], False: [0.5, 0.4]}
     assert relapsed(with_losses(values[one]) for one in fell) == sum(fell)
+
+
+@given(st.lists(st.tuples(losses, st.sampled_from(Outcome)), max_size=6))
+def test_every_run_held_or_failed_and_one_that_held_finished_and_kept_what_it_learned(ends):
+    runs = [replace(with_losses(values), outcome=outcome) for values, outcome in ends]
+    left = held(runs)
+    assert len(left) + sum(map(failed, runs)) == len(runs)
+    assert relapsed(left) == 0
+    assert all(run.outcome is Outcome.FINISHED for run in left)
+    lost = [run for run in runs if run.outcome is Outcome.FINISHED and failed(run)]
+    assert relapsed(lost) == len(lost)

@@ -12,7 +12,7 @@ from enum import StrEnum
 from ninlab.errors import NinlabError
 from ninlab.recipes import EvaluationSet
 from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import relapse
+from ninlab.relapses import failed
 
 
 class RateRule(StrEnum):
@@ -42,7 +42,7 @@ def best_rate(sweep: Sequence[RunRecord], judged: str) -> float:
     own = [run for run in sweep if run.network == judged]
     if not own:
         raise NinlabError(f"no run of {judged} is in the sweep that its accuracy should decide")
-    harmful = [run.recipe.learning_rate for run in sweep if run not in own and not _held(run)]
+    harmful = [run.recipe.learning_rate for run in sweep if run not in own and failed(run)]
     left = [
         run
         for run in own
@@ -64,7 +64,7 @@ def safe_rate(sweep: Sequence[RunRecord]) -> float:
     """
     _check_kernels(sweep)
     rates = sorted({run.recipe.learning_rate for run in sweep})
-    broken = {run.recipe.learning_rate for run in sweep if not _held(run)}
+    broken = {run.recipe.learning_rate for run in sweep if failed(run)}
     safe = [rate for rate in rates if not any(b <= rate for b in broken)]
     return safe[-1] if safe else rates[0]
 
@@ -76,8 +76,3 @@ def _check_kernels(sweep: Sequence[RunRecord]) -> None:
         raise NinlabError(
             f"a rate is chosen among runs of the same kernels, not of {' and '.join(kernels)}"
         )
-
-
-def _held(run: RunRecord) -> bool:
-    """Whether the run learned something and kept it."""
-    return run.outcome is Outcome.FINISHED and relapse(run) is None
