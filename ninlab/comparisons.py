@@ -4,11 +4,15 @@ A group is the runs of one row of a plan, one a seed. `summary` says how the gro
 `difference` says how far two groups lie apart and how well that is known; `share` says how often
 something happened, and how well that is known; `gaps` and `gap_difference` ask the same of
 overfitting. An interval that holds 0 means that these runs show no difference, not that there is
-none. `conditions`, `effects` and `in_words` say the same of several groups, as a heading, a table
-and a paragraph, whatever was recorded.
+none: whether they show that there is none that matters is what `equivalence` tests, against a
+margin that was stated before. `interaction` asks whether what one change does hangs on another.
+`conditions`, `effects` and `in_words` say the same of several groups, as a heading, a table and a
+paragraph, whatever was recorded.
 
 Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
-learned and of one that did not describes neither.
+learned and of one that did not describes neither. `equivalence` and `interaction` leave out those
+that relapsed as well, as `decisions` does: they take the runs that `relapses.held` keeps. All
+others take every run that finished.
 
 A group's runs have their kernels in common, for kernels add in orders of their own; where groups
 differ in them, headings and labels say so.
@@ -16,15 +20,16 @@ differ in them, headings and labels say so.
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
 choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
 not corrected for the number of comparisons that a reader makes; `confidence_of_each` is how to.
+Accuracies are taken to spread as a normal distribution does.
 """
 
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain
 from math import sqrt
 from typing import TypeVar
@@ -32,10 +37,14 @@ from typing import TypeVar
 from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError, quoted
 from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import relapse, relapsed
+from ninlab.relapses import held, relapse, relapsed
 from ninlab.steps import Kernels
 
 CONFIDENCE = 0.95
+
+MARGIN = 0.01
+"""By how much accuracies may differ and count as equal: a point, three times the sampling error of
+10,000 test images at 90 %."""
 
 Groups = Mapping[str, Sequence[RunRecord]]
 """The runs of each label; all others are compared with the first."""
@@ -70,6 +79,23 @@ class Summary:
         return f"{self.mean:.1%} ({spread}n = {self.runs}{failed})"
 
 
+class Verdict(StrEnum):
+    """What an interval shows. It never turns "not shown" into "equal"."""
+
+    EQUAL = "equal"  # all of it lies within a margin, 0 in it or not
+    GAIN = "a gain"
+    LOSS = "a loss"
+    NOT_SHOWN = "not shown"
+    NOT_TESTED = "not tested"  # for want of a second run
+
+    def within(self, margin: float) -> str:
+        """The verdict for a reader, with the margin that it was made with: equal within 1 point."""
+        if self is not Verdict.EQUAL:
+            return str(self)
+        points = f"{100 * margin:g}"
+        return f"{self} within {points} {'point' if points == '1' else 'points'}"
+
+
 @dataclass(frozen=True)
 class Difference:
     """Mean accuracy of one group less that of another, with its confidence interval."""
@@ -84,11 +110,21 @@ class Difference:
         return self.low > 0 or self.high < 0
 
     @property
-    def verdict(self) -> str:
-        """What the interval shows: "a gain" or "a loss"; "not shown" where it holds 0."""
+    def verdict(self) -> Verdict:
+        """What the interval shows without a margin: a gain or a loss; nothing where it holds 0."""
         if not self.shown:
-            return "not shown"
-        return "a gain" if self.mean > 0 else "a loss"
+            return Verdict.NOT_SHOWN
+        return Verdict.GAIN if self.mean > 0 else Verdict.LOSS
+
+    def verdict_within(self, margin: float) -> Verdict:
+        """What the interval shows by a margin: equal where all of it lies within.
+
+        So a gain that is too small to matter counts as equal. Raises NinlabError for a margin that
+        is not between 0 and 1.
+        """
+        check_margin(margin)
+        is_equal = -margin < self.low and self.high < margin
+        return Verdict.EQUAL if is_equal else self.verdict
 
     def __str__(self) -> str:
         """In points: hundredths of accuracy."""
@@ -96,6 +132,27 @@ class Difference:
             f"{round(100 * share, 1) or 0.0:+.1f}" for share in (self.mean, self.low, self.high)
         )
         return f"{mean} ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Whether two groups differ by less than a margin, by their difference and its interval.
+
+    p_value is that of the two one-sided tests: how probable runs like these are at most where the
+    groups differ by the margin or more.
+    """
+
+    difference: Difference
+    margin: float
+    p_value: float
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the interval shows by the margin."""
+        return self.difference.verdict_within(self.margin)
+
+    def __str__(self) -> str:
+        return f"{self.difference}: {self.verdict.within(self.margin)}"
 
 
 @dataclass(frozen=True)
@@ -180,29 +237,109 @@ def gap_difference(
     return _welch(gaps(runs), gaps(baseline), confidence, limit=2.0)
 
 
+def equivalence(
+    runs: Sequence[RunRecord],
+    baseline: Sequence[RunRecord],
+    margin: float = MARGIN,
+    confidence: float = CONFIDENCE,
+) -> Equivalence:
+    """Whether the runs end as the baseline does, to within a margin of accuracy.
+
+    Of those that held. Two one-sided tests, with Welch's standard error, ask whether the groups
+    differ by less than the margin up and down. Both must reject at half of what the confidence
+    leaves: just then the whole interval lies within the margin, so that one interval decides
+    whether the groups are equal, one gains, or nothing is shown. That is stricter than the usual
+    choice, by which each test has a level of 5 % and the interval of 90 % decides.
+
+    Source: D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), doi
+    10.1007/BF01068419; with unequal spreads: Welch1947.
+    Raises NinlabError when a group has fewer than two runs that held, and for a margin or a
+    confidence that is not between 0 and 1.
+    """
+    contrast = _contrast((1, held_accuracies(runs)), (-1, held_accuracies(baseline)))
+    found = contrast.interval(confidence, limit=1.0)
+    check_margin(margin)
+    return Equivalence(found, margin, contrast.chance_beyond(margin))
+
+
+def interaction(
+    *,
+    both: Sequence[RunRecord],
+    first: Sequence[RunRecord],
+    second: Sequence[RunRecord],
+    neither: Sequence[RunRecord],
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """How much more a first change gains where a second one was made than where it was not.
+
+    Of the runs with both changes, with one of them and without any, those that held. Above 0 the
+    changes help one another; with the other sign they stand in each other's way. The interval is
+    Welch's for a sum of four means, which may all spread differently. Source: Welch1947.
+    Raises NinlabError as `difference` does, of the runs that held.
+    """
+    corners = ((1, both), (-1, second), (-1, first), (1, neither))
+    contrast = _contrast(*((weight, held_accuracies(runs)) for weight, runs in corners))
+    return contrast.interval(confidence, limit=2.0)
+
+
 def _welch(
     ours: Sequence[float], theirs: Sequence[float], confidence: float, limit: float
 ) -> Difference:
     """The difference of two means with Welch's interval, cut where no difference can lie."""
-    _check_confidence(confidence)
-    # scipy takes its time to import, which readers of counts need not wait for
-    from scipy import stats
+    return _contrast((1, ours), (-1, theirs)).interval(confidence, limit)
 
-    if min(len(ours), len(theirs)) < 2:
+
+@dataclass(frozen=True)
+class _Contrast:
+    """A sum of weighted means, its standard error, and Student's degrees of freedom."""
+
+    mean: float
+    error: float  # 0 where no sample spreads; the degrees then mean nothing
+    degrees: float
+
+    def interval(self, confidence: float, limit: float) -> Difference:
+        """The sum with its interval, cut at what it cannot exceed either way."""
+        # scipy takes its time to import, which readers of counts need not wait for
+        from scipy.special import stdtrit
+
+        _check_confidence(confidence)
+        if not self.error:
+            return Difference(self.mean, self.mean, self.mean)
+        half = float(stdtrit(self.degrees, (1 + confidence) / 2)) * self.error
+        # What lies beyond what the values can differ by covers nothing.
+        return Difference(self.mean, max(self.mean - half, -limit), min(self.mean + half, limit))
+
+    def chance_beyond(self, margin: float) -> float:
+        """The p-value of two one-sided tests that the true sum lies within the margin."""
+        from scipy.special import stdtr
+
+        if not self.error:
+            return 0.0 if abs(self.mean) < margin else 1.0
+        # Of the two, the test on the side where the mean lies rejects less.
+        return float(stdtr(self.degrees, (abs(self.mean) - margin) / self.error))
+
+
+def _contrast(*weighted: tuple[int, Sequence[float]]) -> _Contrast:
+    """The sum of the samples' means, each with its weight. Source: Welch1947.
+
+    Raises NinlabError for a sample of fewer than two.
+    """
+    counts = [len(sample) for _, sample in weighted]
+    if min(counts) < 2:
+        *some, last = map(str, counts)
         raise NinlabError(
-            "a difference needs at least two finished runs in each group, not "
-            f"{len(ours)} and {len(theirs)}"
+            "a difference needs at least two runs of each group that did not fail, not "
+            f"{', '.join(some)} and {last}"
         )
-    mean = statistics.fmean(ours) - statistics.fmean(theirs)
-    if len(set(ours)) == len(set(theirs)) == 1:
-        return Difference(mean, mean, mean)
-    with warnings.catch_warnings():
-        # Runs that end alike to the last digit make scipy doubt a variance of nothing.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        test = stats.ttest_ind(ours, theirs, equal_var=False)
-    interval = test.confidence_interval(confidence)
-    # What lies beyond what two values can differ by covers nothing.
-    return Difference(mean, max(float(interval.low), -limit), min(float(interval.high), limit))
+    squared = [weight**2 * statistics.variance(s) / len(s) for weight, s in weighted]
+    total = sum(squared)
+    return _Contrast(
+        mean=sum(weight * statistics.fmean(sample) for weight, sample in weighted),
+        error=sqrt(total),
+        degrees=total**2 / sum(one**2 / (n - 1) for one, n in zip(squared, counts, strict=True))
+        if total
+        else 0.0,
+    )
 
 
 # ---------------------------------------------------------------- several groups, for a reader
@@ -547,7 +684,7 @@ def _against_first(
     ours, theirs = _accuracies(group), _accuracies(first)
     if min(len(ours), len(theirs)) > 1:
         apart = difference(group, first, confidence)
-        points, shown = str(apart), apart.verdict
+        points, shown = str(apart), str(apart.verdict)
     elif ours and theirs:
         points = f"{100 * (statistics.fmean(ours) - statistics.fmean(theirs)):+.1f}"
         shown = _ONE_SEED if min(len(group), len(first)) == 1 else _ONE_FINISHED
@@ -573,9 +710,26 @@ def sampling_error(accuracy: float, images: int) -> float:
     return sqrt(accuracy * (1 - accuracy) / images)
 
 
+def held_accuracies(runs: Sequence[RunRecord]) -> list[float]:
+    """Test accuracy after the last epoch, of each run that held.
+
+    Raises NinlabError as `kernels_of` does.
+    """
+    kernels_of(runs)
+    return [run.last.test_accuracy for run in held(runs)]
+
+
 def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
     kernels_of(runs)
     return [run.last.test_accuracy for run in runs if run.outcome is Outcome.FINISHED]
+
+
+def check_margin(margin: float) -> None:
+    """Raises NinlabError for a margin of accuracy that is not between 0 and 1."""
+    if not 0 < margin < 1:
+        raise NinlabError(
+            f"the margin is {margin}, but must be above 0 and below 1, such as {MARGIN}"
+        )
 
 
 def _check_confidence(confidence: float) -> None:

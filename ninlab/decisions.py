@@ -4,7 +4,7 @@ Comparing seven designs with one reference at 95 % each would show a difference 
 more often than once in twenty tables. Dunnett's intervals hold all together. What one means was
 written down before the runs that it judges: within a margin of one point either way the two are
 equal for every purpose of this book; where it leaves 0 out, the design gains or loses; otherwise
-the question is open, which is not to say that there is no difference.
+nothing is shown, which is not to say that there is no difference.
 
 Source: C. W. Dunnett, Journal of the American Statistical Association 50 (1955), doi
 10.1080/01621459.1955.10501294. Known limits: the groups are taken to spread alike, and the number
@@ -12,6 +12,10 @@ of runs must not have been chosen by looking at the intervals. scipy finds an in
 random points: what is asked to be 95 % is between 94.5 and 95.5 %. Runs that diverged, got stuck
 or relapsed are in no mean, for they say more about the failure than about the design: count them
 beside it.
+
+Where groups do not spread alike, such as one that collapses beside one that does not, ask
+`comparisons.equivalence` of each pair, with the confidence that `comparisons.confidence_of_each`
+gives it. Its verdicts are made by the same rule; only the intervals are Welch's.
 """
 
 from __future__ import annotations
@@ -20,25 +24,16 @@ import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
-from ninlab.comparisons import CONFIDENCE, Difference, kernels_of
-from ninlab.errors import NinlabError
-from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import relapse
-
-MARGIN = 0.01
-"""By how much accuracies may differ and count as equal: a point, three times the sampling error of
-10,000 test images at 90 %."""
-
-
-class Verdict(StrEnum):
-    """What an interval shows."""
-
-    EQUAL = "equal to a point"  # all of it lies within the margin, 0 in it or not
-    GAIN = "gain"
-    LOSS = "loss"
-    OPEN = "open"
+from ninlab.comparisons import (
+    CONFIDENCE,
+    MARGIN,
+    Difference,
+    Verdict,
+    check_margin,
+    held_accuracies,
+)
+from ninlab.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -60,13 +55,13 @@ def decide(
 ) -> dict[str, Decision]:
     """What each design shows against the reference, intervals holding together, by its label.
 
-    A design with fewer than two runs that held is open, and so are all where the reference has
-    fewer. Raises NinlabError for a margin that is not above 0, and as `comparisons.kernels_of`.
+    A design with fewer than two runs that held is not tested, and no design is where the reference
+    has fewer. Raises NinlabError for a margin that is not between 0 and 1, and as
+    `comparisons.kernels_of` does.
     """
-    if margin <= 0:
-        raise NinlabError(f"the margin is {margin}, but must be above 0, such as {MARGIN}")
-    control = _accuracies(reference)
-    samples = {label: _accuracies(runs) for label, runs in designs.items()}
+    check_margin(margin)
+    control = held_accuracies(reference)
+    samples = {label: held_accuracies(runs) for label, runs in designs.items()}
     tested = [label for label, sample in samples.items() if min(len(sample), len(control)) > 1]
     intervals = _intervals(control, [samples[label] for label in tested], confidence)
     found = dict(zip(tested, intervals, strict=True))
@@ -75,20 +70,10 @@ def decide(
             runs=len(sample),
             reference_runs=len(control),
             difference=found.get(label),
-            verdict=_verdict(found.get(label), margin),
+            verdict=found[label].verdict_within(margin) if label in found else Verdict.NOT_TESTED,
         )
         for label, sample in samples.items()
     }
-
-
-def _verdict(difference: Difference | None, margin: float) -> Verdict:
-    if difference is None:
-        return Verdict.OPEN
-    if -margin < difference.low and difference.high < margin:
-        return Verdict.EQUAL
-    if difference.shown:
-        return Verdict.GAIN if difference.mean > 0 else Verdict.LOSS
-    return Verdict.OPEN
 
 
 def _intervals(
@@ -110,13 +95,4 @@ def _intervals(
     return [
         Difference(mean, max(float(low), -1.0), min(float(high), 1.0))
         for mean, low, high in zip(means, both.low, both.high, strict=True)
-    ]
-
-
-def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
-    kernels_of(runs)
-    return [
-        run.last.test_accuracy
-        for run in runs
-        if run.outcome is Outcome.FINISHED and relapse(run) is None
     ]

@@ -1,5 +1,5 @@
 import re
-import statistics
+import warnings
 from dataclasses import replace
 from functools import cache
 
@@ -7,22 +7,26 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from scipy.special import stdtrit
+from scipy import stats
 
 from ninlab import records
 from ninlab.comparisons import (
     CONFIDENCE,
+    Difference,
+    Verdict,
     by_kernels,
     by_scale,
     conditions,
     confidence_of_each,
     difference,
     effects,
+    equivalence,
     failures,
     gap_difference,
     gaps,
     gaps_in_words,
     in_words,
+    interaction,
     kernels_of,
     rated,
     relapse_shares,
@@ -37,6 +41,7 @@ from ninlab.comparisons import (
 from ninlab.decisions import decide
 from ninlab.errors import NinlabError
 from ninlab.records import LossCurve, Outcome, RunRecord
+from ninlab.relapses import held
 from ninlab.steps import Kernels
 
 hits = st.integers(1000, 9500)  # of 10,000 test images
@@ -120,19 +125,25 @@ def test_welchs_interval_is_the_textbooks():
     assert (result.low, result.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-5)
 
 
+def scipys(
+    ours: list[float], theirs: list[float], confidence: float, limit: float
+) -> tuple[float, float]:
+    """Welch's interval by scipy, cut at the limit. Only for groups of which one spreads.
+
+    Both sum a handful of float64 numbers, of which two may be close: half of the digits agree.
+    """
+    assume(len(set(ours)) > 1 or len(set(theirs)) > 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runs that end alike
+        interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(confidence)
+    return max(float(interval.low), -limit), min(float(interval.high), limit)
+
+
 @given(accuracies, accuracies, st.floats(0.5, 0.999))
 def test_the_interval_is_welchs_as_far_as_accuracies_can_differ(ours, theirs, confidence):
-    squared_errors = [statistics.variance(group) / len(group) for group in (ours, theirs)]
-    assume(any(squared_errors))
-    freedom = sum(squared_errors) ** 2 / sum(
-        error**2 / (len(group) - 1)
-        for error, group in zip(squared_errors, (ours, theirs), strict=True)
-    )
-    half = stdtrit(freedom, (1 + confidence) / 2) * sum(squared_errors) ** 0.5
     result = difference(group(ours), group(theirs), confidence)
-    # Both sum a handful of float64 numbers, of which two may be close: half of the digits.
     assert (result.low, result.high) == pytest.approx(
-        (max(result.mean - half, -1), min(result.mean + half, 1)), rel=1e-8, abs=1e-8
+        scipys(ours, theirs, confidence, limit=1), rel=1e-8, abs=1e-8
     )
 
 
@@ -356,6 +367,163 @@ def test_the_spread_of_other_seeds_says_how_far_luck_sets_single_runs_apart():
 def test_without_a_group_there_are_words_and_no_comparison():
     assert effects({}) == {}
     assert in_words({}) == in_words({}, ["wanted"]) == "Nothing to compare is recorded yet."
+
+
+# ---------------------------------------------------------------- equal, or not shown
+
+margins = st.floats(0.001, 0.5)
+
+
+@given(accuracies, accuracies, margins)
+def test_the_p_value_of_equality_is_that_of_two_one_sided_tests(ours, theirs, margin):
+    assume(len(set(ours)) > 1 or len(set(theirs)) > 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runs that end alike
+        above, below = (
+            stats.ttest_ind(
+                np.array(ours) + shift, theirs, equal_var=False, alternative=alternative
+            ).pvalue
+            for shift, alternative in ((margin, "greater"), (-margin, "less"))
+        )
+    found = equivalence(group(ours), group(theirs), margin)
+    # both sum a handful of float64 numbers, of which two may be close
+    assert found.p_value == pytest.approx(max(above, below), rel=1e-6, abs=1e-9)
+
+
+@given(accuracies, accuracies, margins, st.floats(0.5, 0.999))
+def test_the_groups_are_equal_where_both_tests_reject_and_else_as_the_interval_says(
+    ours, theirs, margin, confidence
+):
+    found = equivalence(group(ours), group(theirs), margin, confidence)
+    level = (1 - confidence) / 2
+    assume(abs(found.p_value - level) > 1e-9)
+    assert found.difference == difference(group(ours), group(theirs), confidence)
+    expected = Verdict.EQUAL if found.p_value < level else found.difference.verdict
+    assert found.verdict is expected
+
+
+@given(accuracies, accuracies, margins)
+def test_equality_turns_with_its_groups(ours, theirs, margin):
+    there = equivalence(group(ours), group(theirs), margin)
+    back = equivalence(group(theirs), group(ours), margin)
+    assert there.p_value == pytest.approx(back.p_value)
+    turned = {Verdict.GAIN: Verdict.LOSS, Verdict.LOSS: Verdict.GAIN}
+    assert there.verdict is turned.get(back.verdict, back.verdict)
+
+
+@given(accuracies, accuracies, margins, margins)
+def test_what_is_equal_within_a_margin_is_equal_within_a_wider_one(ours, theirs, one, other):
+    narrow, wide = (
+        equivalence(group(ours), group(theirs), margin) for margin in sorted((one, other))
+    )
+    assert wide.p_value <= narrow.p_value
+    assert narrow.verdict is not Verdict.EQUAL or wide.verdict is Verdict.EQUAL
+
+
+def test_runs_that_failed_decide_neither_equality_nor_an_interaction():
+    ours, theirs = group([0.80, 0.81, 0.83]), group([0.80, 0.82])
+    stuck = group([0.1, 0.1], Outcome.STUCK)
+    fell_back = [replace(run, loss=LossCurve(20, (2.3, 0.5, 2.3))) for run in group([0.2, 0.3])]
+    with_failures = [*ours, *stuck, *fell_back]
+    assert equivalence(with_failures, theirs) == equivalence(ours, theirs)
+    clean, dirty = (
+        interaction(both=both, first=theirs, second=theirs, neither=theirs)
+        for both in (ours, with_failures)
+    )
+    assert clean == dirty
+    for too_few in (fell_back, [*fell_back, *theirs[:1]]):
+        with pytest.raises(NinlabError, match="at least two"):
+            equivalence(too_few, theirs)
+        with pytest.raises(NinlabError, match=f"2, 2, 2 and {len(held(too_few))}"):
+            interaction(both=theirs, first=theirs, second=theirs, neither=too_few)
+
+
+def test_groups_without_spread_are_equal_just_where_they_differ_by_less_than_the_margin():
+    ours, theirs = group([0.75, 0.75]), group([0.5, 0.5])
+    assert equivalence(ours, theirs, 0.25).verdict is Verdict.GAIN
+    assert equivalence(ours, theirs, 0.25).p_value == 1
+    assert equivalence(ours, theirs, 0.26).verdict is Verdict.EQUAL
+    assert equivalence(ours, theirs, 0.26).p_value == 0
+
+
+@pytest.mark.parametrize("margin", [-0.01, 0.0, 1.0, 95.0])
+def test_a_margin_lies_between_nothing_and_everything(margin):
+    with pytest.raises(NinlabError, match=f"the margin is {margin}"):
+        equivalence(group([0.8, 0.9]), group([0.8, 0.9]), margin)
+    with pytest.raises(NinlabError, match=f"the margin is {margin}"):
+        Difference(0, 0, 0).verdict_within(margin)
+
+
+@pytest.mark.parametrize(
+    ("margin", "said"),
+    [(0.01, "equal within 1 point"), (0.005, "equal within 0.5 points"), (0.02, "2 points")],
+)
+def test_equality_names_its_margin_and_nothing_else_does(margin, said):
+    assert Verdict.EQUAL.within(margin).endswith(said)
+    for other in set(Verdict) - {Verdict.EQUAL}:
+        assert other.within(margin) == other.value
+    alike = equivalence(group([0.8, 0.8]), group([0.8, 0.8]), margin)
+    assert str(alike).endswith(said)
+
+
+# ---------------------------------------------------------------- a square of four groups
+
+
+def crossed(corners: list[list[float]], confidence: float = CONFIDENCE) -> Difference:
+    """The interaction of accuracies with both changes, the first, the second, and neither."""
+    names = ("both", "first", "second", "neither")
+    square = dict(zip(names, map(group, corners), strict=True))
+    return interaction(**square, confidence=confidence)
+
+
+squares = st.tuples(accuracies, accuracies, accuracies, accuracies)
+
+
+@given(squares)
+def test_an_interaction_is_that_of_a_regression_whose_errors_spread_differently(corners):
+    """Outside oracle: least squares with the sandwich of HC2, of which each row knows its cell."""
+    assume(any(len(set(corner)) > 1 for corner in corners))
+    cells = [(1, 1), (1, 0), (0, 1), (0, 0)]
+    rows = [(1, a, b, a * b) for (a, b), c in zip(cells, corners, strict=True) for _ in c]
+    design, ends = np.array(rows, float), np.concatenate(corners)
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ ends
+    leverage = np.einsum("ij,jk,ik->i", design, inverse, design)
+    squares = (ends - design @ coefficients) ** 2 / (1 - leverage)
+    error = float((inverse @ (design.T * squares) @ design @ inverse)[3, 3]) ** 0.5
+    found = crossed(corners, confidence=0.5)
+    assert found.mean == pytest.approx(coefficients[3], abs=1e-9)
+    # Student's quartile for one degree of freedom is 1, and 0.674 for very many
+    assume(abs(found.mean) + error < 2)
+    assert 0.674 * error * 0.999 <= (found.high - found.low) / 2 <= 1.001 * error + 1e-9
+
+
+@given(accuracies, accuracies, hits, st.floats(0.5, 0.999))
+def test_where_one_change_does_nothing_without_the_other_it_is_welchs_difference(
+    ours, theirs, alike, confidence
+):
+    found = crossed([ours, theirs, *[[alike / 10_000] * 2] * 2], confidence)
+    assert (found.low, found.high) == pytest.approx(
+        scipys(ours, theirs, confidence, limit=2), rel=1e-8, abs=1e-8
+    )
+
+
+@given(st.integers(2, 6), st.floats(0.5, 0.999))
+def test_corners_that_spread_alike_share_their_degrees_of_freedom(seeds, confidence):
+    values = [0.8 + 0.001 * seed for seed in range(seeds)]
+    half = stats.t.ppf((1 + confidence) / 2, 4 * (seeds - 1)) * 2 * stats.sem(values)
+    assert crossed([values] * 4, confidence).high == pytest.approx(half)
+
+
+@given(squares)
+def test_an_interaction_knows_no_first_change_and_turns_with_what_is_called_a_change(corners):
+    both, first, second, neither = corners
+    there = crossed([both, first, second, neither])
+    other_way = crossed([both, second, first, neither])
+    undone = crossed([second, neither, both, first])
+    ends = (there.mean, there.low, there.high)
+    assert ends == pytest.approx((other_way.mean, other_way.low, other_way.high))
+    assert ends == pytest.approx((-undone.mean, -undone.high, -undone.low))
 
 
 # ---------------------------------------------------------------- scales

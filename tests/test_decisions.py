@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from ninlab import comparisons
-from ninlab.decisions import MARGIN, Decision, Verdict, decide
+from ninlab.comparisons import MARGIN, Verdict
+from ninlab.decisions import Decision, decide
 from ninlab.errors import NinlabError
 from ninlab.records import LossCurve, Outcome
 from tests.test_comparisons import accuracies, group
@@ -28,10 +29,10 @@ def alone(values: list[float], reference: list[float]) -> Decision:
         ([0.930, 0.932, 0.929], Verdict.GAIN),
         ([0.870, 0.872, 0.869], Verdict.LOSS),
         ([0.901, 0.899, 0.900], Verdict.EQUAL),
-        ([0.880, 0.940, 0.905], Verdict.OPEN),  # so far apart that nothing is known
+        ([0.880, 0.940, 0.905], Verdict.NOT_SHOWN),  # so far apart that nothing is known
         ([0.9041, 0.9039, 0.9040], Verdict.EQUAL),  # a gain, and too small a one to matter
-        ([0.930], Verdict.OPEN),
-        ([], Verdict.OPEN),
+        ([0.930], Verdict.NOT_TESTED),
+        ([], Verdict.NOT_TESTED),
     ],
 )
 def test_an_interval_means_what_was_written_down_before(values, verdict):

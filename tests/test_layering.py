@@ -63,7 +63,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "relapses": ({"records"}, set()),
     "handover": ({"exits", "records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
-    "decisions": ({"comparisons", "records", "relapses"}, {"scipy"}),
+    "decisions": ({"comparisons", "records"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
     "machine": ({"records"}, {"torch"}),
     "environment": ({"machine", "records", "torch_private"}, {"torch"}),

@@ -169,7 +169,7 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
         for (title, runs), decision in zip(titles, decided.values(), strict=True):
             table.add_row(
                 title, *_counts(runs, decision.runs),
-                str(decision.difference or ""), decision.verdict,
+                str(decision.difference or ""), decision.verdict.within(comparisons.MARGIN),
             )  # fmt: skip
     if not table.row_count:
         typer.echo(f"nothing of the plan {plan.name} is recorded on {slug} that could be compared")
