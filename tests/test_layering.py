@@ -64,6 +64,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "handover": ({"exits", "records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records"}, {"scipy"}),
+    "power": ({"comparisons", "records"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
     "machine": ({"records"}, {"torch"}),
     "environment": ({"machine", "records", "torch_private"}, {"torch"}),

@@ -7,7 +7,9 @@ widths, at 96x96, what a CPU can answer in minutes; and a ``rehearsal`` that ans
 How many seeds a row of the compact plan gets was decided beforehand, by what the first seeds
 spread: `ninlab.power` says how many an interval needs to lie within a point, and the rows with
 batch normalization get that many. Rows of plain SGD spread so much that no affordable number would
-do; they get 20, which tells differences of some points, and how often a design fails.
+do, a hundred and more of the repaired network and thousands of the one that collapses; they get 20,
+which tells differences of some points, and how often a design fails. `runs --power compact` says so
+of each comparison.
 
 The full plan is made in stages, none longer than a quarter of an hour of an H100, which is how long
 one can be had now and then. What its first stage showed shaped the others: seven of its 19 runs
@@ -291,12 +293,40 @@ COMPACT = Scale(
     sweep_epochs=2,
     precision=Precision.FP32,
 )
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """How far the first seeds of some rows spread, measured before the others were planned."""
+
+    deviation: float  # of test accuracy between seeds, the same in all rows
+    seeds: Mapping[str, int]  # how many first seeds of each row, "experiment/row"
+
+
+NORMALIZED_PILOT = Pilot(
+    0.0053,
+    {
+        "collapse/nin_28_textbook_batch_norm": 5,
+        "one_by_one_batch_norm/nin_28_no_1x1_batch_norm": 3,
+        "one_by_one_batch_norm/nin_28_one_1x1_batch_norm": 3,
+        "one_by_one_batch_norm/nin_28_batch_norm": 3,
+    },
+)
+"""Of the rows with batch normalization under the textbook's recipe."""
+
+IMPROVED_PILOT = Pilot(
+    0.0039, {"improved/nin_28_batch_norm": 3, "improved/alexnet_28_batch_norm": 3}
+)
+"""Of those under the better recipe. Six runs know a spread badly: it may be twice that."""
+
 PLAIN_SEEDS = 20
 """Of a row of plain SGD without batch normalization."""
 
 NORMALIZED_SEEDS, IMPROVED_SEEDS, WIDE_SEEDS = 12, 10, 5
 """Of a row with batch normalization, under the textbook's recipe and the better one, and of one at
-the textbook's widths. tests/test_power.py derives the first two from `COMPACT_PILOT`."""
+the textbook's widths, which costs so much that it gets what there is time for. The first two are
+what `power.seeds_for_equality` wants at the spread of the pilots, for as many rows as are compared
+with one at once, and one more; tests/test_power.py derives them."""
 
 COMPACT_SEEDS = {
     "": PLAIN_SEEDS,
