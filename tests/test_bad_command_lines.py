@@ -137,6 +137,7 @@ NAMES = {
         "--format": ["JSON", "yaml"],
         "--missing": ["ful", "Full"],
         "--decide": ["ful", "Full"],
+        "--power": ["ful", "Full"],
         "--runs": ["no/such/folder", "{file}"],
     },
     "measure": {
@@ -178,7 +179,9 @@ OTHERS = {
              "--missing full --decide full", "--decide full --summary",
              "--decide full --format csv", "--missing full --experiment none",
              "--missing full --device ''", "--missing full --device no/slug",
-             "--decide full --device no/slug"],
+             "--decide full --device no/slug", "--decide full --power full",
+             "--power full --missing full", "--power full --format csv", "--power full --summary",
+             "--validate --power full", "--power full --device no/slug"],
     "measure": ["", "NIN", "nin-28", "lenet lenett",
                 "lenet --properties {folder}/gpu.json", "lenet --events {file}",
                 "lenet --results {file}", "lenet --precision tf32"],

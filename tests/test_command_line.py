@@ -15,7 +15,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ninlab import formulas, records, training
+from ninlab import formulas, power, records, training
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands import shared
@@ -378,6 +378,34 @@ def test_the_designs_of_a_plan_are_decided_against_their_reference(tmp_path, pri
     assert told.startswith("nothing of the plan full is recorded on cpu")
     assert refusal("runs", "--decide", "compact", "--missing", "full")
     assert refusal("runs", "--decide", "compcat")
+
+
+def test_each_comparison_of_a_plan_says_how_many_seeds_it_needs(tmp_path, printed, refusal):
+    def runs(experiment, name, *accuracies):
+        for seed, accuracy in enumerate(accuracies):
+            last = replace(A_RECORD.last, test_accuracy=accuracy)
+            run = replace(A_RECORD, experiment=experiment, name=name, network=name, seed=seed)
+            records.write(tmp_path, possible(replace(run, epochs=(last,))))
+
+    def told():
+        printed_rows = printed("runs", "--power", "compact", "--runs", tmp_path).splitlines()
+        return {row[0]: row[1:] for row in map(cells, printed_rows) if len(row) == 7}
+
+    row, reference = "window/nin_28_3x3", "collapse/nin_28"
+    assert told()[row][1:] == ["0", "0", "not known", "", ""]
+    runs("collapse", "nin_28", 0.90, 0.91, 0.92)
+    found = told()
+    at_once = next(len(rows) for first, rows in PLANS["compact"].comparisons if first == reference)
+    planned = PLANS["compact"].by_path[row].seeds
+    assert found[f"{reference} (reference)"] == [str(planned), "3", "3", "", "", ""]
+    assert found[row][3:] == [
+        "(1.00)",
+        str(power.seeds_for_equality(0.01, comparisons=at_once)),
+        f"{100 * power.smallest_shown(0.01, planned, planned, comparisons=at_once):.1f}",
+    ]
+    runs("window", "nin_28_3x3", 0.70, 0.71, 0.72)
+    assert told()[row][1:4] == ["3", "3", "1.00"]
+    assert refusal("runs", "--power", "compcat")
 
 
 def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from ninlab import comparisons, decisions, records
+from ninlab import power as seed_needs
 from ninlab.commands import validation
 from ninlab.commands.record import chosen_plan, device_of_plan
 from ninlab.commands.shared import (
@@ -27,7 +28,7 @@ from ninlab.commands.shared import (
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
 from ninlab.experiments import Plan
 from ninlab.records import Device, RunRecord
-from ninlab.relapses import relapsed
+from ninlab.relapses import held, relapsed
 from ninlab.units import format_seconds
 
 
@@ -37,8 +38,8 @@ def runs(
     device: Annotated[
         str | None,
         typer.Option(
-            help="Only this device, by its name in file names. [with --missing and --decide: the "
-            "one that made the most runs of the plan]"
+            help="Only this device, by its name in file names. [with --missing, --power and "
+            "--decide: the one that made the most runs of the plan]"
         ),
     ] = None,
     outcome: Annotated[
@@ -62,6 +63,10 @@ def runs(
             help="Say what the designs of this plan show against their reference instead."
         ),
     ] = None,
+    power: Annotated[
+        str | None,
+        typer.Option(help="Say how many seeds the comparisons of this plan need instead."),
+    ] = None,
     folder: RunsFolder = None,
 ) -> None:
     """List, export or check the training runs, or say what of a plan is missing or decided."""
@@ -69,25 +74,32 @@ def runs(
     if validate:
         chosen = {"--experiment": experiment, "--network": network, "--device": device}
         shown = {"--outcome": outcome, "--summary": summary, "--missing": missing}
-        shown["--decide"] = decide
+        shown |= {"--decide": decide, "--power": power}
         _refuse("--validate checks every file", chosen | shown | _format(output))
         _validate(where)
         return
-    if device is not None and (missing or decide) is not None:
+    if device is not None and (missing or decide or power) is not None:
         records.check_slug("device", device)  # it may be one that has made no run yet
     found = records.load(where)
     if missing is not None:
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
-        shown["--decide"] = decide
+        shown |= {"--decide": decide, "--power": power}
         _refuse("--missing lists runs that have no record", shown | _format(output))
         plan = chosen_plan(missing, [experiment] if experiment else None)
         _write_missing(plan, found, device)
         return
     if decide is not None:
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
+        shown["--power"] = power
         _refuse("--decide compares all designs of a plan", shown | _format(output))
         plan = chosen_plan(decide, [experiment] if experiment else None)
         _write_decisions(plan, records.current(found), device)
+        return
+    if power is not None:
+        shown = {"--network": network, "--outcome": outcome, "--summary": summary}
+        _refuse("--power speaks of all comparisons of a plan", shown | _format(output))
+        plan = chosen_plan(power, [experiment] if experiment else None)
+        _write_power(plan, records.current(found), device)
         return
     _require_known("experiment", experiment, {run.experiment for run in found})
     _require_known("network", network, {run.network for run in found})
@@ -145,12 +157,7 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
 
     Below it, in how many of the runs of the collapse a class was never predicted.
     """
-    on = _device(plan, found, device)
-    slug = device or (on.slug if on is not None else "cpu")
-    groups: dict[str, list[RunRecord]] = {}
-    for run in found:
-        if run.device.slug == slug:
-            groups.setdefault(f"{run.experiment}/{run.name}", []).append(run)
+    slug, groups = _rows_of_device(plan, found, device)
     table = Table(title=f"plan {plan.name} on {slug}; the intervals of a comparison hold together")
     table.add_column("design", overflow="fold")
     for column in ("runs", "in the mean", "failed", "relapsed", "points", "shown"):
@@ -180,6 +187,71 @@ def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None)
             comparisons.kernels_of(runs)
             lost = comparisons.share(run.never_predicted > 0 for run in runs)
             typer.echo(f"{row}: {lost} never predict a class")
+
+
+def _rows_of_device(
+    plan: Plan, found: Sequence[RunRecord], device: str | None
+) -> tuple[str, dict[str, list[RunRecord]]]:
+    """The device that is asked for, or that made most of the plan, and its runs by row."""
+    on = _device(plan, found, device)
+    slug = device or (on.slug if on is not None else "cpu")
+    groups: dict[str, list[RunRecord]] = {}
+    for run in found:
+        if run.device.slug == slug:
+            groups.setdefault(f"{run.experiment}/{run.name}", []).append(run)
+    return slug, groups
+
+
+def _write_power(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
+    """A table of every comparison of the plan: how many seeds it needs, and what it has."""
+    slug, groups = _rows_of_device(plan, found, device)
+    equal = comparisons.Verdict.EQUAL.within(comparisons.MARGIN)
+    table = Table(
+        title=f"plan {plan.name} on {slug}: the seeds with which designs that do not differ are "
+        f"found {equal} {seed_needs.POWER:.0%} of the time"
+    )
+    table.add_column("design", overflow="fold")
+    for column in ("planned", "recorded", "held", "spread", "needed", "shown from"):
+        table.add_column(column, justify="right")
+    for reference, rows in plan.comparisons:
+        table.add_section()
+        title = f"{reference} (reference)"
+        table.add_row(title, *_seeds(plan, reference, groups), "", "", "")
+        for row in rows:
+            pair = [groups.get(path, []) for path in (row, reference)]
+            seeds = [plan.by_path[path].seeds for path in (row, reference)]
+            table.add_row(row, *_seeds(plan, row, groups), *_needs(pair, seeds, len(rows)))
+    if not table.row_count:
+        typer.echo(f"the plan {plan.name} compares nothing of which it makes several runs")
+        return
+    wide_console().print(table)
+    typer.echo(
+        "The spread between seeds is in points, and so is the smallest difference that the planned "
+        "seeds show. In brackets, one of the two designs has no spread yet. The seeds needed are "
+        "those of runs that hold."
+    )
+
+
+def _seeds(plan: Plan, row: str, groups: Mapping[str, Sequence[RunRecord]]) -> tuple[str, ...]:
+    """How many seeds of a row are planned, recorded, and held."""
+    runs = groups.get(row, [])
+    return str(plan.by_path[row].seeds), str(len(runs)), str(len(held(runs)))
+
+
+def _needs(
+    pair: Sequence[Sequence[RunRecord]], seeds: Sequence[int], at_once: int
+) -> tuple[str, str, str]:
+    """The spread, the seeds that it asks for, and from where on planned ones show a difference."""
+    spread = seed_needs.pooled_deviation(pair)
+    if spread is None:
+        return "not known", "", ""
+    points, shown = f"{100 * spread:.2f}", "nothing"
+    if any(seed_needs.pooled_deviation([group]) is None for group in pair):
+        points = f"({points})"
+    if min(seeds) > 1:
+        smallest = seed_needs.smallest_shown(spread, *seeds, comparisons=at_once)
+        shown = f"{100 * smallest:.1f}" if smallest < 1 else shown
+    return points, f"{seed_needs.seeds_for_equality(spread, comparisons=at_once):,}", shown
 
 
 def _counts(runs: Sequence[RunRecord], held: int) -> tuple[str, ...]:
