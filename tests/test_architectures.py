@@ -5,7 +5,6 @@ import pytest
 from ninlab import formulas, shapes
 from ninlab.architectures import (
     ARCHITECTURES,
-    NORMALIZED_DESIGNS,
     Architecture,
     Head,
     Initialization,
@@ -31,6 +30,24 @@ from ninlab.layers import (
 )
 
 ALL = list(ARCHITECTURES.values())
+REPAIRED = ("nin_fixed", "nin_28", "nin_28_wide")
+"""The networks from which the designs start, at each size and width."""
+
+
+def variants_of(base: str) -> list[str]:
+    """The variants of a network's family for the same images, without the network itself."""
+    network = architecture(base)
+    same = (network.family, network.input_shape)
+    return [n.variant for n in ALL if (n.family, n.input_shape) == same and n.variant]
+
+
+DESIGNS = [
+    (base, variant)
+    for base in REPAIRED
+    for variant in variants_of(base)
+    if not variant.endswith(normalized()) and variant != "no_dropout"
+]
+"""Every network with one design decision changed; dropout is a matter of training."""
 
 
 def head_share(network: Architecture) -> float:
@@ -165,18 +182,15 @@ def test_a_nin_block_has_a_relu_after_every_convolution_unless_the_last_is_linea
     assert kinds(nin_block("block", 96, 11, one_by_one_layers=0)) == [Conv, ReLU]
 
 
-@pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
+@pytest.mark.parametrize("base", REPAIRED)
 def test_a_design_variant_shares_the_start_and_the_input_of_the_repaired_network(base):
-    related = [n for n in ALL if n.family == "nin_fixed" and variant_of(base, n.variant) is n]
-    assert related[0] is architecture(base)
-    assert len(related) > 1
-    for variant in related:
-        assert variant.initialization == architecture(base).initialization
-        assert variant.input_shape == architecture(base).input_shape
+    assert variants_of(base)
+    for variant in variants_of(base):
+        assert variant_of(base, variant).initialization == architecture(base).initialization
+        assert variant_of(base, variant).input_shape == architecture(base).input_shape
 
 
-@pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
-@pytest.mark.parametrize("design", NORMALIZED_DESIGNS)
+@pytest.mark.parametrize(("base", "design"), DESIGNS)
 def test_a_normalized_design_is_the_design_with_batch_normalization_alone(base, design):
     plain, with_norms = (
         [layer for _, layer in architecture(name).named_leaves()]
@@ -189,12 +203,56 @@ def test_a_normalized_design_is_the_design_with_batch_normalization_alone(base, 
     assert all(convolutions[i - 1] for i, is_norm in enumerate(norms) if is_norm)
 
 
-def test_both_scales_offer_the_same_variants():
-    at_full, at_28 = (
-        [n.variant for n in ALL if (n.family, n.input_shape) == ("nin_fixed", base.input_shape)]
-        for base in map(architecture, ("nin_fixed", "nin_28"))
+def test_every_variant_of_the_full_scale_has_a_small_copy():
+    assert [v for v in variants_of("nin_28") if v in variants_of("nin_fixed")] == variants_of(
+        "nin_fixed"
     )
-    assert at_full == at_28
+
+
+@pytest.mark.parametrize("name", [n.name for n in ALL if n.input_shape == (1, 96, 96)])
+def test_a_network_at_96x96_is_the_textbooks_but_for_the_images(name):
+    small = architecture(name)
+    if small.name == "googlenet":  # the textbook trains it at that size
+        return
+    full = next(n for n in ALL if (n.family, n.variant) == (small.family, small.variant))
+    assert full.input_shape == (1, 224, 224)
+    assert (small.layers, small.initialization) == (full.layers, full.initialization)
+
+
+@pytest.mark.parametrize("name", ["nin_28", "nin_28_textbook"])
+def test_a_network_without_dropout_is_the_same_network_otherwise(name):
+    layers = [layer for _, layer in architecture(name).named_leaves()]
+    without = [layer for _, layer in variant_of(name, "no_dropout").named_leaves()]
+    assert len(without) < len(layers)
+    assert without == [layer for layer in layers if not isinstance(layer, Dropout)]
+    assert variant_of(name, "no_dropout").initialization == architecture(name).initialization
+
+
+def test_the_wide_copy_has_the_widths_of_the_textbook_and_the_windows_of_the_small_one():
+    def convolutions(name):
+        return [x for _, x in architecture(name).named_leaves() if isinstance(x, Conv)]
+
+    wide, small, textbook = map(convolutions, ("nin_28_wide", "nin_28", "nin"))
+    assert [conv.out_channels for conv in wide] == [conv.out_channels for conv in textbook]
+    assert wide == [
+        replace(conv, out_channels=of.out_channels)
+        for conv, of in zip(small, textbook, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("base", ["nin_fixed", "nin_28"])
+@pytest.mark.parametrize("design", ["doubling", "8_blocks_doubling"])
+def test_widths_double_from_stage_to_stage_by_vggs_second_rule(base, design):
+    placed = [
+        at
+        for at in shapes.placed_layers(variant_of(base, design))
+        if isinstance(at.layer, Conv) and at.name.startswith("block")
+    ]
+    widths = {}
+    for at in placed:  # a map's side falls by a pool from stage to stage
+        widths.setdefault(at.name.split(".")[0][: len("block1")], set()).add(at.layer.out_channels)
+    first = variant_of(base, "").layers[0].layers[0].out_channels
+    assert list(widths.values()) == [{first}, {2 * first}, {4 * first}]
 
 
 def test_a_variant_is_found_by_what_is_changed():
