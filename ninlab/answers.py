@@ -19,12 +19,19 @@ from ninlab.layers import BatchNorm
 from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 
-_COMPACT = {plans.FULL.textbook: plans.COMPACT.textbook, plans.FULL.fixed: plans.COMPACT.fixed}
-"""Which compact network stands for a full-size one, for those whose variants are compared."""
+_COUNTERPARTS = {
+    name: {plans.FULL.textbook: scale.textbook, plans.FULL.fixed: scale.fixed}
+    for name, scale in (("compact", plans.COMPACT), ("middle", plans.MIDDLE))
+}
+"""Which network of a smaller scale stands for a full-size one, for those whose variants are
+compared."""
+
+_SIDES = {"compact": 28, "middle": 96}
+"""How large the images of the scales are that a CPU trains."""
 
 
 class Recorded(NamedTuple):
-    """The book's runs by scale; either list may be empty."""
+    """The book's runs at the two scales of most chapters; either list may be empty."""
 
     compact: list[RunRecord]
     full: list[RunRecord]
@@ -33,15 +40,27 @@ class Recorded(NamedTuple):
 def recorded() -> Recorded:
     """The book's runs without those that a later one corrects.
 
-    The compact ones are those of networks for 28x28 on a CPU. The full-size ones are all of one
-    device, the one that made the most of the full plan: a second device would repeat its seeds.
+    Each scale as `recorded_at` has it.
     """
     runs = records.current(records.load())
-    gpu = plan("full").device_of(runs)
-    return Recorded(
-        compact=[run for run in runs if run.scale == (28, "cpu")],
-        full=[run for run in runs if run.device.slug == gpu],
-    )
+    return Recorded(compact=_of_scale("compact", runs), full=_of_scale("full", runs))
+
+
+def recorded_at(scale: str) -> list[RunRecord]:
+    """The book's runs of one scale without those that a later one corrects.
+
+    The compact ones are those of networks for 28x28 on a CPU, the middle ones those for 96x96. The
+    full-size ones are all of one device, the one that made the most of the full plan: a second
+    device would repeat its seeds. Raises UnknownNameError for a scale.
+    """
+    return _of_scale(scale, records.current(records.load()))
+
+
+def _of_scale(scale: str, runs: Sequence[RunRecord]) -> list[RunRecord]:
+    if scale in _SIDES:
+        return [run for run in runs if run.scale == (_SIDES[scale], "cpu")]
+    device = plan(scale).device_of(runs)
+    return [run for run in runs if run.device.slug == device]
 
 
 def runs_of(experiment: Experiment, runs: Iterable[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -168,10 +187,11 @@ def labeled_runs(
 ) -> dict[str, list[RunRecord]]:
     """The runs of single rows of several experiments at one scale, by labels for readers.
 
-    wanted gives (experiment, network) of each label, the network by its name at full size: at the
-    compact scale the runs of its counterpart are taken. A row without a run is left out. All are
+    wanted gives (experiment, network) of each label, the network by its name at full size: at a
+    smaller scale the runs of its counterpart are taken. A row without a run is left out. All are
     of the device that made most runs of the scale's plan. Raises UnknownNameError for an
-    experiment, a scale or a network of another family, UnknownNetworkError for any other.
+    experiment, a scale, a network of another family or a variant that the scale has not,
+    UnknownNetworkError for any other.
     """
     runs = list(runs)
     slug = plan(scale).device_of(runs)
@@ -179,10 +199,12 @@ def labeled_runs(
     rows = {}
     for label, (experiment, name) in wanted.items():
         network = architecture(name)
-        if scale == "compact":
-            if network.family not in _COMPACT:
-                raise UnknownNameError("family with compact counterparts", network.family, _COMPACT)
-            network = variant_of(_COMPACT[network.family], network.variant)
+        if counterparts := _COUNTERPARTS.get(scale):
+            if network.family not in counterparts:
+                raise UnknownNameError(
+                    f"family with {scale} counterparts", network.family, counterparts
+                )
+            network = variant_of(counterparts[network.family], network.variant)
         if group := answer(experiment, of_device, scale).runs.get(network.name):
             rows[label] = group
     return rows
@@ -237,5 +259,4 @@ def _design_of(network: Architecture) -> str | None:
         return "batch normalization" if network.family in ("nin", "nin_fixed") else None
     if network.family != "nin_fixed":
         return None
-    title = variant_of("nin_fixed", network.variant).title  # alike at every size
-    return title.removeprefix(f"{architecture('nin_fixed').title}, ")
+    return network.short_title.removeprefix(f"{variant_of(network.name, '').short_title}, ")
