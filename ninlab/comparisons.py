@@ -15,7 +15,8 @@ that relapsed as well, as `decisions` does: they take the runs that `relapses.he
 others take every run that finished.
 
 A group's runs have their kernels in common, for kernels add in orders of their own; where groups
-differ in them, headings and labels say so.
+differ in them, headings and labels say so. Runs that trained on a part of the images are neither
+averaged with those of all nor tested against them.
 
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
 choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
@@ -32,7 +33,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
 from math import sqrt
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError, quoted
@@ -169,7 +170,7 @@ class Share:
 
 
 def summary(runs: Sequence[RunRecord]) -> Summary:
-    """How the runs ended. Raises NinlabError without a run, and as `kernels_of` does."""
+    """How the runs ended. Raises NinlabError without a run, as `kernels_of` and `images_of` do."""
     if not runs:
         raise NinlabError("no run was given; a group needs at least one")
     accuracies = _accuracies(runs)
@@ -207,8 +208,9 @@ def difference(
     The interval is Welch's, which lets the groups spread differently, as far as accuracies can
     differ at all. Source: Welch1947.
     Raises NinlabError when a group has fewer than two finished runs, for one run has no spread,
-    and for a confidence that is not between 0 and 1.
+    for a confidence that is not between 0 and 1, and as `images_of` does for all runs together.
     """
+    images_of([*runs, *baseline])
     return _welch(_accuracies(runs), _accuracies(baseline), confidence, limit=1.0)
 
 
@@ -217,9 +219,10 @@ def gaps(runs: Sequence[RunRecord]) -> list[float]:
 
     Large where a network overfits. Training images are judged before each step of the epoch and
     with dropout on, test images after it: of a network that does not overfit it may be below 0.
-    Raises NinlabError as `kernels_of` does.
+    Raises NinlabError as `kernels_of` and `images_of` do.
     """
     kernels_of(runs)
+    images_of(runs)
     return [
         run.last.train_accuracy - run.last.test_accuracy
         for run in runs
@@ -234,6 +237,7 @@ def gap_difference(
 
     The interval is that of `difference`, and so are the errors.
     """
+    images_of([*runs, *baseline])
     return _welch(gaps(runs), gaps(baseline), confidence, limit=2.0)
 
 
@@ -345,17 +349,46 @@ def _contrast(*weighted: tuple[int, Sequence[float]]) -> _Contrast:
 # ---------------------------------------------------------------- several groups, for a reader
 
 
-def scale_of(runs: Sequence[RunRecord]) -> tuple[int, str]:
-    """The scale at which all of the runs were made: side of an image, slug of the device.
+class Scale(NamedTuple):
+    """What runs have in common that may stand in one table."""
+
+    side: int  # of an image
+    device_slug: str
+    train_images: int | None  # None for all images of the split
+
+    def __str__(self) -> str:
+        images = "" if self.train_images is None else f" with {self.train_images:,} images"
+        return f"{self.side}x{self.side} on {self.device_slug}{images}"
+
+
+def scale_of(runs: Sequence[RunRecord]) -> Scale:
+    """The scale at which all of the runs were made.
 
     Raises NinlabError without runs, and for runs of several scales, which no list, table or mean
     may mix: between two scales more changes than the network.
     """
-    scales = sorted({run.scale for run in runs})
+    scales = {Scale(*run.scale, run.recipe.train_images) for run in runs}
     if len(scales) != 1:
-        listed = " and ".join(f"{side}x{side} on {slug}" for side, slug in scales)
+        listed = " and ".join(sorted(map(str, scales)))
         raise NinlabError(f"runs of one scale belong together, not of {listed or 'none'}")
-    return scales[0]
+    return scales.pop()
+
+
+def images_of(runs: Sequence[RunRecord]) -> int | None:
+    """To how many training images the recipe limits all of the runs; None for no limit or no run.
+
+    Raises NinlabError for runs of several limits: a network that sees fewer images is worse for
+    that alone.
+    """
+    found = {run.recipe.train_images for run in runs}
+    if len(found) > 1:
+        listed = sorted("all" if images is None else f"{images:,}" for images in found)
+        raise NinlabError(
+            f"runs that are averaged or compared train on as many images, but those of "
+            f"{runs[0].experiment}/{runs[0].name} and of what they stand with on "
+            f"{' and on '.join(listed)}; make a group of each, and compare within them"
+        )
+    return found.pop() if found else None
 
 
 def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
@@ -421,7 +454,7 @@ def by_scale(groups: Groups) -> list[dict[str, Sequence[RunRecord]]]:
 
     Raises NinlabError for a group that `scale_of` refuses.
     """
-    parts: dict[tuple[int, str], dict[str, Sequence[RunRecord]]] = {}
+    parts: dict[Scale, dict[str, Sequence[RunRecord]]] = {}
     for label, runs in groups.items():
         parts.setdefault(scale_of(runs), {})[label] = runs
     return list(parts.values())
@@ -431,11 +464,12 @@ def conditions(groups: Groups) -> str:
     """What the runs of one scale have in common, for the heading of a panel or a table.
 
     As in ``224×224: H100, bf16, rate 0.05, 10 epochs, one seed``; kernels are named where any are
-    not torch's. Where groups ran at several learning rates or by several kernels, those of most
-    groups stand, and a row has to name its own. Raises NinlabError as `scale_of` and `kernels_of`.
+    not torch's, and the number of training images where a recipe limits it. Where groups ran at
+    several learning rates or by several kernels, those of most groups stand, and a row has to name
+    its own. Raises NinlabError as `scale_of` and `kernels_of`.
     """
     runs = list(chain.from_iterable(groups.values()))
-    side, slug = scale_of(runs)
+    side, slug, images = scale_of(runs)
     rate, *others = _rates(groups)
     kernels, *other_kernels = _kernels(groups.values())
     named = f"{kernels} kernels" + (" if no row names others" if other_kernels else "")
@@ -445,7 +479,8 @@ def conditions(groups: Groups) -> str:
             " and ".join(sorted({str(run.recipe.precision) for run in runs})),
             *([named] if other_kernels or kernels is not Kernels.TORCH else []),
             f"rate {rate:g}" + (" if no row names another" if others else ""),
-            _from_to([run.recipe.epochs for run in runs], "epoch"),
+            _from_to([run.recipe.epochs for run in runs], "epoch")
+            + (f" of {images:,} images" if images is not None else ""),
             _from_to([len(group) for group in groups.values()], "seed"),
         ]
     )
@@ -514,7 +549,7 @@ def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[st
     if not groups:
         return {}
     groups = told_apart(groups)
-    _, slug = scale_of(list(chain.from_iterable(groups.values())))
+    slug = scale_of(list(chain.from_iterable(groups.values()))).device_slug
     rows = {}
     for label, group in groups.items():
         ended, failed = summary(group), failures(group)
@@ -721,6 +756,7 @@ def held_accuracies(runs: Sequence[RunRecord]) -> list[float]:
 
 def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
     kernels_of(runs)
+    images_of(runs)
     return [run.last.test_accuracy for run in runs if run.outcome is Outcome.FINISHED]
 
 

@@ -24,6 +24,7 @@ import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ninlab.comparisons import (
     CONFIDENCE,
@@ -32,6 +33,7 @@ from ninlab.comparisons import (
     Verdict,
     check_margin,
     held_accuracies,
+    images_of,
 )
 from ninlab.records import RunRecord
 
@@ -56,10 +58,11 @@ def decide(
     """What each design shows against the reference, intervals holding together, by its label.
 
     A design with fewer than two runs that held is not tested, and no design is where the reference
-    has fewer. Raises NinlabError for a margin that is not between 0 and 1, and as
-    `comparisons.kernels_of` does.
+    has fewer. Raises NinlabError for a margin that is not between 0 and 1, as
+    `comparisons.kernels_of` does, and as `comparisons.images_of` does for all runs together.
     """
     check_margin(margin)
+    images_of([*reference, *chain.from_iterable(designs.values())])
     control = held_accuracies(reference)
     samples = {label: held_accuracies(runs) for label, runs in designs.items()}
     tested = [label for label, sample in samples.items() if min(len(sample), len(control)) > 1]

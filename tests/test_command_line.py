@@ -225,12 +225,12 @@ def test_a_printed_summary_has_the_numbers_of_each_row_under_their_columns(answe
     _, header, *lines = answers("--summary").splitlines()
     rows = {row[0]: row for row in map(cells, lines) if len(row) > 1}
     assert cells(header) == [
-        "row", "device", "kernels", "n", "accuracy, mean", "lowest", "highest", "most dead",
-        "most never predicted", "relapsed", "outcomes",
+        "row", "device", "kernels", "images", "n", "accuracy, mean", "lowest", "highest",
+        "most dead", "most never predicted", "relapsed", "outcomes",
     ]  # fmt: skip
     assert rows["collapse/family"][1:] == [
-        "cpu", "torch", "2", "0.8000", "0.8000", "0.8000", "6", str(A_RECORD.never_predicted), "0",
-        "1 finished, 1 stuck",
+        "cpu", "torch", "all", "2", "0.8000", "0.8000", "0.8000", "6",
+        str(A_RECORD.never_predicted), "0", "1 finished, 1 stuck",
     ]  # fmt: skip
 
 
@@ -244,6 +244,18 @@ def test_a_summary_keeps_kernels_apart(folder, answers):
     assert {row["kernels"]: row["runs"] for row in own} == {"torch": "1", "fused": "1"}
 
 
+def test_a_summary_keeps_runs_on_a_part_of_the_images_apart(folder, answers):
+    run = replace(A_RECORD, name="family")
+    few = replace(run, seed=1, recipe=replace(run.recipe, train_images=1_000))
+    for one in (run, few):
+        records.write(folder, possible(one))
+    rows = csv.DictReader(io.StringIO(answers("--summary", "--format", "csv")))
+    own = [row for row in rows if row["name"] == "family"]
+    assert {row["train_images"]: row["runs"] for row in own} == {"": "1", "1000": "1"}
+    *_, part = (line for line in answers("--summary").splitlines() if "family" in line)
+    assert "1,000" in part
+
+
 COLUMNS = {
     ("runs",): """id experiment name network seed device device_slug outcome test_accuracy
         test_loss train_accuracy train_loss dead_classes never_predicted epochs learning_rate
@@ -251,7 +263,7 @@ COLUMNS = {
         commit kernels""",
     ("runs", "--summary"): """experiment name device_slug network runs accuracy_mean
         accuracy_deviation accuracy_lowest accuracy_highest most_dead_classes
-        most_never_predicted relapsed finished diverged stuck kernels""",
+        most_never_predicted relapsed finished diverged stuck kernels train_images""",
     ("resources", "lenet", "--fit", "1GiB"): """network input_shape batch_size optimizer precision
         device parameters macs flops fvcore_flops fvcore_activations saved_bytes
         training.tensor_peak_bytes training.requested_peak_bytes training.allocated_peak_bytes

@@ -25,6 +25,7 @@ from ninlab.comparisons import (
     gap_difference,
     gaps,
     gaps_in_words,
+    images_of,
     in_words,
     interaction,
     kernels_of,
@@ -546,6 +547,38 @@ def test_runs_of_two_scales_are_never_listed_together():
                 told({"first": mixed[:2], "second": mixed[2:]})
     with pytest.raises(NinlabError, match="not of none"):
         scale_of([])
+
+
+def on_images(images: int | None, runs: list[RunRecord]) -> list[RunRecord]:
+    """The runs as they were if their recipe limited them to that many training images."""
+    return [replace(run, recipe=replace(run.recipe, train_images=images)) for run in runs]
+
+
+def test_runs_on_a_part_of_the_images_are_never_averaged_with_others_or_tested_against_them():
+    everything = group([0.8, 0.9])
+    part, fewer = on_images(20_000, everything), on_images(10_000, everything)
+    assert [images_of(runs) for runs in ([], everything, part)] == [None, None, 20_000]
+    for one, other in ((everything, part), (part, fewer)):
+        mixed = [*one[:1], *other[1:]]
+        for told in (summary, gaps, lambda runs: decide(runs, {})):
+            told(one)
+            with pytest.raises(NinlabError, match=r"train on as many images, but .* 20,000"):
+                told(mixed)
+        for against in (difference, gap_difference, lambda a, b: decide(a, {"b": b})):
+            against(one, one)
+            with pytest.raises(NinlabError, match=r"make a group of each, and compare within"):
+                against(one, other)
+        for told in (conditions, effects, in_words):
+            with pytest.raises(NinlabError, match=r"one scale .* with 20,000 images"):
+                told({"one": one, "other": other})
+        assert by_scale({"one": one, "other": other}) == [{"one": one}, {"other": other}]
+
+
+def test_a_heading_says_on_how_many_images_runs_trained_where_it_is_not_on_all():
+    runs = group([0.8, 0.9])
+    said = f"{runs[0].recipe.epochs} epochs"
+    assert f", {said}, " in conditions({"": runs})
+    assert f", {said} of 20,000 images, " in conditions({"": on_images(20_000, runs)})
 
 
 def test_each_scale_has_its_own_groups():

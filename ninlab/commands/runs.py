@@ -332,6 +332,7 @@ class RowSummary:
     diverged: int
     stuck: int
     kernels: str  # a new column of files comes last
+    train_images: int | None  # None for all of the split
 
     @classmethod
     def of(cls, runs: Sequence[RunRecord]) -> RowSummary:
@@ -343,6 +344,7 @@ class RowSummary:
             name=runs[0].name,
             device_slug=runs[0].device.slug,
             kernels=str(comparisons.kernels_of(runs)),
+            train_images=comparisons.images_of(runs),
             network=runs[0].network,
             runs=ended.runs,
             accuracy_mean=ended.mean,
@@ -357,9 +359,13 @@ class RowSummary:
 
 
 def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
-    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    groups: dict[tuple[str | int | None, ...], list[RunRecord]] = {}
     for run in found:
-        row = (run.experiment, run.name, run.device.slug, run.recipe.kernels)
+        recipe = run.recipe
+        row = (
+            *(run.experiment, run.name, run.device.slug),
+            *(recipe.kernels, recipe.train_images),
+        )
         groups.setdefault(row, []).append(run)
     summaries = [RowSummary.of(group) for group in groups.values()]
     if output is Format.JSON:
@@ -374,7 +380,7 @@ def _write_summary(found: Sequence[RunRecord], output: Format) -> None:
 
 def _print_summaries(summaries: Sequence[RowSummary]) -> None:
     table = Table()
-    for column in ("row", "device", "kernels"):
+    for column in ("row", "device", "kernels", "images"):
         table.add_column(column, overflow="fold")
     for column in ("n", "accuracy, mean", "lowest", "highest", "most dead", "most never predicted",
                    "relapsed", "outcomes"):  # fmt: skip
@@ -383,6 +389,7 @@ def _print_summaries(summaries: Sequence[RowSummary]) -> None:
         counts = ((getattr(summary, outcome), outcome) for outcome in records.Outcome)
         table.add_row(
             f"{summary.experiment}/{summary.name}", summary.device_slug, summary.kernels,
+            "all" if summary.train_images is None else f"{summary.train_images:,}",
             str(summary.runs),
             *map(_accuracy, (
                 summary.accuracy_mean, summary.accuracy_lowest, summary.accuracy_highest

@@ -19,6 +19,7 @@ import plotly.graph_objects as go
 from ninlab.comparisons import (
     CONFIDENCE,
     Groups,
+    Scale,
     conditions,
     difference,
     failures,
@@ -196,7 +197,7 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
 
 def _panels(groups: Sequence[Groups]) -> list[_Panel]:
     """A panel for each scale; its rows name the kernels that its heading does not."""
-    parts: dict[tuple[int, str], list[Groups]] = {}
+    parts: dict[Scale, list[Groups]] = {}
     for part in groups:
         parts.setdefault(scale_of(list(chain.from_iterable(part.values()))), []).append(part)
     return [

@@ -9,7 +9,7 @@ from itertools import chain
 
 import pandas as pd
 
-from ninlab.comparisons import Groups, conditions, effects, scale_of, told_apart
+from ninlab.comparisons import Groups, Scale, conditions, effects, scale_of, told_apart
 from ninlab.errors import UnknownNameError
 from ninlab.records import RunRecord
 
@@ -48,13 +48,13 @@ def tables_by_scale(
     runs of a row. Arguments of one scale share a table. Raises UnknownNameError for a column that
     no scale has, NinlabError for an argument that holds runs of two scales.
     """
-    by_scale: dict[tuple[int, str], list[Groups]] = {}
+    by_scale: dict[Scale, list[Groups]] = {}
     for part in groups:
         if part:
             by_scale.setdefault(scale_of([*chain(*part.values())]), []).append(part)
     frames: dict[str, pd.DataFrame] = {}
     known: dict[str, None] = {}
-    for (_, slug), parts in by_scale.items():
+    for scale, parts in by_scale.items():
         parts = [told_apart(part, among=parts) for part in parts]
         labeled = [row for part in parts for row in part.items()]
         heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
@@ -65,7 +65,7 @@ def tables_by_scale(
         for name, value in (more or {}).items():
             frame[name] = [value(runs) for _, runs in labeled]
         # two models of one GPU may go by one name
-        frames[f"{heading} ({slug})" if heading in frames else heading] = frame
+        frames[f"{heading} ({scale.device_slug})" if heading in frames else heading] = frame
     if frames and (unknown := [name for name in columns if name not in known]):
         raise UnknownNameError("column", unknown[0], known)
     return Tables(frames)
