@@ -9,16 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import experiments, failures, records
-from ninlab.architectures import ARCHITECTURES
+from ninlab.architectures import ARCHITECTURES, normalized, variant_of
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import (
     PLANS,
     REST,
+    Experiment,
     PlannedRun,
     RateRule,
     Ready,
+    Row,
     Stage,
     best_rate,
+    plans,
     ready,
     safe_rate,
 )
@@ -192,7 +195,7 @@ def test_rows_that_stand_in_one_table_have_names_of_their_own(plan):
 def test_a_sweep_comes_before_the_runs_that_wait_for_it(plan):
     order = [run.id("cpu") for run in plan.runs]
     waiting = [run for run in plan.runs if run.row.rate_from]
-    assert waiting
+    assert bool(waiting) == ("own_rate" in {one.name for one in plan.experiments})
     for run in waiting:
         for source in run.rate_sources("cpu"):
             assert order.index(source) < order.index(run.id("cpu"))
@@ -205,37 +208,93 @@ def test_sweeps_and_only_sweeps_are_measured_on_held_out_images(plan):
         assert held_out == (run.experiment in (experiments.SWEEP, experiments.PEAK_SWEEP))
 
 
-def test_what_the_compact_scale_asks_the_full_scale_asks_too():
+def designs_of(experiment: Experiment) -> set[tuple[str, str]]:
+    networks = [ARCHITECTURES[row.network] for row in experiment.rows]
+    return {(network.family, network.variant) for network in networks}
+
+
+def test_what_a_gpu_is_asked_the_compact_scale_is_asked_too():
     full, compact = (PLANS[name] for name in ("full", "compact"))
-    assert {one.name for one in compact.experiments} < {one.name for one in full.experiments}
-    for experiment in compact.experiments:
+    for experiment in full.experiments:
+        if experiment.name in ("precision", experiments.PEAK_SWEEP):  # of a GPU's arithmetic
+            continue
+        small = compact.experiment(experiment.name)
         if experiment.name not in (experiments.SWEEP, "own_rate"):  # tried where it matters
-            assert len(experiment.rows) == len(full.experiment(experiment.name).rows)
+            assert designs_of(experiment) <= designs_of(small)
     recipes = {v.recipe.precision for v in full.experiment("precision").rows}
     assert recipes == {Precision.TF32}
 
 
-def test_every_exercise_is_asked_under_the_better_recipe_at_one_rate():
-    full = PLANS["full"]
-    asked = [one for one in full.experiments if one.name.endswith("_improved")]
+def test_the_middle_scale_asks_what_the_compact_one_asks_of_the_same_designs():
+    for experiment in PLANS["middle"].experiments:
+        assert designs_of(experiment) <= designs_of(PLANS["compact"].experiment(experiment.name))
+
+
+@EACH_PLAN
+def test_rows_that_are_compared_were_trained_on_as_many_images(plan):
+    for experiment in plan.experiments:
+        rows = [*experiment.rows, *(plan.by_path[path] for path in experiment.compare_with)]
+        assert len({row.recipe.train_images for row in rows}) == 1, experiment.name
+
+
+@pytest.mark.parametrize("name", ["compact", "full"])
+def test_every_exercise_is_asked_under_the_better_recipe_at_one_rate(name):
+    plan = PLANS[name]
+    asked = [one for one in plan.experiments if one.name in plans.AGAIN]
     assert {one.name.removesuffix("_improved") for one in asked} == {
-        one.name for one in PLANS["compact"].experiments if "collapse/nin_28" in one.compare_with
-        and len(one.compare_with) == 1
-    }  # fmt: skip
+        exercise.name for exercise in plans.EXERCISES
+    }
     (reference,) = {path for one in asked for path in one.compare_with}
     for row in (row for one in asked for row in one.rows):
-        assert row.recipe == full.by_path[reference].recipe
-        assert row.rate_from == full.by_path[reference].rate_from
-        assert row.seeds < full.by_path[reference].seeds
-        assert any(type(layer) is BatchNorm for _, layer in
-                   ARCHITECTURES[row.network].named_leaves())  # fmt: skip
+        assert row.recipe == plan.by_path[reference].recipe
+        assert row.rate_from == plan.by_path[reference].rate_from
+        assert is_normalized(row)
 
 
-def test_the_collapse_is_tried_with_five_seeds_and_everything_small_with_three():
+def test_on_a_gpu_the_row_that_all_others_are_compared_with_has_the_most_seeds():
+    plan = PLANS["full"]
+    asked = [plan.experiment(name) for name in plans.AGAIN]
+    (reference,) = {path for one in asked for path in one.compare_with}
+    assert {row.seeds for one in asked for row in one.rows} < set(
+        range(plan.by_path[reference].seeds)
+    )
+
+
+@pytest.mark.parametrize("name", plans.AGAIN)
+def test_the_compact_scale_asks_the_same_designs_under_both_recipes(name):
     compact = PLANS["compact"]
-    for experiment in compact.experiments:
-        wanted = {"collapse": 5, experiments.SWEEP: 1}.get(experiment.name, 3)
-        assert {row.seeds for row in experiment.rows} == {wanted}
+    plain = compact.experiment(name.removesuffix("_improved"))
+    assert [row.network for row in compact.experiment(name).rows] == [
+        variant_of(row.network, normalized(ARCHITECTURES[row.network].variant)).name
+        for row in plain.rows
+    ]
+
+
+def is_normalized(row: Row) -> bool:
+    return any(type(layer) is BatchNorm for _, layer in ARCHITECTURES[row.network].named_leaves())
+
+
+def test_a_compact_row_has_the_more_seeds_the_more_its_recipe_spreads():
+    own_rates = {
+        (run.name, run.recipe.learning_rate)
+        for run in records.load()
+        if (run.experiment, run.device.slug) == ("own_rate", "cpu")
+    }
+    for path, row in PLANS["compact"].by_path.items():
+        experiment = path.partition("/")[0]
+        if experiment == experiments.SWEEP:
+            wanted = 1
+        elif row.recipe.train_images is not None:
+            wanted = plans.WIDE_SEEDS
+        elif row.recipe.momentum:
+            wanted = plans.IMPROVED_SEEDS
+        elif is_normalized(row):
+            wanted = plans.NORMALIZED_SEEDS
+        elif experiment == "own_rate" and (row.name, row.recipe.learning_rate) in own_rates:
+            wanted = 3  # its own rate is the common one: its runs repeat others
+        else:
+            wanted = plans.PLAIN_SEEDS
+        assert row.seeds == wanted, path
 
 
 def test_vgg11_is_trained_once_and_after_all_that_is_wanted_more():
