@@ -68,7 +68,8 @@ def convolutions_of(name):
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_hook(record)
-    network(torch.empty(1, *ARCHITECTURES[name].input_shape, device="meta"))
+    # two, because batch normalization needs two values of a map, which may be one pixel
+    network(torch.empty(2, *ARCHITECTURES[name].input_shape, device="meta"))
     return calls
 
 
