@@ -61,11 +61,8 @@ from ninlab.units import format_bytes, format_count, format_shape
 
 __all__ = ["Calculator", "menu"]
 
-_ONLY_PLANNED = frozenset(
-    normalized(design)
-    for design in ("three_1x1", "3x3", "linear_head", "fully_connected", "gradual", "8_blocks")
-)
-"""The variants that are planned runs and that no chapter speaks of."""
+_NORMALIZED_IN_CHAPTERS = frozenset(map(normalized, ("", "no_1x1", "one_1x1")))
+"""The variants with batch normalization that chapters speak of; the others are only planned."""
 
 _STATIC = Path(__file__).parents[1] / "static" / "calculator"
 _SCRIPTS = ("elements", "quantities", "counting", "curve", "snippets", "fields", "calculator")
@@ -168,11 +165,16 @@ def _script() -> str:
 
 
 def menu() -> tuple[str, ...]:
-    """The networks that every calculator offers, by name: all but those that are only planned.
+    """The networks that every calculator offers, by name.
 
-    A network is offered from the moment when it is registered.
+    All but the designs with batch normalization that are planned runs and that no chapter speaks
+    of. A network is offered from the moment when it is registered.
     """
-    return tuple(n for n, each in ARCHITECTURES.items() if each.variant not in _ONLY_PLANNED)
+    return tuple(
+        name
+        for name, each in ARCHITECTURES.items()
+        if each.variant in _NORMALIZED_IN_CHAPTERS or not each.variant.endswith(normalized())
+    )
 
 
 @lru_cache
