@@ -57,5 +57,5 @@ assert f"{CONFIDENCE:.0%}" == "95%"
 shown = Difference(mean=0.008, low=-0.012, high=0.028)
 assert not shown.shown
 assert str(shown) == "+0.8 (-1.2 to +2.8)"
-fewest = min(row.seeds for row in PLANS["compact"].experiment("family").rows)
+fewest = min(row.seeds for row in PLANS["full"].experiment("family_improved").rows)
 assert f"{fewest} seeds" == "3 seeds"
