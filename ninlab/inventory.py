@@ -18,7 +18,7 @@ import pandas as pd
 
 from ninlab import failures, profiles, records
 from ninlab.estimates import Estimates
-from ninlab.experiments import Experiment, Plan, PlannedRun, plan
+from ninlab.experiments import PLANS, Experiment, Plan, PlannedRun, plan
 from ninlab.failures import FailureRecord
 from ninlab.measurement import MemoryRecord, load_records
 from ninlab.predictions import predicted_now
@@ -76,7 +76,7 @@ class Inventory:
         return (
             '<div class="admonition note"><p class="admonition-title">What GPUs have recorded</p>'
             f"<p>{made} of the {planned} full-size runs are recorded, and {measured} been measured "
-            "on a GPU. The sentences of the chapters are about the compact runs. What is recorded "
+            "on a GPU. Sentences that name no scale are about the compact runs. What is recorded "
             "at full size stands in panels and paragraphs of its own; where there is none, nothing "
             "of it is recorded yet.</p></div>"
         )
@@ -88,7 +88,7 @@ class Inventory:
                 self._heading(scale),
                 [self._coverage(scale, experiment) for experiment in plan(scale).experiments],
             )
-            for scale in ("compact", "full")
+            for scale in PLANS
         )
         stages = [self._stage(stage.name, stage.purpose) for stage in plan("full").stages]
         return "".join(by_experiment) + _folded("The full plan, stage by stage", stages)
@@ -99,9 +99,8 @@ class Inventory:
 
     @cached_property
     def _estimates(self) -> dict[str, Estimates]:
-        plans = {scale: plan(scale) for scale in ("compact", "full")}
         return {
-            scale: one.estimates(self.runs, one.made_on(self.runs)) for scale, one in plans.items()
+            scale: one.estimates(self.runs, one.made_on(self.runs)) for scale, one in PLANS.items()
         }
 
     def _is_made(self, run: PlannedRun) -> bool:

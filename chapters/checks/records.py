@@ -5,8 +5,14 @@ from ninlab.architectures import architecture
 from ninlab.experiments import PLANS
 from ninlab.units import format_shape
 
+assert f"{len(PLANS)} plans" == "3 plans"
+assert list(PLANS) == ["compact", "middle", "full"]
 assert PLANS["compact"].experiment("collapse").rows[0].network == "nin_28_textbook"
 assert format_shape(architecture("nin_28").input_shape) == "1x28x28"
+trained_alike = {row.recipe.train_images for row in PLANS["middle"].by_path.values()}
+assert all(images < 60_000 for images in trained_alike)
+at_96 = [architecture(row.network) for row in PLANS["middle"].by_path.values()]
+assert {format_shape(network.input_shape) for network in at_96} == {"1x96x96"}
 assert [run.seed for run in PLANS["compact"].runs] == sorted(
     run.seed for run in PLANS["compact"].runs
 )

@@ -214,7 +214,7 @@ def _check_corrected(folder: Path, identifier: str) -> None:
 
 
 def record(
-    plan: Annotated[str, typer.Option(help="Which plan: compact or full.")] = "compact",
+    plan: Annotated[str, typer.Option(help="Which plan: compact, middle or full.")] = "compact",
     budget_seconds: Annotated[
         float | None,
         typer.Option(
