@@ -19,8 +19,9 @@ differ in them, headings and labels say so. Runs that trained on a part of the i
 averaged with those of all nor tested against them.
 
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
-choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. Intervals are
-not corrected for the number of comparisons that a reader makes; `confidence_of_each` is how to.
+choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. The intervals
+of one table, panel or paragraph hold together, by `confidence_of_each`; `difference` by itself
+knows nothing of other comparisons, and nothing corrects for a reader who looks at many tables.
 Accuracies are taken to spread as a normal distribution does.
 """
 
@@ -537,17 +538,22 @@ _ONE_FINISHED = "not tested (one run finished)"
 _NONE_FINISHED = "not tested (no run finished)"
 
 
-def effects(groups: Groups, confidence: float = CONFIDENCE) -> dict[str, dict[str, str]]:
+def effects(
+    groups: Groups, confidence: float = CONFIDENCE, among: Iterable[Groups] = ()
+) -> dict[str, dict[str, str]]:
     """The rows of a table: how each group of one scale ended, compared with the first group.
 
     By label: the difference from the first group in points, with its interval; whether that is
     a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
     the number of runs and of failures of each kind; in how many runs the loss relapsed. On a GPU,
-    whose time belongs to the run alone, also the milliseconds of a training step. Labels are told
-    apart by `told_apart`. Empty without groups. Raises NinlabError for groups of several scales.
+    whose time belongs to the run alone, also the milliseconds of a training step. All intervals
+    hold together with that confidence, as do those of all parts among which the groups share a
+    table. Labels are told apart by `told_apart`. Empty without groups. Raises NinlabError for
+    groups of several scales.
     """
     if not groups:
         return {}
+    confidence = confidence_of_rows(*([*among] or [groups]), confidence=confidence)
     groups = told_apart(groups)
     slug = scale_of(list(chain.from_iterable(groups.values()))).device_slug
     rows = {}
@@ -608,14 +614,16 @@ def in_words(
 
     It begins with the conditions, keeps what is shown, not shown and not tested apart, names the
     runs that failed or relapsed, and says so where the first group, from which all distances are
-    taken, is among these. wanted are the labels that the question asks for: those without a run
-    are named as not recorded. spread_of are runs of another scale whose seeds tell how far luck
-    may set two single runs apart. Without any group it says that there is nothing to compare.
+    taken, is among these. Its intervals hold together with that confidence. wanted are the labels
+    that the question asks for: those without a run are named as not recorded. spread_of are runs
+    of another scale whose seeds tell how far luck may set two single runs apart. Without any group
+    it says that there is nothing to compare.
     Raises NinlabError for groups of several scales.
     """
     missing = [label for label in wanted if label not in groups]
     if not groups:
         return "Nothing to compare is recorded yet."
+    confidence = confidence_of_rows(groups, confidence=confidence)
     groups = told_apart(groups)
     first, *others = groups
     parts = [f"{conditions(groups)}."]
@@ -633,7 +641,7 @@ def in_words(
         if shown in told:
             parts.append(f"Against that, the runs show {shown} for {_listed(told[shown])}.")
     if "not shown" in told:
-        parts.append(f"They show no difference for {_listed(told['not shown'])}.")
+        parts.append(f"They do not show a difference for {_listed(told['not shown'])}.")
     for why, reason in (
         (_ONE_SEED, "for want of a second seed"),
         (_ONE_FINISHED, "as a single run finished"),
@@ -738,6 +746,19 @@ def confidence_of_each(comparisons: int, confidence: float = CONFIDENCE) -> floa
     if comparisons < 1:
         raise NinlabError(f"a confidence is shared by at least one comparison, not {comparisons}")
     return 1 - (1 - confidence) / comparisons
+
+
+def confidence_of_rows(*parts: Groups, confidence: float = CONFIDENCE) -> float:
+    """The confidence of each interval with which all those of one table or panel hold at once.
+
+    Each part is compared with its own first group. What counts are the comparisons that can be
+    made: of groups with two finished runs or more, where the first one has as many.
+    """
+    comparisons = 0
+    for part in parts:
+        first, *others = [len(_accuracies(group)) > 1 for group in part.values()] or [False]
+        comparisons += sum(others) if first else 0
+    return confidence_of_each(max(comparisons, 1), confidence)
 
 
 def sampling_error(accuracy: float, images: int) -> float:

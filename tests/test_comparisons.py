@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.special import stdtrit
 
 from ninlab import records
 from ninlab.comparisons import (
@@ -293,6 +294,41 @@ def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
     assert (row["shown"] == "not shown") == (apart.low <= 0 <= apart.high)
 
 
+def test_a_table_of_equals_shows_a_difference_once_in_twenty_at_most():
+    """Without a correction it is more than twice as often."""
+    random = np.random.default_rng(0)
+    tables, wrong, wrong_at_95 = 400, 0, 0
+    for _ in range(tables):
+        rows = {f"{i}": group(list(random.normal(0.8, 0.02, 5))) for i in range(6)}
+        first, *others = rows.values()
+        wrong += any(row["shown"] in ("a gain", "a loss") for row in effects(rows).values())
+        wrong_at_95 += any(difference(runs, first).shown for runs in others)
+    assert wrong <= 0.05 * tables < 2 * wrong < wrong_at_95
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss")  # of a group without spread
+@given(st.lists(accuracies, min_size=2, max_size=5), accuracies)
+def test_the_intervals_of_a_table_are_scipys_at_the_confidence_that_each_must_have(found, alone):
+    """A row of one run is in no comparison, and takes no confidence from the others."""
+    first, *others = found
+    rows = effects({"alone in its part": group(alone)}) | effects(
+        {f"{i}": group(values) for i, values in enumerate([*found, [0.5]])}
+    )
+    assert rows["alone in its part"]["points"] == ""
+    assert rows[f"{len(found)}"]["shown"] == "not tested (one seed)"
+    for i, values in enumerate(others, start=1):
+        if len(set(values)) == len(set(first)) == 1:
+            continue  # no spread, no interval
+        test = stats.ttest_ind(values, first, equal_var=False)
+        low, high = test.confidence_interval(1 - 0.05 / len(others))
+        says = [float(end) for end in re.findall(r"[+-][0-9.]+", points_of(rows[f"{i}"]))]
+        assert says[1:] == pytest.approx([100 * max(low, -1), 100 * min(high, 1)], abs=0.051)
+
+
+def points_of(row):
+    return row["points"].replace("\N{MINUS SIGN}", "-")
+
+
 def test_one_seed_is_not_tested_and_never_called_nothing():
     groups = {"first": group([0.8, 0.82]), "second": group([0.85]), "third": group([0.1])}
     rows = effects(groups)
@@ -325,7 +361,7 @@ def test_words_keep_what_is_shown_from_what_is_not():
     for said in (
         "Against that, the runs show a gain for better, +10.0 points (",
         "the runs show a loss for worse",
-        "They show no difference for apart",
+        "They do not show a difference for apart",
         "Not recorded yet: never run.",
     ):
         assert words.count(said) == 1

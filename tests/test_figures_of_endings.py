@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ninlab import figures
-from ninlab.comparisons import conditions, difference
+from ninlab.comparisons import conditions, confidence_of_rows, difference
 from ninlab.errors import NinlabError
 from ninlab.figures.themes import TEXT_PIXELS
 from ninlab.records import LossCurve, Outcome, RunRecord
@@ -35,8 +35,8 @@ def mean(runs: list[RunRecord]) -> float:
     return statistics.fmean(one.last.test_accuracy for one in runs)
 
 
-def labeled(groups: list[list[float]], scale: str) -> dict[str, list[RunRecord]]:
-    return {f"{scale} {i}": ended_at(group, SIDES[scale]) for i, group in enumerate(groups)}
+def labeled(groups: list[list[float]], scale: str, name: str = "") -> dict[str, list[RunRecord]]:
+    return {f"{name or scale} {i}": ended_at(group, SIDES[scale]) for i, group in enumerate(groups)}
 
 
 def texts(figure: go.Figure) -> list[str]:
@@ -70,7 +70,7 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
             drawn = intervals.pop(f"{label}, interval of the distance from {first}", None)
             assert (drawn is None) == (min(len(runs), len(baseline)) < 2)
             if drawn is not None:
-                apart = difference(runs, baseline)
+                apart = difference(runs, baseline, confidence_of_rows(scale))
                 low, high = drawn.x
                 assert drawn.xaxis == axis
                 if apart.low > -1 and apart.high < 1:  # it ends where accuracies do
@@ -122,7 +122,9 @@ def test_an_interval_beyond_the_plot_ends_in_an_arrow_that_tells_all_of_it(group
             assert arrows.cliponaxis is False
             assert arrows.hovertext == interval.hovertext
             label = interval.name.split(",")[0]
-            assert str(difference(scale[label], next(iter(scale.values())))) in arrows.hovertext
+            first = next(iter(scale.values()))
+            apart = difference(scale[label], first, confidence_of_rows(scale))
+            assert str(apart) in arrows.hovertext
     assert not beyond
 
 

@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ninlab import figures
-from ninlab.comparisons import conditions, effects
+from ninlab.comparisons import conditions, confidence_of_each, difference, effects
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.records import Device
-from tests.test_figures_of_endings import labeled
+from tests.test_figures_of_endings import accuracies, labeled
 
 SMALL, LARGE = labeled([[0.8, 0.9], [0.7]], "small"), labeled([[0.5]], "large")
 
@@ -28,6 +30,27 @@ def test_arguments_of_one_scale_share_a_table_and_keep_their_own_first_row() -> 
     (frame,) = figures.tables_by_scale(SMALL, again).frames.values()
     assert list(frame.index) == [*SMALL, *again]
     assert list(frame["points"]) == [row["points"] for row in effects(SMALL).values()] * 2
+
+
+@given(st.lists(st.lists(accuracies, min_size=1, max_size=4), min_size=1, max_size=2))
+def test_a_table_shows_what_the_figure_of_the_same_runs_shows(parts):
+    """All comparisons under one heading share one confidence, also those of other first rows."""
+    named = [labeled(part, "small", f"part {i}") for i, part in enumerate(parts)]
+    ((_, frame),) = figures.tables_by_scale(*named).frames.items()
+    compared = sum(len(part[0]) > 1 and len(values) > 1 for part in parts for values in part[1:])
+    drawn = {
+        trace.name.split(",")[0]: trace
+        for trace in figures.endings(*named, intervals=True).data
+        if "interval" in trace.name
+    }
+    assert len(drawn) == compared
+    for part in named:
+        first = next(iter(part.values()))
+        for label in drawn.keys() & part.keys():
+            apart = difference(part[label], first, confidence_of_each(compared))
+            assert frame.loc[label, "points"].replace("\N{MINUS SIGN}", "-") == str(apart)
+            assert frame.loc[label, "shown"] == apart.verdict
+            assert str(apart) in drawn[label].hovertext
 
 
 def test_rows_of_several_arguments_name_the_kernels_that_their_heading_does_not() -> None:

@@ -2,7 +2,7 @@
 
 All of it is measured, and so solid; runs that failed are crosses. Each scale has a panel of its
 own: between two scales more changes than the network, and no list may mix them.
-Known limits: the intervals are not corrected for the number of comparisons that a reader makes.
+Known limits: the intervals of one panel hold together, those of several figures do not.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ninlab.comparisons import (
     Groups,
     Scale,
     conditions,
+    confidence_of_rows,
     difference,
     failures,
     scale_of,
@@ -140,6 +141,11 @@ class _Panel:
         common = conditions({f"{i}": runs for i, runs in enumerate(groups)})
         return wrap(common, _LONGEST_LABEL)
 
+    @cached_property
+    def confidence(self) -> float:
+        """That of each interval with which all of the panel hold together."""
+        return confidence_of_rows(*self.parts)
+
     @property
     def pixels(self) -> int:
         """How high the panel is, without the labels of its ticks."""
@@ -153,8 +159,9 @@ def endings(*groups: Groups, chance: float | None = None, intervals: bool = Fals
     counted in the label. Each scale has its panel, under a heading that says what its runs have
     in common; arguments of one scale share it. Each argument is compared with itself only: with
     intervals, a dashed line goes down from the mean of its first group, and under the dots of
-    every other group lies the 95 % interval of its distance from there, if both have two runs that
-    finished. An interval that crosses the line shows no difference; the dots decide what is in
+    every other group lies the interval of its distance from there, if both have two runs that
+    finished. The intervals of a panel hold together with a confidence of 95 %, as those of a table
+    do. Where one crosses the line, no difference is shown; the dots decide what is in
     the plot, and an interval that goes on beyond it ends in an arrow there. chance draws a line at
     the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
@@ -312,11 +319,12 @@ def _add_interval(
     figure: go.Figure, panel: _Panel, row: _Row, first: _Row, mean: float, frame: _Frame
 ) -> None:
     """Draw the interval of one group's distance from the first, with arrows where it goes on."""
-    apart, color = difference(row.runs, first.runs), color_of(row.runs[0].network)
+    apart = difference(row.runs, first.runs, panel.confidence)
+    color = color_of(row.runs[0].network)
     ends = (mean + apart.low, mean + apart.high)
     said = (
         f"<b>{row.label}</b><br>{apart} points from {first.label}, "
-        f"with a confidence of {CONFIDENCE:.0%}"
+        f"with a confidence of {CONFIDENCE:.0%} that all intervals of the panel hold"
     )
     axes = {"xaxis": panel.x, "yaxis": panel.y}
     figure.add_scatter(

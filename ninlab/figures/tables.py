@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from itertools import chain
 
@@ -36,16 +37,17 @@ class Tables:
 
 def tables_by_scale(
     *groups: Groups,
-    rows: Callable[[Groups], Mapping[str, Mapping[str, str]]] = effects,
+    rows: Callable[[Groups], Mapping[str, Mapping[str, str]]] | None = None,
     columns: Sequence[str] = (),
     more: Mapping[str, Callable[[Sequence[RunRecord]], str]] | None = None,
 ) -> Tables:
     """What the runs of each scale show, one table a scale.
 
     rows makes the rows of one argument, by label; by default they are those of
-    `comparisons.effects`. columns names which of their columns are shown, in which order; by
-    default all. A scale that lacks one goes without. more gives further columns, each from the
-    runs of a row. Arguments of one scale share a table. Raises UnknownNameError for a column that
+    `comparisons.effects`, whose intervals hold together in each table. columns names which of
+    their columns are shown, in which order; by default all. A scale that lacks one goes without.
+    more gives further columns, each from the runs of a row. Arguments of one scale share a table,
+    and each is compared with its own first row. Raises UnknownNameError for a column that
     no scale has, NinlabError for an argument that holds runs of two scales.
     """
     by_scale: dict[Scale, list[Groups]] = {}
@@ -58,7 +60,8 @@ def tables_by_scale(
         parts = [told_apart(part, among=parts) for part in parts]
         labeled = [row for part in parts for row in part.items()]
         heading = conditions({f"{i}": runs for i, (_, runs) in enumerate(labeled)})
-        frame = pd.concat(pd.DataFrame(rows(part)).T for part in parts).fillna("")
+        rows_of = rows or partial(effects, among=parts)
+        frame = pd.concat(pd.DataFrame(rows_of(part)).T for part in parts).fillna("")
         known |= dict.fromkeys(frame.columns)
         if columns:
             frame = frame[[name for name in columns if name in frame]].copy()
