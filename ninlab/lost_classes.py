@@ -1,6 +1,8 @@
 """What do lost classes predict of a run's loss and accuracy?
 
-A class is lost if the network never predicts it, and dead if its score is 0 on every image.
+A class is lost if the network never predicts it, and dead if its score is 0 on every image. Where
+all scores of an image are 0, the first class wins the tie: so the first one can be dead and not
+lost, and then the roof of the dead classes is a class too low.
 
 Known limits: both bounds take the classes to be equal in their numbers of images.
 """

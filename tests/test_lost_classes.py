@@ -5,6 +5,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,26 @@ def test_a_class_that_is_never_predicted_adds_less_to_the_floor_than_a_dead_one(
     floor = loss_floor(dead, 10, never_predicted=lost)
     assert loss_floor(dead, 10) <= floor <= loss_floor(max(dead, lost), 10)
     assert floor <= math.log(10)
+
+
+@given(st.integers(2, 6), st.data())
+def test_only_a_tie_lifts_a_network_over_the_roof_of_its_dead_classes_and_by_one_class(k, data):
+    """Scores behind a ReLU, of some images of each class; torch's argmax is the judge."""
+    each = data.draw(st.integers(1, 3))
+    rows = st.lists(st.sampled_from([0.0, 0.0, 1.0, 2.0]), min_size=k, max_size=k)
+    scores = torch.tensor(data.draw(st.lists(rows, min_size=k * each, max_size=k * each)))
+    labels = torch.arange(k).repeat_interleave(each)
+    predicted = scores.argmax(1)
+    accuracy = (predicted == labels).double().mean().item()
+    dead = int((scores == 0).all(0).sum())
+    lost = k - len(predicted.unique())
+    assert accuracy <= accuracy_roof(lost, k) + 1e-9
+    if not (scores == 0).all(1).any():
+        assert lost >= dead
+    assert lost >= dead - 1
+    assert accuracy <= accuracy_roof(max(dead - 1, 0), k) + 1e-9
+    loss = torch.nn.functional.cross_entropy(scores.double(), labels).item()
+    assert loss >= loss_floor(dead, k) - 1e-9
 
 
 def test_every_recorded_run_respects_the_roof_and_the_floor_of_its_lost_classes():
