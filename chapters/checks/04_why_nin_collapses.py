@@ -5,7 +5,13 @@ import math
 
 from torchvision.models import squeezenet1_0
 
-from ninlab.comparisons import CONFIDENCE, confidence_of_each, difference, summary
+from ninlab.comparisons import (
+    CONFIDENCE,
+    confidence_of_each,
+    confidence_of_rows,
+    difference,
+    summary,
+)
 from ninlab.layers import ReLU
 from ninlab.published import TEXTBOOK_ENDS
 from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapsed
@@ -34,6 +40,13 @@ for ending_in_relu in ("nin", "nin_cifar10", "nin_imagenet"):
     assert not any(isinstance(layer, Conv) for layer in leaves[last_relu:])
 
 # %% floors
+ties = torch.zeros(10, 10)  # all classes dead: the scores of one image of each class
+named_right = (ties.argmax(1) == torch.arange(10)).double().mean().item()
+assert ties.argmax(1).unique().tolist() == [0]
+assert named_right == accuracy_roof(10, 10) == 1 / 10
+assert math.isclose(cross_entropy(ties, torch.arange(10)).item(), loss_floor(10, 10), rel_tol=1e-6)
+a_tie = torch.tensor([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])  # the first class is dead
+assert (a_tie.argmax(1) == torch.arange(3)).all()
 assert f"{accuracy_roof(3, 10):.0%}" == "70%"
 assert f"3 of {architecture('nin').num_classes} classes" == "3 of 10 classes"
 assert f"{architecture('nin').num_classes} classes" == "10 classes"
@@ -158,7 +171,12 @@ at_smaller_rate = [
 ]
 assert 2 * len(at_smaller_rate) == len(late)
 assert f"{len(never)} runs" == "3 runs"
-assert f"{early.mean():.0%} {late.mean():.0%}" == "68% 52%"
+of_start = [run for label in (*as_textbook, "three steps to ten") for run in small[label]]
+by_third, in_fourth = (
+    [run for run in of_start if left_plateau(run) in when] for when in (("1", "2", "3"), ("4",))
+)
+assert (len(by_third), len(in_fourth)) == (len(early), len(late))
+assert str(difference(by_third, in_fourth)) == "+15.5 (-7.6 to +38.5)"
 never_left = [
     run.last.dead_classes
     for label in (*as_textbook, "three steps to ten")
@@ -192,13 +210,12 @@ stuck_of = {
 assert list(stuck_of) == ["textbook, rate 0.05", "three steps to ten"]
 assert list(stuck_of.values()) == ["2 of 5 runs", "1 of 5 runs"]
 tried = {label: group for label, group in small.items() if label != "textbook, rate 0.1"}
-gained = {label: difference(group, textbook) for label, group in tried.items()}
-assert [label for label, apart in gained.items() if apart.shown] == ["batch normalization"]
-assert gained["Kaiming, zero biases"].mean > 0.2
+at_once = confidence_of_rows(small)
+gained = {label: difference(group, textbook, at_once) for label, group in tried.items()}
 assert max(gained.values(), key=lambda apart: apart.mean) is gained["batch normalization"]
-at_once = confidence_of_each(len(tried))
+assert at_once == confidence_of_each(len(tried))
 assert (f"{len(tried)} comparisons", f"{at_once:.3%}") == ("8 comparisons", "99.375%")
-assert not any(difference(group, textbook, confidence=at_once).shown for group in tried.values())
+assert not any(apart.shown for apart in gained.values())
 for ahead in (small["Kaiming, zero biases"], small["batch normalization"]):
     assert summary(ahead).least > summary(textbook).greatest
     assert math.comb(len(ahead) + len(textbook), len(textbook)) == 252
@@ -226,6 +243,8 @@ for run in too_fast:
         > 0.7
     )
 assert f"{CONFIDENCE:.0%}" == "95%"
+assert all(left_plateau(run) in ("4", "never") for run in small["textbook, rate 0.05"])
+assert all(left_plateau(run) != "1" for run in textbook)
 
 # %% table-relapses
 assert f"{WINDOW_STEPS} {FACTOR} times {MARGIN}" == "20 1.5 times 0.2"
@@ -250,7 +269,8 @@ assert f"{loss_floor(gone, classes) / math.log(classes):.1f}" == "0.3"
 
 # %% ex-log
 assert most_dead(1.10, 0.60) == 4
-assert f"{loss_floor(4, 10):.2f}" == "0.92"
+assert f"{loss_floor(4, 10):.2f} {loss_floor(5, 10):.2f}" == "0.92 1.15"
+assert loss_floor(5, 10) > 1.10
 assert f"{accuracy_roof(4, 10):.0%} {accuracy_roof(5, 10):.0%}" == "60% 50%"
 
 # %% ex-stem
@@ -264,6 +284,3 @@ assert f"{architecture('nin').input_shape[0]} to {round(1 / kept[0]) - 1}" == "1
 assert round(1 / kept[0]) == 97
 assert f"{math.sqrt(kept[0]):.0%}" == "10%"
 assert f"{signal_left('nin')[-1] * math.sqrt(97):.1%}" == "2.0%"
-assert kept.count(1 / 2) == 8
-assert math.sqrt(math.prod(one for one in kept if one == 1 / 2)) == 1 / 16
-assert round(1 / math.sqrt(math.prod(one for one in kept if one == 1 / 2))) == 16
