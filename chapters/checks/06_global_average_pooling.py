@@ -8,7 +8,7 @@ from scipy import stats
 from ninlab.answers import answer
 from ninlab.comparisons import (
     CONFIDENCE,
-    confidence_of_each,
+    confidence_of_rows,
     difference,
     gap_difference,
     summary,
@@ -68,15 +68,13 @@ assert f"{len(test):,}" == "1,000"
 
 # %% difference
 own = small["AlexNet's head, rate 0.025"]
-by_matrix = difference(small["linear layer"], small["average"])
-by_alexnet = difference(own, small["average"])
+at_once = confidence_of_rows(small)
+by_matrix = difference(small["linear layer"], small["average"], at_once)
+by_alexnet = difference(own, small["average"], at_once)
 assert [len(g) for g in small.values()] == [5, 3, 3, 3]
 assert f"{len(small) - 1} rows" == "3 rows"
-assert str(by_matrix) == "+1.8 (+0.2 to +3.4)"
-assert by_matrix.shown
-at_once = confidence_of_each(len(small) - 1)
-corrected = difference(small["linear layer"], small["average"], confidence=at_once)
-assert str(corrected) == "+1.8 (-0.5 to +4.0)"
+assert str(by_matrix) == "+1.8 (-0.5 to +4.0)"
+assert not by_matrix.shown
 assert f"{at_once:.1%}" == "98.3%"
 assert not by_alexnet.shown
 assert summary(own).greatest < summary(small["average"]).least
