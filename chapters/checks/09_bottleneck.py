@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import NormalDist
 
 from ninlab.architectures import architecture
-from ninlab.comparisons import CONFIDENCE, difference, summary
+from ninlab.comparisons import CONFIDENCE, confidence_of_rows, difference, summary
 from ninlab.relapses import relapse
 from ninlab.shapes import placed_layers
 from ninlab.units import format_shape
@@ -96,12 +96,14 @@ assert f"{len(train):,} {len(test):,}" == "6,000 2,000"
 # %% difference
 means = [f"{summary(group).mean:.1%}" for group in small.values()]
 assert means == ["83.8%", "83.3%", "73.2%"]
-gradual = difference(small["three steps"], small["one step"])
-early = difference(small["no third pool"], small["one step"])
+gradual, early = (
+    difference(small[remedy], small["one step"], confidence_of_rows(small))
+    for remedy in ("three steps", "no third pool")
+)
 assert not gradual.shown
 assert not early.shown
-assert str(gradual) == "-0.4 (-5.0 to +4.1)"
-assert str(early) == "-10.6 (-49.9 to +28.8)"
+assert str(gradual) == "-0.4 (-6.5 to +5.6)"
+assert str(early) == "-10.6 (-67.2 to +46.1)"
 fallen = [
     [f"{epoch.test_accuracy:.1%}" for epoch in run.epochs[-2:]] for run in small["no third pool"]
 ]
