@@ -6,7 +6,7 @@ from math import log
 import torch
 
 from ninlab.answers import answer
-from ninlab.comparisons import CONFIDENCE, confidence_of_each, difference, summary, train_loss
+from ninlab.comparisons import CONFIDENCE, confidence_of_rows, difference, summary, train_loss
 from ninlab.devices import device
 from ninlab.formulas import saved_bytes
 from ninlab.layers import ReLU
@@ -90,15 +90,15 @@ four = small["four blocks (NiN)"]
 ends = {label: summary(group) for label, group in small.items()}
 assert [end.failed for end in ends.values()] == [0, 0, 1, 0]
 assert [end.runs for end in ends.values()] == [5, 3, 3, 3]
-less = {label: difference(group, four) for label, group in small.items() if group is not four}
-assert str(less["six blocks"]) == "-2.1 (-3.7 to -0.4)"
-assert str(less["eight blocks"]) == "-1.3 (-4.3 to +1.7)"
-assert str(less["eight blocks, rate 0.05"]) == "-0.6 (-2.4 to +1.2)"
-assert f"{len(less)} rows" == "3 rows"
-confidence = confidence_of_each(len(less))
-at_once = difference(small["six blocks"], four, confidence=confidence)
-assert str(at_once) == "-2.1 (-4.3 to +0.2)"
-assert f"{confidence:.1%}, {CONFIDENCE:.0%}" == "98.3%, 95%"
+at_once = confidence_of_rows(small)
+less = {
+    label: difference(group, four, at_once) for label, group in small.items() if group is not four
+}
+assert str(less["six blocks"]) == "-2.1 (-4.3 to +0.2)"
+assert str(less["eight blocks"]) == "-1.3 (-6.0 to +3.4)"
+assert str(less["eight blocks, rate 0.05"]) == "-0.6 (-3.0 to +1.8)"
+assert not any(apart.shown for apart in less.values())
+assert f"{CONFIDENCE:.0%}" == "95%"
 deep = small["eight blocks"]
 assert f"{len(deep)} runs" == "3 runs"
 (failed,) = [run for run in deep if run.outcome != "finished"]
