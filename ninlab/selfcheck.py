@@ -400,7 +400,7 @@ def _losses(
 
 
 def _repeated(subject: Subject, network: str, recipe: Recipe, *, steps: int) -> str:
-    """On a CPU the same seed gives the same losses, bit for bit."""
+    """On a CPU the same seed gives the same losses, bit for bit, on one machine and torch."""
     one, other = (_losses(subject, network, recipe, steps=steps, use_graph=False) for _ in range(2))
     apart = float((one - other).abs().max())
     if apart != 0:  # so is a loss that is no number
