@@ -61,6 +61,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "published": (set(), set()),
     "records": ({"recipes"}, {"annotated_types", "pandas", "pydantic", "pydantic_core"}),
     "relapses": ({"records"}, set()),
+    "races": ({"records"}, set()),
     "handover": ({"exits", "records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
     "decisions": ({"comparisons", "records"}, {"scipy"}),
