@@ -545,17 +545,16 @@ def effects(
 
     By label: the difference from the first group in points, with its interval; whether that is
     a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
-    the number of runs and of failures of each kind; in how many runs the loss relapsed. On a GPU,
-    whose time belongs to the run alone, also the milliseconds of a training step. All intervals
-    hold together with that confidence, as do those of all parts among which the groups share a
-    table. Labels are told apart by `told_apart`. Empty without groups. Raises NinlabError for
-    groups of several scales.
+    the number of runs and of failures of each kind; in how many runs the loss relapsed. Where
+    the speeds of all runs compare, also the milliseconds of a training step. Labels are told apart
+    by `told_apart`. Empty without groups. Raises NinlabError for groups of several scales.
     """
     if not groups:
         return {}
     confidence = confidence_of_rows(*([*among] or [groups]), confidence=confidence)
     groups = told_apart(groups)
-    slug = scale_of(list(chain.from_iterable(groups.values()))).device_slug
+    scale_of(list(chain.from_iterable(groups.values())))
+    with_times = speeds_compare(chain.from_iterable(groups.values()))
     rows = {}
     for label, group in groups.items():
         ended, failed = summary(group), failures(group)
@@ -567,7 +566,7 @@ def effects(
             "runs": f"{ended.runs}" + (f", {failed}" if failed else ""),
             "relapsed": f"{relapsed(group)} of {len(group)}",
         }
-        if slug != "cpu":
+        if with_times:
             rows[label]["ms a step"] = f"{1e3 * step_seconds(group):.2f}"
     return rows
 
@@ -594,12 +593,36 @@ def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
     return statistics.median(loss for loss in losses if loss is not None)
 
 
+def speeds_compare(runs: Iterable[RunRecord]) -> bool:
+    """Whether the speeds of these runs say something of what they trained.
+
+    They do where all were made on one device that each had to itself. The time of a run beside
+    others is that of the load. `races` compares networks that took turns.
+    """
+    found = list(runs)
+    devices = {(run.device.name, run.device.threads) for run in found}
+    return len(devices) == 1 and all(run.had_its_device for run in found)
+
+
+def check_speeds(runs: Iterable[RunRecord]) -> None:
+    """Raises NinlabError unless `speeds_compare` for these runs."""
+    found = list(runs)
+    if not speeds_compare(found):
+        shared = sum(not run.had_its_device for run in found)
+        raise NinlabError(
+            f"the speeds of these {len(found)} runs do not compare: {shared} shared their CPU with "
+            "other work, or do not say, and others are of another device; let the networks take "
+            "turns (benchmarks/race.py)"
+        )
+
+
 def step_seconds(runs: Sequence[RunRecord]) -> float:
     """Seconds of one training step: the median over the runs, each the median of its epochs.
 
-    Raises NinlabError as `kernels_of` does.
+    Raises NinlabError as `kernels_of` and `check_speeds` do.
     """
     kernels_of(runs)
+    check_speeds(runs)
     return statistics.median(run.recipe.batch_size / run.images_per_second for run in runs)
 
 

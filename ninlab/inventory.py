@@ -226,7 +226,7 @@ class Inventory:
             "rate": f"{run.recipe.learning_rate:g}",
             "precision": str(run.recipe.precision),
             "kernels": str(run.recipe.kernels),
-            "images/s": f"{run.images_per_second:,.0f}",
+            "images/s": f"{run.images_per_second:,.0f}" if run.had_its_device else "",
         } | _made_by(run)
 
 

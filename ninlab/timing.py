@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean, median
 
 from ninlab.architectures import architecture
-from ninlab.comparisons import Groups, step_seconds, told_apart
+from ninlab.comparisons import Groups, check_speeds, step_seconds, told_apart
 from ninlab.devices import device, of_cuda_name
 from ninlab.errors import NinlabError
 from ninlab.formulas import macs
@@ -251,9 +251,11 @@ def step_times(groups: Groups) -> dict[str, dict[str, str]]:
     """What a step of each group costs, compared with the first: MACs, least time and measured time.
 
     By label, a table's rows: MACs as a multiple of the first group's; the bound of a training step
-    and the measured median, in milliseconds, each with its multiple. Empty without groups. Meant
-    for runs of one GPU: the time of a CPU is shared with whatever else it does.
+    and the measured median, in milliseconds, each with its multiple. Empty without groups. Raises
+    NinlabError where the speeds of the runs do not compare, as `comparisons.check_speeds` has it.
     """
+    if groups:
+        check_speeds(chain.from_iterable(groups.values()))
     costs = {}
     for label, group in told_apart(groups).items():
         least = bound_of_run(group[0])
@@ -279,8 +281,11 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
 
     A table's rows: the median time of all epochs, over the runs that finished them; images a
     second; the milliseconds of a step, and of its bound; and which shares of the peak rate and of
-    the bandwidth a step reaches, by the arithmetic and the bytes of its bound.
+    the bandwidth a step reaches, by the arithmetic and the bytes of its bound. Raises NinlabError
+    as `step_times` does.
     """
+    if groups:
+        check_speeds(chain.from_iterable(groups.values()))
     rows = {}
     for label, group in told_apart(groups).items():
         first, seconds = group[0], step_seconds(group)

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
-from scipy.special import stdtrit
 
 from ninlab import records
 from ninlab.comparisons import (
@@ -35,6 +34,7 @@ from ninlab.comparisons import (
     sampling_error,
     scale_of,
     share,
+    speeds_compare,
     step_seconds,
     summary,
     told_apart,
@@ -45,6 +45,7 @@ from ninlab.errors import NinlabError
 from ninlab.records import LossCurve, Outcome, RunRecord
 from ninlab.relapses import held
 from ninlab.steps import Kernels
+from tests.records import A_HOST
 
 hits = st.integers(1000, 9500)  # of 10,000 test images
 accuracies = st.lists(hits.map(lambda count: count / 10_000), min_size=2, max_size=6)
@@ -663,13 +664,36 @@ def test_a_row_names_its_rate_where_the_heading_names_another(rates):
         assert ("if no row names another" in heading) == any(", rate" in label for label in named)
 
 
-def test_a_gpus_rows_have_the_time_of_a_step_and_a_busy_cpus_have_none():
+def beside(runs: list[RunRecord], other_cores: float | None) -> list[RunRecord]:
+    """The runs, made while others kept so many cores busy; None where that is unknown."""
+    return [replace(run, host=replace(A_HOST, other_cores=other_cores)) for run in runs]
+
+
+def test_a_gpus_rows_and_an_idle_cpus_have_the_time_of_a_step_and_a_busy_cpus_have_none():
     seconds = 0.25
     rate = template().recipe.batch_size / seconds
-    of_gpu = [replace(run, images_per_second=rate) for run in on(group([0.8]), "gpu", "GPU")]
-    assert step_seconds(of_gpu) == pytest.approx(seconds)
-    assert effects({"one": of_gpu})["one"]["ms a step"] == "250.00"
-    assert "ms a step" not in effects({"one": on(group([0.8]), "cpu", "CPU")})["one"]
+    timed = [replace(run, images_per_second=rate) for run in group([0.8])]
+    on_cpu = on(timed, "cpu", "CPU")
+    for alone in (on(timed, "gpu", "GPU"), beside(on_cpu, 0.0)):
+        assert step_seconds(alone) == pytest.approx(seconds)
+        assert effects({"one": alone})["one"]["ms a step"] == "250.00"
+    older = [replace(run, host=None) for run in on_cpu]
+    for shared in (beside(on_cpu, 1.0), beside(on_cpu, None), older):
+        assert "ms a step" not in effects({"one": shared})["one"]
+        with pytest.raises(NinlabError, match=r"race\.py"):
+            step_seconds(shared)
+
+
+def test_one_busy_run_or_another_device_takes_the_times_from_all():
+    idle = beside(on(group([0.8, 0.9]), "cpu", "CPU"), 0.0)
+    busy = beside(idle, 0.5)
+    assert speeds_compare(idle)
+    assert not speeds_compare([])
+    assert not speeds_compare([*idle, busy[0]])
+    assert not speeds_compare([idle[0], *on(idle[1:], "cpu", "another CPU")])
+    two_threads = replace(idle[1].device, threads=2)
+    assert not speeds_compare([idle[0], replace(idle[1], device=two_threads)])
+    assert "ms a step" not in effects({"a": idle, "b": busy})["a"]
 
 
 # ---------------------------------------------------------------- kernels
@@ -680,7 +704,7 @@ def by_fused(runs: list[RunRecord]) -> list[RunRecord]:
 
 
 def test_no_number_is_of_runs_by_two_kernels():
-    one = group([0.8, 0.81, 0.82])
+    one = on(group([0.8, 0.81, 0.82]), "gpu", "GPU")
     mixed = [*one[:2], *by_fused(one[2:])]
     for number in (kernels_of, summary, gaps, step_seconds):
         number(one)

@@ -9,6 +9,7 @@ from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.comparisons import Groups
 from ninlab.devices import device
+from ninlab.errors import NinlabError
 from ninlab.formulas import macs
 from ninlab.measurement import Allocator, Case, CaseOutcome, Measured, MemoryRecord
 from ninlab.predictions import bound, case_operators, prediction_errors, time_model
@@ -302,3 +303,15 @@ def test_two_networks_stand_beside_each_other_in_a_row_and_in_a_sentence():
         "bounds say 1.33."
     )
     assert training_in_words(two, 64, "H100") == training_in_words([], 128, "H100") == ""
+
+
+def test_no_table_sets_the_speed_of_a_run_beside_that_of_another_load():
+    on_cpu = Device("cpu", "a CPU", 2**34, threads=1)
+    busy = replace(A_RECORD.host, other_cores=1.0)
+    idle = trained("nin_28", 100.0, on_cpu) | trained("vgg11_28", 50.0, on_cpu)
+    loaded = idle | {"vgg11_28": [replace(idle["vgg11_28"][0], host=busy)]}
+    for table in (step_times, training_rates):
+        assert [*table(idle)] == ["nin_28", "vgg11_28"]
+        with pytest.raises(NinlabError, match="do not compare: 1 shared"):
+            table(loaded)
+        assert table({}) == {}

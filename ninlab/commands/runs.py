@@ -307,7 +307,7 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
         table.add_row(
             run.id, str(run.outcome) + ("" if run.id in standing else ", replaced"),
             f"{last.test_accuracy:.4f}", loss, str(last.dead_classes), str(run.never_predicted),
-            f"{run.images_per_second:,.0f}",
+            f"{run.images_per_second:,.0f}" if run.had_its_device else "under load",
         )  # fmt: skip
     _print_table(table)
 

@@ -238,6 +238,15 @@ class RunRecord:
         return self.epochs[-1]
 
     @property
+    def had_its_device(self) -> bool:
+        """Whether nothing else used what the run computed on, so that its speed is its own.
+
+        A GPU takes one run at a time. Others may use a CPU beside a run: there the host must have
+        been idle, and of the hosts of older records nothing is known.
+        """
+        return self.device.slug != "cpu" or (self.host is not None and self.host.was_idle)
+
+    @property
     def never_predicted(self) -> int:
         """How many classes the network named for no evaluated image after the last epoch.
 
