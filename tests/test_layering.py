@@ -92,6 +92,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"pandas", "torch"},
     ),
     "memory_laws": ({"records"}, {"pandas"}),
+    "starts": ({"architectures", "layers", "records", "shapes"}, set()),
     "profiles": ({"architectures", "devices", "records", "reports", "roofline"}, set()),
     "timing": (
         {

@@ -1,0 +1,123 @@
+"""How blind is an untrained network at full size, and is that NiN's fault or Xavier's?
+
+The textbook starts NiN, AlexNet and VGG-11 alike: weights by Xavier's rule, biases as torch draws
+them. Test images at 224x224 go through each of them, and through NiN with other starts, before any
+training. Counted are the classes that score 0 on every image, and those that score highest on any;
+measured is how far scores and inner values differ from image to image.
+
+    python benchmarks/starts.py --output runs/probes/starts.json    # 15 minutes on one core
+
+A row is a network and a seed. The file is written when all are made; `ninlab.starts` reads it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ninlab import records
+from ninlab.architectures import architecture
+from ninlab.data import fashion_mnist, resize
+from ninlab.environment import arithmetic, describe_device, describe_software
+from ninlab.machine import Watch
+from ninlab.networks import build
+from ninlab.starts import Start, Starts, handed_on, has_last_relu
+from ninlab.steps import Precision
+
+NETWORKS = ("nin", "alexnet", "vgg11", "nin_zero_bias", "nin_kaiming", "nin_fixed")
+"""The textbook's start in three networks, then NiN with other starts."""
+
+
+def spread(values: Tensor) -> float:
+    """The standard deviation over images, the first axis, as a root mean square over the rest."""
+    return float(values.double().var(0).mean().sqrt())
+
+
+@torch.inference_mode()
+def start(network: str, seed: int, images: Tensor) -> Start:
+    """What the untrained network of that seed makes of the images, in evaluation mode.
+
+    images is (n, channels, height, width), of the network's input shape, with values from 0 to 1.
+    """
+    about = architecture(network)
+    module = build(about, seed=seed).eval()
+    of_images, left = spread(images), []
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        left.append(spread(output) / of_images)
+
+    for name in handed_on(about):
+        module.get_submodule(name).register_forward_hook(note)
+    scores = module(images)
+    return Start(
+        network=network,
+        seed=seed,
+        dead_classes=int((scores == 0).all(0).sum()) if has_last_relu(about) else None,
+        predicted_classes=len(scores.argmax(1).unique()),
+        over_images=rounded(spread(scores)),
+        between_classes=rounded(float(scores.double().mean(0).std())),
+        left=tuple(map(rounded, left)),
+    )
+
+
+def rounded(value: float) -> float:
+    """To the six digits that records keep."""
+    return float(f"{value:.6g}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print a line a start, and write all of them."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--output", type=Path, help="file for the starts as JSON")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    provenance = records.provenance("python benchmarks/starts.py")  # of the code that runs
+    watch, rows, of_images = Watch(), [], {}
+    tested = fashion_mnist()[1].images[: options.images]
+    for network in options.networks:
+        side = architecture(network).input_shape[-1]
+        images = resize(tested, side) / 255
+        of_images[network] = rounded(spread(images))
+        for seed in range(options.seeds):
+            with arithmetic(Precision.FP32, benchmark=False):
+                rows.append(start(network, seed, images))
+            print(in_words(rows[-1]), flush=True)
+    if options.output:
+        made = Starts(
+            provenance=provenance,
+            device=describe_device(torch.device("cpu")),
+            software=describe_software(),
+            host=watch.host(),
+            networks={name: architecture(name).digest for name in options.networks},
+            images=options.images,
+            image_spread=of_images[options.networks[0]],
+            rows=tuple(rows),
+        )
+        text = json.dumps({"id": made.id, **asdict(made)}, indent=1)
+        records.write_bytes(options.output.resolve(), f"{text}\n".encode())
+    return 0
+
+
+def in_words(row: Start) -> str:
+    """The start in a line."""
+    dead = "" if row.dead_classes is None else f"{row.dead_classes} classes dead, "
+    return (
+        f"{row.network:14} seed {row.seed:2}: {dead}{row.predicted_classes} predicted, "
+        f"{row.left[-1]:.3%} of the spread left, {row.heard:.2%} of that between classes"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
