@@ -31,10 +31,11 @@ from ninlab.errors import NinlabError
 from ninlab.figures import labels
 from ninlab.figures.themes import DIAGRAM_TEXT_PIXELS, TEXT_PIXELS, template
 from ninlab.layers import Activation, Block, Conv, Linear, ReLU
-from ninlab.records import EpochResult, Outcome, RunRecord
+from ninlab.records import EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.reports import Category, TracedMoment, tensor_peak
 from ninlab.resources import profile
 from ninlab.units import format_bytes
+from tests.records import A_HOST
 from tests.test_records import A_RECORD
 
 drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
@@ -75,6 +76,10 @@ def peaks(name: str) -> dict[int, int]:
 
 
 RUNS = [run("a", 0, [0.5, 0.8]), run("a", 1, [0.6, 0.7]), run("b", 0, [0.1, 0.1], Outcome.STUCK)]
+TWINS = (
+    replace(RUNS[0], host=A_HOST, loss=LossCurve(1, (2.0, 1.4))),
+    replace(RUNS[0], host=replace(A_HOST, cpu_capability="AVX2"), loss=LossCurve(1, (2.0, 1.5))),
+)
 ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
     "bars": lambda: figures.bars(
         figures.Quantity("Parameters", dict.fromkeys(NETWORKS, 10)), provenance=SOURCE
@@ -149,6 +154,15 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         share="share",
         provenance=SOURCE,
     ),
+    "dots_by_row": lambda: figures.dots_by_row(
+        {"NiN": [0.001, 0.5], "AlexNet": [0.2, 0.2]},
+        axis="share",
+        like={"NiN": "nin", "AlexNet": "alexnet"},
+        provenance=SOURCE,
+        notes={"NiN": ": faint"},
+    ),
+    "twin_curves": lambda: figures.twin_curves([TWINS]),
+    "growing_apart": lambda: figures.growing_apart({"NiN": [TWINS]}),
     "tiles": lambda: figures.tiles(
         [[figures.Tile("image", [[0, 255]]), figures.Tile("map", [[-1.5, 2.0]], "+.1f")]],
         provenance=SOURCE,

@@ -9,11 +9,11 @@ one color in the whole book. Text, paper and grid have none: the site's two temp
 them for light and dark, so no function here may type one in.
 
 One module draws one family of figures: `bar_panels`, `layer_panels`, `diagrams`, `curves`,
-`endings`, `errors`, `memory`, `traffic`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`;
-`costs` is what chapters draw alike with `bar_panels`. They share `colors`, `words`, `themes`,
-`layout`, `placing`, `labels` and `provenance`, which import none of them. `table` gives back the
-numbers that a figure draws; `tables_by_scale` says what runs show, in one table a scale, and
-`longest_operators` what takes longest in a step.
+`endings`, `errors`, `memory`, `traffic`, `speed`, `roofline`, `collapse`, `pictures`, `shifts`,
+`dots`, `twins`; `costs` is what chapters draw alike with `bar_panels`. They share `colors`,
+`words`, `themes`, `layout`, `placing`, `labels` and `provenance`, which import none of them.
+`table` gives back the numbers that a figure draws; `tables_by_scale` says what runs show, in one
+table a scale, and `longest_operators` what takes longest in a step.
 
 Known limits: drawn for a column 350 to 800 pixels wide; a figure tells six lines of one color
 apart.
@@ -25,6 +25,7 @@ from ninlab.figures.colors import CATEGORY_COLORS, FAMILY_COLORS, NEUTRAL, color
 from ninlab.figures.costs import costs
 from ninlab.figures.curves import learning_rates, training_curves
 from ninlab.figures.diagrams import Column, diagram
+from ninlab.figures.dots import dots_by_row
 from ninlab.figures.endings import endings
 from ninlab.figures.errors import errors_in_turn
 from ninlab.figures.layer_panels import shape_funnel, shares_by_layer
@@ -38,6 +39,7 @@ from ninlab.figures.shifts import Line, shares_by_step
 from ninlab.figures.speed import intensities, rate_by_macs
 from ninlab.figures.tables import Tables, tables_by_scale
 from ninlab.figures.traffic import traffic
+from ninlab.figures.twins import growing_apart, twin_curves
 
 __all__ = [
     "CATEGORY_COLORS",
@@ -55,9 +57,11 @@ __all__ = [
     "counted",
     "coverage",
     "diagram",
+    "dots_by_row",
     "endings",
     "errors_in_turn",
     "fading_signal",
+    "growing_apart",
     "intensities",
     "learning_rates",
     "longest_operators",
@@ -80,4 +84,5 @@ __all__ = [
     "traced_step",
     "traffic",
     "training_curves",
+    "twin_curves",
 ]
