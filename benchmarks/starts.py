@@ -20,56 +20,18 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.data import fashion_mnist, resize
 from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.machine import Watch
-from ninlab.networks import build
-from ninlab.starts import Start, Starts, handed_on, has_last_relu
+from ninlab.starting import spread, start
+from ninlab.starts import Start, Starts
 from ninlab.steps import Precision
 
 NETWORKS = ("nin", "alexnet", "vgg11", "nin_zero_bias", "nin_kaiming", "nin_fixed")
 """The textbook's start in three networks, then NiN with other starts."""
-
-
-def spread(values: Tensor) -> float:
-    """The standard deviation over images, the first axis, as a root mean square over the rest."""
-    return float(values.double().var(0).mean().sqrt())
-
-
-@torch.inference_mode()
-def start(network: str, seed: int, images: Tensor) -> Start:
-    """What the untrained network of that seed makes of the images, in evaluation mode.
-
-    images is (n, channels, height, width), of the network's input shape, with values from 0 to 1.
-    """
-    about = architecture(network)
-    module = build(about, seed=seed).eval()
-    of_images, left = spread(images), []
-
-    def note(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        left.append(spread(output) / of_images)
-
-    for name in handed_on(about):
-        module.get_submodule(name).register_forward_hook(note)
-    scores = module(images)
-    return Start(
-        network=network,
-        seed=seed,
-        dead_classes=int((scores == 0).all(0).sum()) if has_last_relu(about) else None,
-        predicted_classes=len(scores.argmax(1).unique()),
-        over_images=rounded(spread(scores)),
-        between_classes=rounded(float(scores.double().mean(0).std())),
-        left=tuple(map(rounded, left)),
-    )
-
-
-def rounded(value: float) -> float:
-    """To the six digits that records keep."""
-    return float(f"{value:.6g}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for network in options.networks:
         side = architecture(network).input_shape[-1]
         images = resize(tested, side) / 255
-        of_images[network] = rounded(spread(images))
+        of_images[network] = spread(images)
         for seed in range(options.seeds):
             with arithmetic(Precision.FP32, benchmark=False):
                 rows.append(start(network, seed, images))

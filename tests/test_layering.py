@@ -93,6 +93,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {"pandas", "torch"},
     ),
     "memory_laws": ({"records"}, {"pandas"}),
+    "starting": ({"architectures", "networks", "starts"}, {"torch"}),
     "starts": ({"architectures", "layers", "records", "shapes"}, set()),
     "profiles": ({"architectures", "devices", "records", "reports", "roofline"}, set()),
     "timing": (

@@ -15,6 +15,7 @@ from ninlab.data import LabeledImages, fashion_mnist, resize
 from ninlab.errors import RecordError, UnknownNameError
 from ninlab.networks import build
 from ninlab.records import runs_folder, write_bytes
+from ninlab.starting import start
 from ninlab.starts import PATH, Starts, has_last_relu, signal_left, weighted_layers
 from ninlab.steps import Precision
 from ninlab.training import evaluate
@@ -32,7 +33,7 @@ def test_a_start_counts_the_dead_classes_that_an_evaluation_counts(network, imag
     tested = fashion_mnist()[1]
     labeled = LabeledImages(tested.images[: len(images)], tested.labels[: len(images)], 10)
     for seed in range(3):
-        found = benchmark.start(network, seed, images)
+        found = start(network, seed, images)
         module = build(network, seed=seed)
         counted = evaluate(module, labeled, Precision.FP32).dead_classes
         assert counted == (found.dead_classes or 0)
@@ -47,7 +48,7 @@ def test_a_start_counts_the_dead_classes_that_an_evaluation_counts(network, imag
 @pytest.mark.parametrize("network", [name for name in SMALL if "textbook_" in name])
 def test_without_biases_brighter_images_change_every_spread_alike(network, images):
     """Such a network is positively homogeneous: twice the image makes twice every value."""
-    one, two = (benchmark.start(network, 0, factor * images) for factor in (1, 2))
+    one, two = (start(network, 0, factor * images) for factor in (1, 2))
     assert two.left == pytest.approx(one.left, rel=1e-5)
     assert two.over_images == pytest.approx(2 * one.over_images, rel=1e-5)
     assert (two.dead_classes, two.predicted_classes) == (one.dead_classes, one.predicted_classes)
@@ -56,7 +57,7 @@ def test_without_biases_brighter_images_change_every_spread_alike(network, image
 
 def test_xaviers_start_fades_beside_kaimings_as_the_formula_says(images):
     faded, kept = (
-        [benchmark.start(f"nin_28_textbook_{rule}", seed, images).left for seed in range(10)]
+        [start(f"nin_28_textbook_{rule}", seed, images).left for seed in range(10)]
         for rule in ("zero_bias", "kaiming")
     )
     quotients = [
@@ -147,7 +148,7 @@ def test_a_recorded_start_can_be_measured_again():
     recorded = Starts.load()
     first = recorded.of("nin")[0]
     images = resize(fashion_mnist()[1].images[: recorded.images], 224) / 255
-    again = benchmark.start("nin", first.seed, images)
+    again = start("nin", first.seed, images)
     # the last digits of a float32 sum depend on the machine; what is left is a hundredth of a
     # percent of the values, so that they are the fourth digit of it
     assert again.left == pytest.approx(first.left, rel=0.02)
