@@ -36,6 +36,7 @@ from ninlab.reports import Category, TracedMoment, tensor_peak
 from ninlab.resources import profile
 from ninlab.units import format_bytes
 from tests.records import A_HOST
+from tests.races import raced
 from tests.test_records import A_RECORD
 
 drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
@@ -139,7 +140,9 @@ ONE_OF_EACH: dict[str, Callable[[], go.Figure]] = {
         provenance=SOURCE,
         measured={"nin": 0.5},
     ),
-    "rate_by_macs": lambda: figures.rate_by_macs(RUNS, {"nin_28": "NiN"}),
+    "rate_by_macs": lambda: figures.rate_by_macs(
+        raced({"nin_28": [1.0, 1.1], "vgg11_28": [2.0, 2.5]}), {"nin_28": "NiN"}
+    ),
     "fading_signal": lambda: figures.fading_signal(
         (0.5, 0.25), {"nin": (0.4, 0.2)}, layers=("conv1", "conv2"), provenance=SOURCE
     ),
@@ -653,26 +656,59 @@ def test_the_cross_of_a_failed_run_is_where_its_loss_was_last_finite(finite, los
     assert [i for i, size in enumerate(line.marker.size) if size] == [finite]
 
 
-def test_curves_may_run_over_epochs_images_and_seconds():
+def test_curves_may_run_over_epochs_images_and_the_time_of_a_race():
     runs = [run("nin", 0, [0.5, 0.6])]
+    race = raced({"vgg11_28": [2.0, 4.0, 6.0], "nin_28": [1.0, 1.0, 1.5]})
     ends = {
-        against: series(figures.training_curves(runs, against=against), "NiN at 28x28, repaired").x
-        for against in ("epoch", "images", "seconds")
+        against: series(
+            figures.training_curves(runs, against=against, race=race), "NiN at 28x28, repaired"
+        ).x
+        for against in ("epoch", "images", "time")
     }
     batch = A_RECORD.recipe.batch_size
     images = A_RECORD.data_set.train_images // batch * batch
-    assert ends == {"epoch": (1, 2), "images": (images, 2 * images), "seconds": (2.0, 4.0)}
+    assert ends == {"epoch": (1, 2), "images": (images, 2 * images), "time": (0.25, 0.5)}
 
 
 def test_pointing_at_a_curve_says_what_it_is_the_median_of():
     runs = [run("nin", seed, [value, value]) for seed, value in enumerate((0.5, 0.6))]
-    both = series(figures.training_curves(runs, against="seconds"), "NiN at 28x28, repaired")
+    race = raced({"nin_28": [3.0]})
+    over_time = figures.training_curves(runs, against="time", race=race)
+    both = series(over_time, "NiN at 28x28, repaired")
     alone = series(figures.training_curves(runs[:1], "test_loss"), "NiN at 28x28, repaired")
     assert both.hovertext[1].split("<br>")[1:] == [
         "test accuracy 55.0%, median of 2 seeds (50.0% to 60.0%)",
-        "after 4 s of training",
+        "after the time of 2.0 epochs of NiN at 28x28, repaired",
     ]
     assert alone.hovertext[0].split("<br>")[1:] == ["test loss 1.000 nats", "after epoch 1"]
+
+
+def test_the_times_of_runs_are_not_drawn_without_a_race_of_their_step():
+    runs = [run("nin", 0, [0.5, 0.6])]
+    batch = runs[0].recipe.batch_size
+    with pytest.raises(NinlabError, match="give the race"):
+        figures.training_curves(runs, against="time")
+    race = raced({"nin_28": [1.0]}, batch_size=2 * batch)
+    with pytest.raises(NinlabError, match=f"{2 * batch} images"):
+        figures.training_curves(runs, against="time", race=race)
+    with pytest.raises(NinlabError, match="'nin_28'"):
+        figures.training_curves(runs, against="time", race=raced({"vgg11_28": [1.0]}))
+
+
+@given(st.lists(st.tuples(*[st.floats(0.1, 10)] * 2), min_size=1, max_size=9), st.floats(0.1, 10))
+def test_a_network_stands_where_its_rounds_put_it_beside_the_first(rounds, load):
+    first, second = zip(*rounds, strict=True)
+    slowed = [load * seconds for seconds in first]
+    labeled = {"nin_28": "one", "vgg11_28": "two"}
+    heights = []
+    for alike in (first, slowed):
+        other = [a * s / f for a, s, f in zip(alike, second, first, strict=True)]
+        figure = figures.rate_by_macs(raced({"nin_28": alike, "vgg11_28": other}), labeled)
+        (high, middle, low) = series(figure, "two").y
+        assert high >= middle >= low
+        heights.append(middle / series(figure, "one").y[1])
+    ratio = np.median([s / f for f, s in rounds])
+    assert heights == pytest.approx([1 / ratio, 1 / ratio])
 
 
 def test_one_dead_class_is_not_called_classes():
@@ -689,7 +725,7 @@ DRAWN_IN_ONE_COLOR: dict[str, Callable[[Sequence[str]], go.Figure]] = {
     "training_curves": lambda networks: figures.training_curves(one_run_each(networks)),
     "learning_rates": lambda networks: figures.learning_rates(one_run_each(networks)),
     "rate_by_macs": lambda networks: figures.rate_by_macs(
-        one_run_each(networks), {name: name for name in networks}
+        raced({name: [1.0] for name in networks}), {name: name for name in networks}
     ),
     "shares_by_step": lambda networks: figures.shares_by_step(
         [figures.Line(name, {0: [1], 1: [1]}, 2, name) for name in networks],
@@ -730,7 +766,6 @@ def test_more_lines_than_labels_can_name_are_named_by_a_legend(draw):
 BY_BOTH: dict[str, Callable[[Sequence[RunRecord]], go.Figure]] = {
     "training_curves": figures.training_curves,
     "learning_rates": figures.learning_rates,
-    "rate_by_macs": lambda runs: figures.rate_by_macs(runs, {"nin": architecture("nin").title}),
 }
 
 
@@ -738,8 +773,8 @@ BY_BOTH: dict[str, Callable[[Sequence[RunRecord]], go.Figure]] = {
 def test_no_mark_is_of_runs_by_two_kernels(draw):
     torchs = [replace(run("nin", seed, [0.5, 0.6]), network="nin") for seed in range(3)]
     fused = [
-        replace(one, recipe=replace(one.recipe, kernels="fused"), images_per_second=rate)
-        for one, rate in zip(torchs, (7e4, 8e4, 9e4), strict=True)
+        replace(one, network="nin", recipe=replace(one.recipe, kernels="fused"))
+        for one in (run("nin", seed, [0.3, 0.4]) for seed in range(3))
     ]
     title = architecture("nin").title
     alone, both = draw(torchs), draw([torchs[0], *fused, *torchs[1:]])
@@ -789,11 +824,12 @@ def test_a_narrow_column_has_a_legend_in_place_of_the_labels_of_lines(kind):
 @drawing
 @given(
     st.lists(st.lists(st.floats(0, 1), min_size=2, max_size=5), min_size=1, max_size=4),
-    st.sampled_from(["epoch", "images", "seconds"]),
+    st.sampled_from(["epoch", "images", "time"]),
 )
 def test_every_round_value_that_an_axis_of_curves_covers_is_named(histories, against):
     runs = [run(f"run{i}", 0, accuracies) for i, accuracies in enumerate(histories)]
-    axes = figures.training_curves(runs, against=against).layout
+    race = raced({"vgg11_28": [2.0], "nin_28": [1.0]})
+    axes = figures.training_curves(runs, against=against, race=race).layout
     left, right = axes.meta["narrow"]["xaxis"]["range"]
     first, second, *_ = ticks = axes.xaxis.tickvals
     assert left <= first
@@ -867,9 +903,9 @@ def test_the_stack_of_categories_reaches_the_peak_of_the_step(name, batch_size):
 
 
 def test_in_a_narrow_column_a_legend_names_the_networks_that_have_a_label():
-    runs = [replace(run(name, 0, [0.5]), network=name) for name in ("nin_28", "vgg11_28", "vgg11")]
+    race = raced({name: [1.0, 2.0] for name in ("nin_28", "vgg11_28", "vgg11")})
     labeled = {"vgg11_28": "small", "vgg11": "large"}
-    figure = figures.rate_by_macs(runs, labeled)
+    figure = figures.rate_by_macs(race, labeled)
     narrow = figure.layout.meta["narrow"]
     named = {trace.name: trace.marker.symbol for trace in figure.data if trace.showlegend}
     assert narrow["showlegend"]

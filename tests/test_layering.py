@@ -138,8 +138,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
         {
             *("architectures", "layers", "formulas", "shapes", "liveness", "allocator"),
             *("devices", "workspaces"),
-            *("comparisons", "lost_classes", "profiles", "records", "relapses", "reports"),
-            *("roofline", "tape", "twins"),
+            *("comparisons", "lost_classes", "profiles", "races", "records", "relapses"),
+            *("reports", "roofline", "tape", "twins"),
         },
         {"numpy", "pandas", "plotly"},
     ),

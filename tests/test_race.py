@@ -19,8 +19,8 @@ from benchmarks.race import in_turns
 from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, RecordError
 from ninlab.networks import build
-from ninlab.races import FILE, Lane, Race, Ratio, Step, load, newest
-from tests.records import A_RECORD
+from ninlab.races import FILE, Race, Ratio, Step, load, newest
+from tests.races import raced
 
 COSTS = st.dictionaries(st.sampled_from("abcdef"), st.floats(0.01, 10), min_size=1)
 """Seconds that a turn of each takes on an idle machine."""
@@ -98,16 +98,6 @@ def test_no_round_begins_after_the_budget_but_the_first(costs, budget_seconds):
     assert {len(seconds) for seconds in taken.values()} == {rounds}
     assert rounds == 1 or (rounds - 1) * a_round < budget_seconds * (1 + 1e-9)
     assert rounds == 50 or rounds * a_round >= budget_seconds * (1 - 1e-9)
-
-
-def raced(seconds: dict[str, list[float]]) -> Race:
-    """A race of training steps alone."""
-    lanes = tuple(
-        Lane(name, Step.TRAINING, (1, 28, 28), tuple(taken)) for name, taken in seconds.items()
-    )
-    return Race(
-        A_RECORD.provenance, A_RECORD.device, A_RECORD.software, A_RECORD.host, 128, 10, lanes
-    )
 
 
 @given(st.lists(st.floats(1e-6, 1e3), min_size=1, max_size=20))

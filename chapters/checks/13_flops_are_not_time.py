@@ -91,8 +91,10 @@ assert f"{more:.1f} times" == "2.4 times"
 assert (calls_small["googlenet_28"], calls_small["nin_28"]) == (302, 62)
 assert format_shape(architecture("nin_28").input_shape) == "1x28x28"
 
-# %% figure-rate
-assert set(small) <= {run.network for run in runs}
+# %% rate-sentence
+assert set(small) <= set(race.networks)
+assert f"batches of {race.batch_size}" == "batches of 128"
+assert f"{race.steps_a_turn} steps" == "5 steps"
 
 # %% exercises
 assert [f"{r:.1f}" for r in ridges.values()] == ["4.2", "25.3", "147.6"]

@@ -33,7 +33,7 @@ from ninlab.figures.marks import table
 from ninlab.figures.memory import memory_by_batch, memory_timeline, traced_step
 from ninlab.figures.operators import longest_operators
 from ninlab.figures.pictures import Tile, tiles
-from ninlab.figures.provenance import counted, measured, measured_steps, predicted
+from ninlab.figures.provenance import counted, measured, measured_steps, predicted, raced
 from ninlab.figures.roofline import roofline
 from ninlab.figures.shifts import Line, shares_by_step
 from ninlab.figures.speed import intensities, rate_by_macs
@@ -73,6 +73,7 @@ __all__ = [
     "plateaus",
     "predicted",
     "predicted_and_measured",
+    "raced",
     "rate_by_macs",
     "roofline",
     "shape_funnel",

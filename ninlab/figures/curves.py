@@ -8,7 +8,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from math import isfinite
 
 import plotly.graph_objects as go
@@ -18,8 +17,9 @@ from ninlab.errors import NinlabError
 from ninlab.figures.colors import color_of, faded
 from ninlab.figures.labels import End, Symbols, label_ends, sign_of
 from ninlab.figures.layout import finish
-from ninlab.figures.provenance import measured
+from ninlab.figures.provenance import measured, raced
 from ninlab.figures.words import title_of
+from ninlab.races import Race
 from ninlab.records import Outcome, RunRecord
 
 _TRAINED: Mapping[str, tuple[str, str, str]] = {  # title, format of a value, unit behind it
@@ -33,20 +33,26 @@ _BAND = 0.2  # opacity of what lies between the seeds
 _AGAINST = {  # title, and how one value of it is said
     "epoch": ("epoch", "after epoch {:.0f}"),
     "images": ("images seen", "after {:,.0f} images"),
-    "seconds": ("training time, seconds", "after {:,.0f} s of training"),
+    "time": ("time, in epochs of {network}", "after the time of {{:.1f}} epochs of {network}"),
 }
 
 
 def training_curves(
-    runs: Sequence[RunRecord], quantity: str = "test_accuracy", *, against: str = "epoch"
+    runs: Sequence[RunRecord],
+    quantity: str = "test_accuracy",
+    *,
+    against: str = "epoch",
+    race: Race | None = None,
 ) -> go.Figure:
-    """One quantity of every epoch against epochs, images seen or seconds of training.
+    """One quantity of every epoch against epochs, images seen or time.
 
+    Time is that of race, of training steps that took turns, in epochs of its first network: the
+    seconds of the runs themselves are those of the load beside them.
     Runs of one name and the same kernels are one series: the line is the median over its seeds,
     the band goes from the least to the greatest. Runs that diverged or got stuck are left out of
     both and drawn one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
-    Raises NinlabError without runs, for an unknown quantity and for more than six series of
-    one color.
+    Raises NinlabError without runs, for an unknown quantity, for more than six series of one color,
+    and against time without a race of all networks in steps of the runs' batch.
     """
     provenance = measured(runs)
     if quantity not in _TRAINED or against not in _AGAINST:
@@ -54,6 +60,9 @@ def training_curves(
             f"there are no curves of {quantity!r} against {against!r}; draw one of "
             f"{', '.join(_TRAINED)} against one of {', '.join(_AGAINST)}"
         )
+    axis = _Axis.of(against, race)
+    if against == "time" and race is not None:
+        provenance = f"{provenance} {raced(race)}"
     groups = _by_name(runs)
     title, number_format, unit = _TRAINED[quantity]
     figure = go.Figure()
@@ -61,14 +70,14 @@ def training_curves(
     symbols = Symbols()
     for label, group in groups.items():
         color = color_of(group[0].network)
-        curves = _Curves(label, color, symbols.next(color), quantity, against)
+        curves = _Curves(label, color, symbols.next(color), quantity, axis)
         finished = [run for run in group if run.outcome is Outcome.FINISHED]
         if finished:
             ends.append(curves.add_median(figure, finished))
         for run in group:
             if run.outcome is not Outcome.FINISHED:
                 curves.add_failure(figure, run)
-    figure.update_xaxes(title=_AGAINST[against][0])
+    figure.update_xaxes(title=axis.title)
     figure.update_yaxes(
         title=f"{title}, {unit}" if unit else title,
         tickformat=".0%" if number_format.endswith("%") else "",
@@ -95,6 +104,47 @@ def _by_name(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
 
 
 @dataclass(frozen=True)
+class _Axis:
+    """What curves run over, its title, and how one value of it is said."""
+
+    against: str
+    title: str
+    where: str
+    race: Race | None = None
+
+    @classmethod
+    def of(cls, against: str, race: Race | None) -> _Axis:
+        """The axis of that name. Raises NinlabError for time without a race."""
+        title, where = _AGAINST[against]
+        if against != "time":
+            return cls(against, title, where)
+        if race is None:
+            raise NinlabError(
+                "the times of runs do not compare; give the race of their networks, or draw "
+                "against epoch or images"
+            )
+        network = title_of(race.networks[0])
+        return cls(against, title.format(network=network), where.format(network=network), race)
+
+    def along(self, run: RunRecord) -> list[float]:
+        """Where each epoch of a run lies: its number, the images seen, the time."""
+        each = self._each(run)
+        return [result.epoch * each for result in run.epochs]
+
+    def _each(self, run: RunRecord) -> float:
+        """How far an epoch of the run reaches."""
+        if self.race is not None:
+            if run.recipe.batch_size != self.race.batch_size:
+                raise NinlabError(
+                    f"the race is of steps of {self.race.batch_size} images, but {run.id} took "
+                    f"{run.recipe.batch_size} a step"
+                )
+            return self.race.ratio(run.network, self.race.networks[0]).median
+        images = run.data_set.train_images // run.recipe.batch_size * run.recipe.batch_size
+        return images if self.against == "images" else 1
+
+
+@dataclass(frozen=True)
 class _Curves:
     """How the runs of one label are drawn."""
 
@@ -102,11 +152,11 @@ class _Curves:
     color: str
     symbol: str
     quantity: str
-    against: str
+    axis: _Axis
 
     def add_median(self, figure: go.Figure, runs: Sequence[RunRecord]) -> End:
         """Draw the median of the runs in the band from the least to the greatest; its end."""
-        x = [statistics.median(at) for at in self._epochs(runs, self._along)]
+        x = [statistics.median(at) for at in self._epochs(runs, self.axis.along)]
         values = self._epochs(runs, self._values)
         middle = [statistics.median(at) for at in values]
         self._add_band(figure, x, values)
@@ -127,7 +177,7 @@ class _Curves:
 
     def add_failure(self, figure: go.Figure, run: RunRecord) -> None:
         """Draw a run that failed as a thin line that ends in a cross."""
-        x, y = self._along(run), self._values(run)
+        x, y = self.axis.along(run), self._values(run)
         last = max((i for i, value in enumerate(y) if isfinite(value)), default=0)
         figure.add_scatter(
             x=x,
@@ -160,7 +210,7 @@ class _Curves:
         return f"{title} {value:{form}} {unit}".rstrip()
 
     def _where(self, place: float) -> str:
-        return _AGAINST[self.against][1].format(place)
+        return self.axis.where.format(place)
 
     def _add_band(
         self, figure: go.Figure, x: Sequence[float], values: Sequence[Sequence[float]]
@@ -184,14 +234,6 @@ class _Curves:
     ) -> list[tuple[float, ...]]:
         """For each epoch that all of the runs have, the value of every run."""
         return list(zip(*(values(run) for run in runs), strict=False))
-
-    def _along(self, run: RunRecord) -> list[float]:
-        """Where each epoch of a run lies: its number, the images seen, the seconds trained."""
-        if self.against == "seconds":
-            return list(accumulate(result.seconds for result in run.epochs))
-        images = run.data_set.train_images // run.recipe.batch_size * run.recipe.batch_size
-        each = images if self.against == "images" else 1
-        return [result.epoch * each for result in run.epochs]
 
     def _values(self, run: RunRecord) -> list[float]:
         """The quantity at each epoch; not a number where a loss was not finite."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from ninlab.errors import NinlabError
+from ninlab.races import Race
 from ninlab.records import Device, Provenance, Recorded, RunRecord, Software
 from ninlab.steps import Kernels
 
@@ -72,8 +73,8 @@ def measured(runs: Sequence[RunRecord], statistic: str = "median") -> str:
     return f"Measured: {', '.join(parts)}; {source}."
 
 
-class _Measured(Recorded, Protocol):
-    """What is read of a record, be it one of `measurement`, which this module cannot import."""
+class _MadeBy(Protocol):
+    """What is read of anything measured."""
 
     @property
     def provenance(self) -> Provenance: ...
@@ -83,6 +84,10 @@ class _Measured(Recorded, Protocol):
 
     @property
     def software(self) -> Software: ...
+
+
+class _Measured(_MadeBy, Recorded, Protocol):
+    """What is read of a record, be it one of `measurement`, which this module cannot import."""
 
 
 def measured_steps(steps: Sequence[_Measured]) -> str:
@@ -97,7 +102,21 @@ def measured_steps(steps: Sequence[_Measured]) -> str:
     return f"Measured: {', '.join(_made_by(steps))}; {source}."
 
 
-def _made_by(records: Sequence[_Measured]) -> list[str]:
+def raced(race: Race) -> str:
+    """The line that says where the times of a race come from, and how busy others were then."""
+    threads = race.device.threads or 1
+    parts = [
+        *_made_by([race]),
+        f"{threads} thread" + ("" if threads == 1 else "s"),
+        f"fp32, batch {race.batch_size}",
+        f"median of {race.rounds} rounds",
+    ]
+    others, cores = race.host.other_cores, race.host.cores
+    busy = "" if others is None else f"; meanwhile others kept {others:.1f} of {cores} cores busy"
+    return f"Raced: {', '.join(parts)}{busy}."
+
+
+def _made_by(records: Sequence[_MadeBy]) -> list[str]:
     """Devices, dates and versions of torch of the records."""
     dates = sorted({record.provenance.utc[:10] for record in records})
     return [

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import ceil, floor, log10, sqrt
 from typing import Any
 
 import plotly.graph_objects as go
 
 from ninlab.architectures import architecture
-from ninlab.comparisons import by_kernels
 from ninlab.figures.colors import HOLLOW, NEUTRAL, color_of, faded
 from ninlab.figures.labels import COLUMN_PIXELS, LEGEND, PHONE_PIXELS, Symbols
 from ninlab.figures.layout import MARGIN, add_narrow, finish, log_axis
 from ninlab.figures.placing import OVER_RIGHT, LogPlot, Point
-from ninlab.figures.provenance import measured
+from ninlab.figures.provenance import raced
 from ninlab.figures.words import title_of
 from ninlab.formulas import macs as network_macs
-from ninlab.records import RunRecord
+from ninlab.races import Race
 from ninlab.roofline import Operator
 from ninlab.units import format_count
 
@@ -90,23 +90,25 @@ def _add_operators(figure: go.Figure, row: int, name: str, operators: Sequence[O
     )
 
 
-def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Figure:
-    """Images trained in one second against the MACs of one image, a dot for each network.
+def rate_by_macs(race: Race, labels: Mapping[str, str]) -> go.Figure:
+    """Images trained in one second against the MACs of one image, a dot for each network of a race.
 
-    Runs by several kernels have a dot each. The dot is the fastest run, which other work on the
-    machine disturbed least; the line goes down to the slowest. Dashed diagonals join equal MACs in
-    a second. labels gives what stands beside the lines of some networks; the others are small and
-    pale.
-    Raises NinlabError without runs and for more than six labels of one color.
+    The dot is at the median ratio of its step to that of the race's first network, and the line
+    goes from one quartile over the rounds to the other: the rate of the first network alone is that
+    of the machine and its load. Dashed diagonals join equal MACs in a second. labels gives what
+    stands beside the lines of some networks; the others are small and pale.
+    Raises NinlabError for more than six labels of one color.
     """
-    provenance = measured(runs, "fastest")
-    networks = {name: [r for r in runs if r.network == name] for name in (r.network for r in runs)}
+    first = race.networks[0]
+    of_first = race.batch_size / race.seconds(first)
+    ratios = {name: race.ratio(name, first) for name in race.networks}
     rates = {
-        dot: [run.images_per_second for run in group] for dot, group in by_kernels(networks).items()
+        name: _Rate(of_first / ratio.median, of_first / ratio.high, of_first / ratio.low)
+        for name, ratio in ratios.items()
     }
-    macs = {name: network_macs(architecture(name)) for name in networks}
+    macs = {name: network_macs(architecture(name)) for name in race.networks}
     x_range = (0.65 * min(macs.values()), 2.2 * max(macs.values()))  # room for text at both ends
-    y_range = (0.65 * min(map(min, rates.values())), 1.5 * max(map(max, rates.values())))
+    y_range = (0.65 * min(r.low for r in rates.values()), 1.5 * max(r.high for r in rates.values()))
     figure = go.Figure()
     desk, phone = (
         LogPlot(x_range, y_range, width, _HEIGHT - MARGIN["t"] - MARGIN["b"])
@@ -114,14 +116,13 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Fig
     )
     symbols = Symbols()
     diagonals = _add_diagonals(figure, x_range, y_range)
-    for name, said in sorted(rates, key=lambda dot: dot[0] in labels):  # those with a label on top
+    for name in sorted(rates, key=lambda name: name in labels):  # those with a label on top
         symbol = symbols.next(color_of(name)) if name in labels else "circle"
-        label = labels[name] + said if name in labels else ""
-        reached = rates[name, said]
-        _add_rates(figure, name, macs[name], reached, title_of(name) + said, label, symbol)
+        rate = rates[name]
+        _add_rate(figure, name, macs[name], rate, labels.get(name, ""), symbol)
         for plot in (desk, phone):
-            plot.add_dot(macs[name], max(reached), _DOT if name in labels else _SMALL_DOT)
-            plot.add_line((macs[name], max(reached)), (macs[name], min(reached)))
+            plot.add_dot(macs[name], rate.median, _DOT if name in labels else _SMALL_DOT)
+            plot.add_line((macs[name], rate.high), (macs[name], rate.low))
     add_narrow(
         figure,
         showlegend=True,
@@ -129,48 +130,56 @@ def rate_by_macs(runs: Sequence[RunRecord], labels: Mapping[str, str]) -> go.Fig
         annotations=_diagonal_labels(phone, diagonals, "/s"),
     )
     points = {
-        labels[name] + said: [(macs[name], max(reached))]
-        for (name, said), reached in sorted(rates.items(), key=lambda dot: macs[dot[0][0]])
+        labels[name]: [(macs[name], rates[name].median)]
+        for name in sorted(rates, key=lambda name: macs[name])
         if name in labels
     }
     for note in [*_diagonal_labels(desk, diagonals, " MACs/s"), *desk.labels(points)]:
         figure.add_annotation(note)
     figure.update_xaxes(**log_axis(x_range), title="MACs of one image, forward (log scale)")
     figure.update_yaxes(**log_axis(y_range), title="images trained in a second (log scale)")
-    return finish(figure, height=_HEIGHT, provenance=provenance)
+    return finish(figure, height=_HEIGHT, provenance=raced(race))
 
 
-def _add_rates(
-    figure: go.Figure,
-    name: str,
-    macs: int,
-    rates: Sequence[float],
-    title: str,
-    label: str,
-    symbol: str,
+@dataclass(frozen=True)
+class _Rate:
+    """Images trained in a second: the median over the rounds, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+
+def _add_rate(
+    figure: go.Figure, name: str, macs: int, rate: _Rate, label: str, symbol: str
 ) -> None:
-    """Draw the fastest run of one network as a dot, and a line down to its slowest.
+    """Draw the median rate of one network as a dot on the line between its quartiles.
 
     A network without a label is small and pale.
     """
+    title = title_of(name)
     color = color_of(name) if label else faded(color_of(name), _UNLABELED)
     figure.add_scatter(
-        x=[macs] * 2,
-        y=[max(rates), min(rates)],
+        x=[macs] * 3,
+        y=[rate.high, rate.median, rate.low],
         name=label or title,
         mode="lines+markers",
         line={"color": color, "width": 2 if label else 1},
         marker={
             "color": color,
-            "size": [_DOT if label else _SMALL_DOT, 0],
+            "size": [0, _DOT if label else _SMALL_DOT, 0],
             "opacity": 1,
             "symbol": symbol,
         },
         showlegend=bool(label),
         hovertext=[
             f"<b>{title}</b><br>{macs:,} MACs an image"
-            f"<br>{which} of {len(rates)} runs: {rate:,.0f} images/s"
-            for which, rate in (("fastest", max(rates)), ("slowest", min(rates)))
+            f"<br>{which} of the rounds: {value:,.0f} images/s"
+            for which, value in (
+                ("upper quartile", rate.high),
+                ("median", rate.median),
+                ("lower quartile", rate.low),
+            )
         ],
     )
 
