@@ -68,6 +68,9 @@ XAVIER_ZERO_BIASES = Initialization(Weights.XAVIER_UNIFORM, Biases.ZERO)
 KAIMING_ZERO_BIASES = Initialization(Weights.KAIMING_NORMAL, Biases.ZERO)
 
 
+_USUAL_SIZE = "224x224"  # of images; a title names any other, for costs go with it
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A network as data, with its source and every known deviation from it.
@@ -93,6 +96,13 @@ class Architecture:
         """The title without the size of the images, for where all networks read the same ones."""
         size = " at {1}x{2}".format(*self.input_shape)
         return self.title.replace(f",{size}", "").replace(size, "")
+
+    def title_at(self, input_shape: Shape) -> str:
+        """The title of the same network for other images: it names their size unless 224x224."""
+        if input_shape == self.input_shape:
+            return self.title
+        size = "{1}x{2}".format(*input_shape)
+        return self.short_title if size == _USUAL_SIZE else f"{self.short_title} at {size}"
 
     @property
     def digest(self) -> str:
@@ -460,7 +470,7 @@ NIN_JULIA = register(
 NIN_CIFAR10 = register(
     Architecture(
         "nin_cifar10",
-        "NiN, CIFAR-10",
+        "NiN at 32x32, CIFAR-10",
         (3, 32, 32),
         10,
         (
@@ -483,7 +493,7 @@ NIN_CIFAR10 = register(
 NIN_CIFAR10_STRIDED = register(
     Architecture(
         "nin_cifar10_strided",
-        "NiN, strided stem",
+        "NiN at 32x32, strided stem",
         (3, 32, 32),
         10,
         (
@@ -695,7 +705,7 @@ _register_changed(NIN_96_TEXTBOOK, TEXTBOOK_STEM, _BATCH_NORM)
 LENET = register(
     Architecture(
         "lenet",
-        "LeNet",
+        "LeNet at 28x28",
         _SMALL,
         10,
         (
@@ -838,7 +848,7 @@ VGG11_QUARTER = register(
 GOOGLENET = register(
     Architecture(
         "googlenet",
-        "GoogLeNet",
+        "GoogLeNet at 96x96",
         (1, 96, 96),
         10,
         googlenet_layers(),

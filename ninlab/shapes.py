@@ -191,9 +191,13 @@ def receptive_field(architecture: Architecture) -> int:
 
 
 def at_input(architecture: Architecture, input_shape: Shape) -> Architecture:
-    """The same layers for another input. Raises ShapeError when they cannot read it."""
+    """The same layers for another input, which the title names unless it is the usual one.
+
+    Raises ShapeError when they cannot read it.
+    """
     placed_layers(architecture, input_shape)  # raises where a layer cannot read
-    return replace(architecture, input_shape=input_shape)
+    title = architecture.title_at(input_shape)
+    return replace(architecture, input_shape=input_shape, title=title)
 
 
 # ---------------------------------------------------------------- counts of one layer

@@ -279,6 +279,24 @@ def test_a_short_title_is_a_title_without_the_size_of_the_images():
     assert architecture("nin_julia_28").short_title == architecture("nin_julia").title
 
 
+def test_a_title_names_the_size_of_the_images_unless_it_is_that_of_most():
+    """So that no label of a figure or table passes one size's costs for another's."""
+    for network in ALL:
+        size = "{1}x{2}".format(*network.input_shape)
+        assert (f" at {size}" in network.title) is (size != "224x224"), network.name
+
+
+@pytest.mark.parametrize("name", ["nin", "nin_28", "googlenet", "nin_julia"])
+@pytest.mark.parametrize("side", [96, 160, 224])
+def test_the_title_of_a_network_for_other_images_names_their_size(name, side):
+    of_others = shapes.at_input(architecture(name), (1, side, side))
+    assert of_others.short_title == architecture(name).short_title
+    assert (of_others.title == of_others.short_title) is (side == 224)
+    assert (f" at {side}x{side}" in of_others.title) is (side != 224)
+    again = shapes.at_input(of_others, architecture(name).input_shape)
+    assert again.short_title == architecture(name).short_title
+
+
 @pytest.mark.parametrize(
     ("small", "full"),
     [

@@ -114,7 +114,7 @@ def phrases_with_numbers() -> list[str]:
         f"Images of {format_shape(readme_figure.INPUT_SHAPE)}",
         f"in float32 with {BATCH_SIZE} of them",
         "1x1 convolutions",
-        f"shrunk to {format_shape(architecture('nin_28').input_shape[1:])} images",
+        f"for {format_shape(architecture('nin_28').input_shape[1:])} images",
         f"end anywhere {range_of_endings('nin_28_textbook')} accuracy",
         f"those of a repaired one {range_of_endings('nin_28')}",
         NETWORKS["vgg11"].title,

@@ -90,7 +90,9 @@ def test_a_model_is_judged_on_the_steps_that_it_has_not_seen():
 
 def test_the_words_on_a_model_say_its_constants_and_judge_it_on_other_networks():
     words = models_in_words([*USED_FOR_THE_FIT, *timed(["nin"], [16, 128])], "h100")
-    assert "VGG-11 and LeNet alone (tf32: 60% of the peak rate, 80% of the bandwidth" in words
+    assert (
+        "VGG-11 and LeNet at 28x28 alone (tf32: 60% of the peak rate, 80% of the bandwidth" in words
+    )
     assert words.endswith("10.0 µs a call) predict the 2 other steps with a mean error of 0%.")
     assert models_in_words(USED_FOR_THE_FIT, "h100").endswith("wait for steps of other networks.")
     assert models_in_words(USED_FOR_THE_FIT[:2], "h100") == ""

@@ -42,6 +42,7 @@ def costs() -> go.Figure:
         figures.Quantity("Parameters", {n.name: formulas.parameters(n) for n in networks}),
         figures.Quantity("MACs of one image", {n.name: formulas.macs(n) for n in networks}),
         figures.Quantity(f"Memory to train, batch {BATCH_SIZE}", peaks, "bytes", format_bytes),
+        titles={n.name: n.title for n in networks},
         provenance=figures.predicted({"formulas and liveness": peaks}),
         side_by_side=True,
     )

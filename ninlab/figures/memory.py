@@ -233,18 +233,23 @@ def memory_by_batch(
     provenance: str,
     measured: Mapping[str, Mapping[int, int]] | None = None,
     devices: Mapping[str, int] | None = None,
+    titles: Mapping[str, str] | None = None,
 ) -> go.Figure:
     """Bytes of one step against the batch size, both on logarithmic axes.
 
     predicted and measured give {batch size: bytes} for each network: dashed lines and solid
-    dots. devices gives the memory of each device, a horizontal line.
+    dots. devices gives the memory of each device, a horizontal line. titles gives networks other
+    titles than their own, as for images of another size.
     """
     figure = go.Figure()
+    title = {
+        name: (titles or {}).get(name, title_of(name)) for name in {**predicted, **(measured or {})}
+    }
     for device, count in (devices or {}).items():
         _add_device(figure, device, count, sorted(next(iter(predicted.values()))))
-    ends = [_add_sizes(figure, name, points) for name, points in predicted.items()]
+    ends = [_add_sizes(figure, name, title[name], points) for name, points in predicted.items()]
     for name, points in (measured or {}).items():
-        _add_sizes(figure, name, points, measured=True)
+        _add_sizes(figure, name, title[name], points, measured=True)
     figure.update_xaxes(type="log")
     figure.update_yaxes(type="log")
     label_ends(figure, ends)
@@ -261,25 +266,30 @@ def memory_by_batch(
 
 
 def _add_sizes(
-    figure: go.Figure, name: str, points: Mapping[int, int], *, measured: bool = False
+    figure: go.Figure,
+    name: str,
+    title: str,
+    points: Mapping[int, int],
+    *,
+    measured: bool = False,
 ) -> End:
     """Draw the bytes of one network: dashed where predicted, dots where measured; the end."""
     color, how = color_of(name), "measured" if measured else "predicted"
     figure.add_scatter(
         x=list(points),
         y=list(points.values()),
-        name=f"{title_of(name)}, {how}",
+        name=f"{title}, {how}",
         mode="markers" if measured else "lines",
         line={"color": color, "dash": "dash", "width": 2},
         marker={"color": color, "size": 9},
         showlegend=not measured,  # dots have the color of the network's line
         hovertext=[
-            f"<b>{title_of(name)}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
+            f"<b>{title}</b><br>batch {batch:,}: {format_bytes(count)}, {how}"
             for batch, count in points.items()
         ],
     )
     largest = max(points)
-    return End(largest, points[largest], title_of(name), color, DASHED)
+    return End(largest, points[largest], title, color, DASHED)
 
 
 def _add_device(figure: go.Figure, device: str, count: int, batches: Sequence[int]) -> None:
