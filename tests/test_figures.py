@@ -35,8 +35,8 @@ from ninlab.records import EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.reports import Category, TracedMoment, tensor_peak
 from ninlab.resources import profile
 from ninlab.units import format_bytes
-from tests.records import A_HOST
 from tests.races import raced
+from tests.records import A_HOST
 from tests.test_records import A_RECORD
 
 drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
