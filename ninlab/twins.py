@@ -16,6 +16,10 @@ from math import inf
 from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 
+PARTED_NATS = 0.01
+"""Twins have parted when their training losses are this far apart: where a run is seen to be
+another, and far above the digits in which the first steps differ."""
+
 Twins = tuple[RunRecord, RunRecord]
 """That of the wider instructions first."""
 
@@ -56,7 +60,7 @@ def farthest_apart(pair: Twins) -> list[float]:
     return list(accumulate(distances, max))
 
 
-def parting_step(pair: Twins, nats: float) -> int | None:
+def parting_step(pair: Twins, nats: float = PARTED_NATS) -> int | None:
     """The first step of the first stored loss that is so far from the twin's; None if none is."""
     apart = farthest_apart(pair)
     return next((i * pair[0].loss.every for i, far in enumerate(apart) if far >= nats), None)
