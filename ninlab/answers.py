@@ -189,13 +189,11 @@ def labeled_runs(
 
     wanted gives (experiment, network) of each label, the network by its name at full size: at a
     smaller scale the runs of its counterpart are taken. A row without a run is left out. All are
-    of the device that made most runs of the scale's plan. Raises UnknownNameError for an
+    of the scale's device, as those of `recorded_at`. Raises UnknownNameError for an
     experiment, a scale, a network of another family or a variant that the scale has not,
     UnknownNetworkError for any other.
     """
-    runs = list(runs)
-    slug = plan(scale).device_of(runs)
-    of_device = [run for run in runs if run.device.slug == slug]
+    of_scale = _of_scale(scale, list(runs))
     rows = {}
     for label, (experiment, name) in wanted.items():
         network = architecture(name)
@@ -205,7 +203,7 @@ def labeled_runs(
                     f"family with {scale} counterparts", network.family, counterparts
                 )
             network = variant_of(counterparts[network.family], network.variant)
-        if group := answer(experiment, of_device, scale).runs.get(network.name):
+        if group := answer(experiment, of_scale, scale).runs.get(network.name):
             rows[label] = group
     return rows
 

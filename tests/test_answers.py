@@ -193,6 +193,13 @@ def test_labeled_runs_are_of_one_device_and_of_networks_with_a_counterpart():
         labeled_runs({"AlexNet": ("improved", "alexnet")}, found, "compact")
 
 
+def test_compact_rows_stay_those_of_a_cpu_whatever_a_gpu_has_made_of_the_plan():
+    own = made("compact", "collapse")
+    more = [replace(run, device=H100, seed=seed) for run in own for seed in range(9)]
+    rows = labeled_runs({"NiN": ("collapse", "nin")}, [*more, *own], "compact")
+    assert {run.device.slug for run in rows["NiN"]} == {"cpu"}
+
+
 def test_the_rows_of_a_comparison_are_of_one_device_that_has_what_they_are_compared_with():
     labels = {"": "four", "6_blocks": "six", "8_blocks": "eight"}
     family, collapse = made("full", "family"), made("full", "collapse")

@@ -392,7 +392,7 @@ def test_a_dry_run_prints_every_run_with_its_estimate(printed):
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["train", "nin_29"], "unknown network 'nin_29'; did you mean 'nin_28'"),
+        (["train", "nin_27"], "unknown network 'nin_27'; did you mean 'nin_28'"),
         (["train", "nin_28", "--learning-rate", "nan"], "learning rate is nan"),
         (["train", "nin_28", "--batch-size", "0"], "batch size is 0"),
         (["train", "nin_28", "--batch-size", "70000"], "must be from 1 to 60000"),

@@ -5,7 +5,7 @@ import math
 from itertools import combinations
 
 from ninlab import liveness
-from ninlab.answers import answer
+from ninlab.answers import answer, recorded
 from ninlab.architectures import variant_of
 from ninlab.comparisons import (
     CONFIDENCE,
@@ -87,7 +87,8 @@ assert apart["no 1×1 layer, retuned"].verdict == "a gain"
 assert means["batch normalization"] == "87.3%"
 assert means["batch normalization, no 1×1 layer"] == "87.4%"
 assert means["batch normalization, better recipe"] == "89.7%"
-rival = answer("improved", runs).runs["alexnet_28_batch_norm"]
+compact_runs = recorded().compact
+rival = answer("improved", compact_runs).runs["alexnet_28_batch_norm"]
 assert f"{summary(rival).mean:.1%}" == "89.7%"
 better = at_compact["batch normalization, better recipe"]
 assert {f"{len(group)} seeds" for group in (better, rival)} == {"3 seeds"}
@@ -134,7 +135,7 @@ assert format_bytes(to_predict["nin"]) == "305 MiB"
 
 def ours(question, variant):
     """The runs of one change of the repaired compact NiN."""
-    return answer(question, runs).runs[variant_of("nin_28", variant).name]
+    return answer(question, compact_runs).runs[variant_of("nin_28", variant).name]
 
 
 of_its_table = confidence_of_each(2)  # which has more rows than that
@@ -149,7 +150,7 @@ assert gains("own_rate", "no_1x1")
 assert not gains("head", "linear_head")
 one = ours("one_by_one", "one_1x1")
 assert not difference(one, repaired_runs).shown
-normalized_runs = answer("one_by_one_batch_norm", runs).runs.values()
+normalized_runs = answer("one_by_one_batch_norm", compact_runs).runs.values()
 assert not any(difference(*pair).shown for pair in combinations(normalized_runs, 2))
 assert not gains("window", "3x3")
 for question in ("head", "own_rate"):
