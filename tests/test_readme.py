@@ -116,7 +116,7 @@ def phrases_with_numbers() -> list[str]:
         "1x1 convolutions",
         f"for {format_shape(architecture('nin_28').input_shape[1:])} images",
         f"end anywhere {range_of_endings('nin_28_textbook')} accuracy",
-        f"those of a repaired one {range_of_endings('nin_28')}",
+        f"those of a repaired copy {range_of_endings('nin_28')}",
         NETWORKS["vgg11"].title,
         f"{classes_block_shapes()} in one step",
         f"NiN has a {PARAMETERS['alexnet'] / PARAMETERS['nin']:.0f}rd of AlexNet's parameters",
