@@ -1,0 +1,133 @@
+# The numbers of copy_and_original, proved: each part runs behind the cell that it names.
+
+# %% sizes
+import torch
+
+from ninlab.comparisons import CONFIDENCE
+from ninlab.data import fashion_mnist
+from ninlab.layers import Dropout
+from ninlab.networks import build
+from ninlab.twins import PARTED_NATS
+from ninlab.units import format_shape
+
+assert {
+    len([at for at in weighted(name) if isinstance(at.layer, Conv)]) for name in sizes.values()
+} == {12}
+assert format_shape(architecture("nin_96_textbook").input_shape) == "1x96x96"
+assert format_shape(architecture("nin").input_shape) == "1x224x224"
+assert size("nin_96_textbook")["channels"] == size("nin")["channels"]
+assert macs(architecture("nin")) > 600 * macs(architecture("nin_28_textbook"))
+
+# %% count-starts
+assert {architecture(name).initialization for name in same_start.values()} == {
+    architecture("nin_28_textbook").initialization
+}
+assert [len(weighted(name)) for name in same_start.values()] == [12, 8, 11]
+assert f"{counted['NiN']['left']:.2%}" == "0.21%"
+assert f"{counted['AlexNet']['left']:.1%}" == "1.4%"
+assert f"{counted['AlexNet']['left'] / counted['NiN']['left']:.0f}" == "7"
+assert f"{counted['NiN']['bias'] / counted['AlexNet']['bias']:.0f}" == "20"
+assert f"{counted['NiN']['bias']:.2f} {counted['VGG-11']['bias']:.3f}" == "0.32 0.016"
+assert counted["AlexNet"]["bias"] == counted["VGG-11"]["bias"]
+assert f"{weighted('alexnet')[-1].input_shape[0]:,}" == "4,096"
+assert weighted("nin")[-1].input_shape[0] == 10
+assert counted["AlexNet"]["left / bias"] > 100 * counted["NiN"]["left / bias"]
+
+# %% starts
+assert f"{starts.images} test images" == "64 test images"
+assert f"{starts.seeds} seeds" == "20 seeds"
+
+# %% starts-table
+assert format_shape(tuple(images.shape[1:])) == "1x28x28"
+dead_of = {
+    "copy": [one.dead_classes for one in copies],
+    **{
+        label: [one.dead_classes for one in measured[label]]
+        for label in ("NiN", "NiN, zero biases")
+    },
+}
+assert f"{min(dead_of['NiN'])} to {max(dead_of['NiN'])}" == "2 to 7"
+assert f"{max(dead_of['NiN'])} classes" == "7 classes"
+assert (min(dead_of["copy"]), max(dead_of["copy"])) == (
+    min(dead_of["NiN"]),
+    max(dead_of["NiN"]),
+)
+assert f"{fmean(dead_of['NiN']):.1f} {fmean(dead_of['copy']):.1f}" == "4.5 4.6"
+assert f"{fmean(dead_of['NiN, zero biases']):.1f} classes" == "1.2 classes"
+assert max(one.predicted_classes for one in measured["NiN"]) == 1
+hearing = {label: median(one.heard for one in found) for label, found in measured.items()}
+against = {label: hearing[label] / hearing["NiN"] for label in ("AlexNet", "VGG-11")}
+by_count = {
+    label: counted[label]["left / bias"] / counted["NiN"]["left / bias"] for label in against
+}
+assert f"{against['AlexNet']:.0f} times" == "135 times"
+assert f"{against['VGG-11']:.0f} times" == "51 times"
+assert f"{by_count['AlexNet']:.0f} {by_count['VGG-11']:.0f}" == "140 54"
+assert min(against.values()) >= 50
+assert hearing["NiN, zero biases"] >= hearing["AlexNet"]
+faint, zero, kaiming, of_alexnet = (
+    median(one.over_images for one in measured[label])
+    for label in ("NiN", "NiN, zero biases", "NiN, Kaiming, zero biases", "AlexNet")
+)
+assert abs(zero / faint - 1) < 0.5
+assert of_alexnet / faint > counted["AlexNet"]["left"] / counted["NiN"]["left"]
+fixed = {label: median(one.between_classes for one in measured[label]) for label in same_start}
+assert fixed["NiN"] / fixed["AlexNet"] < counted["NiN"]["bias"] / counted["AlexNet"]["bias"]
+assert kaiming > 200 * zero
+assert abs(hearing["NiN, Kaiming, zero biases"] / hearing["NiN, zero biases"] - 1) < 0.1
+
+# %% twin-table
+both = [run for of_label in pairs.values() for pair in of_label for run in pair]
+assert len({run.host.processor for run in both}) == 1
+assert [run.host.cpu_capability for run in pairs["textbook"][0]] == [
+    "AVX512",
+    "AVX2",
+]
+assert len({run.software for run in both}) == 1
+parted = {label: [parting_step(pair) for pair in of_label] for label, of_label in pairs.items()}
+assert f"{max(parted['repaired NiN'])} {min(parted['textbook'])}" == "40 540"
+assert f"{PARTED_NATS}" == "0.01"
+assert f"{len(pairs['textbook'][0])} runs" == "2 runs"
+after_two = [run.epochs[1].dead_classes for run in pairs["textbook"][0]]
+assert pairs["textbook"][0][0].seed == 0
+assert after_two == [0, 6]
+assert f"{after_two[1]} dead classes" == "6 dead classes"
+points = [
+    abs(first.last.test_accuracy - second.last.test_accuracy)
+    for of_label in pairs.values()
+    for first, second in of_label
+]
+assert f"{100 * min(points):.1f} {100 * max(points):.1f}" == "0.6 2.1"
+for ours, theirs in (pair for of_label in pairs.values() for pair in of_label):
+    assert f"{ours.loss.values[0]:.3f}" == f"{theirs.loss.values[0]:.3f}"
+
+# %% middle-runs
+assert {run.data_set.train_images for run in wide} == {20_000}
+assert f"{max(run.data_set.train_images for run in wide):,}" == "20,000"
+assert f"{min(len(run.epochs) for run in of_textbook)} epochs" == "10 epochs"
+assert f"{fashion_mnist()[0].images.shape[0]:,}" == "60,000"
+assert {at.output_shape[1:] for at in weighted("nin_96_textbook")[-3:]} == {(1, 1)}
+
+# %% dropout-table
+assert f"{CONFIDENCE:.0%}" == "95%"
+for name in ("nin_28_textbook", "nin_28"):
+    ours, theirs = (build(of, seed=0).state_dict() for of in (name, f"{name}_no_dropout"))
+    assert all(torch.equal(a, b) for a, b in zip(ours.values(), theirs.values(), strict=True))
+dropped = without["textbook"]["textbook, no dropout"]
+assert any(run.epochs[0].test_loss > 2.29 for run in dropped)
+assert any(run.never_predicted > 0 for run in dropped)
+(dropping,) = (
+    at.layer
+    for at in placed_layers(architecture("nin_28_textbook"))
+    if isinstance(at.layer, Dropout)
+)
+assert dropping.probability == 0.5
+
+# %% ex-inputs
+widest = weighted("nin")[-3].input_shape[0]
+assert widest == 384
+assert f"{1 / sqrt(widest):.3f}" == "0.051"
+assert f"{sqrt(widest / weighted('nin')[-1].input_shape[0]):.1f}" == "6.2"
+
+# %% ex-predicted
+assert all(row.heard < 1 for row in starts.rows)
