@@ -546,8 +546,10 @@ def effects(
     By label: the difference from the first group in points, with its interval; whether that is
     a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
     the number of runs and of failures of each kind; in how many runs the loss relapsed. Where
-    the speeds of all runs compare, also the milliseconds of a training step. Labels are told apart
-    by `told_apart`. Empty without groups. Raises NinlabError for groups of several scales.
+    the speeds of all runs compare, also the milliseconds of a training step. All intervals hold
+    together with that confidence, as do those of all parts among which the groups share a table.
+    Labels are told apart by `told_apart`. Empty without groups. Raises NinlabError for groups of
+    several scales.
     """
     if not groups:
         return {}
