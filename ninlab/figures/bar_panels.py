@@ -249,7 +249,7 @@ def coverage(
             colors=[NEUTRAL] * len(names),
             name="recorded" if is_recorded else "planned",
             measured=is_recorded,
-            longest=1.1 * max(planned.values()),
+            longest=1.3 * max(planned.values()),  # for three digits of each on a phone
         )
     return finish(
         figure,
