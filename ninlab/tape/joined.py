@@ -8,7 +8,9 @@ all of this, and never asked here.
 
 Known limits. Where windows of one pixel read an image of one channel, or branches hand it on, torch
 cannot tell the layouts apart and makes maps channel by channel; the copies that this leads to are
-left out. So are the partial sums of the kernels, which are scratch.
+left out. So are the partial sums of the kernels, which are scratch. And where branches end in maps
+of one pixel, a single image's gradients are copied here, while torch takes them as they lie: some
+hundred bytes (`tests/test_liveness.py` shows both).
 """
 
 from __future__ import annotations
