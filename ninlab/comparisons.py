@@ -258,9 +258,10 @@ def equivalence(
 
     Source: D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), doi
     10.1007/BF01068419; with unequal spreads: Welch1947.
-    Raises NinlabError when a group has fewer than two runs that held, and for a margin or a
-    confidence that is not between 0 and 1.
+    Raises NinlabError when a group has fewer than two runs that held, for a margin or a confidence
+    that is not between 0 and 1, and as `images_of` does for all runs together.
     """
+    images_of([*runs, *baseline])
     contrast = _contrast((1, held_accuracies(runs)), (-1, held_accuracies(baseline)))
     found = contrast.interval(confidence, limit=1.0)
     check_margin(margin)
@@ -282,6 +283,7 @@ def interaction(
     Welch's for a sum of four means, which may all spread differently. Source: Welch1947.
     Raises NinlabError as `difference` does, of the runs that held.
     """
+    images_of([*both, *first, *second, *neither])
     corners = ((1, both), (-1, second), (-1, first), (1, neither))
     contrast = _contrast(*((weight, held_accuracies(runs)) for weight, runs in corners))
     return contrast.interval(confidence, limit=2.0)

@@ -601,7 +601,10 @@ def test_runs_on_a_part_of_the_images_are_never_averaged_with_others_or_tested_a
             told(one)
             with pytest.raises(NinlabError, match=r"train on as many images, but .* 20,000"):
                 told(mixed)
-        for against in (difference, gap_difference, lambda a, b: decide(a, {"b": b})):
+        for against in (
+            *(difference, gap_difference, equivalence, lambda a, b: decide(a, {"b": b})),
+            lambda a, b: interaction(both=a, first=a, second=b, neither=b),
+        ):
             against(one, one)
             with pytest.raises(NinlabError, match=r"make a group of each, and compare within"):
                 against(one, other)
