@@ -707,11 +707,11 @@ def in_words(
     return " ".join(parts)
 
 
-def gaps_in_words(groups: Groups) -> str:
+def gaps_in_words(groups: Groups, confidence: float = CONFIDENCE) -> str:
     """Sentences on who overfits: the mean of the `gaps` of each group, against the first one's.
 
-    Where a group has a single finished run, its distance is not tested, and the sentence says so.
-    Empty without a group that finished.
+    The intervals hold together with that confidence. Where a group has a single finished run, its
+    distance is not tested, and the sentence says so. Empty without a group that finished.
     """
     finished = {label: runs for label, runs in told_apart(groups).items() if gaps(runs)}
     if not finished:
@@ -720,13 +720,14 @@ def gaps_in_words(groups: Groups) -> str:
         f"{label}, {_points(statistics.fmean(gaps(runs)))}" for label, runs in finished.items()
     ]
     words = [f"Training less test accuracy, in points: {_listed(means)}."]
+    confidence = confidence_of_rows(finished, confidence=confidence)
     first, *others = finished
     for label in others:
         if min(len(gaps(finished[label])), len(gaps(finished[first]))) < 2:
             words.append(f"Not tested, for want of a second run: {label} against {first}.")
             continue
-        apart = gap_difference(finished[label], finished[first])
-        verdict = "a difference is shown" if apart.shown else "no difference is shown"
+        apart = gap_difference(finished[label], finished[first], confidence)
+        verdict = "a difference is shown" if apart.shown else "a difference is not shown"
         distance = str(apart).replace("-", "\N{MINUS SIGN}")
         words.append(f"{_capitalized(label)} against {first}: {distance}, {verdict}.")
     return " ".join(words)

@@ -241,8 +241,18 @@ def test_words_on_gaps_keep_what_is_not_tested_from_what_is_not_shown():
     words = gaps_in_words({"first": first, "wide": wide, "alike": first, "one": first[:1]})
     assert "first, \N{MINUS SIGN}0.3; wide, +24.7" in words
     assert re.search(r"Wide against first: \+25\.0 \(.*\), a difference is shown\.", words)
-    assert re.search(r"Alike against first: \+0\.0 \(.*\), no difference is shown\.", words)
+    assert re.search(r"Alike against first: \+0\.0 \(.*\), a difference is not shown\.", words)
     assert "Not tested, for want of a second run: one against first." in words
+
+
+def test_the_intervals_of_a_paragraph_on_gaps_hold_together():
+    groups = {f"{i}": fitted([0.8 + i / 100, 0.82 + i / 100, 0.8], 0.9) for i in range(4)}
+    first, *others = groups.values()
+    groups["one"] = first[:1]
+    words = gaps_in_words(groups).replace("\N{MINUS SIGN}", "-")
+    for runs in others:
+        assert f": {gap_difference(runs, first, confidence_of_each(len(others)))}, " in words
+        assert f": {gap_difference(runs, first)}, " not in words
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=6))
