@@ -636,13 +636,15 @@ def in_words(
     confidence: float = CONFIDENCE,
     *,
     spread_of: Sequence[RunRecord] = (),
+    among: Iterable[Groups] = (),
 ) -> str:
     """A paragraph that says what the groups of one scale show against the first of them.
 
     It begins with the conditions, keeps what is shown, not shown and not tested apart, names the
     runs that failed or relapsed, and says so where the first group, from which all distances are
-    taken, is among these. Its intervals hold together with that confidence. wanted are the labels
-    that the question asks for: those without a run are named as not recorded. spread_of are runs
+    taken, is among these. Its intervals hold together with that confidence, as do those of all
+    parts among which the groups share a table. wanted are the labels that the question asks for:
+    those without a run are named as not recorded. spread_of are runs
     of another scale whose seeds tell how far luck may set two single runs apart. Without any group
     it says that there is nothing to compare.
     Raises NinlabError for groups of several scales.
@@ -650,7 +652,7 @@ def in_words(
     missing = [label for label in wanted if label not in groups]
     if not groups:
         return "Nothing to compare is recorded yet."
-    confidence = confidence_of_rows(groups, confidence=confidence)
+    confidence = confidence_of_rows(*([*among] or [groups]), confidence=confidence)
     groups = told_apart(groups)
     first, *others = groups
     parts = [f"{conditions(groups)}."]

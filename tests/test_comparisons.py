@@ -379,6 +379,16 @@ def test_words_keep_what_is_shown_from_what_is_not():
     assert "Failed" not in words
 
 
+def test_words_on_a_part_of_a_table_have_the_intervals_of_the_table():
+    first, second, third = ([0.8 + shift, 0.82 + shift] for shift in (0, 0.01, 0.02))
+    part = {"first": group(first), "second": group(second)}
+    parts = [part, {"first": group(first), "third": group(third), "fourth": group(second)}]
+    interval = effects(part, among=parts)["second"]["points"].partition(" ")[2]
+    assert interval in in_words(part, among=parts)
+    assert interval not in in_words(part)
+    assert in_words(part, among=[part]) == in_words(part)
+
+
 def test_words_name_who_failed_and_who_fell_back():
     fallen = [replace(run, loss=LossCurve(20, (2.3, 0.5, 1.5))) for run in group([0.8, 0.82])]
     steady = [replace(run, loss=LossCurve(20, (2.3, 0.5, 0.4))) for run in group([0.8, 0.82])]
