@@ -600,12 +600,28 @@ def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
 def speeds_compare(runs: Iterable[RunRecord]) -> bool:
     """Whether the speeds of these runs say something of what they trained.
 
-    They do where all were made on one device that each had to itself. The time of a run beside
-    others is that of the load. `races` compares networks that took turns.
+    They do where all were made on one device that each had to itself; of a CPU, by the same
+    processor and instructions. The time of a run beside others is that of the load. `races`
+    compares networks that took turns.
     """
     found = list(runs)
-    devices = {(run.device.name, run.device.threads) for run in found}
-    return len(devices) == 1 and all(run.had_its_device for run in found)
+    return len(_devices(found)) == 1 and all(run.had_its_device for run in found)
+
+
+def _devices(runs: Iterable[RunRecord]) -> set[tuple[object, ...]]:
+    """What sets the speed of a run by itself.
+
+    On a CPU its processor and instructions, too: one name stands for several. A GPU's speed is
+    taken to be its own, whatever machine it is in.
+    """
+    return {
+        (
+            run.device.name,
+            run.device.threads,
+            run.host.kernels if run.host is not None and run.device.slug == "cpu" else None,
+        )
+        for run in runs
+    }
 
 
 def check_speeds(runs: Iterable[RunRecord]) -> None:
@@ -613,10 +629,15 @@ def check_speeds(runs: Iterable[RunRecord]) -> None:
     found = list(runs)
     if not speeds_compare(found):
         shared = sum(not run.had_its_device for run in found)
+        devices = len(_devices(found))
+        reasons = [
+            *([f"{shared} shared their CPU with other work, or do not say"] if shared else []),
+            *([f"they are of {devices} devices"] if devices > 1 else []),
+        ]
         raise NinlabError(
-            f"the speeds of these {len(found)} runs do not compare: {shared} shared their CPU with "
-            "other work, or do not say, and others are of another device; let the networks take "
-            "turns (benchmarks/race.py)"
+            f"the speeds of these {len(found)} runs do not compare: "
+            f"{' and '.join(reasons) or 'there is none'}; let the networks take turns "
+            "(benchmarks/race.py)"
         )
 
 
@@ -799,9 +820,10 @@ def sampling_error(accuracy: float, images: int) -> float:
 def held_accuracies(runs: Sequence[RunRecord]) -> list[float]:
     """Test accuracy after the last epoch, of each run that held.
 
-    Raises NinlabError as `kernels_of` does.
+    Raises NinlabError as `kernels_of` and `images_of` do.
     """
     kernels_of(runs)
+    images_of(runs)
     return [run.last.test_accuracy for run in held(runs)]
 
 

@@ -716,7 +716,27 @@ def test_one_busy_run_or_another_device_takes_the_times_from_all():
     assert not speeds_compare([idle[0], *on(idle[1:], "cpu", "another CPU")])
     two_threads = replace(idle[1].device, threads=2)
     assert not speeds_compare([idle[0], replace(idle[1], device=two_threads)])
+    for changed in ({"processor": "another"}, {"cpu_capability": "AVX2"}, {"kernel_variables": {}}):
+        elsewhere = replace(idle[1], host=replace(idle[1].host, **changed))
+        assert not speeds_compare([idle[0], elsewhere])
+        assert speeds_compare(on([idle[0], elsewhere], "gpu", "GPU"))
     assert "ms a step" not in effects({"a": idle, "b": busy})["a"]
+
+
+def test_a_refusal_names_what_keeps_the_speeds_apart_and_nothing_else():
+    idle = beside(on(group([0.8, 0.9]), "cpu", "CPU"), 0.0)
+    busy, elsewhere = beside(idle, 0.5), on(idle, "cpu", "another CPU")
+    for runs, shared, devices in (
+        (busy[:1], True, False),
+        ([idle[0], elsewhere[1]], False, True),
+        ([busy[0], elsewhere[1]], True, True),
+    ):
+        with pytest.raises(NinlabError) as refused:
+            step_seconds(runs)
+        assert ("shared their CPU" in str(refused.value)) == shared
+        assert ("of 2 devices" in str(refused.value)) == devices
+    with pytest.raises(NinlabError, match="there is none"):
+        step_seconds([])
 
 
 # ---------------------------------------------------------------- kernels

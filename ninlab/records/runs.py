@@ -239,10 +239,11 @@ class RunRecord:
 
     @property
     def had_its_device(self) -> bool:
-        """Whether nothing else used what the run computed on, so that its speed is its own.
+        """Whether nothing else used what the run computed on, as far as its record tells.
 
-        A GPU takes one run at a time. Others may use a CPU beside a run: there the host must have
-        been idle, and of the hosts of older records nothing is known.
+        Others may use a CPU beside a run: there the host must have been idle, and of the hosts of
+        older records nothing is known. Of a GPU it is taken for granted. Known limit: no record
+        says whether runs shared one, as they do with several workers or with parts of a GPU each.
         """
         return self.device.slug != "cpu" or (self.host is not None and self.host.was_idle)
 
