@@ -29,6 +29,7 @@ from __future__ import annotations
 import statistics
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from math import sqrt
 from typing import Any
 
@@ -38,6 +39,7 @@ from ninlab.comparisons import (
     check_margin,
     confidence_of_each,
     held_accuracies,
+    images_of,
 )
 from ninlab.errors import NinlabError
 from ninlab.records import RunRecord
@@ -55,8 +57,11 @@ def pooled_deviation(groups: Iterable[Sequence[RunRecord]]) -> float | None:
     """The standard deviation of test accuracy between seeds, taken to be the same in all groups.
 
     Of the runs that held. None where no group has two. Raises NinlabError as
-    `comparisons.kernels_of` does.
+    `comparisons.kernels_of` does, and as `comparisons.images_of` does for all runs together:
+    networks that see fewer images spread otherwise.
     """
+    groups = list(groups)
+    images_of([*chain.from_iterable(groups)])
     samples = [sample for sample in map(held_accuracies, groups) if len(sample) > 1]
     if not samples:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -213,6 +214,15 @@ def test_a_pooled_deviation_is_that_of_all_runs_about_the_mean_of_their_group(sa
         return
     squares = sum(float(np.sum((np.array(one) - np.mean(one)) ** 2)) for one in samples)
     assert found == pytest.approx(math.sqrt(squares / degrees), abs=1e-9)
+
+
+def test_no_spread_is_pooled_over_runs_on_all_images_and_on_a_part_of_them():
+    everything = group([0.8, 0.82])
+    part = [replace(r, recipe=replace(r.recipe, train_images=20_000)) for r in everything]
+    assert pooled_deviation([part]) == pooled_deviation([everything])
+    for mixed in ([everything, part], [[everything[0], part[1]]]):
+        with pytest.raises(NinlabError, match="on as many images"):
+            pooled_deviation(mixed)
 
 
 def first_runs(pilot: Pilot) -> list[list[RunRecord]]:
