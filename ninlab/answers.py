@@ -235,15 +235,24 @@ def by_design(runs: Iterable[RunRecord], scale: str) -> dict[str, list[RunRecord
 
     They are the runs with the plan's first recipe, in the plan's order, from all experiments. All
     normalized networks, the textbook's too, are one design. A run that repeats the seed of another
-    is left out. Raises UnknownNameError for a scale.
+    is left out: of two experiments the plan's first stands, and a run of none is not counted.
+    Raises UnknownNameError for a scale.
     """
     asked = plan(scale)
     plain = asked.experiments[0].rows[0].recipe
     order = list(dict.fromkeys(row.network for e in asked.experiments for row in e.rows))
+    paths = list(asked.by_path)
+
+    def place(run: RunRecord) -> tuple[int, int, int]:
+        return order.index(run.network), run.seed, paths.index(f"{run.experiment}/{run.name}")
+
     found: dict[str, list[RunRecord]] = {}
     seen: set[tuple[str, int]] = set()
-    planned = (run for run in runs if run.network in order and run.recipe == plain)
-    for run in sorted(planned, key=lambda run: (order.index(run.network), run.seed)):
+    planned = (
+        run for run in runs
+        if f"{run.experiment}/{run.name}" in asked.by_path and run.recipe == plain
+    )  # fmt: skip
+    for run in sorted(planned, key=place):
         design = _design_of(architecture(run.network))
         if design is not None and (run.network, run.seed) not in seen:
             seen.add((run.network, run.seed))

@@ -137,6 +137,10 @@ def test_designs_are_those_of_the_repaired_network_by_the_first_recipe_each_run_
             assert ("batch_norm" in run.network) == normalized
             assert normalized or architecture(run.network).family == "nin_fixed"
     assert answers.by_design([], scale) == {}
+    assert answers.by_design(found, scale) == designs
+    twins = [replace(run, experiment="single") for run in found]
+    assert answers.by_design(twins, scale) == {}
+    assert answers.by_design([*twins, *found], scale) == designs
 
 
 @pytest.mark.parametrize("scale", WITH_FAMILY)
