@@ -5,11 +5,12 @@ networks of a CPU, and the operators of a step at shares of a data sheet's rates
 `Estimates` corrects either by the runs that one device has made: a network's own runs where there
 are some, those of its family otherwise. A guess by a device's own data sheet stands for a family
 that it has not met; one for another device is corrected by whatever ran. Runs of other
-kernels correct nothing: theirs is another step.
+kernels correct nothing: theirs is another step. A run that had to share its CPU counts by the
+part of the time that it had, where its record tells.
 
-Known limits: an estimate decides which run still fits into the time left, and nothing that the
-book says rests on it. Choosing kernels for shapes that are new to a process takes 2 to 6 s of an
-H100; that is not in it.
+Known limits: estimates are those of an idle machine, and under load a run takes longer. An estimate
+decides which run still fits into the time left, and nothing that the book says rests on it.
+Choosing kernels for shapes that are new to a process takes 2 to 6 s of an H100; that is not in it.
 """
 
 from __future__ import annotations
@@ -139,6 +140,17 @@ def _step_seconds(
     )
 
 
+def _idle_seconds(run: RunRecord) -> float:
+    """What a run would have taken on an idle machine, as far as its record tells.
+
+    A CPU that gave it a part of the time that its threads could have used would have been done in
+    that part of its seconds.
+    """
+    if run.host is None or run.device.threads is None:  # which a GPU's run has not
+        return run.wall_seconds
+    return run.wall_seconds * min(1.0, run.host.own_cores / run.device.threads)
+
+
 _TIMED_AS = {"nin_fixed": "nin"}  # the same but for its start and its last ReLU
 
 
@@ -166,7 +178,7 @@ class Estimates:
         """Learn from a run that was made."""
         guessed = self._cost.seconds(run.network, run.recipe, len(run.epochs))
         factors = self._factors.setdefault(run.recipe.kernels, {})
-        factors.setdefault(run.network, []).append(run.wall_seconds / guessed)
+        factors.setdefault(run.network, []).append(_idle_seconds(run) / guessed)
 
     def is_of_the_device(self, kernels: Kernels) -> bool:
         """Whether those of the kernels' runs rest on anything that is known of the device."""

@@ -15,7 +15,8 @@ from ninlab.experiments import PLANS
 from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.roofline import time_bound, training_operators
 from ninlab.steps import Kernels, Optimizer, Precision
-from tests.records import A_RECORD
+from tests.records import A_HOST, A_RECORD
+from tests.records import H100 as H100_DEVICE
 
 H100 = "nvidia-h100-80gb-hbm3"
 PLAIN = Recipe(0.05, 10, precision=Precision.BF16)
@@ -120,6 +121,28 @@ def test_what_a_device_took_is_what_the_next_run_is_expected_to_take(slower, epo
     guess = cost.seconds(A_RECORD.network, recipe, epochs)
     expected = statistics.median(slower) * guess
     assert estimates.seconds(A_RECORD.network, recipe) == pytest.approx(expected)
+
+
+@given(st.floats(0.05, 1.2), st.sampled_from([1, 2, 4]))
+def test_a_run_under_load_teaches_what_it_would_have_taken_alone(share, threads):
+    on = replace(A_RECORD, device=replace(A_RECORD.device, threads=threads), wall_seconds=100.0)
+    alone, loaded = (
+        replace(on, host=replace(A_HOST, own_cores=part * threads), wall_seconds=seconds)
+        for part, seconds in ((1.0, 100.0), (share, 100.0 / min(share, 1.0)))
+    )
+    older = replace(on, host=None)  # tells nothing of its load
+    expected, *others = (
+        Estimates(PLANS["compact"].cost, [run]).seconds(on.network, on.recipe)
+        for run in (alone, loaded, older)
+    )
+    assert others == pytest.approx([expected, expected])
+
+
+def test_a_gpus_run_waits_for_its_cpu_and_is_taken_at_its_word():
+    run = replace(A_RECORD, device=H100_DEVICE)
+    busy, idle = (replace(run, host=replace(A_HOST, own_cores=own)) for own in (0.3, 1.0))
+    both = {Estimates(COST, [one]).seconds("nin", PLAIN) for one in (busy, idle)}
+    assert len(both) == 1
 
 
 def test_the_correction_is_the_networks_own_else_its_familys_else_everyones():
