@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import experiments, failures, records
-from ninlab.architectures import ARCHITECTURES, normalized, variant_of
+from ninlab.architectures import ARCHITECTURES, architecture, normalized, variant_of
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import (
     PLANS,
@@ -174,6 +174,14 @@ def test_every_experiment_asks_a_question_about_known_networks(plan):
     for experiment in plan.experiments:
         assert experiment.question.endswith("?")
         assert {row.network for row in experiment.rows} <= set(ARCHITECTURES)
+
+
+@EACH_PLAN
+def test_the_question_about_the_baselines_names_those_that_are_trained_and_no_other(plan):
+    asked = plan.experiment("baselines")
+    families = {"AlexNet": "alexnet", "VGG": "vgg", "GoogLeNet": "googlenet"}
+    named = {family for title, family in families.items() if title in asked.question}
+    assert named == {architecture(row.network).family for row in asked.rows}
 
 
 @EACH_PLAN

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ninlab import recipes
-from ninlab.architectures import normalized, variant_of
+from ninlab.architectures import architecture, normalized, variant_of
 from ninlab.errors import UnknownNameError
 from ninlab.estimates import LinearCost, RooflineCost
 from ninlab.experiments.planning import Experiment, Plan, Row, Stage
@@ -194,9 +194,13 @@ def collapse(scale: Scale) -> Experiment:
 
 def baselines(scale: Scale) -> Experiment:
     """The rivals under the textbook's recipe."""
+    # each once, whatever its width
+    titles = dict.fromkeys(architecture(of).short_title.partition(",")[0] for of in scale.rivals)
+    *others, last = titles
+    do, named = ("do", f"{', '.join(others)} and {last}") if others else ("does", last)
     return Experiment(
         "baselines",
-        "How well do AlexNet, VGG-11 and GoogLeNet learn under the textbook's recipe?",
+        f"How well {do} {named} learn under the textbook's recipe?",
         tuple(scale.row(name, scale.recipe(rate)) for name, rate in scale.rivals.items()),
         (f"collapse/{scale.textbook}", f"collapse/{scale.fixed}"),
     )
