@@ -130,6 +130,62 @@ def test_simulated_differences_of_that_size_are_shown_as_often_as_is_foretold(
     assert shown == pytest.approx(POWER, abs=likely(POWER))
 
 
+# ---------------------------------------------------------------- groups that spread differently
+
+
+@given(st.floats(0.001, 0.1), seed_counts, st.integers(2, 4), at_once, powers)
+def test_groups_of_as_many_seeds_that_spread_alike_may_each_say_so(
+    deviation, seeds, groups, comparisons, power
+):
+    alike, each = [seeds] * groups, [deviation] * groups
+    for asked, how in ((smallest_shown, {"power": power}), (chance_of_equality, {})):
+        expected = asked(deviation, *alike, comparisons=comparisons, **how)
+        assert asked(each, *alike, comparisons=comparisons, **how) == pytest.approx(expected)
+    assert seeds_for_equality(each) == seeds_for_equality(deviation, groups=groups)
+
+
+UNLIKE = [([0.002, 0.01], [20, 5]), ([0.01, 0.002], [20, 5]), ([0.02, 0.004], [6, 12])]
+
+
+@pytest.mark.parametrize(("spread", "seeds"), UNLIKE)
+def test_unlike_groups_show_a_difference_as_often_as_is_foretold(spread, seeds):
+    """By Welch's interval of simulated runs."""
+    apart = smallest_shown(spread, *seeds, comparisons=2)
+    random = np.random.default_rng(3)
+    ours, theirs = (
+        random.normal(mean, deviation, (DRAWS, n))
+        for mean, deviation, n in zip((0.5 + apart, 0.5), spread, seeds, strict=True)
+    )
+    test = stats.ttest_ind(ours, theirs, axis=1, equal_var=False)
+    shown = np.mean(test.confidence_interval(1 - level(2)).low > 0)
+    assert shown == pytest.approx(POWER, abs=0.02)
+    # as if all spread alike, the answer is that of another experiment
+    together = math.sqrt(sum(d**2 * (n - 1) for d, n in zip(spread, seeds, strict=True))
+                         / (sum(seeds) - 2))  # fmt: skip
+    assert abs(smallest_shown(together, *seeds, comparisons=2) / apart - 1) > 0.1
+
+
+@pytest.mark.parametrize(("spread", "seeds"), UNLIKE)
+def test_unlike_groups_are_found_equal_as_often_as_is_foretold(spread, seeds):
+    random = np.random.default_rng(4)
+    ours, theirs = (
+        random.normal(0.5, deviation, (DRAWS, n))
+        for deviation, n in zip(spread, seeds, strict=True)
+    )
+    ends = stats.ttest_ind(ours, theirs, axis=1, equal_var=False).confidence_interval(0.95)
+    for margin in (0.01, 0.02):
+        equal = np.mean((ends.low > -margin) & (ends.high < margin))
+        chance = chance_of_equality(spread, *seeds, margin=margin)
+        assert equal == pytest.approx(chance, abs=0.02)
+
+
+@pytest.mark.parametrize("spread", [[], [0.1], [0.1, 0.1, 0.1]])
+def test_each_group_has_one_deviation(spread):
+    for asked in (chance_of_equality, smallest_shown):
+        with pytest.raises(NinlabError, match="2 groups have one deviation together or 2"):
+            asked(spread, 5, 5)
+
+
 # ---------------------------------------------------------------- how many seeds
 
 
