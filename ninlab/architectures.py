@@ -220,6 +220,11 @@ class Stem:
     pool: MaxPool
     hidden_features: int  # width of the fully connected head that replaces the average
 
+    def widths(self, *, doubling: bool = False) -> tuple[int, ...]:
+        """The channels of each block; with doubling twice as many as in the block before."""
+        own = tuple(out_channels for out_channels, *_ in self.blocks)
+        return tuple(own[0] * 2**stage for stage in range(len(own))) if doubling else own
+
 
 TEXTBOOK_STEM = Stem(((96, 11, 4, 0), (256, 5, 1, 2), (384, 3, 1, 1)), MaxPool(3, 2), 4096)
 SMALL_STEM = Stem(((16, 5, 2, 2), (32, 5, 1, 2), (48, 3, 1, 1)), MaxPool(3, 2, 1), 1024)
@@ -247,9 +252,10 @@ def nin_layers(
 
     repeats puts that many blocks into each stage (VGG's first rule; extra blocks are 3x3 at
     stride 1). With doubling a stage is twice as wide as the one before (VGG's second rule), the
-    first as wide as in the stem. Without last_pool the class maps keep the resolution before the
-    last pool. reduction concerns the last block only. dropout 0 leaves that layer out. Raises
-    NinlabError when repeats has not one count of at least 1 for each stage, and for what
+    first as wide as in the stem: the textbook's second stage becomes narrower by that, and the
+    third of the small copy wider. Without last_pool the class maps keep the resolution before
+    the last pool. reduction concerns the last block only. dropout 0 leaves that layer out.
+    Raises NinlabError when repeats has not one count of at least 1 for each stage, and for what
     `nin_block` refuses.
     Source: Lin2013 and Zhang2023, section 8.3; repeats after Simonyan2014.
     """
@@ -266,11 +272,10 @@ def nin_layers(
             f"repeats {repeats} needs a count of at least 1 for each of the {len(stem.blocks)} "
             "stages"
         )
-    for stage, ((width, kernel_size, stride, padding), count) in enumerate(
-        zip(stem.blocks, repeats, strict=True), start=1
+    widths = stem.widths(doubling=doubling)
+    for stage, (width, (_, kernel_size, stride, padding), count) in enumerate(
+        zip(widths, stem.blocks, repeats, strict=True), start=1
     ):
-        if doubling:
-            width = stem.blocks[0][0] * 2 ** (stage - 1)
         width = max(1, round(width * width_factor))
         layers.append(block(f"block{stage}", width, kernel_size, stride, padding))
         layers += [
@@ -535,6 +540,13 @@ NIN_IMAGENET = register(
         variant="imagenet",
     )
 )
+
+
+def _widths_said(widths: Iterable[int]) -> str:
+    """The channels of each block as a deviation."""
+    return f"widths {', '.join(map(str, widths))}"
+
+
 NIN_28 = register(
     replace(
         NIN_FIXED,
@@ -543,7 +555,8 @@ NIN_28 = register(
         input_shape=_SMALL,
         layers=nin_layers(SMALL_STEM, last_relu=False),
         deviations=(
-            "28x28 input: smaller windows, pools padded by one, widths 16, 32, 48",
+            "28x28 input: smaller windows, pools padded by one",
+            _widths_said(SMALL_STEM.widths()),
             *_REPAIRED,
         ),
     )
@@ -554,7 +567,7 @@ NIN_28_TEXTBOOK = register(
         name="nin_28_textbook",
         title="NiN at 28x28, textbook start",
         layers=nin_layers(SMALL_STEM),
-        deviations=NIN_28.deviations[:1],
+        deviations=NIN_28.deviations[: -len(_REPAIRED)],
         initialization=XAVIER_WEIGHTS,
         family=NIN.family,
     )
@@ -566,7 +579,7 @@ NIN_JULIA_28 = register(
         title="NiN, Julia version, at 28x28",
         layers=nin_layers(SMALL_STEM, one_by_one_layers=1),
         source="D2LJulia2025",
-        deviations=(*NIN_28.deviations[:1], *NIN_JULIA.deviations[-2:]),
+        deviations=(*NIN_28_TEXTBOOK.deviations, *NIN_JULIA.deviations[-2:]),
         initialization=XAVIER_ZERO_BIASES,
         family=NIN_JULIA.family,
         variant=NIN_JULIA.variant,
@@ -622,13 +635,17 @@ def _gradual(stem: Stem) -> _Change:
 def _register_changed(base: Architecture, stem: Stem, change: _Change, **kept: Any) -> None:
     """Register the network with one change; kept are arguments of `nin_layers` that stay."""
     variant, what, changed = change
+    own, now = stem.widths(), stem.widths(doubling=changed.get("doubling", False))
+    deviations = (
+        _widths_said(now) if said == _widths_said(own) else said for said in base.deviations
+    )
     register(
         replace(
             base,
             name=f"{base.name}_{variant}",
             title=f"{base.title}, {what}",
             layers=nin_layers(stem, **kept, **changed),
-            deviations=(*base.deviations, what),
+            deviations=(*deviations, what),
             variant=variant,
         )
     )

@@ -255,6 +255,19 @@ def test_widths_double_from_stage_to_stage_by_vggs_second_rule(base, design):
     assert list(widths.values()) == [{first}, {2 * first}, {4 * first}]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [n for n in ARCHITECTURES if n.startswith(("nin_28", "nin_julia_28")) and "wide" not in n],
+)
+def test_the_widths_that_a_small_network_names_as_its_deviation_are_those_of_its_blocks(name):
+    widths = {
+        block.name[: len("block1")]: str(block.layers[0].out_channels)
+        for block in architecture(name).layers
+        if isinstance(block, Block) and block.name.startswith("block")
+    }
+    assert f"widths {', '.join(widths.values())}" in architecture(name).deviations
+
+
 def test_a_variant_is_found_by_what_is_changed():
     for network in ALL:
         assert variant_of(network.name, network.variant) is network  # no other is like that
