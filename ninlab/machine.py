@@ -22,14 +22,32 @@ import torch
 from ninlab.records import Host
 
 KERNEL_VARIABLES = (
-    *("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"),
+    "ATEN_CPU_CAPABILITY",
+    *("DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA", "DNNL_CPU_ISA_HINTS", "ONEDNN_CPU_ISA_HINTS"),
+    *("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"),
     *("MKL_CBWR", "MKL_DEBUG_CPU_TYPE", "MKL_ENABLE_INSTRUCTIONS", "OPENBLAS_CORETYPE"),
+    *("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE"),
 )
-"""Variables of the environment by which torch, oneDNN and BLAS take other kernels."""
+"""Variables of the environment by which torch, oneDNN, BLAS and cuDNN take other kernels.
+
+oneDNN reads each of its own with either prefix.
+"""
 
 _CPUINFO = Path("/proc/cpuinfo")
 _STAT = Path("/proc/stat")
-_NUMBERS = ("cpu family", "model", "stepping")
+_NUMBERS = {
+    "cpu family": "family",
+    "model": "model",
+    "stepping": "stepping",
+    "CPU implementer": "implementer",
+    "CPU variant": "variant",
+    "CPU part": "part",
+    "CPU revision": "revision",
+}
+"""What ``/proc/cpuinfo`` says beside a name, or in its place, as an ARM processor has none there.
+
+The fields of x86, then those of ARM.
+"""
 _IDLE = (3, 4)
 """Where ``/proc/stat`` counts idle time and time that waits for a disk. Source: proc(5)."""
 _GUEST = slice(0, 8)
@@ -72,11 +90,12 @@ def processor_name() -> str:
 def processor() -> str:
     """The processor's name with what tells it from others of that name, where the system says it.
 
-    As in ``AMD EPYC (AuthenticAMD, family 26, model 2, stepping 1)``.
+    As in ``AMD EPYC (AuthenticAMD, family 26, model 2, stepping 1)``, or ``aarch64 (implementer
+    0x41, variant 0x3, part 0xd0c, revision 1)``.
     """
     about = _cpuinfo()
     told = [about.get("vendor_id", "")]
-    told += [f"{what.split()[-1]} {about[what]}" for what in _NUMBERS if about.get(what)]
+    told += [f"{said} {about[field]}" for field, said in _NUMBERS.items() if about.get(field)]
     listed = ", ".join(filter(None, told))
     return f"{processor_name()} ({listed})" if listed else processor_name()
 
