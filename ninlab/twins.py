@@ -1,7 +1,8 @@
 """How do two runs of one seed part, where the processor adds up its sums in another order?
 
-Twins have their network, recipe and seed in common, and so their first weights and batches. They
-differ in the instructions of the processor, which a record's host names.
+Twins have their network, recipe and seed in common, and so their first weights and batches; also
+torch, its threads and the processor, which choose kernels too. They differ in the instructions
+that the kernels use, which a record's host names.
 
 Known limit: a record keeps six digits of its losses, as means over some steps. What is closer than
 that counts as equal.
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from itertools import accumulate
 from math import inf
 
-from ninlab.recipes import Recipe
+from ninlab.errors import NinlabError
 from ninlab.records import RunRecord
 
 PARTED_NATS = 0.01
@@ -28,18 +29,37 @@ def twins(runs: Iterable[RunRecord], network: str) -> list[Twins]:
     """The single runs of a network that were made with two kinds of instructions, by seed.
 
     Of more than two kinds the two widest count. A run of whose host nothing is recorded has no
-    twin.
+    twin. Raises NinlabError for two runs that differ not even in their instructions: which of
+    them is the twin, nothing says.
     """
-    made: dict[tuple[int, Recipe], dict[str, RunRecord]] = {}
+    made: dict[tuple[object, ...], dict[str, RunRecord]] = {}
     for run in runs:
         if run.experiment == "single" and run.network == network and run.host:
-            made.setdefault((run.seed, run.recipe), {})[run.host.cpu_capability] = run
+            by_instructions = made.setdefault(tuple(shared(run).values()), {})
+            other = by_instructions.setdefault(instructions(run), run)
+            if other != run:
+                raise NinlabError(
+                    f"{run.id} and {other.id} are of one seed, made by {instructions(run)}; give "
+                    "one of them"
+                )
     found = []
-    for _, by_instructions in sorted(made.items(), key=lambda item: item[0][0]):
+    for by_instructions in made.values():
         widest = sorted(by_instructions, key=_width, reverse=True)
         if len(widest) > 1:
             found.append((by_instructions[widest[0]], by_instructions[widest[1]]))
-    return found
+    return sorted(found, key=lambda pair: pair[0].seed)
+
+
+def shared(run: RunRecord) -> dict[str, object]:
+    """What twins have in common, each by its name."""
+    return {
+        "network": run.network,
+        "recipe": run.recipe,
+        "seed": run.seed,
+        "torch": run.software.torch,
+        "threads": run.device.threads,
+        "processor": run.host.processor if run.host else None,
+    }
 
 
 def instructions(run: RunRecord) -> str:

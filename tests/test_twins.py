@@ -44,6 +44,33 @@ def test_twins_share_network_recipe_and_seed_and_nothing_else_pairs_runs():
     assert twins([*others, *wide], A_RECORD.network) == []
 
 
+ELSEWHERE = [
+    ("torch", lambda run: replace(run, software=replace(run.software, torch="2.99.0"))),
+    ("threads", lambda run: replace(run, device=replace(run.device, threads=7))),
+    ("processor", lambda run: replace(run, host=replace(run.host, processor="another"))),
+]
+"""Changes by which a run has other kernels, whatever its instructions."""
+
+
+@pytest.mark.parametrize(("what", "moved"), ELSEWHERE)
+def test_what_else_chooses_kernels_parts_no_twins(what, moved):
+    one, other = made("AVX512"), made("AVX2")
+    assert twins([one, moved(other)], A_RECORD.network) == []
+    assert twins([moved(one), other, one, moved(other)], A_RECORD.network) == [
+        (moved(one), moved(other)),
+        (one, other),
+    ]
+    with pytest.raises(NinlabError, match=f"differ in {what}"):
+        figures.twin_curves([(one, moved(other))])
+
+
+def test_two_runs_of_one_seed_by_the_same_instructions_are_refused_and_named():
+    one = made("AVX512")
+    again = replace(one, name="again")
+    with pytest.raises(NinlabError, match=f"{again.id} and {one.id}"):
+        twins([one, made("AVX2"), again], A_RECORD.network)
+
+
 @given(losses, losses)
 def test_the_largest_distance_so_far_never_falls_and_ends_at_the_largest(ours, theirs):
     pair = made("AVX512", curve=tuple(ours)), made("AVX2", curve=tuple(theirs))
@@ -98,7 +125,7 @@ def test_runs_that_are_no_twins_are_refused_with_what_differs():
     for wrong, said in (
         (replace(other, seed=1), "differ in seed"),
         (replace(other, network="alexnet_28"), "differ in network"),
-        (one, "one processor"),
+        (one, "the same instructions"),
     ):
         with pytest.raises(NinlabError, match=said):
             figures.twin_curves([(one, wrong)])

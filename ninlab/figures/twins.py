@@ -17,7 +17,7 @@ from ninlab.figures.labels import LEGEND
 from ninlab.figures.layout import axes_of_panels, finish, left_aligned_titles
 from ninlab.figures.provenance import measured
 from ninlab.records import RunRecord
-from ninlab.twins import Twins, farthest_apart, instructions
+from ninlab.twins import Twins, farthest_apart, instructions, shared
 
 _PANEL_PIXELS, _MARGIN_PIXELS = 140, 90
 _HALO, _WIDE, _NARROW = 0.4, 6, 1.5
@@ -112,11 +112,11 @@ def _steps(run: RunRecord) -> list[float]:
 def _checked(pairs: Sequence[Twins]) -> list[RunRecord]:
     """All runs of the pairs."""
     for first, second in pairs:
-        alike = ("network", "recipe", "seed")
-        differ = [name for name in alike if getattr(first, name) != getattr(second, name)]
+        ours, theirs = shared(first), shared(second)
+        differ = [what for what in ours if ours[what] != theirs[what]]
         if differ or instructions(first) == instructions(second):
             raise NinlabError(
                 f"{first.id} and {second.id} are no twins: "
-                + (f"they differ in {differ[0]}" if differ else "one processor made both")
+                + (f"they differ in {differ[0]}" if differ else "the same instructions made both")
             )
     return [run for pair in pairs for run in pair]
