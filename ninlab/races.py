@@ -108,9 +108,16 @@ class Race:
 
     def rounds_of(self, network: str, step: Step = Step.TRAINING) -> tuple[float, ...]:
         """Seconds of a step in each round. Raises NinlabError where it did not take part."""
+        return self._lane(network, step).seconds
+
+    def input_shape(self, network: str, step: Step = Step.TRAINING) -> tuple[int, ...]:
+        """(channels, height, width) of what it read. Raises NinlabError as `rounds_of`."""
+        return self._lane(network, step).input_shape
+
+    def _lane(self, network: str, step: Step) -> Lane:
         for lane in self.lanes:
             if (lane.network, lane.step) == (network, step):
-                return lane.seconds
+                return lane
         there = ", ".join(lane.network for lane in self.lanes if lane.step is step)
         raise NinlabError(f"no {step} steps of {network!r} are in the race; there are: {there}")
 

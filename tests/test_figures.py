@@ -34,6 +34,7 @@ from ninlab.layers import Activation, Block, Conv, Linear, ReLU
 from ninlab.records import EpochResult, LossCurve, Outcome, RunRecord
 from ninlab.reports import Category, TracedMoment, tensor_peak
 from ninlab.resources import profile
+from ninlab.shapes import at_input
 from ninlab.units import format_bytes
 from tests.races import raced
 from tests.records import A_HOST
@@ -693,6 +694,24 @@ def test_the_times_of_runs_are_not_drawn_without_a_race_of_their_step():
         figures.training_curves(runs, against="time", race=race)
     with pytest.raises(NinlabError, match="'nin_28'"):
         figures.training_curves(runs, against="time", race=raced({"vgg11_28": [1.0]}))
+    with pytest.raises(NinlabError, match="raced on 1x36x36, but"):
+        figures.training_curves(runs, against="time", race=at_side(36, raced({"nin_28": [1.0]})))
+
+
+def at_side(side, race):
+    """The race as if every network had read images of that side."""
+    lanes = (replace(lane, input_shape=(1, side, side)) for lane in race.lanes)
+    return replace(race, lanes=tuple(lanes))
+
+
+def test_the_macs_of_a_race_are_those_of_the_images_that_raced():
+    names = {"nin_28": "one", "vgg11_28": "two"}
+    race = raced({name: [1.0] for name in names})
+    small, large = (figures.rate_by_macs(at_side(side, race), names) for side in (28, 36))
+    for name, label in names.items():
+        network = architecture(name)
+        assert set(series(small, label).x) == {formulas.macs(network)}
+        assert set(series(large, label).x) == {formulas.macs(at_input(network, (1, 36, 36)))}
 
 
 @given(st.lists(st.tuples(*[st.floats(0.1, 10)] * 2), min_size=1, max_size=9), st.floats(0.1, 10))

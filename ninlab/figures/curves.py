@@ -21,6 +21,7 @@ from ninlab.figures.provenance import measured, raced
 from ninlab.figures.words import title_of
 from ninlab.races import Race
 from ninlab.records import Outcome, RunRecord
+from ninlab.units import format_shape
 
 _TRAINED: Mapping[str, tuple[str, str, str]] = {  # title, format of a value, unit behind it
     "test_accuracy": ("test accuracy", ".1%", ""),
@@ -52,7 +53,7 @@ def training_curves(
     the band goes from the least to the greatest. Runs that diverged or got stuck are left out of
     both and drawn one by one, thin and ending in a cross. quantity is a field of `EpochResult`.
     Raises NinlabError without runs, for an unknown quantity, for more than six series of one color,
-    and against time without a race of all networks in steps of the runs' batch.
+    and against time without a race of all networks in steps of the runs' batch and input shape.
     """
     provenance = measured(runs)
     if quantity not in _TRAINED or against not in _AGAINST:
@@ -138,6 +139,11 @@ class _Axis:
                 raise NinlabError(
                     f"the race is of steps of {self.race.batch_size} images, but {run.id} took "
                     f"{run.recipe.batch_size} a step"
+                )
+            if run.input_shape != (raced_at := self.race.input_shape(run.network)):
+                raise NinlabError(
+                    f"{run.network} raced on {format_shape(raced_at)}, but {run.id} read "
+                    f"{format_shape(run.input_shape)}"
                 )
             return self.race.ratio(run.network, self.race.networks[0]).median
         images = run.data_set.train_images // run.recipe.batch_size * run.recipe.batch_size

@@ -19,6 +19,7 @@ from ninlab.figures.words import title_of
 from ninlab.formulas import macs as network_macs
 from ninlab.races import Race
 from ninlab.roofline import Operator
+from ninlab.shapes import at_input
 from ninlab.units import format_count
 
 _UNLABELED = 0.5  # opacity of the dots that have no label beside them
@@ -95,7 +96,8 @@ def rate_by_macs(race: Race, labels: Mapping[str, str]) -> go.Figure:
 
     The dot is at the median ratio of its step to that of the race's first network, and the line
     goes from one quartile over the rounds to the other: the rate of the first network alone is that
-    of the machine and its load. Dashed diagonals join equal MACs in a second. labels gives what
+    of the machine and its load. MACs are those of the input that raced, and dashed
+    diagonals join equal MACs in a second. labels gives what
     stands beside the lines of some networks; the others are small and pale.
     Raises NinlabError for more than six labels of one color.
     """
@@ -106,7 +108,10 @@ def rate_by_macs(race: Race, labels: Mapping[str, str]) -> go.Figure:
         name: _Rate(of_first / ratio.median, of_first / ratio.high, of_first / ratio.low)
         for name, ratio in ratios.items()
     }
-    macs = {name: network_macs(architecture(name)) for name in race.networks}
+    macs = {
+        name: network_macs(at_input(architecture(name), race.input_shape(name)))
+        for name in race.networks
+    }
     x_range = (0.65 * min(macs.values()), 2.2 * max(macs.values()))  # room for text at both ends
     y_range = (0.65 * min(r.low for r in rates.values()), 1.5 * max(r.high for r in rates.values()))
     figure = go.Figure()
