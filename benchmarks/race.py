@@ -35,7 +35,7 @@ from ninlab.data import LabeledImages, fashion_mnist
 from ninlab.environment import arithmetic, describe_device, describe_software
 from ninlab.machine import Watch
 from ninlab.networks import build
-from ninlab.races import KIND, Lane, Race, Step
+from ninlab.races import Lane, Race, Step
 from ninlab.recipes import Recipe
 from ninlab.shapes import at_input
 from ninlab.training import Engine, Normalize
@@ -146,6 +146,7 @@ def race(
                 step,
                 tuple(inputs[network].images.shape[1:]),
                 tuple(seconds / steps_a_turn for seconds in taken[network, step]),
+                architecture(network).digest,
             )
             for network, step in turns
         ),
@@ -169,7 +170,7 @@ def append(found: Race, output: Path) -> None:
     """One line more in the file."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with output.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"kind": KIND, **asdict(found)}) + "\n")
+        file.write(json.dumps(asdict(found)) + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,7 +11,6 @@ says how busy others kept the machine.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,11 +19,15 @@ from statistics import median, quantiles
 from typing import Annotated, Any
 
 from ninlab import records
+from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, RecordError
 from ninlab.records import Device, Host, Provenance, Software
-from ninlab.records.schema import Above0, ImageShape, Name, NotEmpty, Positive
+from ninlab.records.schema import Above0, Digest, ImageShape, Name, NotEmpty, Positive, parse
+from ninlab.units import format_shape
 
 KIND = "race"
+SCHEMA_VERSION = 2
+"""2 states version and digests. Of the networks in lines of 1 only names and shapes are known."""
 FILE = Path("probes") / "race.jsonl"
 """Below a runs folder: one race a line, the oldest first."""
 
@@ -44,6 +47,7 @@ class Lane:
     step: Step
     input_shape: ImageShape
     seconds: Annotated[tuple[Above0, ...], NotEmpty]
+    network_digest: Digest | None = None  # None in lines of version 1
 
 
 @dataclass(frozen=True)
@@ -78,8 +82,11 @@ class Race:
     batch_size: Positive
     steps_a_turn: Positive
     lanes: Annotated[tuple[Lane, ...], NotEmpty]
+    kind: str = KIND
+    schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
+        records.check_schema(self, KIND, SCHEMA_VERSION, "a race")
         if len({len(lane.seconds) for lane in self.lanes}) > 1:
             raise RecordError("its lanes have different numbers of rounds; each takes part in all")
         if len({(lane.network, lane.step) for lane in self.lanes}) < len(self.lanes):
@@ -87,12 +94,11 @@ class Race:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Race:
-        """The race of a JSON object.
+        """The race of a JSON object; one of version 1 becomes what it would be of this.
 
         Raises RecordError, with the field and the rule, where it does not fit the schema.
         """
-        fields = {key: value for key, value in content.items() if key != "kind"}
-        race = records.part(cls, fields)
+        race = records.part(cls, content if "schema_version" in content else _of_version_1(content))
         records.check_origin(race.provenance, race.device, race.software)
         return race
 
@@ -141,23 +147,49 @@ def load(folder: Path | None = None) -> list[Race]:
     """
     path = (records.runs_folder() if folder is None else folder) / FILE
     found = []
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    lines = path.read_bytes().splitlines() if path.is_file() else []
     for number, line in enumerate(lines, 1):
         try:
-            found.append(Race.from_json(json.loads(line)))
-        except (ValueError, RecordError) as error:
+            found.append(Race.from_json(parse(line)))
+        except RecordError as error:
             raise RecordError(f"{path}, line {number}: {error}") from error
     return found
 
 
-def newest(networks: Iterable[str], folder: Path | None = None) -> Race:
-    """The newest race in which all of these networks took part.
+def newest(
+    networks: Iterable[str],
+    *,
+    batch_size: int,
+    input_shape: tuple[int, ...],
+    folder: Path | None = None,
+) -> Race:
+    """The newest race of all these networks, in batches of that size of images of that shape.
 
-    Raises NinlabError where there is none.
+    A race of networks that are other ones by now is passed over, where it states their digests.
+    Raises NinlabError where there is none, and UnknownNetworkError for a network that there is not.
     """
-    wanted = set(networks)
+    wanted = {name: architecture(name).digest for name in networks}
     for race in reversed(load(folder)):
-        if wanted <= set(race.networks):
+        there = {
+            lane.network
+            for lane in race.lanes
+            if lane.input_shape == input_shape
+            and lane.network_digest in (None, wanted.get(lane.network))
+        }
+        if race.batch_size == batch_size and there >= set(wanted):
             return race
     listed = " ".join(sorted(wanted))
-    raise NinlabError(f"these networks have not raced; run benchmarks/race.py {listed}")
+    raise NinlabError(
+        f"these networks have not raced on {format_shape(input_shape)}; run benchmarks/race.py "
+        f"{listed} --batch-size {batch_size} --side {input_shape[-1]}"
+    )
+
+
+def _of_version_1(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of version 1 with what it did not state."""
+    lanes = content.get("lanes")
+    if isinstance(lanes, list):
+        lanes = [
+            {"network_digest": None, **lane} if isinstance(lane, dict) else lane for lane in lanes
+        ]
+    return {**content, "lanes": lanes, "schema_version": SCHEMA_VERSION}

@@ -151,6 +151,13 @@ def tiny() -> Race:
     )
 
 
+OF_TINY = {"batch_size": 4, "input_shape": (1, 28, 28)}
+
+
+def of_lanes(race: Race, **changes: object) -> Race:
+    return replace(race, lanes=tuple(replace(lane, **changes) for lane in race.lanes))
+
+
 def test_a_race_has_a_lane_for_each_network_and_kind_of_step(tiny):
     assert [(lane.network, lane.step) for lane in tiny.lanes] == [
         (network, step) for network in ("nin_28", "nin_28_no_1x1") for step in Step
@@ -158,6 +165,7 @@ def test_a_race_has_a_lane_for_each_network_and_kind_of_step(tiny):
     for lane in tiny.lanes:
         assert len(lane.seconds) == tiny.rounds == 2
         assert lane.input_shape == architecture(lane.network).input_shape
+        assert lane.network_digest == architecture(lane.network).digest
         assert min(lane.seconds) > 0
     assert (tiny.batch_size, tiny.steps_a_turn) == (4, 2)
 
@@ -210,10 +218,45 @@ def test_a_race_is_read_as_it_was_written_and_the_newest_counts(tiny, tmp_path):
     for one in (tiny, later, raced({"vgg11": [1.0]})):
         benchmark.append(one, output)
     assert load(tmp_path)[:2] == [tiny, later]
-    assert newest(["nin_28_no_1x1"], tmp_path) == later
-    with pytest.raises(NinlabError, match=r"race\.py nin_28 vgg11"):
-        newest(["vgg11", "nin_28"], tmp_path)
+    assert newest(["nin_28_no_1x1"], **OF_TINY, folder=tmp_path) == later
+    with pytest.raises(NinlabError, match=r"race\.py nin_28 vgg11_28 --batch-size 4 --side 28"):
+        newest(["vgg11_28", "nin_28"], **OF_TINY, folder=tmp_path)
     assert load(tmp_path / "elsewhere") == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda race: replace(race, batch_size=8),
+        lambda race: of_lanes(race, input_shape=(1, 36, 36)),
+        lambda race: of_lanes(race, network_digest="0" * 12),
+    ],
+)
+def test_a_later_race_of_another_batch_side_or_network_does_not_take_over(tiny, changed, tmp_path):
+    for one in (tiny, changed(tiny)):
+        benchmark.append(one, tmp_path / FILE)
+    assert newest(tiny.networks, **OF_TINY, folder=tmp_path) == tiny
+
+
+def test_a_line_of_the_first_version_is_read_and_states_no_digest(tiny, tmp_path):
+    line = asdict(tiny)
+    del line["schema_version"]
+    for lane in line["lanes"]:
+        del lane["network_digest"]
+    (tmp_path / FILE).parent.mkdir()
+    (tmp_path / FILE).write_text(json.dumps(line))
+    assert load(tmp_path) == [of_lanes(tiny, network_digest=None)]
+    assert newest(tiny.networks, **OF_TINY, folder=tmp_path).networks == tiny.networks
+
+
+@pytest.mark.skipif(not load(), reason="no race is recorded")
+def test_the_networks_of_the_recorded_races_are_those_of_the_checkout():
+    for race in load():
+        assert race.provenance.clean_tree
+        for lane in race.lanes:
+            network = architecture(lane.network)
+            assert lane.input_shape == network.input_shape
+            assert lane.network_digest in (None, network.digest)
 
 
 @pytest.mark.parametrize(
@@ -223,6 +266,9 @@ def test_a_race_is_read_as_it_was_written_and_the_newest_counts(tiny, tmp_path):
         ({"lanes": []}, "lanes"),
         ({"host": None}, "host"),
         ({"extra": 1}, "extra"),
+        ({"kind": "banana"}, "banana"),
+        ({"kind": None}, "kind"),
+        ({"schema_version": 99}, "of version"),
     ],
 )
 def test_a_line_that_is_no_race_is_refused_with_its_place(change, said, tmp_path):
