@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import random
-import shlex
 import sys
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -29,6 +28,7 @@ from typing import TypeVar
 
 import torch
 
+from benchmarks import typed
 from ninlab import records
 from ninlab.architectures import Architecture, architecture
 from ninlab.data import LabeledImages, fashion_mnist
@@ -202,7 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         budget_seconds=options.budget_seconds,
         side=options.side,
         seed=options.seed,
-        command=shlex.join(["python", "-m", "benchmarks.race", *words]),
+        command=typed.command("race", words, options.output),
     )
     print(in_a_table(found))
     if options.output:

@@ -5,7 +5,7 @@ them. Test images at 224x224 go through each of them, and through NiN with other
 training. Counted are the classes that score 0 on every image, and those that score highest on any;
 measured is how far scores and inner values differ from image to image.
 
-    python benchmarks/starts.py --output runs/probes/starts.json    # 15 minutes on one core
+    python -m benchmarks.starts --output runs/probes/starts.json    # 15 minutes on one core
 
 A row is a network and a seed. The file is written when all are made; `ninlab.starts` reads it.
 """
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks import typed
 from ninlab import records
 from ninlab.architectures import architecture
 from ninlab.data import fashion_mnist, resize
@@ -43,15 +44,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--output", type=Path, help="file for the starts as JSON")
-    options = parser.parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
+    options = parser.parse_args(words)
+    if options.images < 2:
+        parser.error("--images must be 2 at least: one image has no spread")
+    if len({architecture(name).input_shape for name in options.networks}) > 1:
+        parser.error("--networks must read images of one size, whose spread the file states once")
     torch.set_num_threads(1)
-    provenance = records.provenance("python benchmarks/starts.py")  # of the code that runs
-    watch, rows, of_images = Watch(), [], {}
-    tested = fashion_mnist()[1].images[: options.images]
+    provenance = records.provenance(typed.command("starts", words, options.output))
+    watch, rows = Watch(), []
+    side = architecture(options.networks[0]).input_shape[-1]
+    images = resize(fashion_mnist()[1].images[: options.images], side) / 255
     for network in options.networks:
-        side = architecture(network).input_shape[-1]
-        images = resize(tested, side) / 255
-        of_images[network] = spread(images)
         for seed in range(options.seeds):
             with arithmetic(Precision.FP32, benchmark=False):
                 rows.append(start(network, seed, images))
@@ -63,8 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             software=describe_software(),
             host=watch.host(),
             networks={name: architecture(name).digest for name in options.networks},
-            images=options.images,
-            image_spread=of_images[options.networks[0]],
+            images=len(images),
+            image_spread=spread(images),
             rows=tuple(rows),
         )
         text = json.dumps({"id": made.id, **asdict(made)}, indent=1)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import inf, sqrt
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any
@@ -62,9 +62,11 @@ class Start:
         """How much of what tells scores apart comes from the image, and how much is fixed.
 
         The spread of a class's score over images, as a ratio to that of the mean scores over
-        classes; 0 where all scores are equal.
+        classes: infinite where the image alone tells them apart, 0 where all scores are equal.
         """
-        return self.over_images / self.between_classes if self.between_classes else 0.0
+        if self.between_classes:
+            return self.over_images / self.between_classes
+        return inf if self.over_images else 0.0
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,10 @@ class Starts:
         path = (records.runs_folder() if folder is None else folder) / PATH
         if not path.is_file():
             raise RecordError(f"{path} does not exist; benchmarks/starts.py makes it")
-        (found,) = records.load_kind(KIND, cls.from_json, [path])
-        return found
+        found = records.load_kind(KIND, cls.from_json, [path])
+        if not found:
+            raise RecordError(f"{path}: kind must be {KIND!r}")
+        return found[0]
 
     @property
     def id(self) -> str:

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from pathlib import Path
 from statistics import median
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import race as benchmark
+from benchmarks import typed
 from benchmarks.race import in_turns
 from ninlab.architectures import architecture
 from ninlab.errors import NinlabError, RecordError
@@ -296,11 +298,27 @@ def test_a_network_that_did_not_race_is_refused_with_those_that_did():
         raced({"a": [1.0]}).seconds("a", Step.INFERENCE)
 
 
+@pytest.mark.parametrize("option", ["--output {}", "--output={}", "--out {}"])
+def test_a_recorded_command_names_its_output_from_the_checkout_on(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for output, said in (
+        (typed.CHECKOUT / "runs" / FILE, f"runs/{FILE}"),
+        (tmp_path / "deep" / "a.json", "a.json"),
+        (Path("deep/a.json"), "a.json"),
+    ):
+        words = option.format(output).split()
+        wanted = f"python -m benchmarks.race nin_28 {option.format(said)}"
+        assert typed.command("race", ["nin_28", *words], output) == wanted
+
+
 def test_the_command_line_writes_the_race_and_names_itself(tmp_path, capsys):
     output = tmp_path / FILE
     words = ["nin_28", "--batch-size", "2", "--steps", "1", "--rounds", "1"]
     assert benchmark.main([*words, "--step", "inference", "--output", str(output)]) == 0
     (found,) = load(tmp_path)
     assert found.networks == ["nin_28"]
-    assert found.provenance.command.startswith("python -m benchmarks.race nin_28 --batch-size 2")
+    assert found.provenance.command == (
+        "python -m benchmarks.race nin_28 --batch-size 2 --steps 1 --rounds 1 --step inference "
+        "--output race.jsonl"  # without the folder, which is of this machine
+    )
     assert "rounds: 1, steps a turn: 1, images a step: 2" in capsys.readouterr().out

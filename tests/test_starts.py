@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from math import isclose
+from dataclasses import replace
+from math import inf, isclose
 from statistics import fmean
 
 import pytest
@@ -115,6 +116,7 @@ def test_a_file_is_read_as_it_was_made(made):
         (lambda file: {"rows": [file["rows"][0] | {"over_images": -1.0}, *file["rows"][1:]]},
          "over_images"),
         (lambda file: {"schema_version": 99}, "of version"),
+        (lambda file: {"kind": "banana"}, "kind must be"),
         (lambda file: {"surprise": 1}, "surprise"),
     ],
 )  # fmt: skip
@@ -123,6 +125,32 @@ def test_a_file_that_breaks_a_law_is_refused_with_the_field(made, change, said):
     write_bytes(made / PATH, json.dumps(content | change(content)).encode())
     with pytest.raises(RecordError, match=said):
         Starts.load(made)
+
+
+def test_a_file_states_the_command_that_was_typed(made):
+    command = Starts.load(made).provenance.command
+    assert command.startswith("python -m benchmarks.starts --seeds 2 --images 8 --networks")
+    assert str(made) not in command
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images", "1"], "one image has no spread"),
+        (["--networks", "nin", "nin_28"], "of one size"),
+    ],
+)
+def test_what_has_no_spread_or_several_is_refused(words, said, capsys):
+    with pytest.raises(SystemExit):
+        benchmark.main([*words, "--seeds", "1"])
+    assert said in capsys.readouterr().err
+
+
+def test_scores_that_the_image_alone_tells_apart_hear_it_infinitely_well(images):
+    found = start(SMALL[0], 0, images)
+    assert replace(found, between_classes=0.0).heard == inf
+    assert replace(found, between_classes=0.0, over_images=0.0).heard == 0
+    assert replace(found, over_images=0.0).heard == 0
 
 
 def test_without_a_file_the_error_says_what_makes_it(tmp_path):
