@@ -545,6 +545,18 @@ def test_a_file_called_by_what_cannot_be_printed_is_named_in_one_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("probe", ["race.jsonl", "starts.json"])
+def test_a_probe_that_pages_read_is_validated_with_the_records(tmp_path, probe):
+    book, copy = records.runs_folder() / "probes" / probe, tmp_path / "probes" / probe
+    copy.parent.mkdir()
+    copy.write_bytes(book.read_bytes())
+    assert list(validation.problems(tmp_path)) == []
+    copy.write_bytes(book.read_bytes().replace(b'"own_cores"', b'"own_dogs"', 1))
+    (problem,) = validation.problems(tmp_path)
+    assert problem.startswith(f"probes/{probe}")
+    assert "own_" in problem
+
+
 def test_hidden_files_probes_and_words_on_the_folder_are_no_problem(tmp_path):
     records.write(tmp_path, A_RECORD)
     for name in (".claims/a.lock", "collapse/.x.json.tmp", "probes/a/b.json", "README.md"):

@@ -6,13 +6,14 @@ the networks of this checkout, and the images that were published.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ninlab import data_files, failures, memory_laws, peers, profiles, records
+from ninlab import data_files, failures, memory_laws, peers, profiles, races, records, starts
 from ninlab.architectures import ARCHITECTURES
+from ninlab.errors import RecordError
 from ninlab.formulas import parameters
 from ninlab.recipes import EvaluationSet
 from ninlab.records import RunRecord
@@ -38,7 +39,22 @@ def readers() -> dict[str, records.FromJson[Any]]:
 
 def problems(folder: Path) -> Iterator[str]:
     """One sentence for every file of a runs folder that is not valid, or contradicts the book."""
-    return records.problems(folder, readers(), contradictions)
+    yield from records.problems(folder, readers(), contradictions)
+    yield from _of_probes(folder)
+
+
+def _of_probes(folder: Path) -> Iterator[str]:
+    """What is wrong with those probes that pages read as a whole: the races and the starts."""
+    readers_of: dict[Path, Callable[[Path], object]] = {
+        races.FILE: races.load,
+        starts.PATH: starts.Starts.load,
+    }
+    for path, load in readers_of.items():
+        if (folder / path).exists():
+            try:
+                load(folder)
+            except RecordError as error:
+                yield str(error).replace(f"{folder}/", "")
 
 
 def contradictions(record: Any) -> Iterator[str]:
