@@ -245,6 +245,48 @@ def test_rows_that_are_compared_were_trained_on_as_many_images(plan):
         assert len({row.recipe.train_images for row in rows}) == 1, experiment.name
 
 
+@EACH_PLAN
+def test_every_row_of_several_seeds_stands_in_one_comparison_or_is_what_others_are_compared_with(
+    plan,
+):
+    compared = [row for _, rows in plan.comparisons for row in rows]
+    compared += [square.both for square in plan.squares]
+    assert len(set(compared)) == len(compared)
+    references = {reference for reference, _ in plan.comparisons}
+    several = {path for path, row in plan.by_path.items() if row.seeds > 1}
+    assert several <= {*compared, *references}
+    for one in plan.experiments:
+        beside = set(one.compare_with)
+        assert set(one.against) <= {row.name for row in one.rows}
+        assert set(one.against.values()) <= beside
+        assert len(beside) < 2 or one.is_corner or len(one.against) == len(one.rows)
+
+
+def test_each_network_without_dropout_is_compared_with_the_same_network_with_it():
+    of = {row: reference for reference, rows in PLANS["compact"].comparisons for row in rows}
+    for row in PLANS["compact"].experiment("dropout").by_path:
+        assert row.split("/")[1] == variant_of(of[row].split("/")[1], "no_dropout").name
+
+
+def test_the_corners_of_a_square_have_one_recipe_and_two_changes():
+    plan = PLANS["compact"]
+    assert len(plan.squares) == 2
+    for square in plan.squares:
+        rows = {corner: plan.by_path[path] for corner, path in square._asdict().items()}
+        assert len({row.recipe for row in rows.values()}) == 1
+        variant = {
+            corner: architecture(row.network).variant.replace("batch_norm", "").strip("_")
+            for corner, row in rows.items()
+        }
+        assert variant["neither"] == ""
+        assert variant["both"] == f"{variant['first']}_{variant['second']}"
+
+
+def test_a_part_of_a_plan_says_which_row_it_lacks_to_be_compared():
+    with pytest.raises(UnknownNameError, match="collapse/nin_28"):
+        _ = PLANS["compact"].only(["window"]).comparisons
+
+
 @pytest.mark.parametrize("name", ["compact", "full"])
 def test_every_exercise_is_asked_under_the_better_recipe_at_one_rate(name):
     plan = PLANS[name]

@@ -13,6 +13,7 @@ from ninlab.experiments.planning import (
     PlannedRun,
     Ready,
     Row,
+    Square,
     Stage,
     ready,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "RateRule",
     "Ready",
     "Row",
+    "Square",
     "Stage",
     "best_rate",
     "plan",

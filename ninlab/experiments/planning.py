@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import NamedTuple
 
 from ninlab.errors import UnknownNameError
 from ninlab.estimates import Cost, Estimates
@@ -42,18 +43,31 @@ class Experiment:
     """A question, and the runs that answer it.
 
     compare_with names rows of other experiments ("experiment/row") that belong into the
-    same table; they are not trained twice.
+    same table; they are not trained twice. Where they are several, against says with which of them
+    each row is compared, by its name; or the experiment has a single row, the fourth corner of a
+    square: both of two changes, beside neither, the first and the second.
     """
 
     name: str
     question: str
     rows: tuple[Row, ...]
     compare_with: tuple[str, ...] = ()
+    against: Mapping[str, str] = field(default_factory=dict)
+    is_corner: bool = False
 
     @property
     def by_path(self) -> dict[str, Row]:
         """Its own rows by "experiment/row"."""
         return {f"{self.name}/{row.name}": row for row in self.rows}
+
+
+class Square(NamedTuple):
+    """Rows with both of two changes, one of them, and neither: "experiment/row"."""
+
+    both: str
+    first: str
+    second: str
+    neither: str
 
 
 @dataclass(frozen=True)
@@ -140,11 +154,9 @@ class Plan:
         }
         for seed in range(max(seeds.values(), default=0)):
             for path, count in seeds.items():
-                if path not in self.by_path:
-                    raise UnknownNameError("row", path, self.by_path)
+                row = self._row(path)
                 if seed < count:
-                    experiment = path.partition("/")[0]
-                    yield PlannedRun(experiment, self.by_path[path], seed, stage.name)
+                    yield PlannedRun(path.partition("/")[0], row, seed, stage.name)
 
     def estimates(self, made: Iterable[RunRecord] = (), device: Device | None = None) -> Estimates:
         """How long its runs take on a device, corrected by the runs that it has made.
@@ -167,22 +179,47 @@ class Plan:
     def comparisons(self) -> list[tuple[str, list[str]]]:
         """Each row with which others are compared, and all of these: "experiment/row".
 
-        Experiments that are compared with one and the same row, under its recipe, are one
-        comparison. One that is compared with no other is compared with its own first row. What has
-        one seed only is left out.
+        Experiments that are compared with one and the same row alone, under its recipe, are one
+        comparison. One that is compared with no other is compared with its own first row, and one
+        that says so with several, a comparison for each. A comparison of which no row has a second
+        seed is left out; in another, a row of one seed stands and cannot be tested. The corner of
+        a square is in `squares`. To be asked of a whole plan: raises UnknownNameError where rows
+        that others are compared with are not in it.
         """
         found: dict[tuple[str, str], list[str]] = {}
         for experiment in self.experiments:
-            first, *rest = experiment.by_path
+            if experiment.is_corner:
+                continue
+            first, *_ = experiment.by_path
             beside = experiment.compare_with
-            reference = beside[0] if len(beside) == 1 else first
-            shares = beside and all(
-                row.recipe == self.by_path[reference].recipe for row in experiment.rows
+            shares = len(beside) == 1 and all(
+                row.recipe == self._row(beside[0]).recipe for row in experiment.rows
             )
-            rows = [first, *rest] if reference != first else rest
-            if len(beside) < 2 and any(self.by_path[row].seeds > 1 for row in (reference, *rows)):
-                found.setdefault((reference, "" if shares else experiment.name), []).extend(rows)
-        return [(reference, rows) for (reference, _), rows in found.items() if rows]
+            for path, row in experiment.by_path.items():
+                reference = experiment.against.get(row.name, (*beside, first)[0])
+                if path != reference:
+                    key = reference, "" if shares else experiment.name
+                    found.setdefault(key, []).append(path)
+        return [
+            (reference, rows)
+            for (reference, _), rows in found.items()
+            if any(self._row(path).seeds > 1 for path in (reference, *rows))
+        ]
+
+    @property
+    def squares(self) -> list[Square]:
+        """Each square of two changes of which the interaction is asked."""
+        found = []
+        for one in self.experiments:
+            if one.is_corner:
+                (both,), (neither, first, second) = one.by_path, one.compare_with
+                found.append(Square(both, first, second, neither))
+        return found
+
+    def _row(self, path: str) -> Row:
+        if path not in self.by_path:
+            raise UnknownNameError("row", path, self.by_path)
+        return self.by_path[path]
 
     def only(self, names: Iterable[str]) -> Plan:
         """The same plan with those experiments alone. Raises UnknownNameError."""

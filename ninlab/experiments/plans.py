@@ -203,6 +203,7 @@ def baselines(scale: Scale) -> Experiment:
         f"How well {do} {named} learn under the textbook's recipe?",
         tuple(scale.row(name, scale.recipe(rate)) for name, rate in scale.rivals.items()),
         (f"collapse/{scale.textbook}", f"collapse/{scale.fixed}"),
+        against=dict.fromkeys(scale.rivals, f"collapse/{scale.fixed}"),
     )
 
 
@@ -384,15 +385,19 @@ def compact_experiments(scale: Scale) -> Iterator[Experiment]:
 
 def dropout(scale: Scale) -> Experiment:
     """The textbook's network and the repaired one without dropout."""
-    without = "no_dropout"
+    with_it = (scale.textbook, scale.fixed)
+    rates = (scale.textbook_rate, scale.fixed_rate)
+    without = [variant_of(network, "no_dropout").name for network in with_it]
+    beside = tuple(f"collapse/{network}" for network in with_it)
     return Experiment(
         "dropout",
         "Does dropout take part in the collapse?",
-        (
-            scale.row(variant_of(scale.textbook, without).name, scale.recipe(scale.textbook_rate)),
-            scale.row(scale.variant(without)),
+        tuple(
+            scale.row(network, scale.recipe(rate))
+            for network, rate in zip(without, rates, strict=True)
         ),
-        (f"collapse/{scale.textbook}", f"collapse/{scale.fixed}"),
+        beside,
+        against=dict(zip(without, beside, strict=True)),
     )
 
 
@@ -410,6 +415,7 @@ def one_by_one_and_head(scale: Scale) -> Iterator[Experiment]:
             f"collapse/{scale.fixed}",
             *(f"{found[other]}/{scale.variant(other)}" for other in others),
         ),
+        is_corner=True,
     )
     yield Experiment(
         "one_by_one_and_head_improved",
@@ -419,6 +425,7 @@ def one_by_one_and_head(scale: Scale) -> Iterator[Experiment]:
             f"improved/{scale.variant(normalized())}",
             *(f"{found[other]}_improved/{scale.variant(normalized(other))}" for other in others),
         ),
+        is_corner=True,
     )
 
 
