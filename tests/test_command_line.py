@@ -15,7 +15,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ninlab import formulas, power, records, training
+from ninlab import comparisons, formulas, power, records, training
 from ninlab.__main__ import COMMANDS, main
 from ninlab.architectures import ARCHITECTURES
 from ninlab.commands import shared
@@ -27,6 +27,7 @@ from ninlab.records import Outcome
 from ninlab.units import format_seconds
 from tests.processes import python, run
 from tests.records import A_RECORD, H100, H200, possible
+from tests.test_comparisons import group
 
 
 def test_the_list_of_networks_is_complete_and_exact(printed):
@@ -409,15 +410,81 @@ def test_each_comparison_of_a_plan_says_how_many_seeds_it_needs(tmp_path, printe
     found = told()
     at_once = next(len(rows) for _, rows in PLANS["compact"].comparisons if row in rows)
     planned = PLANS["compact"].by_path[row].seeds
-    assert found[f"{reference} (reference)"] == [str(planned), "3", "3", "", "", ""]
+    assert found[f"{reference} (reference)"] == [str(planned), "3", "3", "1.00", "", ""]
     assert found[row][3:] == [
         "(1.00)",
         str(power.seeds_for_equality(0.01, comparisons=at_once)),
         f"{100 * power.smallest_shown(0.01, planned, planned, comparisons=at_once):.1f}",
     ]
-    runs("window", "nin_28_3x3", 0.70, 0.71, 0.72)
-    assert told()[row][1:4] == ["3", "3", "1.00"]
+    runs("window", "nin_28_3x3", 0.70, 0.72, 0.74)
+    assert told()[row][1:4] == ["3", "3", "2.00"]
+    assert told()[row][4:] == [
+        f"{power.seeds_for_equality([0.02, 0.01], comparisons=at_once):,}",
+        f"{100 * power.smallest_shown([0.02, 0.01], planned, planned, comparisons=at_once):.1f}",
+    ]
+    square = "one_by_one_and_head/nin_28_no_1x1_fully_connected (square)"
+    of_square = power.pooled_deviation([group([0.90, 0.91, 0.92])])
+    assert told()[square][3:] == [
+        "(1.00)",
+        str(power.seeds_for_equality(of_square, groups=4)),
+        f"{100 * power.smallest_shown(of_square, *[planned] * 4):.1f}",
+    ]
     assert refusal("runs", "--power", "compcat")
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_of_each_experiment_the_rows_are_compared_as_they_are_in_the_whole_plan(
+    name, tmp_path, printed
+):
+    plan = PLANS[name]
+    rows_of = {one.name: set(one.by_path) for one in plan.experiments}
+    compared = {row for _, rows in plan.comparisons for row in rows}
+    compared |= {square.both for square in plan.squares}
+    fixed = plan.experiment("baselines").compare_with[-1]
+    for number, path in enumerate(plan.by_path):
+        experiment, row = path.split("/")
+        tested = path == fixed or experiment in ("window", "head")  # all would take a minute
+        for seed in range(1 + tested):
+            last = replace(A_RECORD.last, test_accuracy=0.5 + number / 1000 + seed / 100)
+            run = replace(A_RECORD, experiment=experiment, name=row, seed=seed, epochs=(last,))
+            records.write(tmp_path, possible(run))
+
+    def told(*options):
+        found = printed("runs", *options, "--runs", tmp_path).splitlines()
+        cut = [cells(line) for line in found if "/" in line]
+        return {
+            row[0].removesuffix(" (square)"): row[1:]
+            for row in cut
+            if len(row) > 5 and "(reference)" not in row[0]
+        }
+
+    for option in ("--power", "--decide"):
+        whole = told(option, name)
+        assert whole.keys() == compared
+        for experiment, rows in rows_of.items():
+            part = told(option, name, "--experiment", experiment)
+            assert part == {row: whole[row] for row in rows & compared}
+
+
+def test_a_square_is_decided_by_the_interaction_of_its_runs_that_held(tmp_path, printed):
+    square = PLANS["compact"].squares[0]
+    corners = {}
+    accuracies = ([0.91, 0.92], [0.85, 0.86], [0.80, 0.81], [0.90, 0.91])
+    for (corner, path), of_corner in zip(square._asdict().items(), accuracies, strict=True):
+        experiment, row = path.split("/")
+        corners[corner] = [
+            replace(one, experiment=experiment, name=row, network=row) for one in group(of_corner)
+        ]
+        for one in corners[corner]:
+            records.write(tmp_path, possible(one))
+    asked = ("runs", "--decide", "compact", "--experiment", "one_by_one_and_head")
+    (told,) = (
+        cells(line)
+        for line in printed(*asked, "--runs", tmp_path).splitlines()
+        if f"{square.both} (square)" in line
+    )
+    found = comparisons.interaction(**corners)
+    assert told[-2:] == [str(found), found.verdict_within(comparisons.MARGIN)]
 
 
 def test_who_records_on_another_gpu_is_told_so_before_any_work(tmp_path, capsys):

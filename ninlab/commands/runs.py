@@ -26,7 +26,7 @@ from ninlab.commands.shared import (
     write_csv,
 )
 from ninlab.errors import NinlabError, RecordError, UnknownNameError
-from ninlab.experiments import Plan
+from ninlab.experiments import Plan, Square
 from ninlab.records import Device, RunRecord
 from ninlab.relapses import held, relapsed
 from ninlab.units import format_seconds
@@ -92,14 +92,14 @@ def runs(
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
         shown["--power"] = power
         _refuse("--decide compares all designs of a plan", shown | _format(output))
-        plan = chosen_plan(decide, [experiment] if experiment else None)
-        _write_decisions(plan, records.current(found), device)
+        asked = _Asked(chosen_plan(decide, None), experiment)
+        _write_decisions(asked, records.current(found), device)
         return
     if power is not None:
         shown = {"--network": network, "--outcome": outcome, "--summary": summary}
         _refuse("--power speaks of all comparisons of a plan", shown | _format(output))
-        plan = chosen_plan(power, [experiment] if experiment else None)
-        _write_power(plan, records.current(found), device)
+        asked = _Asked(chosen_plan(power, None), experiment)
+        _write_power(asked, records.current(found), device)
         return
     _require_known("experiment", experiment, {run.experiment for run in found})
     _require_known("network", network, {run.network for run in found})
@@ -152,41 +152,101 @@ def _device(plan: Plan, found: Sequence[RunRecord], slug: str | None) -> Device 
     return next((run.device for run in found if run.device.slug == slug), None)
 
 
-def _write_decisions(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
-    """A table of every comparison of the plan: intervals, and what they show.
+@dataclass(frozen=True)
+class _Asked:
+    """The comparisons of a plan, or those of them that answer one experiment.
+
+    Whatever is asked for, a comparison is made as a whole: what a design shows does not hang on
+    how many others are printed. Raises UnknownNameError for an experiment.
+    """
+
+    plan: Plan
+    experiment: str | None
+
+    def __post_init__(self) -> None:
+        if self.experiment is not None:
+            self.plan.experiment(self.experiment)
+
+    def __str__(self) -> str:
+        of = "" if self.experiment is None else f"{self.experiment} of "
+        return f"{of}the plan {self.plan.name}"
+
+    def asks(self, row: str) -> bool:
+        """Whether the row, "experiment/row", is one of those to be printed."""
+        return self.experiment in (None, row.partition("/")[0])
+
+    @property
+    def comparisons(self) -> list[tuple[str, list[str]]]:
+        """Those with a row that is asked for."""
+        return [one for one in self.plan.comparisons if any(map(self.asks, one[1]))]
+
+    @property
+    def squares(self) -> list[Square]:
+        """Those whose corner is asked for."""
+        return [one for one in self.plan.squares if self.asks(one.both)]
+
+
+def _write_decisions(asked: _Asked, found: Sequence[RunRecord], device: str | None) -> None:
+    """A table of every comparison that is asked for: intervals, and what they show.
 
     Below it, in how many of the runs of the collapse a class was never predicted.
     """
+    plan = asked.plan
     slug, groups = _rows_of_device(plan, found, device)
     table = Table(title=f"plan {plan.name} on {slug}; the intervals of a comparison hold together")
     table.add_column("design", overflow="fold")
     for column in ("runs", "in the mean", "failed", "relapsed", "points", "shown"):
         table.add_column(column, justify="right")
-    for reference, rows in plan.comparisons:
+    for reference, rows in asked.comparisons:
         designs = {row: groups[row] for row in rows if row in groups}
         own = groups.get(reference, [])
-        if not own or not designs:
+        if not own or not any(map(asked.asks, designs)):
             continue
         decided = decisions.decide(own, designs)
-        held = next(iter(decided.values())).reference_runs
+        of_reference = next(iter(decided.values())).reference_runs
         table.add_section()
         named = comparisons.told_apart({reference: own, **designs})
         (title, _), *titles = zip(named, named.values(), strict=True)
-        table.add_row(f"{title} (reference)", *_counts(own, held), "", "")
-        for (title, runs), decision in zip(titles, decided.values(), strict=True):
-            table.add_row(
-                title, *_counts(runs, decision.runs),
-                str(decision.difference or ""), decision.verdict.within(comparisons.MARGIN),
-            )  # fmt: skip
+        table.add_row(f"{title} (reference)", *_counts(own, of_reference), "", "")
+        for row, (title, runs), decision in zip(designs, titles, decided.values(), strict=True):
+            if asked.asks(row):
+                table.add_row(
+                    title, *_counts(runs, decision.runs),
+                    str(decision.difference or ""), decision.verdict.within(comparisons.MARGIN),
+                )  # fmt: skip
+    squares = [square for square in asked.squares if square.both in groups]
+    for square in squares:
+        runs = groups[square.both]
+        table.add_section()
+        points, shown = _interaction(square, groups)
+        table.add_row(f"{square.both} (square)", *_counts(runs, len(held(runs))), points, shown)
     if not table.row_count:
-        typer.echo(f"nothing of the plan {plan.name} is recorded on {slug} that could be compared")
+        typer.echo(f"nothing of {asked} is recorded on {slug} that could be compared")
         return
     wide_console().print(table)
+    if squares:
+        typer.echo(_A_SQUARE)
     for row, runs in groups.items():
-        if row.startswith("collapse/") and row in plan.by_path:
+        if row.startswith("collapse/") and row in plan.by_path and asked.asks(row):
             comparisons.kernels_of(runs)
             lost = comparisons.share(run.never_predicted > 0 for run in runs)
             typer.echo(f"{row}: {lost} never predict a class")
+
+
+_A_SQUARE = (
+    "A square is of two changes: how much more the one gains where the other was made, too, than "
+    "where it was not."
+)
+
+
+def _interaction(square: Square, groups: Mapping[str, Sequence[RunRecord]]) -> tuple[str, str]:
+    """What the runs of a square show of its two changes, with an interval of its own."""
+    corners = [groups.get(row, []) for row in square]
+    if any(len(held(runs)) < 2 for runs in corners):
+        return "", str(comparisons.Verdict.NOT_TESTED)
+    both, first, second, neither = corners
+    found = comparisons.interaction(both=both, first=first, second=second, neither=neither)
+    return str(found), found.verdict_within(comparisons.MARGIN).within(comparisons.MARGIN)
 
 
 def _rows_of_device(
@@ -202,8 +262,12 @@ def _rows_of_device(
     return slug, groups
 
 
-def _write_power(plan: Plan, found: Sequence[RunRecord], device: str | None) -> None:
-    """A table of every comparison of the plan: how many seeds it needs, and what it has."""
+def _write_power(asked: _Asked, found: Sequence[RunRecord], device: str | None) -> None:
+    """A table of every comparison that is asked for: the seeds that it needs, and what it has.
+
+    Below it, the experiments that are compared with nothing.
+    """
+    plan = asked.plan
     slug, groups = _rows_of_device(plan, found, device)
     equal = comparisons.Verdict.EQUAL.within(comparisons.MARGIN)
     table = Table(
@@ -213,23 +277,38 @@ def _write_power(plan: Plan, found: Sequence[RunRecord], device: str | None) -> 
     table.add_column("design", overflow="fold")
     for column in ("planned", "recorded", "held", "spread", "needed", "shown from"):
         table.add_column(column, justify="right")
-    for reference, rows in plan.comparisons:
+    for reference, rows in asked.comparisons:
         table.add_section()
+        spread = seed_needs.pooled_deviation([groups.get(reference, [])])
+        points = "" if spread is None else f"{100 * spread:.2f}"
         title = f"{reference} (reference)"
-        table.add_row(title, *_seeds(plan, reference, groups), "", "", "")
-        for row in rows:
-            pair = [groups.get(path, []) for path in (row, reference)]
-            seeds = [plan.by_path[path].seeds for path in (row, reference)]
-            table.add_row(row, *_seeds(plan, row, groups), *_needs(pair, seeds, len(rows)))
+        table.add_row(title, *_seeds(plan, reference, groups), points, "", "")
+        for row in filter(asked.asks, rows):
+            needs = _needs(plan, (row, reference), groups, at_once=len(rows))
+            table.add_row(row, *_seeds(plan, row, groups), *needs)
+    for square in asked.squares:
+        table.add_section()
+        needs = _needs(plan, square, groups, at_once=1)
+        table.add_row(f"{square.both} (square)", *_seeds(plan, square.both, groups), *needs)
     if not table.row_count:
-        typer.echo(f"the plan {plan.name} compares nothing of which it makes several runs")
+        typer.echo(f"{asked} compares nothing of which several runs are planned")
         return
     wide_console().print(table)
     typer.echo(
         "The spread between seeds is in points, and so is the smallest difference that the planned "
-        "seeds show. In brackets, one of the two designs has no spread yet. The seeds needed are "
-        "those of runs that hold."
+        "seeds show. In brackets, one of the designs has no spread yet, and that of the others "
+        "stands for it. The seeds needed are those of runs that hold, as many of each design."
     )
+    if asked.squares:
+        typer.echo(_A_SQUARE)
+    compared = [row for reference, rows in plan.comparisons for row in (reference, *rows)]
+    compared += [row for square in plan.squares for row in square]
+    left_out = [
+        one.name for one in plan.experiments
+        if asked.experiment is None and not set(one.by_path) & set(compared)
+    ]  # fmt: skip
+    if left_out:
+        typer.echo(f"Left out, for want of a second seed: {', '.join(left_out)}.")
 
 
 def _seeds(plan: Plan, row: str, groups: Mapping[str, Sequence[RunRecord]]) -> tuple[str, ...]:
@@ -239,14 +318,21 @@ def _seeds(plan: Plan, row: str, groups: Mapping[str, Sequence[RunRecord]]) -> t
 
 
 def _needs(
-    pair: Sequence[Sequence[RunRecord]], seeds: Sequence[int], at_once: int
+    plan: Plan, rows: Sequence[str], groups: Mapping[str, Sequence[RunRecord]], at_once: int
 ) -> tuple[str, str, str]:
-    """The spread, the seeds that it asks for, and from where on planned ones show a difference."""
-    spread = seed_needs.pooled_deviation(pair)
-    if spread is None:
+    """The spread of the first of the rows, the seeds that all of theirs ask for, and what is shown.
+
+    That is, the difference from which on the planned seeds show one.
+    """
+    of_rows = [groups.get(row, []) for row in rows]
+    together = seed_needs.pooled_deviation(of_rows)
+    if together is None:
         return "not known", "", ""
-    points, shown = f"{100 * spread:.2f}", "nothing"
-    if any(seed_needs.pooled_deviation([group]) is None for group in pair):
+    own = [seed_needs.pooled_deviation([group]) for group in of_rows]
+    spread = [together if one is None else one for one in own]
+    seeds = [plan.by_path[row].seeds for row in rows]
+    points, shown = f"{100 * spread[0]:.2f}", "nothing"
+    if None in own:
         points = f"({points})"
     if min(seeds) > 1:
         smallest = seed_needs.smallest_shown(spread, *seeds, comparisons=at_once)
