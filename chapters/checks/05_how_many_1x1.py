@@ -11,6 +11,8 @@ from ninlab.comparisons import (
     confidence_of_each,
     confidence_of_rows,
     difference,
+    equivalence,
+    interaction,
     summary,
     train_loss,
 )
@@ -160,6 +162,9 @@ repeated = zip(
 assert all(again.loss == run.loss for again, run in repeated)
 assert {f"{len(own[n])} seeds" for n in tried} == {"3 seeds"}
 assert str(apart["no 1×1 layer, rate 0.2"]) == "+3.4 (+0.5 to +6.3)"
+for confidence in (CONFIDENCE, at_once):  # of the runs that held
+    of_held = equivalence(small["no 1×1 layer, rate 0.2"], nin_runs, confidence=confidence)
+    assert of_held.verdict == "not shown"
 
 # %% normalized-text
 two_so, none_so, one_so = small_normalized.values()
@@ -172,10 +177,10 @@ for ours, theirs in ((none_so, two_so), (one_so, two_so), (one_so, none_so)):
     between = difference(ours, theirs, at_once)
     assert not between.shown
     assert between.high - between.low > 2 * EQUAL_WITHIN
-assert str(difference(none_so, small["no 1×1 layer"])) == "+1.1 (+0.5 to +1.8)"
-assert str(difference(two_so, nin_runs)) == "+3.6 (+1.9 to +5.2)"
-for ours, theirs in ((none_so, small["no 1×1 layer"]), (two_so, nin_runs)):
-    assert difference(ours, theirs, confidence_of_each(2)).shown
+none_plain = small["no 1×1 layer"]
+assert str(difference(none_so, none_plain, confidence_of_each(2))) == "+1.1 (+0.3 to +2.0)"
+assert str(difference(two_so, nin_runs, confidence_of_each(2))) == "+3.6 (+1.6 to +5.6)"
+assert not interaction(both=none_so, first=none_plain, second=two_so, neither=nin_runs).shown
 by_epoch = {
     epoch: [f"{train_loss(group, epoch):.2f}" for group in (none_so, one_so, two_so)]
     for epoch in (0, -1)
