@@ -12,10 +12,12 @@ from ninlab.comparisons import (
     confidence_of_each,
     confidence_of_rows,
     difference,
+    equivalence,
     summary,
 )
 from ninlab.decisions import MARGIN
 from ninlab.layers import Conv
+from ninlab.relapses import relapsed
 from ninlab.shapes import placed_layers
 from ninlab.units import format_count, format_shape
 
@@ -84,6 +86,9 @@ means = {label_: f"{summary(group).mean:.1%}" for label_, group in at_compact.it
 assert means[repaired] == "83.8%"
 assert means["no 1×1 layer, retuned"] == "87.2%"
 assert apart["no 1×1 layer, retuned"].verdict == "a gain"
+of_held = equivalence(at_compact["no 1×1 layer, retuned"], repaired_runs)
+assert of_held.verdict == "not shown"
+assert f"{relapsed(repaired_runs)} of {len(repaired_runs)} runs" == "2 of 5 runs"
 assert means["batch normalization"] == "87.3%"
 assert means["batch normalization, no 1×1 layer"] == "87.4%"
 assert means["batch normalization, better recipe"] == "89.7%"
