@@ -12,9 +12,11 @@ from ninlab.comparisons import (
     difference,
     summary,
 )
+from ninlab.experiments import PLANS
 from ninlab.layers import ReLU
 from ninlab.published import TEXTBOOK_ENDS
 from ninlab.relapses import FACTOR, MARGIN, WINDOW_STEPS, relapsed
+from ninlab.starts import has_last_relu
 from ninlab.units import format_shape
 
 assert format_shape(textbook[0].input_shape) == "1x28x28"
@@ -227,8 +229,18 @@ assert f"{small['textbook, rate 0.05'][0].recipe.learning_rate:g}" == "0.05"
 swept = [run for run in compact if run.experiment == "rate_sweep"]
 too_fast = [run for run in swept if run.outcome == "stuck"]
 assert f"{len(too_fast)} runs" == "7 runs"
-assert {run.last.dead_classes for run in too_fast} == {0}
-assert {architecture(run.network).initialization for run in too_fast} == {
+without_dropout = answer("dropout", compact).runs["nin_28_no_dropout"]
+stuck_without = [run for run in without_dropout if run.outcome == "stuck"]
+assert f"{len(stuck_without)} runs" == "2 runs"
+assert {run.recipe for run in stuck_without} == {run.recipe for run in small["repaired NiN"]}
+assert not any(has_last_relu(architecture(run.network)) for run in (*too_fast, *stuck_without))
+of_searches = {
+    chapter: sorted({row.network for row in PLANS["compact"].experiment(name).rows})
+    for chapter, name in {"3": "baselines", "5": "one_by_one", "6": "head", "10": "family"}.items()
+}
+assert all(any(run.network in rows for rows in of_searches.values()) for run in too_fast)
+assert all(any(run.network in rows for run in too_fast) for rows in of_searches.values())
+assert {architecture(run.network).initialization for run in (*too_fast, *stuck_without)} == {
     architecture("nin_28").initialization
 }
 assert {f"{run.recipe.learning_rate:g}" for run in too_fast} == {"0.1", "0.2"}
