@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 from ninlab.architectures import architecture
 from ninlab.comparisons import CONFIDENCE, confidence_of_rows, difference, summary
+from ninlab.power import smallest_shown
 from ninlab.relapses import relapse
 from ninlab.shapes import placed_layers
 from ninlab.units import format_shape
@@ -208,6 +209,11 @@ assert f"{width:.2f}" == "1.96"
 needed = round(width, 2) ** 2 * sum(float(points) ** 2 for points in spread)
 assert f"{needed:.1f}" == "25.1"
 assert f"{math.ceil(needed)} seeds" == "26 seeds"
+typical = math.hypot(*map(float, spread)) / math.sqrt(2) / 100  # of two equal groups
+assert smallest_shown(typical, 26, 26, power=0.5) <= 0.01 * 1.05
+assert smallest_shown(typical, 26, 26, power=0.5) >= 0.01 * 0.95
+shows = next(n for n in range(2, 200) if smallest_shown(typical, n, n, power=0.9) <= 0.01)
+assert f"{round(shows, -1)} seeds" == "70 seeds"
 
 # %% ex-signal
 step, steps = in_full["one step"], in_full["three steps"]
