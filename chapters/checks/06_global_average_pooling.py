@@ -13,7 +13,7 @@ from ninlab.comparisons import (
     gap_difference,
     summary,
 )
-from ninlab.relapses import relapse
+from ninlab.relapses import failed, relapse
 from ninlab.shapes import at_input, placed_layers
 from ninlab.units import format_count, format_shape
 
@@ -102,6 +102,9 @@ assert len(fallen.epochs) == fallen.recipe.epochs
 assert fallen.last.train_loss > fallen.epochs[-2].train_loss + 1
 assert fallen.never_predicted == 9
 assert not any(run.outcome != "finished" or relapse(run) for run in own)
+failures = {label: sum(map(failed, group)) / len(group) for label, group in small.items()}
+assert max(failures, key=lambda label: failures[label]) == "AlexNet's head"
+assert failures["AlexNet's head"] == 1
 rates = {run.recipe.learning_rate for run in (*common, *own)}
 assert sorted(f"{rate:g}" for rate in rates) == ["0.025", "0.1"]
 everyone = [run for group in small.values() for run in group]
@@ -123,7 +126,7 @@ assert f"{raced:.1f} times" == "2.4 times"
 raced = race.ratio(connected, average).median
 assert f"{raced:.1f} times" == "1.3 times"
 for beside_average in (
-    race.ratio(heads["linear layer"], average),
+    *(race.ratio(heads["linear layer"], average, kind) for kind in Step),
     compact_race.ratio("nin_28_linear_head", "nin_28"),
 ):
     assert beside_average.low < 1 < beside_average.high
