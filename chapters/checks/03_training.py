@@ -43,11 +43,13 @@ from ninlab.comparisons import (
     CONFIDENCE,
     confidence_of_each,
     confidence_of_rows,
+    equivalence,
     sampling_error,
 )
 from ninlab.data_files import FILES
 from ninlab.decisions import MARGIN as EQUAL_WITHIN
 from ninlab.experiments import PLANS
+from ninlab.relapses import relapsed
 from ninlab.units import format_shape
 
 assert f"{100 * sampling_error(0.85, 10_000):.2f}" == "0.36"
@@ -92,6 +94,9 @@ assert str(difference(nin, alexnet)) == "-3.4 (-5.0 to -1.8)"
 assert str(difference(nin, vgg11)) == "-3.4 (-5.0 to -1.8)"
 assert difference(nin, alexnet).shown
 assert difference(nin, vgg11).shown
+assert (f"{relapsed(nin)} runs", f"{len(nin)} runs") == ("2 runs", "5 runs")
+assert not relapsed([*alexnet, *vgg11])
+assert {equivalence(nin, other).verdict for other in (alexnet, vgg11)} == {"not shown"}
 confidence = confidence_of_each(len(rivals))
 assert (len(rivals), f"{confidence:.0%}", f"{CONFIDENCE:.0%}") == (5, "99%", "95%")
 assert difference(nin, alexnet, confidence=confidence).shown
