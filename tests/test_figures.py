@@ -723,9 +723,9 @@ def test_a_network_stands_where_its_rounds_put_it_beside_the_first(rounds, load)
     for alike in (first, slowed):
         other = [a * s / f for a, s, f in zip(alike, second, first, strict=True)]
         figure = figures.rate_by_macs(raced({"nin_28": alike, "vgg11_28": other}), labeled)
-        (high, middle, low) = series(figure, "two").y
+        (middle, high, low) = series(figure, "two").y
         assert high >= middle >= low
-        heights.append(middle / series(figure, "one").y[1])
+        heights.append(middle / series(figure, "one").y[0])
     ratio = np.median([s / f for f, s in rounds])
     assert heights == pytest.approx([1 / ratio, 1 / ratio])
 

@@ -33,7 +33,7 @@ import pytest
 from IPython.display import Markdown
 from safetensors.torch import save
 
-from ninlab import checks, failures, figures, formulas, peers, predictions, records
+from ninlab import checks, failures, figures, formulas, peers, predictions, races, records
 from ninlab.architectures import architecture
 from ninlab.commands import validation
 from ninlab.devices import device
@@ -269,9 +269,10 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fill(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
-    """Put the records that the book has of a CPU into a folder, and these beside them."""
-    for path in records.runs_folder().glob("*/*-cpu*"):
-        copy = folder / path.parent.name / path.name
+    """Put what the book has measured on a CPU into a folder, and these records beside it."""
+    book = records.runs_folder()
+    for path in [*book.glob("*/*-cpu*"), book / races.FILE]:
+        copy = folder / path.relative_to(book)
         copy.parent.mkdir(exist_ok=True)
         copy.symlink_to(path)
     for content in contents:

@@ -166,13 +166,13 @@ def _add_rate(
     color = color_of(name) if label else faded(color_of(name), _UNLABELED)
     figure.add_scatter(
         x=[macs] * 3,
-        y=[rate.high, rate.median, rate.low],
+        y=[rate.median, rate.high, rate.low],  # a legend shows the first marker
         name=label or title,
         mode="lines+markers",
         line={"color": color, "width": 2 if label else 1},
         marker={
             "color": color,
-            "size": [0, _DOT if label else _SMALL_DOT, 0],
+            "size": [_DOT if label else _SMALL_DOT, 0, 0],
             "opacity": 1,
             "symbol": symbol,
         },
@@ -181,8 +181,8 @@ def _add_rate(
             f"<b>{title}</b><br>{macs:,} MACs an image"
             f"<br>{which} of the rounds: {value:,.0f} images/s"
             for which, value in (
-                ("upper quartile", rate.high),
                 ("median", rate.median),
+                ("upper quartile", rate.high),
                 ("lower quartile", rate.low),
             )
         ],
