@@ -24,7 +24,7 @@ from ninlab.recipes import EvaluationSet, Recipe
 from ninlab.recording import Site, apart
 from ninlab.records import EpochResult, Outcome
 from ninlab.training import TrainingRun
-from tests.records import NOBODY
+from tests.records import A_HOST, NOBODY
 
 SHORT = Recipe(0.05, 1, batch_size=64, train_images=128)
 HELD_OUT = Recipe(0.05, 1, batch_size=64, train_images=128, evaluation_set=EvaluationSet.HELD_OUT)
@@ -102,6 +102,7 @@ def train_at_once(network: str, recipe: Recipe, **options: Any) -> TrainingRun:
         images_per_second=12800.0,
         wall_seconds=0.02,
         peak_bytes=None,
+        host=A_HOST,
     )
 
 
