@@ -33,7 +33,8 @@ _COUNTS: Mapping[str, Callable[[Any, Shape], int]] = {
 def shares_by_layer(names: Sequence[str], *, provenance: str) -> go.Figure:
     """For each network, the share of its parameters and of its MACs in each layer that has any.
 
-    One row of panels a network; the layers run from the top down in order of execution.
+    One row of panels a network; the layers run from the top down in order of execution. Shares are
+    of one network alone, so that titles go without the size of the images.
     """
     splits = [[_Split.of(architecture(name), unit) for unit in _COUNTS] for name in names]
     rows = [len(row[0].layers) for row in splits]
@@ -45,7 +46,7 @@ def shares_by_layer(names: Sequence[str], *, provenance: str) -> go.Figure:
         horizontal_spacing=0.04,
         vertical_spacing=0.08,
         subplot_titles=[
-            f"<b>{'' if column else split.network.title}</b>"
+            f"<b>{'' if column else split.network.short_title}</b>"
             f"<br>{format_count(split.total)} {split.unit}"
             for row in splits
             for column, split in enumerate(row)
