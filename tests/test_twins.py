@@ -114,9 +114,11 @@ def test_each_pair_has_a_panel_with_both_of_its_curves():
 
 def test_a_line_of_distances_begins_with_the_first_that_is_not_zero():
     figure = figures.growing_apart({"one": PAIRS[:2], "two": PAIRS[2:]})
-    assert [trace.y[0] for trace in figure.data] == [None] * 3
     for trace, pair in zip(figure.data, PAIRS, strict=True):
-        assert list(trace.y)[1:] == farthest_apart(pair)[1:]
+        first, *others = farthest_apart(pair)
+        assert first == 0
+        assert list(trace.y) == others
+        assert list(trace.x) == [15.0, 25.0]  # the middle of ten steps each
     assert [trace.name for trace in figure.data if trace.showlegend] == ["one", "two"]
 
 

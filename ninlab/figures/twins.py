@@ -79,10 +79,14 @@ def growing_apart(groups: Mapping[str, Sequence[Twins]]) -> go.Figure:
     figure = go.Figure()
     for label, pairs in groups.items():
         for place, pair in enumerate(pairs):
-            apart = farthest_apart(pair)
+            apart = {
+                step: distance
+                for step, distance in zip(_steps(pair[0]), farthest_apart(pair), strict=True)
+                if distance  # a logarithm has no 0; the distance never falls back to it
+            }
             figure.add_scatter(
-                x=_steps(pair[0]),
-                y=[distance or None for distance in apart],
+                x=list(apart),
+                y=list(apart.values()),
                 name=label if place == 0 else f"{label}, seed {pair[0].seed}",
                 mode="lines",
                 line={"color": color_of(pair[0].network), "width": 1.5},
@@ -90,7 +94,7 @@ def growing_apart(groups: Mapping[str, Sequence[Twins]]) -> go.Figure:
                 hovertext=[
                     f"<b>{label}</b>, seed {pair[0].seed}<br>up to step {step:.0f}: "
                     f"at most {distance:.1g} nats apart"
-                    for step, distance in zip(_steps(pair[0]), apart, strict=True)
+                    for step, distance in apart.items()
                 ],
             )
     figure.update_xaxes(title=_STEP)
