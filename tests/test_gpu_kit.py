@@ -28,8 +28,9 @@ from tests.book import ROOT
 from tests.records import A_RECORD
 from tools import gpu_kit
 
-MOST_BYTES = 56 * 2**20
-"""Of the kit and the tracked files together: what is sent to a GPU machine at once."""
+MOST_BYTES = 60 * 2**20
+"""Of the kit and the tracked files together. 64 MiB can be sent to a GPU machine at once; the rest
+is for what is built beside them. Images as xz would save 8 MiB."""
 
 MACHINES_PACKAGES = (
     *("torch", "torchvision", "pandas", "typer", "rich", "scipy", "safetensors"),
