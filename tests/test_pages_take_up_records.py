@@ -274,7 +274,8 @@ def fill(folder: Path, contents: Sequence[dict[str, Any]]) -> None:
     for path in [*book.glob("*/*-cpu*"), book / races.FILE]:
         copy = folder / path.relative_to(book)
         copy.parent.mkdir(exist_ok=True)
-        copy.symlink_to(path)
+        if copy != path:  # a folder may be filled a second time
+            copy.symlink_to(path)
     for content in contents:
         path = records.record_path(folder, content["id"])
         path.parent.mkdir(exist_ok=True)

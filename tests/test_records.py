@@ -125,10 +125,13 @@ def run_records(draw) -> RunRecord:
         for number in range(epochs)
     )
     took = sum(result.seconds + result.evaluation_seconds for result in results)
+    experiment, name, seed = draw(SLUGS), draw(SLUGS), draw(st.integers(0, MOST_SEED))
+    own = records.run_id(experiment, name, seed, device.slug if on_gpu else "cpu")
+    others = run_ids().filter(lambda other: other != own)
     return RunRecord(
-        experiment=draw(SLUGS),
-        name=draw(SLUGS),
-        seed=draw(st.integers(0, MOST_SEED)),
+        experiment=experiment,
+        name=name,
+        seed=seed,
         provenance=Provenance("2026-01-01T00:00:00Z", "python -m ninlab record", None, False),
         network="nin_28",
         network_digest="0" * 12,
@@ -146,7 +149,7 @@ def run_records(draw) -> RunRecord:
         images_per_second=images / median(seconds),
         wall_seconds=took + draw(st.floats(0, 1e6)),
         **dict(zip(PEAKS, peaks, strict=True)),
-        learning_rate_from=tuple(draw(st.lists(run_ids(), max_size=2, unique=True))),
+        learning_rate_from=tuple(draw(st.lists(others, max_size=2, unique=True))),
         host=draw(hosts),
     )
 
