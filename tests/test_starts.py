@@ -15,7 +15,7 @@ from ninlab.architectures import architecture
 from ninlab.data import LabeledImages, fashion_mnist, resize
 from ninlab.errors import RecordError, UnknownNameError
 from ninlab.networks import build
-from ninlab.records import runs_folder, write_bytes
+from ninlab.records import write_bytes
 from ninlab.starting import start
 from ninlab.starts import PATH, Starts, has_last_relu, signal_left, weighted_layers
 from ninlab.steps import Precision
@@ -158,10 +158,6 @@ def test_without_a_file_the_error_says_what_makes_it(tmp_path):
         Starts.load(tmp_path)
 
 
-RECORDED = (runs_folder() / PATH).is_file()
-
-
-@pytest.mark.skipif(not RECORDED, reason="no start of full size is recorded")
 def test_the_recorded_starts_are_of_the_networks_as_they_are_and_from_a_clean_commit():
     recorded = Starts.load()
     assert recorded.provenance.clean_tree
@@ -171,7 +167,6 @@ def test_the_recorded_starts_are_of_the_networks_as_they_are_and_from_a_clean_co
     )
 
 
-@pytest.mark.skipif(not RECORDED, reason="no start of full size is recorded")
 def test_a_recorded_start_can_be_measured_again():
     recorded = Starts.load()
     first = recorded.of("nin")[0]
