@@ -9,17 +9,17 @@ margin that was stated before. `interaction` asks whether what one change does h
 `conditions`, `effects` and `in_words` say the same of several groups, as a heading, a table and a
 paragraph, whatever was recorded.
 
-Runs that diverged or got stuck are counted and named, never averaged in: the mean of runs that
-learned and of one that did not describes neither. `equivalence` and `interaction` leave out those
-that relapsed as well, as `decisions` does: they take the runs that `relapses.held` keeps. All
-others take every run that finished.
+Runs that diverged, got stuck or relapsed have failed (`relapses.failed`). They are counted and
+named, never averaged in: the mean of runs that learned and of one that did not describes neither.
+So a design has two answers, where its runs end if they hold and how often they do, which
+`share_of_failures` gives and `shares_differ` compares.
 
 A group's runs have their kernels in common, for kernels add in orders of their own; where groups
 differ in them, headings and labels say so. Runs that trained on a part of the images are neither
 averaged with those of all nor tested against them.
 
 Known limits: the interval is that of the seeds alone; all runs see the same test images, whose
-choice adds `sampling_error`. Where runs failed, it is that of the runs that did not. The intervals
+choice adds `sampling_error`. Where runs failed, it is that of the runs that held. The intervals
 of one table, panel or paragraph hold together, by `confidence_of_each`; `difference` by itself
 knows nothing of other comparisons, and nothing corrects for a reader who looks at many tables.
 Accuracies are taken to spread as a normal distribution does.
@@ -39,7 +39,7 @@ from typing import NamedTuple, TypeVar
 from ninlab.devices import of_cuda_name
 from ninlab.errors import NinlabError, quoted
 from ninlab.records import Outcome, RunRecord
-from ninlab.relapses import held, relapse, relapsed
+from ninlab.relapses import ending, failed, held
 from ninlab.steps import Kernels
 
 CONFIDENCE = 0.95
@@ -56,29 +56,29 @@ Label = TypeVar("Label")
 
 @dataclass(frozen=True)
 class Summary:
-    """How one group of runs ended: test accuracy after the last epoch, of those that finished.
+    """How one group of runs ended: test accuracy after the last epoch, of those that held.
 
-    mean, least and greatest are None where none finished, deviation where fewer than two did.
+    mean, least and greatest are None where none held, deviation where fewer than two did.
     """
 
     runs: int
-    failed: int  # diverged or stuck; in no accuracy
+    failed: int  # diverged, stuck or relapsed; in no accuracy
     mean: float | None
     least: float | None
     greatest: float | None
     deviation: float | None  # between seeds, with n - 1
 
     @property
-    def finished(self) -> int:
+    def held(self) -> int:
         """How many runs the accuracies are of."""
         return self.runs - self.failed
 
     def __str__(self) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
+        of = f" of {self.runs}" if self.failed else ""
         if self.mean is None:
-            return f"none finished (n = {self.runs}{failed})"
-        spread = f"{self.least:.1%} to {self.greatest:.1%}, " if self.finished > 1 else ""
-        return f"{self.mean:.1%} ({spread}n = {self.runs}{failed})"
+            return f"none held (n = 0{of})"
+        spread = f"{self.least:.1%} to {self.greatest:.1%}, " if self.held > 1 else ""
+        return f"{self.mean:.1%} ({spread}n = {self.held}{of})"
 
 
 class Verdict(StrEnum):
@@ -174,7 +174,7 @@ def summary(runs: Sequence[RunRecord]) -> Summary:
     """How the runs ended. Raises NinlabError without a run, as `kernels_of` and `images_of` do."""
     if not runs:
         raise NinlabError("no run was given; a group needs at least one")
-    accuracies = _accuracies(runs)
+    accuracies = held_accuracies(runs)
     return Summary(
         runs=len(runs),
         failed=len(runs) - len(accuracies),
@@ -201,22 +201,39 @@ def share(holds: Iterable[bool], confidence: float = CONFIDENCE) -> Share:
     return Share(sum(cases), len(cases), float(interval.low), float(interval.high))
 
 
+def share_of_failures(runs: Iterable[RunRecord], confidence: float = CONFIDENCE) -> Share:
+    """In how many of the runs training failed. Raises NinlabError as `share` does."""
+    return share(map(failed, runs), confidence)
+
+
+def shares_differ(ours: Share, theirs: Share) -> float:
+    """How probable shares as unlike as these are, or more so, where the true shares are the same.
+
+    The p-value of Fisher's exact test, of both sides. Source: R. A. Fisher, Statistical Methods for
+    Research Workers (1934), section 21.02.
+    """
+    from scipy import stats
+
+    table = [[one.count, one.of - one.count] for one in (ours, theirs)]
+    return float(stats.fisher_exact(table).pvalue)
+
+
 def difference(
     runs: Sequence[RunRecord], baseline: Sequence[RunRecord], confidence: float = CONFIDENCE
 ) -> Difference:
-    """How much more accurate the runs are than the baseline, of those that finished.
+    """How much more accurate the runs are than the baseline, of those that held.
 
     The interval is Welch's, which lets the groups spread differently, as far as accuracies can
     differ at all. Source: Welch1947.
-    Raises NinlabError when a group has fewer than two finished runs, for one run has no spread,
+    Raises NinlabError when a group has fewer than two runs that held, for one run has no spread,
     for a confidence that is not between 0 and 1, and as `images_of` does for all runs together.
     """
     images_of([*runs, *baseline])
-    return _welch(_accuracies(runs), _accuracies(baseline), confidence, limit=1.0)
+    return _welch(held_accuracies(runs), held_accuracies(baseline), confidence, limit=1.0)
 
 
 def gaps(runs: Sequence[RunRecord]) -> list[float]:
-    """Training less test accuracy after the last epoch, of each run that finished.
+    """Training less test accuracy after the last epoch, of each run that held.
 
     Large where a network overfits. Training images are judged before each step of the epoch and
     with dropout on, test images after it: of a network that does not overfit it may be below 0.
@@ -224,11 +241,7 @@ def gaps(runs: Sequence[RunRecord]) -> list[float]:
     """
     kernels_of(runs)
     images_of(runs)
-    return [
-        run.last.train_accuracy - run.last.test_accuracy
-        for run in runs
-        if run.outcome is Outcome.FINISHED
-    ]
+    return [run.last.train_accuracy - run.last.test_accuracy for run in held(runs)]
 
 
 def gap_difference(
@@ -530,14 +543,23 @@ def _from_to(counts: Sequence[int], what: str) -> str:
 
 
 def failures(runs: Sequence[RunRecord]) -> str:
-    """How many of the runs failed in which way: ``1 diverged, 2 stuck``; empty if none did."""
-    outcomes = Counter(run.outcome for run in runs if run.outcome is not Outcome.FINISHED)
-    return ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
+    """How many of the runs failed in which way: ``1 diverged, 2 relapsed``; empty if none did."""
+    how = Counter(ending(run) for run in runs if failed(run))
+    return ", ".join(f"{count} {one}" for one, count in sorted(how.items()))
 
 
+_EQUAL = Verdict.EQUAL.within(MARGIN)
 _ONE_SEED = "not tested (one seed)"
-_ONE_FINISHED = "not tested (one run finished)"
-_NONE_FINISHED = "not tested (no run finished)"
+_ONE_HELD = "not tested (one run held)"
+_NONE_HELD = "not tested (no run held)"
+_NO_REFERENCE = "not tested (no run of the first row held)"
+_NOT_TESTED = {
+    _ONE_SEED: "for want of a second seed",
+    _ONE_HELD: "as a single run held",
+    _NONE_HELD: "as no run held",
+    _NO_REFERENCE: "as no run of the first one held",
+}
+"""What a table says of a row without an interval, and why it has none."""
 
 
 def effects(
@@ -546,12 +568,12 @@ def effects(
     """The rows of a table: how each group of one scale ended, compared with the first group.
 
     By label: the difference from the first group in points, with its interval; whether that is
-    a gain, a loss, not shown, or not tested, and why; the mean accuracy of the runs that finished;
-    the number of runs and of failures of each kind; in how many runs the loss relapsed. Where
-    the speeds of all runs compare, also the milliseconds of a training step. All intervals hold
-    together with that confidence, as do those of all parts among which the groups share a table.
-    Labels are told apart by `told_apart`. Empty without groups. Raises NinlabError for groups of
-    several scales.
+    equal within a point, a gain, a loss, not shown, or not tested, and why; the mean accuracy of
+    the runs that held; the number of runs and of failures of each kind; in how many runs training
+    failed, with the interval of that share. Where the speeds of all runs compare, also the
+    milliseconds of a training step. All intervals hold together with that confidence, as do those
+    of all parts among which the groups share a table. Labels are told apart by `told_apart`. Empty
+    without groups. Raises NinlabError for groups of several scales.
     """
     if not groups:
         return {}
@@ -561,29 +583,18 @@ def effects(
     with_times = speeds_compare(chain.from_iterable(groups.values()))
     rows = {}
     for label, group in groups.items():
-        ended, failed = summary(group), failures(group)
+        ended, how = summary(group), failures(group)
         points, shown = _against_first(group, groups, confidence)
         rows[label] = {
             "points": points,
             "shown": shown,
             "mean": "" if ended.mean is None else f"{ended.mean:.1%}",
-            "runs": f"{ended.runs}" + (f", {failed}" if failed else ""),
-            "relapsed": f"{relapsed(group)} of {len(group)}",
+            "runs": f"{ended.runs}" + (f", {how}" if how else ""),
+            "failed": str(share_of_failures(group)),
         }
         if with_times:
             rows[label]["ms a step"] = f"{1e3 * step_seconds(group):.2f}"
     return rows
-
-
-def relapse_shares(groups: Groups) -> dict[str, dict[str, str]]:
-    """The rows of a table: in how many runs of each group the loss relapsed.
-
-    Each with the interval of `share`. Empty without groups.
-    """
-    return {
-        label: {"relapsed": str(share(relapse(run) is not None for run in group))}
-        for label, group in told_apart(groups).items()
-    }
 
 
 def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
@@ -661,9 +672,8 @@ def in_words(
 ) -> str:
     """A paragraph that says what the groups of one scale show against the first of them.
 
-    It begins with the conditions, keeps what is shown, not shown and not tested apart, names the
-    runs that failed or relapsed, and says so where the first group, from which all distances are
-    taken, is among these. Its intervals hold together with that confidence, as do those of all
+    It begins with the conditions, keeps what is shown, equal, not shown and not tested apart, and
+    names the runs that failed. Its intervals hold together with that confidence, as do those of all
     parts among which the groups share a table. wanted are the labels that the question asks for:
     those without a run are named as not recorded. spread_of are runs
     of another scale whose seeds tell how far luck may set two single runs apart. Without any group
@@ -679,7 +689,8 @@ def in_words(
     parts = [f"{conditions(groups)}."]
     base = summary(groups[first])
     if base.mean is not None:
-        parts.append(f"{_capitalized(first)} ended at {base.mean:.1%} (n = {base.runs}).")
+        of = f" of {base.runs}" if base.failed else ""
+        parts.append(f"{_capitalized(first)} ended at {base.mean:.1%} (n = {base.held}{of}).")
     told: dict[str, list[str]] = {}
     for label in others:
         points, shown = _against_first(groups[label], groups, confidence)
@@ -690,34 +701,19 @@ def in_words(
     for shown in ("a gain", "a loss"):
         if shown in told:
             parts.append(f"Against that, the runs show {shown} for {_listed(told[shown])}.")
+    if _EQUAL in told:
+        parts.append(f"{_capitalized(_EQUAL)}: {_listed(told[_EQUAL])}.")
     if "not shown" in told:
         parts.append(f"They do not show a difference for {_listed(told['not shown'])}.")
-    for why, reason in (
-        (_ONE_SEED, "for want of a second seed"),
-        (_ONE_FINISHED, "as a single run finished"),
-        (_NONE_FINISHED, "as no run finished"),
-    ):
-        if why in told:
-            parts.append(f"Not tested, {reason}: {_listed(told[why])}.")
-    failed = {label: failures(group) for label, group in groups.items()}
-    for what, happened in (
-        ("Failed", {label: how for label, how in failed.items() if how}),
-        (
-            "Fell back after a spike of the loss",
-            {
-                label: f"{count} of {len(group)}"
-                for label, group in groups.items()
-                if (count := relapsed(group))
-            },
-        ),
-    ):
-        if happened:
-            parts.append(f"{what}: {_listed(f'{n} ({how})' for n, how in happened.items())}.")
-    if others and relapsed(groups[first]):
-        parts.append(
-            f"{_capitalized(first)}, from which the distances are taken, fell back itself: a part "
-            "of each may be its bad luck."
-        )
+    parts += [
+        f"Not tested, {reason}: {_listed(told[why])}."
+        for why, reason in _NOT_TESTED.items()
+        if why in told
+    ]
+    how = {label: failures(group) for label, group in groups.items()}
+    if any(how.values()):
+        named = (f"{label} ({how[label]} of {len(groups[label])})" for label in how if how[label])
+        parts.append(f"Failed, and in no mean: {_listed(named)}.")
     if _ONE_SEED in told and spread_of and (spread := summary(spread_of).deviation):
         parts.append(
             f"If seeds spread as those of the {spread_of[0].input_shape[-1]}×"
@@ -733,23 +729,21 @@ def in_words(
 def gaps_in_words(groups: Groups, confidence: float = CONFIDENCE) -> str:
     """Sentences on who overfits: the mean of the `gaps` of each group, against the first one's.
 
-    The intervals hold together with that confidence. Where a group has a single finished run, its
-    distance is not tested, and the sentence says so. Empty without a group that finished.
+    The intervals hold together with that confidence. Where a single run of a group held, its
+    distance is not tested, and the sentence says so. Empty where no run held.
     """
-    finished = {label: runs for label, runs in told_apart(groups).items() if gaps(runs)}
-    if not finished:
+    found = {label: runs for label, runs in told_apart(groups).items() if gaps(runs)}
+    if not found:
         return ""
-    means = [
-        f"{label}, {_points(statistics.fmean(gaps(runs)))}" for label, runs in finished.items()
-    ]
+    means = [f"{label}, {_points(statistics.fmean(gaps(runs)))}" for label, runs in found.items()]
     words = [f"Training less test accuracy, in points: {_listed(means)}."]
-    confidence = confidence_of_rows(finished, confidence=confidence)
-    first, *others = finished
+    confidence = confidence_of_rows(found, confidence=confidence)
+    first, *others = found
     for label in others:
-        if min(len(gaps(finished[label])), len(gaps(finished[first]))) < 2:
+        if min(len(gaps(found[label])), len(gaps(found[first]))) < 2:
             words.append(f"Not tested, for want of a second run: {label} against {first}.")
             continue
-        apart = gap_difference(finished[label], finished[first], confidence)
+        apart = gap_difference(found[label], found[first], confidence)
         verdict = "a difference is shown" if apart.shown else "a difference is not shown"
         distance = str(apart).replace("-", "\N{MINUS SIGN}")
         words.append(f"{_capitalized(label)} against {first}: {distance}, {verdict}.")
@@ -775,15 +769,15 @@ def _against_first(
     first = next(iter(groups.values()))
     if group is first:
         return "", ""
-    ours, theirs = _accuracies(group), _accuracies(first)
+    ours, theirs = held_accuracies(group), held_accuracies(first)
     if min(len(ours), len(theirs)) > 1:
         apart = difference(group, first, confidence)
-        points, shown = str(apart), str(apart.verdict)
+        points, shown = str(apart), apart.verdict_within(MARGIN).within(MARGIN)
     elif ours and theirs:
         points = f"{100 * (statistics.fmean(ours) - statistics.fmean(theirs)):+.1f}"
-        shown = _ONE_SEED if min(len(group), len(first)) == 1 else _ONE_FINISHED
+        shown = _ONE_SEED if min(len(group), len(first)) == 1 else _ONE_HELD
     else:
-        points, shown = "", _NONE_FINISHED
+        points, shown = "", _NO_REFERENCE if ours else _NONE_HELD
     return points.replace("-", "\N{MINUS SIGN}"), shown
 
 
@@ -803,11 +797,11 @@ def confidence_of_rows(*parts: Groups, confidence: float = CONFIDENCE) -> float:
     """The confidence of each interval with which all those of one table or panel hold at once.
 
     Each part is compared with its own first group. What counts are the comparisons that can be
-    made: of groups with two finished runs or more, where the first one has as many.
+    made: of groups of which two runs or more held, where as many of the first one did.
     """
     comparisons = 0
     for part in parts:
-        first, *others = [len(_accuracies(group)) > 1 for group in part.values()] or [False]
+        first, *others = [len(held(group)) > 1 for group in part.values()] or [False]
         comparisons += sum(others) if first else 0
     return confidence_of_each(max(comparisons, 1), confidence)
 
@@ -825,12 +819,6 @@ def held_accuracies(runs: Sequence[RunRecord]) -> list[float]:
     kernels_of(runs)
     images_of(runs)
     return [run.last.test_accuracy for run in held(runs)]
-
-
-def _accuracies(runs: Sequence[RunRecord]) -> list[float]:
-    kernels_of(runs)
-    images_of(runs)
-    return [run.last.test_accuracy for run in runs if run.outcome is Outcome.FINISHED]
 
 
 def check_margin(margin: float) -> None:

@@ -7,9 +7,8 @@ seeds spread (`pooled_deviation`, of a few first runs), how much is to count as 
 
 An answer is an interval that `comparisons` and `decisions` would take for one: equal, where all of
 it lies within the margin; a gain or a loss, where it leaves 0 out. Several comparisons share the
-confidence by Bonferroni's rule (`comparisons.confidence_of_each`). Dunnett's intervals are no
-wider, so that the numbers suffice for them. Each comparison has the power on its own; that all get
-their answer is less probable.
+confidence by Bonferroni's rule (`comparisons.confidence_of_each`). Each comparison has the power on
+its own; that all get their answer is less probable.
 
 Sources: of two one-sided tests, K. F. Phillips, Journal of Pharmacokinetics and Biopharmaceutics 18
 (1990), doi 10.1007/BF01063556; of a difference, Student's noncentral t, as in S.-C. Chow, J. Shao,

@@ -67,6 +67,16 @@ def failed(run: RunRecord) -> bool:
     return run.outcome is not Outcome.FINISHED or relapse(run) is not None
 
 
+def ending(run: RunRecord) -> str:
+    """How a run ended: ``diverged``, ``stuck``, ``relapsed``, or ``finished`` if it held.
+
+    One that relapsed and then diverged or got stuck is named by its end.
+    """
+    if run.outcome is Outcome.FINISHED and relapse(run):
+        return "relapsed"
+    return str(run.outcome)
+
+
 def held(runs: Iterable[RunRecord]) -> list[RunRecord]:
     """The runs that did not fail: they learned something and kept it."""
     return [run for run in runs if not failed(run)]

@@ -2,6 +2,7 @@ import re
 import warnings
 from dataclasses import replace
 from functools import cache
+from math import comb
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 from ninlab import records
 from ninlab.comparisons import (
     CONFIDENCE,
+    MARGIN,
     Difference,
     Verdict,
     by_kernels,
@@ -30,10 +32,11 @@ from ninlab.comparisons import (
     interaction,
     kernels_of,
     rated,
-    relapse_shares,
     sampling_error,
     scale_of,
     share,
+    share_of_failures,
+    shares_differ,
     speeds_compare,
     step_seconds,
     summary,
@@ -165,28 +168,70 @@ def test_a_confidence_is_a_share(confidence):
 def test_failures_are_named_and_in_no_mean_and_no_difference(values, count, outcome):
     finished, failed = group(values), group([0.1] * count, outcome)
     result = summary([*finished, *failed])
-    assert (result.runs, result.failed, result.finished) == (
-        len(values) + count,
-        count,
-        len(values),
-    )
-    assert replace(result, runs=result.finished, failed=0) == summary(finished)
-    assert f"{count} failed" in str(result)
+    assert (result.runs, result.failed, result.held) == (len(values) + count, count, len(values))
+    assert replace(result, runs=result.held, failed=0) == summary(finished)
+    assert f"n = {len(values)} of {len(values) + count})" in str(result)
     assert failures([*failed, *finished]) == f"{count} {outcome}"
     other = group([0.5, 0.6])
     assert difference([*failed, *finished], other) == difference(finished, other)
+
+
+def with_losses(runs: list[RunRecord], *values: float) -> list[RunRecord]:
+    """The runs with such a curve, each value the mean of 20 steps."""
+    return [replace(run, loss=LossCurve(20, values)) for run in runs]
+
+
+@given(accuracies, st.integers(1, 3))
+def test_runs_that_relapsed_are_failures_and_in_no_number_of_a_group(values, count):
+    steady = with_losses(group(values), 2.3, 0.5, 0.4)
+    both = [*with_losses(group([0.2] * count), 2.3, 0.5, 2.3), *steady]
+    assert replace(summary(both), runs=len(steady), failed=0) == summary(steady)
+    assert gaps(both) == gaps(steady)
+    other = group([0.5, 0.6])
+    for compare in (difference, gap_difference, equivalence):
+        assert compare(both, other) == compare(steady, other)
+        assert compare(other, both) == compare(other, steady)
+    row, of_steady = (effects({"first": other, "row": runs})["row"] for runs in (both, steady))
+    for column in ("points", "shown", "mean"):
+        assert row[column] == of_steady[column]
+    assert row["failed"] == str(share([True] * count + [False] * len(steady)))
+    assert row["runs"] == f"{len(both)}, {count} relapsed"
+
+
+def test_a_run_that_relapsed_and_then_diverged_fails_once():
+    (run,) = with_losses(group([0.1], Outcome.DIVERGED), 2.3, 0.5, 2.3)
+    assert failures([run]) == "1 diverged"
+    assert summary([run]).failed == share_of_failures([run]).count == 1
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=12), st.lists(st.booleans(), min_size=1))
+def test_shares_differ_as_counted_tables_with_the_same_margins_do(ours, theirs):
+    """Second derivation: of all ways to deal the failures out, those that are no more probable."""
+    one, other = share(ours), share(theirs)
+    failed = one.count + other.count
+    ways = {
+        count: comb(one.of, count) * comb(other.of, failed - count)
+        for count in range(failed + 1)
+        if count <= one.of and failed - count <= other.of
+    }
+    as_rare = sum(count for count in ways.values() if count <= ways[one.count])
+    assert shares_differ(one, other) == pytest.approx(as_rare / sum(ways.values()))
+    assert shares_differ(one, other) == pytest.approx(shares_differ(other, one))
 
 
 def test_where_no_run_finished_there_is_no_accuracy():
     stuck, diverged = group([0.1], Outcome.STUCK), group([0.1], Outcome.DIVERGED)
     result = summary([*stuck, *diverged])
     assert result.mean is result.least is result.greatest is result.deviation is None
-    assert str(result) == "none finished (n = 2, 2 failed)"
+    assert str(result) == "none held (n = 0 of 2)"
     assert failures([*stuck, *diverged]) == "1 diverged, 1 stuck"
     rows = effects({"first": group([0.8, 0.9]), "second": [*stuck, *diverged]})
-    assert rows["second"]["shown"] == "not tested (no run finished)"
+    assert rows["second"]["shown"] == "not tested (no run held)"
     assert rows["second"]["mean"] == rows["second"]["points"] == ""
     assert rows["second"]["runs"] == "2, 1 diverged, 1 stuck"
+    turned = {"first": stuck, "second": group([0.8, 0.9])}
+    assert effects(turned)["second"]["shown"] == "not tested (no run of the first row held)"
+    assert "Not tested, as no run of the first one held: second." in in_words(turned)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.floats(0.5, 0.99))
@@ -255,13 +300,6 @@ def test_the_intervals_of_a_paragraph_on_gaps_hold_together():
         assert f": {gap_difference(runs, first)}, " not in words
 
 
-@given(st.lists(st.booleans(), min_size=1, max_size=6))
-def test_the_shares_of_relapsed_runs_are_those_that_share_gives(fell):
-    losses = {True: LossCurve(20, (0.5, 1.5)), False: LossCurve(20, (0.5, 0.4))}
-    runs = [replace(template(), loss=losses[one]) for one in fell]
-    assert relapse_shares({"row": runs}) == {"row": {"relapsed": str(share(fell))}}
-
-
 def test_one_run_has_no_spread_and_no_run_no_accuracy():
     with pytest.raises(NinlabError, match="at least two"):
         difference(group([0.8]), group([0.7, 0.8]))
@@ -301,8 +339,8 @@ def test_a_table_of_effects_says_what_the_difference_says(ours, theirs):
     apart = difference(group(ours), group(theirs))
     row = effects({"first": group(theirs), "second": group(ours)})["second"]
     assert row["points"].replace("−", "-") == str(apart)
-    assert row["shown"] == apart.verdict
-    assert (row["shown"] == "not shown") == (apart.low <= 0 <= apart.high)
+    is_equal = max(-apart.low, apart.high) < MARGIN
+    assert row["shown"] == ("equal within 1 point" if is_equal else apart.verdict)
 
 
 def test_a_table_of_equals_shows_a_difference_once_in_twenty_at_most():
@@ -356,16 +394,17 @@ def test_one_seed_is_not_tested_and_never_called_nothing():
 def test_a_group_of_which_one_run_finished_is_not_tested():
     half = [*group([0.85]), *group([0.1], Outcome.DIVERGED)]
     rows = effects({"first": group([0.8, 0.82]), "second": half})
-    assert rows["second"]["shown"] == "not tested (one run finished)"
+    assert rows["second"]["shown"] == "not tested (one run held)"
     assert rows["second"]["runs"] == "2, 1 diverged"
 
 
 def test_words_keep_what_is_shown_from_what_is_not():
     groups = {
-        "first": group([0.80, 0.81, 0.80]),
+        "first": group([0.802, 0.803, 0.804]),
         "better": group([0.90, 0.91, 0.90]),
         "worse": group([0.70, 0.71, 0.70]),
         "apart": group([0.60, 0.99, 0.80]),
+        "alike": group([0.802, 0.803, 0.804]),
     }
     words = in_words(groups, [*groups, "never run"])
     assert words.startswith(f"{conditions(groups)}. First ended at 80.3% (n = 3).")
@@ -373,6 +412,7 @@ def test_words_keep_what_is_shown_from_what_is_not():
         "Against that, the runs show a gain for better, +10.0 points (",
         "the runs show a loss for worse",
         "They do not show a difference for apart",
+        "Equal within 1 point: alike, +0.0 points (",
         "Not recorded yet: never run.",
     ):
         assert words.count(said) == 1
@@ -389,26 +429,16 @@ def test_words_on_a_part_of_a_table_have_the_intervals_of_the_table():
     assert in_words(part, among=[part]) == in_words(part)
 
 
-def test_words_name_who_failed_and_who_fell_back():
-    fallen = [replace(run, loss=LossCurve(20, (2.3, 0.5, 1.5))) for run in group([0.8, 0.82])]
-    steady = [replace(run, loss=LossCurve(20, (2.3, 0.5, 0.4))) for run in group([0.8, 0.82])]
+def test_words_name_who_failed_and_how():
+    fallen, steady = (with_losses(group([0.8, 0.82]), 2.3, 0.5, last) for last in (1.5, 0.4))
     stuck = [replace(run, outcome=Outcome.STUCK) for run in steady]
     words = in_words({"steady": steady, "fallen": fallen, "both": [fallen[0], stuck[0]]})
-    assert "Failed: both (1 stuck)." in words
-    assert "Fell back after a spike of the loss: fallen (2 of 2); both (1 of 2)." in words
-    rows = effects({"steady": steady, "fallen": fallen})
-    assert [row["relapsed"] for row in rows.values()] == ["0 of 2", "2 of 2"]
-
-
-def test_a_first_row_that_fell_back_is_said_to_set_the_distances():
-    steady, fallen = (
-        [replace(run, loss=LossCurve(20, values)) for run in group([0.8, 0.82])]
-        for values in ((2.3, 0.5, 0.4), (2.3, 0.5, 1.5))
+    assert "Failed, and in no mean: fallen (2 relapsed of 2); both (1 relapsed, 1 stuck of 2)." in (
+        words
     )
-    said = "from which the distances are taken, fell back itself"
-    assert f"Fallen, {said}" in in_words({"fallen": fallen, "steady": steady})
-    for without in ({"steady": steady, "fallen": fallen}, {"fallen": fallen}):
-        assert said not in in_words(without)
+    assert "Not tested, as no run held: fallen; both." in words
+    assert "Fallen ended" not in in_words({"fallen": fallen, "steady": steady})
+    assert "Steady ended at 81.0% (n = 2 of 3)." in in_words({"steady": [*steady, *stuck[:1]]})
 
 
 def test_the_spread_of_other_seeds_says_how_far_luck_sets_single_runs_apart():
@@ -754,7 +784,7 @@ def test_no_number_is_of_runs_by_two_kernels():
         number(by_fused(one))
         with pytest.raises(NinlabError, match="were made by fused and by torch"):
             number(mixed)
-    for several in (effects, in_words, conditions, told_apart, relapse_shares, gaps_in_words):
+    for several in (effects, in_words, conditions, told_apart, gaps_in_words):
         with pytest.raises(NinlabError, match="share their kernels"):
             several({"one": one, "mixed": mixed})
     with pytest.raises(NinlabError, match="share their kernels"):
@@ -772,7 +802,7 @@ def test_groups_by_two_kernels_are_compared_and_told_apart():
     both = torchs | {"third": fused["second"]}
     assert "torch kernels if no row names others" in conditions(both)
     labels = ["first", "second", "third, fused kernels"]
-    assert [*told_apart(both)] == [*effects(both)] == [*relapse_shares(both)] == labels
+    assert [*told_apart(both)] == [*effects(both)] == labels
     assert [*told_apart(told_apart(both))] == labels
     assert "a loss for second, −10.0 points" in in_words(both)
     assert "third, fused kernels, −10.0 points" in in_words(both)

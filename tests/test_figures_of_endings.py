@@ -220,9 +220,19 @@ def test_rows_of_several_arguments_name_the_kernels_that_their_heading_does_not(
     assert rows == ["one", "two", *named, "three"]
 
 
-def test_relapsed_runs_are_counted_in_the_label() -> None:
+def test_relapsed_runs_are_counted_in_the_label_and_in_no_mean() -> None:
     fell = [replace(one, loss=LossCurve(20, (0.5, 1.5))) for one in ended_at([0.8])]
-    assert "row: 80.0%, n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))
+    held = ended_at([0.9])
+    assert "row: 90.0%, n = 2, 1 relapsed" in texts(figures.endings({"row": [*held, *fell]}))
+    assert "row: n = 1, 1 relapsed" in texts(figures.endings({"row": fell}))
+
+
+def test_runs_that_failed_are_crosses_whichever_way_they_did() -> None:
+    fell = [replace(one, loss=LossCurve(20, (0.5, 1.5))) for one in ended_at([0.8])]
+    runs = [*ended_at([0.9]), *fell, *ended_at([0.1], outcome=Outcome.STUCK)]
+    (dots,) = figures.endings({"row": runs}).data
+    assert dots.marker.symbol == ("circle", "x", "x")
+    assert "relapsed" in dots.hovertext[1]
 
 
 @given(st.integers(0, 30))

@@ -65,7 +65,7 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "twins": ({"records"}, set()),
     "handover": ({"exits", "records"}, set()),
     "comparisons": ({"devices", "records", "relapses"}, {"scipy"}),
-    "decisions": ({"comparisons", "records"}, {"scipy"}),
+    "decisions": ({"comparisons", "records"}, set()),
     "power": ({"comparisons", "records"}, {"scipy"}),
     "peers": ({"architectures", "layers", "formulas", "records", "shapes"}, {"pandas"}),
     "machine": ({"records"}, {"torch"}),

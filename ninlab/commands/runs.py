@@ -195,7 +195,7 @@ def _write_decisions(asked: _Asked, found: Sequence[RunRecord], device: str | No
     slug, groups = _rows_of_device(plan, found, device)
     table = Table(title=f"plan {plan.name} on {slug}; the intervals of a comparison hold together")
     table.add_column("design", overflow="fold")
-    for column in ("runs", "in the mean", "failed", "relapsed", "points", "shown"):
+    for column in ("runs", "in the mean", "failed", "points", "shown"):
         table.add_column(column, justify="right")
     for reference, rows in asked.comparisons:
         designs = {row: groups[row] for row in rows if row in groups}
@@ -341,9 +341,8 @@ def _needs(
 
 
 def _counts(runs: Sequence[RunRecord], held: int) -> tuple[str, ...]:
-    """Runs, those in the mean, and those that failed or relapsed."""
-    failed = comparisons.failures(runs) or "0"
-    return str(len(runs)), str(held), failed, str(relapsed(runs))
+    """Runs, those in the mean, and those that failed."""
+    return str(len(runs)), str(held), comparisons.failures(runs) or "0"
 
 
 def _require_known(kind: str, name: str | None, known: set[str]) -> None:
@@ -400,15 +399,15 @@ def _write_runs(found: Sequence[RunRecord], standing: Container[str], output: Fo
 
 @dataclass(frozen=True)
 class RowSummary:
-    """The runs of one row by one device's kernels: last epochs, accuracies of the finished."""
+    """The runs of one row by one device's kernels: last epochs, accuracies of those that held."""
 
     experiment: str
     name: str
     device_slug: str
     network: str
     runs: int
-    accuracy_mean: float | None  # None, as those below, where no run finished
-    accuracy_deviation: float | None  # between seeds; None for one finished run, which has none
+    accuracy_mean: float | None  # None, as those below, where no run held
+    accuracy_deviation: float | None  # between seeds; None for one run that held, which has none
     accuracy_lowest: float | None
     accuracy_highest: float | None
     most_dead_classes: int
@@ -488,7 +487,7 @@ def _print_summaries(summaries: Sequence[RowSummary]) -> None:
 
 
 def _accuracy(share: float | None) -> str:
-    return "none finished" if share is None else f"{share:.4f}"
+    return "none held" if share is None else f"{share:.4f}"
 
 
 def _print_table(table: Table) -> None:

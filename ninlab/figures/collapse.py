@@ -19,6 +19,7 @@ from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.records import RunRecord
+from ninlab.relapses import ending
 
 _CLASSES = 10  # of the one data set that runs are recorded of
 
@@ -252,7 +253,7 @@ def _add_lost(figure: go.Figure, row: int, groups: Groups) -> None:
             hovertext=[
                 f"<b>{label}</b>, seed {run.seed}<br>{run.never_predicted} never predicted, "
                 f"{dead(run.last.dead_classes)}<br>test accuracy {run.last.test_accuracy:.1%}, "
-                f"{run.outcome}"
+                f"{ending(run)}"
                 for run in group
             ],
             row=row,

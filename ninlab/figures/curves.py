@@ -21,6 +21,7 @@ from ninlab.figures.provenance import measured, raced
 from ninlab.figures.words import title_of
 from ninlab.races import Race
 from ninlab.records import Outcome, RunRecord
+from ninlab.relapses import ending
 from ninlab.units import format_shape
 
 _TRAINED: Mapping[str, tuple[str, str, str]] = {  # title, format of a value, unit behind it
@@ -298,7 +299,7 @@ def _add_line_of_rates(
         marker={"color": color, "size": 8, "symbol": [sign_of(run, symbol) for run in runs]},
         hovertext=[
             f"<b>{title}</b><br>learning rate {run.recipe.learning_rate:g}: "
-            f"{run.last.test_accuracy:.1%}, {run.outcome}"
+            f"{run.last.test_accuracy:.1%}, {ending(run)}"
             for run in runs
         ],
     )

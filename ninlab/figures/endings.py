@@ -35,7 +35,7 @@ from ninlab.figures.layout import NO_NUMBER, finish
 from ninlab.figures.provenance import measured
 from ninlab.figures.words import dead
 from ninlab.records import RunRecord
-from ninlab.relapses import relapsed
+from ninlab.relapses import ending
 
 _ACCURACY = "test accuracy after the last epoch"
 _LONGEST_LABEL = 48  # letters of a label on one line of a phone
@@ -155,15 +155,14 @@ class _Panel:
 def endings(*groups: Groups, chance: float | None = None, intervals: bool = False) -> go.Figure:
     """Where the runs of each group ended: one dot a seed, a line at the mean of two and more.
 
-    Runs that diverged or got stuck are crosses and in no mean; those whose loss relapsed are
-    counted in the label. Each scale has its panel, under a heading that says what its runs have
-    in common; arguments of one scale share it. Each argument is compared with itself only: with
-    intervals, a dashed line goes down from the mean of its first group, and under the dots of
-    every other group lies the interval of its distance from there, if both have two runs that
-    finished. The intervals of a panel hold together with a confidence of 95 %, as those of a table
-    do. Where one crosses the line, no difference is shown; the dots decide what is in
-    the plot, and an interval that goes on beyond it ends in an arrow there. chance draws a line at
-    the accuracy of guessing.
+    Runs that failed are crosses and in no mean; the label says how they did. Each scale has its
+    panel, under a heading that says what its runs have in common; arguments of one scale share it.
+    Each argument is compared with itself only: with intervals, a dashed line goes down from the
+    mean of its first group, and under the dots of every other group lies the interval of its
+    distance from there, if two runs of both held. The intervals of a panel hold together with a
+    confidence of 95 %, as those of a table do. Where one crosses the line, no difference is shown;
+    the dots decide what is in the plot, and an interval that goes on beyond it ends in an arrow
+    there. chance draws a line at the accuracy of guessing.
     Raises NinlabError without runs, and for an argument that holds runs of two scales.
     """
     panels = _panels([part for part in groups if part])
@@ -238,11 +237,10 @@ def _add_panel(
 
 
 def _lines(label: str, runs: Sequence[RunRecord]) -> list[str]:
-    """A row's label: its name, the mean of the runs that finished, and how many did what."""
-    ended, failed = summary(runs), failures(runs)
+    """A row's label: its name, the mean of the runs that held, and how many did what."""
+    ended = summary(runs)
     mean = "" if ended.mean is None else f" {ended.mean:.1%},"
-    fallen = relapsed(runs)
-    counts = [f"n = {ended.runs}", *failed.split(", "), f"{fallen} relapsed" if fallen else ""]
+    counts = [f"n = {ended.runs}", *failures(runs).split(", ")]
     told = ", ".join(count.replace(" ", "\N{NO-BREAK SPACE}") for count in counts if count)
     return wrap(f"{label}:{mean} {told}", _LONGEST_LABEL)
 
@@ -266,12 +264,12 @@ def _add_endings(figure: go.Figure, panel: _Panel, row: _Row) -> None:
         },
         hovertext=[
             f"<b>{label}</b>, seed {run.seed}<br>test accuracy {run.last.test_accuracy:.1%}, "
-            f"{run.outcome}, {dead(run.last.dead_classes)}, {run.never_predicted} never predicted"
+            f"{ending(run)}, {dead(run.last.dead_classes)}, {run.never_predicted} never predicted"
             for run in runs
         ],
         **axes,
     )
-    if ended.mean is not None and ended.finished > 1:
+    if ended.mean is not None and ended.held > 1:
         figure.add_scatter(
             x=[ended.mean],
             y=[row.middle],
@@ -283,7 +281,7 @@ def _add_endings(figure: go.Figure, panel: _Panel, row: _Row) -> None:
                 "symbol": "line-ns",
                 "line": {"color": color, "width": 2},
             },
-            hovertext=f"<b>{label}</b><br>mean of {ended.finished}: {ended.mean:.1%}",
+            hovertext=f"<b>{label}</b><br>mean of {ended.held}: {ended.mean:.1%}",
             **axes,
         )
     figure.add_annotation(
@@ -304,12 +302,12 @@ def _asides(accuracies: Sequence[float]) -> list[int]:
 
 
 def _add_intervals(figure: go.Figure, panel: _Panel, rows: Sequence[_Row], frame: _Frame) -> None:
-    """Draw how far each group may lie from the first one, where both have two finished runs."""
+    """Draw how far each group may lie from the first one, where two runs of both held."""
     first, *others = rows
-    if (reference := summary(first.runs)).finished < 2 or reference.mean is None:
+    if (reference := summary(first.runs)).held < 2 or reference.mean is None:
         return
     for row in others:
-        if summary(row.runs).finished > 1:
+        if summary(row.runs).held > 1:
             _add_interval(figure, panel, row, first, reference.mean, frame)
     for row in rows:
         _add_line_down(figure, panel, reference.mean, row, f"mean of {first.label}", _DASH)

@@ -17,7 +17,8 @@ import plotly.graph_objects as go
 from ninlab.errors import NinlabError
 from ninlab.figures.layout import add_narrow, round_values
 from ninlab.figures.placing import LETTER_PIXELS, LINE_PIXELS, Box, Occupied, Point
-from ninlab.records import Outcome, RunRecord
+from ninlab.records import RunRecord
+from ninlab.relapses import failed
 
 SYMBOLS = {
     "circle": "●",
@@ -110,7 +111,7 @@ class End:
 
 def sign_of(run: RunRecord, symbol: str) -> str:
     """The marker of a run: a cross if it failed."""
-    return symbol if run.outcome is Outcome.FINISHED else "x"
+    return "x" if failed(run) else symbol
 
 
 def label_ends(figure: go.Figure, ends: Sequence[End]) -> None:
