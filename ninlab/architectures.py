@@ -848,6 +848,17 @@ for _name, _convolutions in VGG_CONVOLUTIONS.items():
             variant=_name,
         )
     )
+for _base in (ALEXNET, ARCHITECTURES["vgg11"]):  # whose fault a faint start is: the biases', too?
+    register(
+        replace(
+            _base,
+            name=f"{_base.name}_zero_bias",
+            title=f"{_base.title}, zero biases",
+            deviations=(*_base.deviations, "zero biases"),
+            initialization=XAVIER_ZERO_BIASES,
+            variant=f"{_base.variant}_zero_bias".lstrip("_"),
+        )
+    )
 VGG11_QUARTER = register(
     replace(
         ARCHITECTURES["vgg11"],
