@@ -269,8 +269,7 @@ def equivalence(
     whether the groups are equal, one gains, or nothing is shown. That is stricter than the usual
     choice, by which each test has a level of 5 % and the interval of 90 % decides.
 
-    Source: D. J. Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15 (1987), doi
-    10.1007/BF01068419; with unequal spreads: Welch1947.
+    Sources: Schuirmann1987; with unequal spreads: Welch1947.
     Raises NinlabError when a group has fewer than two runs that held, for a margin or a confidence
     that is not between 0 and 1, and as `images_of` does for all runs together.
     """
