@@ -12,10 +12,9 @@ from itertools import groupby
 from typing import NamedTuple
 
 from ninlab import records
-from ninlab.architectures import Architecture, architecture, variant_of
+from ninlab.architectures import architecture, variant_of
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import Experiment, Plan, plan, plans
-from ninlab.layers import BatchNorm
 from ninlab.recipes import Recipe
 from ninlab.records import RunRecord
 
@@ -228,42 +227,3 @@ def _rows(
             rates = _apart(at_own[0].recipe, [at_own[0].recipe, group[0].recipe])
             rows[f"{label}{rates}"] = at_own
     return rows if next(iter(labels.values()), None) in rows else {}
-
-
-def by_design(runs: Iterable[RunRecord], scale: str) -> dict[str, list[RunRecord]]:
-    """The runs of the repaired NiN and of each change to it, by the name of the change.
-
-    They are the runs with the plan's first recipe, in the plan's order, from all experiments. All
-    normalized networks, the textbook's too, are one design. A run that repeats the seed of another
-    is left out: of two experiments the plan's first stands, and a run of none is not counted.
-    Raises UnknownNameError for a scale.
-    """
-    asked = plan(scale)
-    plain = asked.experiments[0].rows[0].recipe
-    order = list(dict.fromkeys(row.network for e in asked.experiments for row in e.rows))
-    paths = list(asked.by_path)
-
-    def place(run: RunRecord) -> tuple[int, int, int]:
-        return order.index(run.network), run.seed, paths.index(f"{run.experiment}/{run.name}")
-
-    found: dict[str, list[RunRecord]] = {}
-    seen: set[tuple[str, int]] = set()
-    planned = (
-        run for run in runs
-        if f"{run.experiment}/{run.name}" in asked.by_path and run.recipe == plain
-    )  # fmt: skip
-    for run in sorted(planned, key=place):
-        design = _design_of(architecture(run.network))
-        if design is not None and (run.network, run.seed) not in seen:
-            seen.add((run.network, run.seed))
-            found.setdefault(design, []).append(run)
-    return found
-
-
-def _design_of(network: Architecture) -> str | None:
-    """How a design is called among those of the repaired NiN; None for one that is none."""
-    if any(isinstance(layer, BatchNorm) for _, layer in network.named_leaves()):
-        return "batch normalization" if network.family in ("nin", "nin_fixed") else None
-    if network.family != "nin_fixed":
-        return None
-    return network.short_title.removeprefix(f"{variant_of(network.name, '').short_title}, ")

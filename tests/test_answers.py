@@ -10,7 +10,7 @@ from ninlab.answers import comparison, labeled_runs, runs_of
 from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import PLANS, plans
-from ninlab.records import Outcome, RunRecord
+from ninlab.records import RunRecord
 from tests.records import A_RECORD, H100, H200
 
 WITH_FAMILY = [
@@ -107,40 +107,6 @@ def test_a_readers_labels_stand_for_the_rows_of_either_scale_and_tell_two_rates_
         assert list(part) == ["start", "c"]
     with pytest.raises(NinlabError, match=r"8 labels for 9 rows of collapse: nin, nin_lr0\.1"):
         answers.answer("collapse", found, "full").labeled(labels[1:])
-
-
-@pytest.mark.parametrize("scale", PLANS)
-def test_designs_are_those_of_the_repaired_network_by_the_first_recipe_each_run_once(scale):
-    found = [
-        replace(
-            A_RECORD,
-            experiment=e.name,
-            name=row.name,
-            network=row.network,
-            recipe=row.recipe,
-            outcome=Outcome.DIVERGED,  # so that one epoch is enough
-        )
-        for e in PLANS[scale].experiments
-        for row in e.rows
-    ]
-    designs = answers.by_design(found[::-1], scale)
-    assert {"NiN, repaired", "batch normalization"} <= designs.keys()
-    assert ("no 1x1 layer" in designs) == any(
-        architecture(run.network).variant == "no_1x1" for run in found
-    )
-    runs = [run for group in designs.values() for run in group]
-    assert len({(run.network, run.seed) for run in runs}) == len(runs)
-    assert {run.recipe for run in runs} == {PLANS[scale].experiment("collapse").rows[0].recipe}
-    for design, group in designs.items():
-        normalized = design == "batch normalization"
-        for run in group:
-            assert ("batch_norm" in run.network) == normalized
-            assert normalized or architecture(run.network).family == "nin_fixed"
-    assert answers.by_design([], scale) == {}
-    assert answers.by_design(found, scale) == designs
-    twins = [replace(run, experiment="single") for run in found]
-    assert answers.by_design(twins, scale) == {}
-    assert answers.by_design([*twins, *found], scale) == designs
 
 
 @pytest.mark.parametrize("scale", WITH_FAMILY)
