@@ -70,7 +70,19 @@ assert f"{against['AlexNet']:.0f} times" == "135 times"
 assert f"{against['VGG-11']:.0f} times" == "51 times"
 assert all(abs(by_count[label] / against[label] - 1) < 0.1 for label in against)
 assert min(against.values()) >= 50
-assert hearing["NiN, zero biases"] >= max(hearing["AlexNet"], 50 * hearing["NiN"])
+silent = [hearing[f"{label}, zero biases"] for label in same_start]
+assert max(silent) < 2 * min(silent)
+louder = [now / hearing[label] for now, label in zip(silent, same_start, strict=True)]
+assert [f"{louder[0]:.0f} times", *(f"{factor:.1f} times" for factor in louder[1:])] == [
+    "185 times",
+    "1.8 times",
+    "6.6 times",
+]
+for label in same_start:
+    faint_as_before = [
+        median(one.over_images for one in measured[of]) for of in (label, f"{label}, zero biases")
+    ]
+    assert 0.8 < faint_as_before[1] / faint_as_before[0] < 1.25
 heard_by_copy = median(one.heard for one in copies)
 assert 0.4 < hearing["NiN"] / heard_by_copy < 0.6
 of_maps = fmean(one.left[-1] for one in copies)  # in front of the average, as chapter 4
