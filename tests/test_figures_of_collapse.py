@@ -100,10 +100,22 @@ def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) ->
     (dots,) = (trace for trace in figure.data if trace.name == "row")
     for (lost, accuracy), x, y in zip(endings, dots.x, dots.y, strict=True):
         assert y == accuracy / 100
-        assert abs(x - lost) < 2.2  # thirty that end alike need two classes' width
+        assert abs(x - lost) < 1  # thirty that end alike need the width of a class and a half
+    of_largest = dots.marker.size / 8
     places = list(zip(dots.x, dots.y, strict=True))
     for (x, y), (other_x, other_y) in combinations(places, 2):
-        assert abs(x - other_x) > 0.03 or abs(y - other_y) > 0.019
+        assert abs(x - other_x) > 0.03 * of_largest or abs(y - other_y) > 0.019 * of_largest
+
+
+@given(st.integers(1, 12))
+def test_dots_get_smaller_before_they_leave_their_classes(alike) -> None:
+    runs = [losing(3, 0.5)] * alike
+    (dots,) = (t for t in figures.lost_classes({"row": runs}).data if t.name == "row")
+    assert all(abs(x - 3) < 0.5 for x in dots.x)
+    assert dots.marker.size == 8
+    crowd = figures.lost_classes({"row": [losing(3, 0.5)] * (alike + 13)})
+    (dots,) = (t for t in crowd.data if t.name == "row")
+    assert dots.marker.size < 8
 
 
 def test_the_roof_is_a_step_over_each_number_of_classes() -> None:

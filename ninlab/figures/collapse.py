@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from math import floor, log, log10
 from textwrap import wrap
 from typing import Any
@@ -173,8 +174,10 @@ def _seeds(runs: Sequence[RunRecord], traces: int) -> dict[str, Any]:
     }
 
 
-_BESIDE = 0.07  # of a class, between runs that end alike
-_ALIKE = 0.02  # of accuracy: dots that are closer would hide each other
+_DOT_PIXELS = (8, 6, 5)  # across; the first with which all dots stay at their class, or the last
+_BESIDE = 0.07  # of a class, between the largest dots that end alike
+_ALIKE = 0.02  # of accuracy: largest dots that are closer would hide each other
+_ASIDE = 0.45  # of a class, how far a dot may step out of its place
 _PANEL_PIXELS = 250
 _LONGEST_HEADING = 40  # letters of a line beside the ticks of a phone
 
@@ -201,7 +204,7 @@ def lost_classes(*scales: Groups) -> go.Figure:
         _add_roofs(figure, row)
         _add_lost(figure, row, groups)
     figure.update_xaxes(
-        tickvals=list(range(_CLASSES)), range=[-0.6, _CLASSES - 0.4], zeroline=False
+        tickvals=list(range(_CLASSES)), range=[-0.75, _CLASSES - 0.4], zeroline=False
     )
     figure.update_xaxes(title="classes never predicted", row=len(shown), col=1)
     figure.update_yaxes(title="test accuracy at the end", tickformat=".0%", range=[0, 1.06])
@@ -232,19 +235,22 @@ def _add_roofs(figure: go.Figure, row: int) -> None:
 
 def _add_lost(figure: go.Figure, row: int, groups: Groups) -> None:
     """Draw the runs of one scale; those that end alike stand side by side."""
-    placed: list[tuple[float, float]] = []
+    runs = [run for group in groups.values() for run in group]
+    for pixels in _DOT_PIXELS:
+        places = _places(runs, pixels)
+        if all(abs(x - run.never_predicted) < _ASIDE for x, run in zip(places, runs, strict=True)):
+            break
+    at = iter(places)
     for label, group in groups.items():
-        x, color = [], color_of(group[0].network)
-        for run in group:
-            x.append(_free_place(run.never_predicted, run.last.test_accuracy, placed))
+        color = color_of(group[0].network)
         figure.add_scatter(
-            x=x,
+            x=[next(at) for _ in group],
             y=[run.last.test_accuracy for run in group],
             name=label,
             mode="markers",
             marker={
                 "color": color,
-                "size": 8,
+                "size": pixels,
                 "opacity": 0.85,
                 "symbol": [
                     sign_of(run, "square" if run.last.dead_classes else "circle") for run in group
@@ -261,12 +267,18 @@ def _add_lost(figure: go.Figure, row: int, groups: Groups) -> None:
         )
 
 
-def _free_place(lost: int, accuracy: float, placed: list[tuple[float, float]]) -> float:
-    """The nearest place at that number of classes where no other dot of like accuracy is."""
-    aside = 0
-    while True:
-        for x in dict.fromkeys((lost - aside * _BESIDE, lost + aside * _BESIDE)):
-            if all(abs(x - at) > _BESIDE / 2 or abs(accuracy - y) > _ALIKE for at, y in placed):
-                placed.append((x, accuracy))
-                return x
-        aside += 1
+def _places(runs: Sequence[RunRecord], pixels: int) -> list[float]:
+    """For each run the nearest place at its classes where no other dot of like accuracy is."""
+    beside, alike = (room * pixels / _DOT_PIXELS[0] for room in (_BESIDE, _ALIKE))
+    placed: list[tuple[float, float]] = []
+    for run in runs:
+        lost, accuracy = run.never_predicted, run.last.test_accuracy
+        placed.append(
+            next(
+                (x, accuracy)
+                for aside in count()
+                for x in (lost - aside * beside, lost + aside * beside)
+                if all(abs(x - at) > beside / 2 or abs(accuracy - y) > alike for at, y in placed)
+            )
+        )
+    return [x for x, _ in placed]
