@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ninlab import figures
-from ninlab.comparisons import conditions, confidence_of_each, difference, effects
+from ninlab.comparisons import MARGIN, conditions, confidence_of_each, difference, effects
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.records import Device
 from tests.records import A_HOST
@@ -50,7 +50,7 @@ def test_a_table_shows_what_the_figure_of_the_same_runs_shows(parts):
         for label in drawn.keys() & part.keys():
             apart = difference(part[label], first, confidence_of_each(compared))
             assert frame.loc[label, "points"].replace("\N{MINUS SIGN}", "-") == str(apart)
-            assert frame.loc[label, "shown"] == apart.verdict
+            assert frame.loc[label, "shown"] == apart.verdict_within(MARGIN).within(MARGIN)
             assert str(apart) in drawn[label].hovertext
 
 

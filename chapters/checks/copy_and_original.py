@@ -78,9 +78,10 @@ assert [f"{louder[0]:.0f} times", *(f"{factor:.1f} times" for factor in louder[1
     "1.8 times",
     "6.6 times",
 ]
-for label in same_start:
+for start_of in same_start:
     faint_as_before = [
-        median(one.over_images for one in measured[of]) for of in (label, f"{label}, zero biases")
+        median(one.over_images for one in measured[of])
+        for of in (start_of, f"{start_of}, zero biases")
     ]
     assert 0.8 < faint_as_before[1] / faint_as_before[0] < 1.25
 heard_by_copy = median(one.heard for one in copies)
