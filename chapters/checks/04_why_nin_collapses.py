@@ -175,6 +175,9 @@ assert [f"{len(group)} runs" for group in (by_third, later)] == ["14 runs", "6 r
 apart_by_wait = difference(by_third, later)
 assert str(apart_by_wait) == "+25.2 (+3.9 to +46.6)"
 assert apart_by_wait.shown
+fresh, fresh_later = ([run for run in group if run.seed >= 5] for group in (by_third, later))
+assert f"{len(fresh) + len(fresh_later)}" == "15"
+assert not difference(fresh, fresh_later).shown
 
 # %% table-repairs
 assert list(small)[:2] == ["textbook, rate 0.1", "textbook, rate 0.05"]
