@@ -6,10 +6,10 @@ widths, at 96x96, what a CPU can answer in minutes; and a ``rehearsal`` that ans
 
 How many seeds a row of the compact plan gets was decided beforehand, by what the first seeds
 spread: `ninlab.power` says how many an interval needs to lie within a point, and the rows with
-batch normalization get that many. Rows of plain SGD spread so much that no affordable number would
-do, a hundred and more of the repaired network and thousands of the one that collapses; they get 20,
-which tells differences of some points, and how often a design fails. `runs --power compact` says so
-of each comparison.
+batch normalization get that many. Rows of plain SGD spread more: of the repaired network it
+takes some 25 to 100 runs that hold, of the one that collapses thousands. They get 20, which tells
+differences of one to two points, and how often a design fails. `runs --power compact` says so of
+each comparison.
 
 The full plan is made in stages, none longer than a quarter of an hour of an H100, which is how long
 one can be had now and then. What its first stage showed shaped the others: seven of its 19 runs
