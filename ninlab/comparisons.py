@@ -693,10 +693,13 @@ def in_words(
     told: dict[str, list[str]] = {}
     for label in others:
         points, shown = _against_first(groups[label], groups, confidence)
-        mean, space, interval = points.partition(" ")
-        told.setdefault(shown, []).append(
-            f"{label}, {mean} points{space}{interval}" if mean else label
-        )
+        apart, space, interval = points.partition(" ")
+        ended = summary(groups[label]).mean
+        if apart:
+            label = f"{label}, {apart} points{space}{interval}"
+        elif ended is not None:  # where the first group has no mean
+            label = f"{label}, at {ended:.1%}"
+        told.setdefault(shown, []).append(label)
     for shown in ("a gain", "a loss"):
         if shown in told:
             parts.append(f"Against that, the runs show {shown} for {_listed(told[shown])}.")

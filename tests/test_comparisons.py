@@ -231,7 +231,7 @@ def test_where_no_run_finished_there_is_no_accuracy():
     assert rows["second"]["runs"] == "2, 1 diverged, 1 stuck"
     turned = {"first": stuck, "second": group([0.8, 0.9])}
     assert effects(turned)["second"]["shown"] == "not tested (no run of the first row held)"
-    assert "Not tested, as no run of the first one held: second." in in_words(turned)
+    assert "Not tested, as no run of the first one held: second, at 85.0%." in in_words(turned)
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.floats(0.5, 0.99))
