@@ -599,7 +599,8 @@ def effects(
 def train_loss(runs: Sequence[RunRecord], epoch: int) -> float:
     """The mean training loss of an epoch, 0 the first and -1 the last: the median over the runs.
 
-    Runs that failed are left out. Raises NinlabError where none finished.
+    Runs that diverged or got stuck are left out; those that relapsed count, for a loss on the way
+    is what is asked. Raises NinlabError where none finished.
     """
     losses = [run.epochs[epoch].train_loss for run in runs if run.outcome is Outcome.FINISHED]
     if not losses:
