@@ -64,7 +64,7 @@ def failed(run: RunRecord) -> bool:
 
     Such a run is counted, as one of a share, and is in no mean.
     """
-    return run.outcome is not Outcome.FINISHED or relapse(run) is not None
+    return relapse(run) is not None or run.outcome is not Outcome.FINISHED
 
 
 def ending(run: RunRecord) -> str:

@@ -56,7 +56,8 @@ accuracies = st.lists(hits.map(lambda count: count / 10_000), min_size=2, max_si
 
 @cache
 def template() -> RunRecord:
-    return next(run for run in records.load() if run.outcome is Outcome.FINISHED)
+    run = next(run for run in records.load() if run.outcome is Outcome.FINISHED)
+    return replace(run, loss=LossCurve(20, (2.3, 0.5)))  # which holds, and is quick to look at
 
 
 def group(values: list[float], outcome: Outcome = Outcome.FINISHED) -> list[RunRecord]:
