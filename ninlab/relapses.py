@@ -14,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from math import inf
 from statistics import fmean
 
-from ninlab.records import Outcome, RunRecord
+from ninlab.records import LossCurve, Outcome, RunRecord
 
 WINDOW_STEPS = 20
 """Over about how many steps a training loss is averaged: whole values of the stored curve."""
@@ -40,8 +41,14 @@ def relapse(run: RunRecord) -> Relapse | None:
 
     A loss that is not finite ends the search: such a run has diverged, and its outcome says so.
     """
-    values = run.loss.values
-    size = max(1, round(WINDOW_STEPS / run.loss.every))
+    return _first_relapse(run.loss)
+
+
+@lru_cache(maxsize=4096)
+def _first_relapse(curve: LossCurve) -> Relapse | None:
+    """The first relapse of a curve; every table and figure asks it anew of the same runs."""
+    values = curve.values
+    size = max(1, round(WINDOW_STEPS / curve.every))
     lowest = inf
     for start in range(0, len(values), size):
         window = [value for value in values[start : start + size] if value is not None]
@@ -49,7 +56,7 @@ def relapse(run: RunRecord) -> Relapse | None:
             return None
         mean = fmean(window)
         if mean > FACTOR * lowest + MARGIN:
-            return Relapse(start * run.loss.every, lowest, mean)
+            return Relapse(start * curve.every, lowest, mean)
         lowest = min(lowest, mean)
     return None
 

@@ -477,9 +477,11 @@ def serve(trouble: Callable[[], object], once: Path | None, talk: Connection, st
 def troubled(monkeypatch, tmp_path) -> Callable[..., recording.Tally]:
     """Records THREE with two processes that have that trouble with the victim."""
     monkeypatch.setattr(recording.apart.multiprocessing, "get_context", lambda method: SERVER)
-    monkeypatch.setattr(recording.Clock, "hangs_after", lambda *_: 1.0)
 
     def record(trouble: Callable[[], object], *, once: Path | None = None, **options: Any):
+        # on a busy machine a process may take seconds to begin
+        seconds = 1.0 if trouble is hang else 60.0
+        monkeypatch.setattr(recording.Clock, "hangs_after", lambda *_: seconds)
         monkeypatch.setattr(recording.apart, "_serve", partial(serve, trouble, once))
         return recording.record_with_workers(THREE, committed(tmp_path), workers=2, **options)
 
