@@ -7,7 +7,7 @@ from itertools import combinations
 
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ninlab import figures
@@ -15,6 +15,8 @@ from ninlab.errors import NinlabError
 from ninlab.lost_classes import accuracy_roof, loss_floor
 from ninlab.records import RunRecord
 from tests.test_figures import run
+
+drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
 
 LAYERS = ("conv1", "conv2", "conv3")
 RUNS = [run("a", seed, [0.5, 0.8, 0.9]) for seed in (0, 1, 4)]
@@ -60,6 +62,7 @@ def test_one_run_has_no_slider() -> None:
     assert not figures.plateaus(RUNS[:1]).layout.sliders
 
 
+@drawing
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=12))
 def test_a_number_of_dead_classes_is_written_where_it_changes_and_not_again(counts) -> None:
     """Ten labels side by side would cover each other on a phone."""
@@ -93,6 +96,7 @@ def losing(lost: int, accuracy: float, dead: int = 0) -> RunRecord:
     )
 
 
+@drawing
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 100)), min_size=1, max_size=30))
 def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) -> None:
     runs = [losing(lost, accuracy / 100) for lost, accuracy in endings]
@@ -107,6 +111,7 @@ def test_a_run_stands_at_its_classes_and_accuracy_and_hides_no_other(endings) ->
         assert abs(x - other_x) > 0.03 * of_largest or abs(y - other_y) > 0.019 * of_largest
 
 
+@drawing
 @given(st.integers(1, 12))
 def test_dots_get_smaller_before_they_leave_their_classes(alike) -> None:
     runs = [losing(3, 0.5)] * alike

@@ -6,7 +6,7 @@ from itertools import combinations
 
 import plotly.graph_objects as go
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ninlab import figures
@@ -15,6 +15,8 @@ from ninlab.errors import NinlabError
 from ninlab.figures.themes import TEXT_PIXELS
 from ninlab.records import LossCurve, Outcome, RunRecord
 from tests.test_figures import run
+
+drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
 
 accuracies = st.lists(st.integers(0, 1000).map(lambda part: part / 1000), min_size=1, max_size=5)
 groups = st.lists(accuracies, min_size=1, max_size=4)
@@ -49,6 +51,7 @@ def headings(figure: go.Figure) -> list[str]:
     return [text for text in texts(figure) if text.startswith("<b>")]
 
 
+@drawing
 @given(groups, groups)
 @example([[0.5, 0.5], [0.5, 0.5]], [[0.1, 0.1], [0.9, 0.9]])
 @example([[0.2], [0.3, 0.4]], [[0.2, 0.4], [0.3], [0.3, 0.31, 0.32]])
@@ -81,6 +84,7 @@ def test_an_interval_crosses_the_line_of_its_own_scale_where_no_difference_is_sh
     assert not intervals
 
 
+@drawing
 @given(groups)
 @example([[0.5] * 5, [0.5, 0.501, 0.502, 0.503, 0.504]])
 def test_no_mark_of_a_run_hides_another_of_its_row(groups):
@@ -92,6 +96,7 @@ def test_no_mark_of_a_run_hides_another_of_its_row(groups):
             assert abs(x - other_x) > 0.0019 or abs(y - other_y) > 5
 
 
+@drawing
 @given(groups)
 @example([[0.5]])
 @example([[0.0, 1.0], [0.4, 0.6]])
@@ -102,6 +107,7 @@ def test_the_dots_decide_what_is_in_the_frame(groups):
     assert all(low <= accuracy <= high for group in groups for accuracy in group)
 
 
+@drawing
 @given(groups)
 @example([[0.4, 0.6], [0.45, 0.55]])  # beyond both ends
 @example([[0.4, 0.41, 0.4], [0.5, 0.51, 0.5], [0.45]])  # within
@@ -131,6 +137,7 @@ def test_an_interval_beyond_the_plot_ends_in_an_arrow_that_tells_all_of_it(group
 LINE = 1.3 * TEXT_PIXELS  # pixels from a line of Plotly's text to the next
 
 
+@drawing
 @given(st.lists(accuracies, min_size=1, max_size=4), st.integers(0, 90), st.integers(0, 90))
 def test_no_label_lies_on_the_line_of_guessing_or_of_a_mean(groups, letters, other_letters):
     """A row's lines begin where its label ends, and end where the next label begins."""
@@ -158,6 +165,7 @@ def test_no_label_lies_on_the_line_of_guessing_or_of_a_mean(groups, letters, oth
             assert other.y - LINE * (1 + other.text.count("<br>")) > one.y
 
 
+@drawing
 @given(groups, groups, groups)
 def test_each_scale_has_one_panel_under_what_its_rows_have_in_common(one, two, three):
     small = labeled(one, "small"), {f"other {i}": ended_at(g) for i, g in enumerate(two)}
@@ -171,12 +179,14 @@ def test_each_scale_has_one_panel_under_what_its_rows_have_in_common(one, two, t
         assert trace.yaxis == ("y2" if trace.name.startswith("large") else "y")
 
 
+@drawing
 @given(accuracies, accuracies)
 def test_an_argument_of_two_scales_is_refused(few, many):
     with pytest.raises(NinlabError, match="one scale"):
         figures.endings({"small": ended_at(few, 28), "large": ended_at(many, 224)})
 
 
+@drawing
 @given(accuracies)
 @example([0.036, 0.043, 0.073, 0.042])  # 4.85 %
 def test_a_row_says_how_many_runs_it_has_and_a_mean_needs_two(values):
@@ -235,6 +245,7 @@ def test_runs_that_failed_are_crosses_whichever_way_they_did() -> None:
     assert "relapsed" in dots.hovertext[1]
 
 
+@drawing
 @given(st.integers(0, 30))
 def test_a_line_of_a_label_does_not_end_between_a_number_and_its_word(letters) -> None:
     runs = [*ended_at([0.8, 0.9]), *ended_at([0.1], outcome=Outcome.STUCK)]

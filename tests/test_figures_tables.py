@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ninlab import figures
@@ -12,6 +12,8 @@ from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.records import Device
 from tests.records import A_HOST
 from tests.test_figures_of_endings import accuracies, labeled
+
+drawing = settings(max_examples=25, deadline=None)  # a Plotly figure takes some 10 ms to make
 
 SMALL, LARGE = labeled([[0.8, 0.9], [0.7]], "small"), labeled([[0.5]], "large")
 
@@ -33,6 +35,7 @@ def test_arguments_of_one_scale_share_a_table_and_keep_their_own_first_row() -> 
     assert list(frame["points"]) == [row["points"] for row in effects(SMALL).values()] * 2
 
 
+@drawing
 @given(st.lists(st.lists(accuracies, min_size=1, max_size=4), min_size=1, max_size=2))
 def test_a_table_shows_what_the_figure_of_the_same_runs_shows(parts):
     """All comparisons under one heading share one confidence, also those of other first rows."""
