@@ -61,10 +61,8 @@ def decide(
     images_of([*reference, *chain.from_iterable(designs.values())])
     reference_runs = len(held_accuracies(reference))
     # by number: a design may go by any label
-    groups = dict(enumerate([reference, *designs.values()]))
-    of_each = confidence_of_rows(
-        {str(i): runs for i, runs in groups.items()}, confidence=confidence
-    )
+    groups = {str(i): runs for i, runs in enumerate([reference, *designs.values()])}
+    of_each = confidence_of_rows(groups, confidence=confidence)
     found = {}
     for label, runs in designs.items():
         count = len(held_accuracies(runs))

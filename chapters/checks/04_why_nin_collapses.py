@@ -145,14 +145,6 @@ under = [
 ]
 assert f"{len(under)} runs" == "7 runs"
 assert f"{min(run.never_predicted for run in under)} classes" == "5 classes"
-near_roof = [
-    run
-    for run in everyone
-    if run.never_predicted >= 5
-    and accuracy_roof(run.never_predicted, 10) - run.last.test_accuracy < 0.12
-]
-many = [run for run in everyone if run.never_predicted >= 5]
-assert 2 * len(near_roof) > len(many)
 for every_label, group in small.items():
     if every_label in ("no last ReLU", "repaired NiN"):
         continue
