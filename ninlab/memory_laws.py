@@ -125,10 +125,7 @@ class MemoryLaws:
         """That of a runs folder, by default the book's. Raises RecordError when there is none."""
         folder = records.runs_folder() if folder is None else folder
         path = folder / "benchmarks" / "memory-laws.json"
-        if not path.is_file():
-            raise RecordError(f"{path} does not exist; benchmarks/memory_laws.py makes it")
-        (found,) = records.load_kind(KIND, cls.from_json, [path])
-        return found
+        return records.load_file(KIND, cls.from_json, path, made_by="benchmarks/memory_laws.py")
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> MemoryLaws:

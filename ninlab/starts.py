@@ -94,12 +94,7 @@ class Starts:
         Raises RecordError when there is none, and as `from_json` does.
         """
         path = (records.runs_folder() if folder is None else folder) / PATH
-        if not path.is_file():
-            raise RecordError(f"{path} does not exist; benchmarks/starts.py makes it")
-        found = records.load_kind(KIND, cls.from_json, [path])
-        if not found:
-            raise RecordError(f"{path}: kind must be {KIND!r}")
-        return found[0]
+        return records.load_file(KIND, cls.from_json, path, made_by="benchmarks/starts.py")
 
     @property
     def id(self) -> str:

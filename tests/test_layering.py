@@ -117,6 +117,8 @@ LAYERS: dict[str, tuple[set[str], set[str]]] = {
     "experiments": ({"architectures", "estimates", "recipes", "records", "relapses"}, set()),
     "answers": ({"architectures", "experiments", "layers", "recipes", "records"}, set()),
     "lost_classes": ({"comparisons", "records"}, set()),
+    "readouts": ({"records"}, set()),
+    "linear_readout": ({"data", "readouts", "training"}, {"torch"}),
     "failures": ({"records"}, set()),
     "watching": ({"experiments"}, set()),
     "recording": (

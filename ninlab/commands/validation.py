@@ -11,7 +11,17 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ninlab import data_files, failures, memory_laws, peers, profiles, races, records, starts
+from ninlab import (
+    data_files,
+    failures,
+    memory_laws,
+    peers,
+    profiles,
+    races,
+    readouts,
+    records,
+    starts,
+)
 from ninlab.architectures import ARCHITECTURES
 from ninlab.errors import RecordError
 from ninlab.formulas import parameters
@@ -44,9 +54,10 @@ def problems(folder: Path) -> Iterator[str]:
 
 
 def _of_probes(folder: Path) -> Iterator[str]:
-    """What is wrong with those probes that pages read as a whole: the races and the starts."""
+    """What is wrong with those probes that pages read as a whole."""
     readers_of: dict[Path, Callable[[Path], object]] = {
         races.FILE: races.load,
+        readouts.PATH: readouts.Readouts.load,
         starts.PATH: starts.Starts.load,
     }
     for path, load in readers_of.items():

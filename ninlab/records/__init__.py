@@ -18,7 +18,7 @@ from ninlab.records.folders import record_path, runs_folder, weights_path
 from ninlab.records.frames import to_frame
 from ninlab.records.laws import STUCK_LOSS, check_origin, out_of_order
 from ninlab.records.origin import code_id, provenance, utc_now
-from ninlab.records.reading import current, kinds, load, load_kind, problems, read
+from ninlab.records.reading import current, kinds, load, load_file, load_kind, problems, read
 from ninlab.records.runs import (
     SCHEMA_VERSION,
     TRAINING,
@@ -83,6 +83,7 @@ __all__ = [
     "kinds",
     "leftovers",
     "load",
+    "load_file",
     "load_kind",
     "out_of_order",
     "part",

@@ -57,6 +57,19 @@ def load_kind(kind: str, from_json: FromJson[Record], paths: Iterable[Path]) -> 
     ]
 
 
+def load_file(kind: str, from_json: FromJson[Record], path: Path, *, made_by: str) -> Record:
+    """The record of that kind in a file of its own, which made_by writes.
+
+    Raises RecordError when there is no such file, it is of another kind, or it is not valid.
+    """
+    if not path.is_file():
+        raise RecordError(f"{path} does not exist; {made_by} makes it")
+    found = load_kind(kind, from_json, [path])
+    if not found:
+        raise RecordError(f"{path}: kind must be {kind!r}")
+    return found[0]
+
+
 def current(runs: Iterable[RunRecord]) -> list[RunRecord]:
     """The runs without those that a later record corrects."""
     runs = list(runs)
