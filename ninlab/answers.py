@@ -139,8 +139,8 @@ def _distinct(rows: Iterable[tuple[str, list[RunRecord]]]) -> dict[str, list[Run
 def _apart(recipe: Recipe, alike: Sequence[Recipe]) -> str:
     """What tells the recipe from others, itself among them, as the end of a label; "" for one."""
     by_kernels = len({one.kernels for one in alike}) > 1
-    by_rate = len({one.learning_rate for one in alike}) > 1 or not by_kernels
-    rate = f", rate {recipe.learning_rate:g}" if by_rate and len(alike) > 1 else ""
+    by_rate = len({one.rate_in_words for one in alike}) > 1 or not by_kernels
+    rate = f", {recipe.rate_in_words}" if by_rate and len(alike) > 1 else ""
     return rate + (f", {recipe.kernels} kernels" if by_kernels else "")
 
 

@@ -493,7 +493,7 @@ def conditions(groups: Groups) -> str:
             f"{side}×{side}: {'CPU' if slug == 'cpu' else device_name(runs[0])}",
             " and ".join(sorted({str(run.recipe.precision) for run in runs})),
             *([named] if other_kernels or kernels is not Kernels.TORCH else []),
-            f"rate {rate:g}" + (" if no row names another" if others else ""),
+            rate + (" if no row names another" if others else ""),
             _from_to([run.recipe.epochs for run in runs], "epoch")
             + (f" of {images:,} images" if images is not None else ""),
             _from_to([len(group) for group in groups.values()], "seed"),
@@ -510,16 +510,14 @@ def rated(groups: Groups) -> dict[str, Sequence[RunRecord]]:
         return {}
     usual = _rates(groups)[0]
     return {
-        label
-        if (rate := group[0].recipe.learning_rate) == usual
-        else f"{label}, rate {rate:g}": group
+        label if (rate := group[0].recipe.rate_in_words) == usual else f"{label}, {rate}": group
         for label, group in groups.items()
     }
 
 
-def _rates(groups: Groups) -> list[float]:
-    """The learning rates of the groups, that of most of them first."""
-    rates = Counter(group[0].recipe.learning_rate for group in groups.values())
+def _rates(groups: Groups) -> list[str]:
+    """The learning rates of the groups in words, that of most of them first."""
+    rates = Counter(group[0].recipe.rate_in_words for group in groups.values())
     return [rate for rate, _ in rates.most_common()]
 
 

@@ -184,6 +184,12 @@ class Recipe:
         """Optimizer steps of the whole run."""
         return self.epochs * self.steps_an_epoch
 
+    @property
+    def rate_in_words(self) -> str:
+        """The learning rate in a heading: ``rate 0.1``, or ``peak rate 0.05`` if it moves."""
+        peak = "" if self.schedule is Schedule.CONSTANT else "peak "
+        return f"{peak}rate {self.learning_rate:g}"
+
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The learning rate of that step (from 0) of a run of that many steps.
 

@@ -45,6 +45,7 @@ from ninlab.comparisons import (
 )
 from ninlab.decisions import decide
 from ninlab.errors import NinlabError
+from ninlab.recipes import Schedule
 from ninlab.records import LossCurve, Outcome, RunRecord
 from ninlab.relapses import held
 from ninlab.steps import Kernels
@@ -699,23 +700,24 @@ def test_conditions_say_once_what_all_rows_have_in_common():
     assert conditions({"both": unknown, "half": unknown[:1]}).endswith("1 to 2 seeds")
 
 
-@given(st.lists(st.sampled_from([0.1, 0.05, 0.2]), max_size=6))
+@given(
+    st.lists(st.tuples(st.sampled_from([0.1, 0.05, 0.2]), st.sampled_from(Schedule)), max_size=6)
+)
 def test_a_row_names_its_rate_where_the_heading_names_another(rates):
     (run,) = group([0.8])
     groups = {
-        f"row {i}": [replace(run, recipe=replace(run.recipe, learning_rate=rate))]
-        for i, rate in enumerate(rates)
+        f"row {i}": [replace(run, recipe=replace(run.recipe, learning_rate=rate, schedule=moves))]
+        for i, (rate, moves) in enumerate(rates)
     }
     named = rated(groups)
     assert list(named.values()) == list(groups.values())
     if rates:
         heading = conditions(groups)
         for label, runs in named.items():
-            rate = f"rate {runs[0].recipe.learning_rate:g}"
-            assert label.endswith(f", {rate}") != (
-                f"{rate} if no" in heading or f"{rate}," in heading
-            )
-        assert ("if no row names another" in heading) == any(", rate" in label for label in named)
+            moves = runs[0].recipe.schedule is not Schedule.CONSTANT
+            rate = f", {'peak ' if moves else ''}rate {runs[0].recipe.learning_rate:g}"
+            assert label.endswith(rate) != (f"{rate} if no" in heading or f"{rate}," in heading)
+        assert ("if no row names another" in heading) == any(", " in label for label in named)
 
 
 def beside(runs: list[RunRecord], other_cores: float | None) -> list[RunRecord]:
