@@ -35,6 +35,16 @@ class Recorded(NamedTuple):
     compact: list[RunRecord]
     full: list[RunRecord]
 
+    def compare(
+        self, names: Sequence[str], labels: Mapping[str, str]
+    ) -> tuple[dict[str, list[RunRecord]], dict[str, list[RunRecord]]]:
+        """What `comparison` finds at either scale: compact, then full. Raises as that does."""
+        small, large = (
+            comparison(names, labels, runs, scale)
+            for scale, runs in zip(self._fields, self, strict=True)
+        )
+        return small, large
+
 
 def recorded() -> Recorded:
     """The book's runs without those that a later one corrects.

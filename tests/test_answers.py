@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from ninlab import answers, records
-from ninlab.answers import comparison, labeled_runs, runs_of
+from ninlab.answers import Recorded, comparison, labeled_runs, runs_of
 from ninlab.architectures import ARCHITECTURES, architecture
 from ninlab.errors import NinlabError, UnknownNameError
 from ninlab.experiments import PLANS, plans
@@ -118,6 +118,17 @@ def test_a_comparison_has_the_rows_that_are_recorded_in_the_order_of_its_labels(
     part = [run for run in family if architecture(run.network).variant != "8_blocks"]
     assert list(comparison(["family"], labels, part + collapse, scale)) == ["four", "six"]
     assert list(comparison(["family"], labels, collapse, scale)) == ["four"]
+
+
+def test_a_comparison_at_both_scales_is_that_of_either():
+    labels = {"": "four", "8_blocks": "eight", "doubling": "four, doubling"}
+    found = [made(scale, "family") + made(scale, "collapse") for scale in Recorded._fields]
+    book = Recorded(*found)
+    small, large = book.compare(["family"], labels)
+    assert small == comparison(["family"], labels, book.compact, "compact")
+    assert large == comparison(["family"], labels, book.full, "full")
+    assert list(small) == list(labels.values())
+    assert list(large) == ["four", "eight"]  # a GPU has no time for the other
 
 
 @pytest.mark.parametrize("scale", WITH_FAMILY)
