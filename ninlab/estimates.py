@@ -67,13 +67,21 @@ class LinearCost:
 
     def seconds(self, network: str, recipe: Recipe, epochs: int) -> float:
         """Seconds of a run of the recipe on that network that stops after so many epochs."""
-        layers = architecture(network)
+        layers, parameters, macs = _size(network)
         step = (
-            self.seconds_per_layer * sum(1 for _ in layers.named_leaves())
-            + self.seconds_per_parameter * formulas.parameters(layers)
-            + self.seconds_per_mac * recipe.batch_size * formulas.macs(layers)
+            self.seconds_per_layer * layers
+            + self.seconds_per_parameter * parameters
+            + self.seconds_per_mac * recipe.batch_size * macs
         )
         return epochs * recipe.steps_an_epoch * step
+
+
+@lru_cache(maxsize=1024)
+def _size(network: str) -> tuple[int, int, int]:
+    """Layers, parameters and MACs of a network, which a plan asks for once a run."""
+    counted = architecture(network)
+    layers = sum(1 for _ in counted.named_leaves())
+    return layers, formulas.parameters(counted), formulas.macs(counted)
 
 
 @dataclass(frozen=True)
