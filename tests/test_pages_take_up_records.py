@@ -734,15 +734,24 @@ def test_an_exercise_says_what_the_full_scale_shows(
             )
 
 
-def test_the_normalized_blocks_of_the_full_scale_stand_beside_each_other(
-    state: str, shown_at: Shown
+OTHER_RECIPES = [
+    ("05_how_many_1x1", "table-normalized"),
+    *((chapter, "table-better") for chapter in EXERCISES),
+]
+
+
+@pytest.mark.parametrize(("chapter", "table"), OTHER_RECIPES)
+def test_what_another_recipe_gave_stands_beside_its_own_reference(
+    state: str, shown_at: Shown, chapter: str, table: str
 ) -> None:
-    named = ("two 1×1 layers", "no 1×1 layer", "one 1×1 layer")
-    normalized = [f"{layers}, normalized" for layers in named]
-    complete = state == "both plans"
-    for heading, frame in shown_at("05_how_many_1x1")["table"].frames.items():
-        rows = [row for row in frame.index if "normalized" in row]
-        assert rows == (normalized if complete or "28×28" in heading else [])
+    small, *large = shown_at(chapter)[table].frames.items()
+    assert "28×28" in small[0]
+    for _, frame in (small, *large):
+        first, *others = frame["points"]
+        assert first == ""
+        assert all(others)
+        assert frame.index[0] == small[1].index[0]
+    assert bool(large) == (state == "both plans")
 
 
 @pytest.mark.parametrize("chapter", EXERCISES)

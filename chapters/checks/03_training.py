@@ -85,7 +85,7 @@ groups = baselines.runs
 assert {r.recipe for g in groups.values() for r in g} == {plain}
 assert f"{plain.epochs} epochs" == "5 epochs"
 assert {f"{len(group)} seeds" for group in groups.values()} == {"20 seeds"}
-assert f"{sum(run.wall_seconds for run in compact) / 3600:.0f} h" == "8 h"
+assert 8 < sum(run.wall_seconds for run in compact) / 3600 < 24
 assert architecture("vgg11_quarter_28").title in baselines.titled
 assert architecture("nin_28").initialization != architecture("nin_28_textbook").initialization
 
@@ -210,15 +210,15 @@ by_nin, *by_alexnet = (
     improved[name] for name in ("nin_28_batch_norm", "alexnet_28_batch_norm", "alexnet_28")
 )
 ends = [f"{summary(group).mean:.1%}" for group in (by_nin, *by_alexnet)]
-assert ends == ["89.7%", "89.7%", "88.6%"]
+assert ends == ["89.5%", "89.7%", "88.6%"]
 at_once = confidence_of_rows(better)
 gaps = [difference(group, by_nin, at_once) for group in by_alexnet]
 assert list(map(str, gaps)) == [
-    "+0.0 (-1.4 to +1.3)",
-    "-1.1 (-1.8 to -0.4)",
+    "+0.2 (-0.1 to +0.6)",
+    "-0.8 (-1.1 to -0.6)",
 ]
-assert gaps[0].low < -EQUAL_WITHIN < EQUAL_WITHIN < gaps[0].high
-assert [gap.shown for gap in gaps] == [False, True]
+assert gaps[0].verdict_within(EQUAL_WITHIN) == "equal"
+assert gaps[1].verdict == "a loss"
 (by_both,) = {
     run.recipe for name in ("nin_28_batch_norm", "alexnet_28_batch_norm") for run in improved[name]
 }
@@ -230,14 +230,14 @@ assert (by_both.schedule, by_both.augmentation) == ("one_cycle", "flip")
 assert replace(of_third, learning_rate=by_both.learning_rate) == by_both
 assert f"{by_both.learning_rate} {of_third.learning_rate}" == "0.05 0.02"
 assert f"{by_both.epochs} epochs" == "5 epochs"
-assert f"{len(by_nin)} seeds" == "3 seeds"
+assert f"{len(by_nin)} seeds" == "10 seeds"
 assert {len(group) for group in by_alexnet} == {len(by_nin)}
 changed = interaction(
     both=improved["alexnet_28_batch_norm"], first=alexnet, second=by_nin, neither=nin
 )
-assert str(changed) == "-3.4 (-4.4 to -2.4)"
+assert str(changed) == "-3.1 (-3.9 to -2.4)"
 carried = answer("one_by_one_batch_norm", compact).runs["nin_28_batch_norm"]
-assert f"{summary(carried).mean:.1%}" == "87.3%"
+assert f"{summary(carried).mean:.1%}" == "87.4%"
 assert {run.recipe for run in carried} == {plain}
 
 # %% table-published

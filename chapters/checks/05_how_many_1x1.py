@@ -92,7 +92,7 @@ assert f"{wide_least:.1f} times" == "1.5 times"
 # %% table
 nin_runs = small[usual]
 ends = {label: summary(group) for label, group in small.items()}
-at_once = confidence_of_rows(small, small_normalized)
+at_once = confidence_of_rows(small)
 apart = {
     label: difference(group, nin_runs, at_once)
     for label, group in small.items()
@@ -165,38 +165,67 @@ repeated = zip(
 assert all(again.loss == run.loss for again, run in repeated)
 assert {f"{len(own[n])} seeds" for n in tried} == {"3 seeds"}
 assert f"{len(small['no 1×1 layer, rate 0.2'])} runs" == "3 runs"
-assert str(apart["no 1×1 layer, rate 0.2"]) == "+3.3 (+2.3 to +4.4)"
+assert str(apart["no 1×1 layer, rate 0.2"]) == "+3.3 (+2.3 to +4.3)"
 
 # %% normalized-text
-two_so, none_so, one_so = small_normalized.values()
+two_so, none_so, one_so, three_so = small_normalized.values()
 means = [summary(group).mean for group in small_normalized.values()]
 assert max(means) - min(means) < 0.01
-for group in (two_so, none_so, one_so):
+for group in small_normalized.values():
     assert {run.recipe for run in group} == {run.recipe for run in nin_runs}
-    assert len(group) == 3
-for ours, theirs in ((none_so, two_so), (one_so, two_so), (one_so, none_so)):
-    between = difference(ours, theirs, at_once)
-    assert not between.shown
-    assert between.high - between.low > 2 * EQUAL_WITHIN
+assert {f"{len(group)} seeds" for group in small_normalized.values()} == {"12 seeds"}
+of_kind = [
+    difference(group, two_so, confidence_of_rows(small_normalized)).verdict_within(EQUAL_WITHIN)
+    for group in (none_so, one_so, three_so)
+]
+assert set(of_kind) == {"equal"}
 none_plain = small["no 1×1 layer"]
-assert str(difference(none_so, none_plain, confidence_of_each(2))) == "+1.3 (+0.5 to +2.1)"
-assert str(difference(two_so, nin_runs, confidence_of_each(2))) == "+3.5 (+2.1 to +4.8)"
+assert str(difference(none_so, none_plain, confidence_of_each(2))) == "+1.1 (+0.7 to +1.5)"
+assert str(difference(two_so, nin_runs, confidence_of_each(2))) == "+3.5 (+2.6 to +4.5)"
 together = interaction(both=two_so, first=nin_runs, second=none_so, neither=none_plain)
-assert str(together) == "+2.2 (+1.0 to +3.3)"
-assert f"{100 * apart['no 1×1 layer'].mean:.1f}" == f"{100 * together.mean:.1f}"
+assert str(together) == "+2.4 (+1.6 to +3.3)"
+assert abs(apart["no 1×1 layer"].mean - together.mean) < 0.003
 by_epoch = {
-    epoch: [f"{train_loss(group, epoch):.2f}" for group in (none_so, one_so, two_so)]
+    epoch: [f"{train_loss(g, epoch):.2f}" for g in (none_so, one_so, two_so, three_so)]
     for epoch in (0, -1)
 }
 assert by_epoch[0] == sorted(by_epoch[0])
 assert by_epoch[-1] != sorted(by_epoch[-1])
-for group in (two_so, none_so, one_so):
+for group in small_normalized.values():
     assert all(run.last.dead_classes == 0 for run in group)
     assert not any(run.never_predicted or failed(run) for run in group)
 
+# %% better-text
+of_better = {
+    label: difference(group, small_better[usual], confidence_of_rows(small_better))
+    for label, group in small_better.items()
+    if label != usual
+}
+wider = of_better.pop("two layers of 3×3")
+assert str(wider) == "+1.0 (+0.6 to +1.3)"
+assert wider.verdict_within(EQUAL_WITHIN) == "a gain"
+assert {apart.verdict_within(EQUAL_WITHIN) for apart in of_better.values()} == {"equal"}
+assert str(of_better["no 1×1 layer"]) == "-0.5 (-0.8 to -0.1)"
+by_recipe = interaction(
+    both=small_better[usual],
+    first=nin_runs,
+    second=small_better["no 1×1 layer"],
+    neither=none_plain,
+)
+assert str(by_recipe) == "+2.7 (+2.0 to +3.4)"
+assert not any(failed(run) for group in small_better.values() for run in group)
+(of_better_recipe,) = {run.recipe for group in small_better.values() for run in group}
+assert of_better_recipe.momentum
+assert of_better_recipe.weight_decay
+assert (of_better_recipe.schedule, of_better_recipe.augmentation) == ("one_cycle", "flip")
+assert f"{of_better_recipe.epochs} epochs" == "5 epochs"
+
+# %% conclusion
+assert apart["two layers of 3×3"].mean > 2 * EQUAL_WITHIN
+assert abs(wider.mean - EQUAL_WITHIN) < 0.001
+
 # %% limits
-few = [group for label, group in {**small, **small_normalized}.items() if len(group) < 20]
-assert {f"{len(group)} seeds" for group in few} == {"3 seeds"}
+assert f"{len(small['no 1×1 layer, rate 0.2'])} seeds" == "3 seeds"
 shared = {
     run.recipe.learning_rate
     for label, group in small.items()

@@ -13,6 +13,7 @@ from ninlab.comparisons import (
     difference,
     failures,
     gap_difference,
+    interaction,
     share_of_failures,
     shares_differ,
 )
@@ -109,6 +110,31 @@ for own_label, own_name in (("average", "nin_28"), ("linear layer", "nin_28_line
     loss_of = {run.seed: run.loss for run in small[own_label]}
     assert all(run.loss == loss_of[run.seed] for run in at_own[own_name])
 assert f"{CONFIDENCE:.0%}" == "95%"
+
+# %% better-text
+at_once = confidence_of_rows(small_better)
+by_matrix, by_alexnet = (
+    difference(small_better[label], small_better["average"], at_once)
+    for label in ("linear layer", "AlexNet's head")
+)
+assert by_matrix.verdict_within(MARGIN) == "equal"
+assert str(by_alexnet) == "-0.7 (-1.1 to -0.3)"
+assert by_alexnet.verdict_within(MARGIN) == "a loss"
+assert {f"{len(group)} seeds" for group in small_better.values()} == {"10 seeds"}
+assert not any(share_of_failures(group).count for group in small_better.values())
+assert all(abs(gap) < MARGIN for group in small_better.values() for gap in gaps(group))
+
+# %% square-text
+usual_runs, bare, connected_runs, both = answer("one_by_one_and_head", compact).runs.values()
+assert not share_of_failures([*bare, *both]).count
+assert str(difference(bare, both)) == "+1.7 (+1.0 to +2.4)"
+usual_runs, bare, connected_runs, both = answer(
+    "one_by_one_and_head_improved", compact
+).runs.values()
+assert str(difference(bare, both)) == "+0.8 (+0.6 to +1.0)"
+together = interaction(both=both, first=connected_runs, second=bare, neither=usual_runs)
+assert str(together) == "-0.1 (-0.5 to +0.3)"
+assert together.verdict_within(MARGIN) == "equal"
 
 # %% step-times
 raced = compact_race.ratio("nin_28_fully_connected", "nin_28").median

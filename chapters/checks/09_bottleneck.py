@@ -126,6 +126,21 @@ for remedy in ("three steps", "no third pool"):
 assert all(run.last.dead_classes == 0 for group in small.values() for run in group)
 assert f"{CONFIDENCE:.0%}" == "95%"
 
+# %% better-text
+of_better = {
+    label: difference(group, small_better["one step"], confidence_of_rows(small_better))
+    for label, group in small_better.items()
+    if label != "one step"
+}
+assert {apart.verdict_within(MARGIN) for apart in of_better.values()} == {"equal"}
+assert str(of_better["three steps"]) == "+0.0 (-0.3 to +0.3)"
+assert {f"{len(group)} seeds" for group in small_better.values()} == {"10 seeds"}
+assert not any(share_of_failures(group).count for group in small_better.values())
+(by_better,) = {run.recipe for group in small_better.values() for run in group}
+assert by_better.momentum
+assert by_better.weight_decay
+assert (by_better.schedule, by_better.augmentation) == ("one_cycle", "flip")
+
 # %% collapse-table
 by_start = small_printed["as printed"]
 narrowed = small_printed["in three steps"]

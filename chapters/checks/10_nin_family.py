@@ -8,6 +8,7 @@ import torch
 from ninlab.answers import answer
 from ninlab.comparisons import (
     CONFIDENCE,
+    MARGIN,
     confidence_of_rows,
     difference,
     share_of_failures,
@@ -193,6 +194,21 @@ assert ends["eight blocks, rate 0.05"].held == 1
 lone = ends["eight blocks, rate 0.05"].mean - ends["four blocks (NiN)"].mean
 assert f"{100 * lone:.1f}" == "-0.6"
 
+# %% better-text
+of_better = {
+    label: difference(group, small_better["four blocks (NiN)"], confidence_of_rows(small_better))
+    for label, group in small_better.items()
+    if label != "four blocks (NiN)"
+}
+assert {apart.verdict_within(MARGIN) for apart in of_better.values()} == {"equal"}
+assert list(of_better) == list(family.values())[1:]
+assert {f"{len(group)} seeds" for group in small_better.values()} == {"10 seeds"}
+assert not any(share_of_failures(group).count for group in small_better.values())
+(by_better,) = {run.recipe for group in small_better.values() for run in group}
+assert by_better.momentum
+assert by_better.weight_decay
+assert (by_better.schedule, by_better.augmentation) == ("one_cycle", "flip")
+
 # %% full-sentence
 assert standing < log(10)
 
@@ -207,12 +223,6 @@ for bound in least[1:]:
     assert bound.bytes / least[0].bytes < bound.flops / least[0].flops
 
 # %% take-away
-carried = answer("one_by_one_batch_norm", compact)
-normalized = carried.runs["nin_28_batch_norm"]
-assert f"{summary(normalized).mean:.1%}" == "87.3%"
-assert summary(normalized).least > max(run.last.test_accuracy for run in everyone)
-assert summary(normalized).failed == 0
-assert {run.recipe for run in normalized} == {run.recipe for run in four}
 assert {f"{run.recipe.epochs} epochs" for run in everyone} == {"5 epochs"}
 
 # %% limits

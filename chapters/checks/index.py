@@ -2,7 +2,6 @@
 
 # %% fig-costs
 import math
-from itertools import combinations
 
 from ninlab import liveness
 from ninlab.answers import answer, recorded
@@ -12,7 +11,6 @@ from ninlab.comparisons import (
     confidence_of_each,
     confidence_of_rows,
     difference,
-    interaction,
     share_of_failures,
     summary,
 )
@@ -80,13 +78,13 @@ stopped = [
 assert by_kaiming in stopped
 
 # %% fig-designs
-at_compact = designs[0]
+at_compact, _, at_compact_better, _ = parts
 repaired_runs = at_compact[repaired]
 at_once = confidence_of_rows(at_compact)
 apart = {
     label: difference(group, repaired_runs, at_once)
     for label, group in at_compact.items()
-    if label != repaired
+    if label != repaired and summary(group).held > 1
 }
 means = {label_: f"{summary(group).mean:.1%}" for label_, group in at_compact.items()}
 gaining = ("no 1×1 layer", "3×3 in place of 1×1")
@@ -104,31 +102,39 @@ assert [f"{fails[label_].count} of {fails[label_].of} runs" for label_ in gainin
     "0 of 20 runs",
 ]
 assert f"{fails['no 1×1 layer'].of} runs" == "20 runs"
-assert interaction(
-    both=at_compact["batch normalization"],
-    first=repaired_runs,
-    second=at_compact["batch normalization, no 1×1 layer"],
-    neither=at_compact["no 1×1 layer"],
-).shown
-assert means["batch normalization"] == "87.3%"
-assert means["batch normalization, no 1×1 layer"] == "87.4%"
-assert means["batch normalization, better recipe"] == "89.7%"
+of_better_recipe = at_compact_better["better recipe"]
+at_once = confidence_of_rows(at_compact_better)
+apart_by_better = {
+    label: difference(group, of_better_recipe, at_once)
+    for label, group in at_compact_better.items()
+    if label != "better recipe"
+}
+assert {one.of - one.count for one in map(share_of_failures, at_compact_better.values())} == {10}
+assert f"{summary(of_better_recipe).mean:.1%}" == "89.5%"
+verdicts = {label: one.verdict_within(MARGIN) for label, one in apart_by_better.items()}
+assert [label for label, verdict in verdicts.items() if verdict != "equal"] == [
+    "better recipe, 3×3 in place of 1×1",
+    "better recipe, AlexNet's head",
+]
+wider, connected = (apart_by_better[label] for label in verdicts if verdicts[label] != "equal")
+assert (wider.verdict, connected.verdict) == ("a gain", "a loss")
+as_drawn = confidence_of_rows(at_compact, at_compact_better)  # the panel has both recipes
+assert all(
+    difference(at_compact_better[label], of_better_recipe, as_drawn).shown
+    for label, verdict in verdicts.items()
+    if verdict != "equal"
+)
+assert f"{100 * wider.mean:.1f} {-100 * connected.mean:.1f}" == "1.0 0.7"
 compact_runs = recorded().compact
 rival = answer("improved", compact_runs).runs["alexnet_28_batch_norm"]
-assert f"{summary(rival).mean:.1%}" == "89.7%"
-better = at_compact["batch normalization, better recipe"]
-assert {f"{len(group)} seeds" for group in (better, rival)} == {"3 seeds"}
-assert difference(better, rival, confidence_of_each(2)).low < -MARGIN  # one of two, as in chapter 3
-assert not difference(
-    at_compact["batch normalization, no 1×1 layer"], at_compact["batch normalization"]
-).shown
-of_repaired = {run.recipe for run in repaired_runs}
-for label_ in ("batch normalization", "batch normalization, no 1×1 layer"):
-    assert {run.recipe for run in at_compact[label_]} == of_repaired
+by_rival = difference(rival, of_better_recipe, confidence_of_each(2))  # one of two, as in chapter 3
+assert by_rival.verdict_within(MARGIN) == "equal"
+(of_recipe,) = {run.recipe for group in at_compact_better.values() for run in group}
+assert of_recipe in {run.recipe for run in rival}
 assert {label for label, one in apart.items() if not one.shown} == {
     "three 1×1 layers",
-    "linear layer in place of the average",
-    "to ten classes in three steps",
+    "linear layer",
+    "three steps to ten",
     "twice the blocks",
 }
 assert f"{CONFIDENCE:.0%}" == "95%"
@@ -172,8 +178,11 @@ one = ours("one_by_one", "one_1x1")
 by_one = difference(one, repaired_runs, confidence_of_each(7))  # as many as chapter 5 makes
 assert f"{100 * by_one.mean:.1f} points" == "1.4 points"
 assert by_one.shown
-normalized_runs = answer("one_by_one_batch_norm", compact_runs).runs.values()
-assert not any(difference(*pair).shown for pair in combinations(normalized_runs, 2))
+of_norm = answer("one_by_one_batch_norm", compact_runs).runs
+with_two = of_norm.pop("nin_28_batch_norm")
+for normalized_runs in of_norm.values():
+    in_its_table = difference(normalized_runs, with_two, confidence_of_each(len(of_norm)))
+    assert in_its_table.verdict_within(MARGIN) == "equal"
 of_head = share_of_failures(ours("head", "fully_connected"))
 assert f"{of_head.count} of {of_head.of} runs" == "19 of 20 runs"
 by_steps = difference(ours("bottleneck", "gradual"), repaired_runs, of_its_table)
