@@ -204,6 +204,8 @@ of_better = {
 wider = of_better.pop("two layers of 3×3")
 assert str(wider) == "+1.0 (+0.6 to +1.3)"
 assert wider.verdict_within(EQUAL_WITHIN) == "a gain"
+of_small = [small_better[label][0].parameters for label in ("two layers of 3×3", usual)]
+assert f"{of_small[0] / of_small[1]:.1f} times" == "2.5 times"
 assert {apart.verdict_within(EQUAL_WITHIN) for apart in of_better.values()} == {"equal"}
 assert str(of_better["no 1×1 layer"]) == "-0.5 (-0.8 to -0.1)"
 by_recipe = interaction(

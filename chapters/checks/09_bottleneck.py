@@ -97,7 +97,7 @@ assert f"{mean['behind it']:.1%}" == "84.5%"
 assert mean["behind it"] > mean["the network itself"]
 lost_there = sorted(f["before the step"] - f["behind it"] for f in found)
 assert f"{100 * lost_there[0]:.1f} {100 * lost_there[-1]:.1f}" == "0.1 1.1"
-assert {places[place.name]: place.values for place in read} == {
+assert {called[place.name]: place.values for place in read} == {
     "before the step": 192,
     "behind it": 40,
     "one layer on": 40,

@@ -78,7 +78,7 @@ stopped = [
 assert by_kaiming in stopped
 
 # %% fig-designs
-at_compact, _, at_compact_better, _ = parts
+at_compact, at_compact_better = compared[::2]
 repaired_runs = at_compact[repaired]
 at_once = confidence_of_rows(at_compact)
 apart = {
