@@ -20,6 +20,7 @@ Known limit: Fashion-MNIST only.
 from __future__ import annotations
 
 import argparse
+import bz2
 import gzip
 import hashlib
 import math
@@ -34,6 +35,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import BinaryIO
 
 from ninlab import exits
 from ninlab.errors import DataError, one_sentence, quoted
@@ -46,6 +48,9 @@ _PART = "download-"
 """How the folders begin into which downloads go, beside the lock."""
 
 _LONGEST_REASON = 120  # characters
+
+_SUFFIXES = (".gz", ".bz2", "")
+"""Of a file, compressed or not. A kit for a GPU machine has the smallest, those of bzip2."""
 
 SILENCE_SECONDS = 60
 """After so long without a byte a mirror is given up."""
@@ -133,15 +138,15 @@ def find() -> Path | None:
             return folder
         if len(missing) < len(FILES) and not _is_ours(folder):
             raise DataError(
-                f"{folder} lacks {', '.join(missing)}; copy the missing file (.gz or unpacked) "
-                f"there, or point {FOLDER_VARIABLE} to a whole copy"
+                f"{folder} lacks {', '.join(missing)}; copy the missing file there (.gz, .bz2 or "
+                f"unpacked), or point {FOLDER_VARIABLE} to a whole copy"
             )
     return None
 
 
 def path_in(folder: Path, name: str) -> Path | None:
     """Where that folder has one of FILES, compressed or not; None where it has not."""
-    candidates = (folder / f"{name}.gz", folder / name)
+    candidates = (folder / f"{name}{suffix}" for suffix in _SUFFIXES)
     return next((path for path in candidates if os.path.isfile(path)), None)
 
 
@@ -155,6 +160,16 @@ def _is_ours(folder: Path) -> bool:
 # ---------------------------------------------------------------- reading and checking
 
 
+def _opened(path: Path) -> gzip.GzipFile | bz2.BZ2File | BinaryIO:
+    match path.suffix:
+        case ".gz":
+            return gzip.open(path)
+        case ".bz2":
+            return bz2.open(path)
+        case _:
+            return path.open("rb")
+
+
 def read(folder: Path, name: str) -> bytes:
     """The decompressed content of one of FILES, checked against the published checksum.
 
@@ -166,7 +181,7 @@ def read(folder: Path, name: str) -> bytes:
         raise DataError(f"{folder} holds neither {name}.gz nor {name}")
     published = FILES[name]
     try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+        with _opened(path) as file:
             content = file.read(published.size + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read ({error}); replace it with a whole copy") from error

@@ -2,6 +2,7 @@
 into the cache, whatever happens to a download.
 """
 
+import bz2
 import errno
 import fcntl
 import gzip
@@ -143,11 +144,12 @@ def test_a_half_copied_data_set_is_not_completed_from_elsewhere(nowhere, publish
         data_files.find()
 
 
+@pytest.mark.parametrize("packed", [gzip, bz2])
 @pytest.mark.parametrize("damage", ["truncated", "other content", "no gzip at all", "empty"])
-def test_a_wrong_file_is_named_and_left_in_place(tmp_path, damage):
+def test_a_wrong_file_is_named_and_left_in_place(tmp_path, damage, packed):
     name = "t10k-labels-idx1-ubyte"
-    path = tmp_path / f"{name}.gz"
-    whole = gzip.compress(b"\0" * 10008, mtime=0)
+    path = tmp_path / f"{name}.{'gz' if packed is gzip else 'bz2'}"
+    whole = packed.compress(b"\0" * 10008)
     content = {"truncated": whole[:-20], "other content": whole,
                "no gzip at all": b"<html>404</html>", "empty": b""}[damage]  # fmt: skip
     path.write_bytes(content)
