@@ -13,7 +13,14 @@ from playwright.sync_api import Browser, Page
 
 from ninlab.records import runs_folder
 from tests import book
-from tests.browser.test_pages import BOTH_WIDTHS, VIEWS, barriers, opened, sideways_pixels
+from tests.browser.test_pages import (
+    BOTH_WIDTHS,
+    VIEWS,
+    barriers,
+    cut_off,
+    opened,
+    sideways_pixels,
+)
 
 pytestmark = pytest.mark.browser
 
@@ -59,6 +66,23 @@ def test_every_file_of_the_runs_has_one_link_that_leads_to_it(browser: Browser, 
         content = linked_record(link)
         assert content.get("id", name) == name
         assert "id" in content or name.startswith("probes/")  # which are no records
+
+
+def test_a_name_that_is_longer_than_a_phone_is_wide_breaks_on_its_card(
+    browser: Browser, site: str
+) -> None:
+    _, phone = BOTH_WIDTHS
+    with opened(browser, site, PAGE, phone) as (page, _):
+        unfold(page)
+        assert cut_off(page) == []
+        page.evaluate(
+            """() => {
+                const card = document.querySelector('table.ninlab-wide td:last-child');
+                card.textContent = 'a_network_of_many_changes_'.repeat(4);
+            }"""
+        )
+        assert cut_off(page) == []
+        assert sideways_pixels(page) <= 0
 
 
 def test_the_row_of_a_run_has_the_device_the_software_and_the_date_of_its_record(
