@@ -131,6 +131,7 @@ by_rival = difference(rival, of_better_recipe, confidence_of_each(2))  # one of 
 assert by_rival.verdict_within(MARGIN) == "equal"
 (of_recipe,) = {run.recipe for group in at_compact_better.values() for run in group}
 assert of_recipe in {run.recipe for run in rival}
+assert f"{of_recipe.learning_rate} {of_recipe.schedule}" == "0.05 one_cycle"
 assert {label for label, one in apart.items() if not one.shown} == {
     "three 1×1 layers",
     "linear layer",
