@@ -417,6 +417,8 @@ def test_a_torn_checkout_does_not_stand_in_the_way_of_the_next_call(kit, tmp_pat
     head = subprocess.check_output(["git", "-C", str(work / "ninlab"), "rev-parse", "HEAD"])
     assert head.decode() == (kit / "commit").read_text()
     assert not list(work.rglob("*.safetensors"))
+    of_cpus = [path.stem for path in (work / "ninlab" / "runs").glob("*/*-cpu.json")]
+    assert of_cpus == [Path(UNCOMMITTED.id).name]  # which is not in the commit
 
 
 def test_a_checkout_of_another_commit_is_not_recorded_in(call, work, kit, tmp_path):
