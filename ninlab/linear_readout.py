@@ -76,8 +76,8 @@ def _on_the_way(network: nn.Module, maps: Tensor) -> Found:
 def fit(values: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Weights from values, (n, values), to classes by least squares, in float64.
 
-    The last row is the bias: (values + 1, classes). A class is to score 1 on its own images and 0
-    on others.
+    labels, (n,), are the classes' numbers. The last row is the bias: (values + 1, classes). A class
+    is to score 1 on its own images and 0 on others.
     """
     inputs = _with_one(values)
     ridge = RIDGE * torch.eye(inputs.shape[1], dtype=torch.float64)
@@ -87,7 +87,10 @@ def fit(values: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def accuracy(weights: Tensor, values: Tensor, labels: Tensor) -> float:
-    """Of how many images the reader gives the label the highest score, as a share."""
+    """Of how many images the reader gives the label the highest score, as a share from 0 to 1.
+
+    weights are those of `fit`, (values + 1, classes); values are (n, values), labels (n,).
+    """
     right = (_with_one(values) @ weights).argmax(1) == labels
     return int(right.sum()) / len(labels)
 
