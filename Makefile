@@ -11,7 +11,7 @@ NAME := network-in-network
 HOSTS ?= colab kaggle
 
 .DEFAULT_GOAL := help
-.PHONY: help book test quick lint lab record kit zip wheel hosted clean distclean constraints
+.PHONY: help book test quick lint notebook lab record kit zip wheel hosted clean distclean constraints
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -38,6 +38,9 @@ lint: $(VENV)/.dev ## check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff format --check --config chapters/ruff.toml index.ipynb
 	$(BIN)/mypy
+
+notebook: $(VENV)/.test ## run one chapter as a reader runs it, in a kernel of its own
+	$(BIN)/python -m pytest --nbmake chapters/calculator.ipynb
 
 lab: $(VENV)/.lab ## open the chapters in JupyterLab
 	@tools/system_packages.sh dataset-fashion-mnist
