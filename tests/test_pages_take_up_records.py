@@ -107,11 +107,9 @@ def trained(run: PlannedRun, recipe: Recipe) -> RunRecord:
     outcome = records.Outcome.FINISHED
     if stuck or diverged:
         outcome = records.Outcome.STUCK if stuck else records.Outcome.DIVERGED
-    every = recipe.steps_an_epoch
+    every, steps = recipe.steps_an_epoch, recipe.steps
     images = every * recipe.batch_size
-    losses = [
-        2.303 if stuck else 2.3 - 2 * end * step / recipe.steps for step in range(recipe.steps)
-    ]
+    losses = [2.303 if stuck else 2.3 - 2 * end * step / steps for step in range(steps)]
     held_out = recipe.evaluation_set is EvaluationSet.HELD_OUT
     of_a_class = (HELD_OUT_IMAGES if held_out else 10_000) // 10
     right = round(end * of_a_class)
