@@ -335,7 +335,7 @@ def test_a_compact_row_has_the_more_seeds_the_more_its_recipe_spreads():
         if experiment == experiments.SWEEP:
             wanted = 1
         elif row.recipe.train_images is not None:
-            wanted = plans.WIDE_SEEDS
+            wanted = plans.WIDE_IMPROVED_SEEDS if row.recipe.momentum else plans.WIDE_SEEDS
         elif row.recipe.momentum:
             wanted = plans.IMPROVED_SEEDS
         elif is_normalized(row):

@@ -12,10 +12,17 @@ from hypothesis import strategies as st
 from scipy import integrate, stats
 
 from ninlab import records
-from ninlab.comparisons import MARGIN, Verdict, equivalence, interaction
+from ninlab.comparisons import MARGIN, Verdict, equivalence, interaction, share, shares_differ
 from ninlab.errors import NinlabError
 from ninlab.experiments import PLANS
-from ninlab.experiments.plans import IMPROVED_PILOT, NORMALIZED_PILOT, PLAIN_SEEDS, Pilot
+from ninlab.experiments.plans import (
+    IMPROVED_PILOT,
+    NORMALIZED_PILOT,
+    PLAIN_SEEDS,
+    WIDE_PILOT,
+    WIDE_SEEDS,
+    Pilot,
+)
 from ninlab.power import (
     POWER,
     chance_of_equality,
@@ -332,3 +339,15 @@ def test_the_square_under_the_better_recipe_has_the_seeds_that_its_interaction_n
     needed = seeds_for_equality(IMPROVED_PILOT.deviation, groups=len(rows))
     assert len(rows) == 4
     assert min(plan.by_path[row].seeds for row in rows) >= needed
+
+
+def test_five_failures_of_the_seven_seeds_behind_the_wide_pilot_would_show_a_difference():
+    fresh = WIDE_SEEDS - WIDE_PILOT
+    assert fresh == 7
+    never = share([False] * fresh)
+
+    def chance(failures: int) -> float:
+        return shares_differ(share(seed < failures for seed in range(fresh)), never)
+
+    one_step_beside_two_remedies = level(2)
+    assert chance(5) < one_step_beside_two_remedies < chance(4)
