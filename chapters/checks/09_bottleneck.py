@@ -5,7 +5,7 @@ import math
 from itertools import pairwise
 from statistics import NormalDist
 
-import torch
+from scipy import stats
 
 from ninlab.architectures import architecture
 from ninlab.comparisons import (
@@ -17,6 +17,7 @@ from ninlab.comparisons import (
     shares_differ,
     summary,
 )
+from ninlab.experiments.plans import WIDE_PILOT
 from ninlab.power import smallest_shown
 from ninlab.relapses import relapsed
 from ninlab.shapes import placed_layers
@@ -97,11 +98,8 @@ assert f"{mean['behind it']:.1%}" == "84.5%"
 assert mean["behind it"] > mean["the network itself"]
 lost_there = sorted(f["before the step"] - f["behind it"] for f in found)
 assert f"{100 * lost_there[0]:.1f} {100 * lost_there[-1]:.1f}" == "0.1 1.1"
-assert {called[place.name]: place.values for place in read} == {
-    "before the step": 192,
-    "behind it": 40,
-    "one layer on": 40,
-}
+assert [called[place.name] for place in read] == ["before the step", "behind it", "one layer on"]
+assert [place.values for place in read] == [192, 40, 40]
 assert f"{len(fitted):,}" == "6,000"
 
 # %% difference
@@ -141,6 +139,51 @@ assert by_better.momentum
 assert by_better.weight_decay
 assert (by_better.schedule, by_better.augmentation) == ("one_cycle", "flip")
 
+# %% fig-wide
+assert list(wide) == list(improved) == list(remedies.values())
+widths = {layer.name: layer.output_shape[0] for layer in placed_layers(architecture("nin_28_wide"))}
+assert [widths[f"block{i}.conv3"] for i in (1, 2, 3)] == [96, 256, 384]
+assert widths["classes.conv1"] == 10
+everyone = [run for groups in (wide, wide_better) for group in groups.values() for run in group]
+assert {f"{run.data_set.train_images:,}" for run in everyone} == {"20,000"}
+(by_better,) = {run.recipe for group in wide_better.values() for run in group}
+assert f"{by_better.learning_rate}" == "0.05"
+
+# %% wide-text
+endings = {of: {run.seed: run.last.test_accuracy for run in group} for of, group in wide.items()}
+in_one, in_three = endings["one step"], endings["three steps"]
+assert [f"{min(in_three.values()):.1%}", f"{max(in_one.values()):.1%}"] == ["78.0%", "76.7%"]
+without = {of: share(run.never_predicted > 0 for run in group) for of, group in wide.items()}
+assert f"{without['one step'].count} of {without['one step'].of} runs" == "10 of 12 runs"
+assert (without["three steps"].count, without["three steps"].of) == (0, 12)
+fresh = {of: [run for run in group if run.seed >= WIDE_PILOT] for of, group in wide.items()}
+fresh_fails = {of: share_of_failures(group) for of, group in fresh.items()}
+assert f"{WIDE_PILOT} seeds" == "5 seeds"
+assert [f"{one.count} of {one.of} runs" for one in fresh_fails.values()] == [
+    "3 of 7 runs",
+    "1 of 7 runs",
+    "3 of 7 runs",
+]
+for remedy in ("three steps", "no third pool"):
+    assert shares_differ(fresh_fails[remedy], fresh_fails["one step"]) > (1 - CONFIDENCE) / 2
+fresh_in_one, fresh_in_three = (
+    [run.last.test_accuracy for run in fresh[of]] for of in ("one step", "three steps")
+)
+assert min(fresh_in_three) > max(fresh_in_one)
+by_luck = 2 / math.comb(len(fresh_in_one) + len(fresh_in_three), len(fresh_in_one))
+assert by_luck < 1 / 1000
+two_designs = [*endings["no third pool"].values()], [*in_one.values()]
+assert stats.mannwhitneyu(*two_designs).pvalue > 1 - CONFIDENCE
+assert not difference(wide["no third pool"], wide["one step"]).shown
+assert not any(share_of_failures(group).count for group in wide_better.values())
+of_wide = {
+    remedy: difference(improved[remedy], improved["one step"], confidence_of_rows(improved))
+    for remedy in ("three steps", "no third pool")
+}
+assert {apart.verdict_within(MARGIN) for apart in of_wide.values()} == {"equal"}
+assert str(of_wide["three steps"]) == "+0.3 (+0.0 to +0.7)"
+assert of_wide["three steps"].low < 0
+
 # %% collapse-table
 by_start = small_printed["as printed"]
 narrowed = small_printed["in three steps"]
@@ -167,15 +210,8 @@ in_full = {
     title: [cost.output_shape[0] for cost in (rows["block3.conv3"], *block[title])]
     for title, rows in layers.items()
 }
-narrows = [wide / narrow for wide, narrow, *_ in (at_28["one step"], in_full["one step"])]
-assert (round(narrows[0]), round(narrows[1], -1), f"{narrows[1]:.0f}") == (5, 40, "38")
 
 # %% exercises
-gentle = [torch.nn.Conv2d(*pair, kernel_size=1) for pair in pairwise(in_full["three steps"])]
-assert sum(p.numel() for layer in gentle for p in layer.parameters()) == 93_418
-assert in_block["three steps"] == 683_242
-
-# %% ex-kept
 added = costs["kept"]["no third pool"] - costs["kept"]["one step"]
 assert added == 161_200
 before_pool, behind_pool = (

@@ -189,6 +189,10 @@ assert f"{of_head.count} of {of_head.of} runs" == "19 of 20 runs"
 by_steps = difference(ours("bottleneck", "gradual"), repaired_runs, of_its_table)
 assert not by_steps.shown
 assert by_steps.high < 0.02  # "one of two points is ruled out"
+at_full_width = answer("bottleneck_wide", compact_runs).runs
+worst_by_steps = min(run.last.test_accuracy for run in at_full_width["nin_28_wide_gradual"])
+best_at_once = max(run.last.test_accuracy for run in at_full_width["nin_28_wide"])
+assert worst_by_steps > best_at_once
 with_linear = formulas.parameters(architecture("nin_fixed_linear_head"))
 assert with_linear / parameters["nin"] < 1.01
 for question, variant in (
