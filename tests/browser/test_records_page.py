@@ -37,6 +37,15 @@ def unfold(page: Page) -> None:
     )
 
 
+def shorten(page: Page, rows: int = 6) -> None:
+    """Leave each table its first rows."""
+    page.evaluate(
+        """rows => document.querySelectorAll('table').forEach(
+            table => [...table.rows].slice(rows).forEach(row => row.remove()))""",
+        rows,
+    )
+
+
 def record_links(page: Page) -> list[tuple[str, str]]:
     """Each link to a record, and what its row and the line above its table say: "" outside."""
     return page.eval_on_selector_all(
@@ -104,4 +113,5 @@ def test_the_open_tables_stay_inside_the_page_and_can_be_scrolled(
     with opened(browser, site, PAGE, view) as (page, _):
         unfold(page)
         assert sideways_pixels(page) == 0
+        shorten(page)  # one function wrote all rows of a table; axe-core takes its time for each
         assert barriers(page) == []
