@@ -422,24 +422,33 @@ def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
 
 
 def told_apart(groups: Groups, among: Iterable[Groups] = ()) -> dict[str, Sequence[RunRecord]]:
-    """The same groups, with the kernels in the label where they are not those of most groups.
+    """The same groups, with rate and kernels in the label where they are not those of most groups.
 
-    Of most of these groups, or of all that among holds, where several stand under one heading. A
-    label that ends with its kernels stays as it is. Raises NinlabError as `kernels_of`, and where
-    two groups would have one label.
+    Of most of these groups, or of all that among holds, where several stand under one heading. What
+    `conditions` states of them is then true of every row that names nothing else. A label that
+    names its rate or its kernels already does not say so twice. Raises NinlabError as `kernels_of`,
+    and where two groups would have one label.
     """
     if not groups:
         return {}
-    usual = _kernels(chain.from_iterable(part.values() for part in [*among] or [groups]))[0]
+    all_groups = [*chain.from_iterable(part.values() for part in [*among] or [groups])]
+    usual = {*_rates(all_groups)[:1], _kernels(all_groups)[0]}
     found: dict[str, Sequence[RunRecord]] = {}
     for label, group in groups.items():
-        said = _said(kernels_of(group))
-        is_clear = kernels_of(group) is usual or label.endswith(said)
-        clear = label if is_clear else label + said
+        clear = label
+        for own, said in _named(group).items():
+            if own not in usual and f"{said}," not in f"{clear},":
+                clear += said
         if clear in found:
             raise NinlabError(f"two groups would have the label {quoted(clear)}; rename one")
         found[clear] = group
     return found
+
+
+def _named(group: Sequence[RunRecord]) -> dict[str, str]:
+    """Rate and kernels of a group, and what a label says of each."""
+    kernels = kernels_of(group)
+    return {**{rate: f", {rate}" for rate in _rates([group])}, kernels: _said(kernels)}
 
 
 def by_kernels(
@@ -481,11 +490,11 @@ def conditions(groups: Groups) -> str:
     As in ``224×224: H100, bf16, rate 0.05, 10 epochs, one seed``; kernels are named where any are
     not torch's, and the number of training images where a recipe limits it. Where groups ran at
     several learning rates or by several kernels, those of most groups stand, and a row has to name
-    its own. Raises NinlabError as `scale_of` and `kernels_of`.
+    its own, as `told_apart` makes it. Raises NinlabError as `scale_of` and `kernels_of`.
     """
     runs = list(chain.from_iterable(groups.values()))
     side, slug, images = scale_of(runs)
-    rate, *others = _rates(groups)
+    rate, *others = _rates(groups.values())
     kernels, *other_kernels = _kernels(groups.values())
     named = f"{kernels} kernels" + (" if no row names others" if other_kernels else "")
     return ", ".join(
@@ -501,23 +510,9 @@ def conditions(groups: Groups) -> str:
     )
 
 
-def rated(groups: Groups) -> dict[str, Sequence[RunRecord]]:
-    """The same groups, with the learning rate in the label where it is not that of most groups.
-
-    The rate that `conditions` states is then true of every row that names no other.
-    """
-    if not groups:
-        return {}
-    usual = _rates(groups)[0]
-    return {
-        label if (rate := group[0].recipe.rate_in_words) == usual else f"{label}, {rate}": group
-        for label, group in groups.items()
-    }
-
-
-def _rates(groups: Groups) -> list[str]:
+def _rates(groups: Iterable[Sequence[RunRecord]]) -> list[str]:
     """The learning rates of the groups in words, that of most of them first."""
-    rates = Counter(group[0].recipe.rate_in_words for group in groups.values())
+    rates = Counter(group[0].recipe.rate_in_words for group in groups if group)
     return [rate for rate, _ in rates.most_common()]
 
 

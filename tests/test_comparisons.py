@@ -31,7 +31,6 @@ from ninlab.comparisons import (
     in_words,
     interaction,
     kernels_of,
-    rated,
     sampling_error,
     scale_of,
     share,
@@ -709,7 +708,7 @@ def test_a_row_names_its_rate_where_the_heading_names_another(rates):
         f"row {i}": [replace(run, recipe=replace(run.recipe, learning_rate=rate, schedule=moves))]
         for i, (rate, moves) in enumerate(rates)
     }
-    named = rated(groups)
+    named = told_apart(groups)
     assert list(named.values()) == list(groups.values())
     if rates:
         heading = conditions(groups)
@@ -822,6 +821,25 @@ def test_groups_under_one_heading_name_the_kernels_that_are_not_those_of_most_of
     ]
     one_of_each = [{"one": torchs["first"]}, {"other": fused["first"]}]
     assert [*told_apart(one_of_each[1], among=one_of_each)] == ["other, fused kernels"]
+
+
+def at_rate(runs: list[RunRecord], rate: float) -> list[RunRecord]:
+    return [replace(run, recipe=replace(run.recipe, learning_rate=rate)) for run in runs]
+
+
+def test_groups_under_one_heading_name_the_rate_that_is_not_that_of_most_of_them():
+    runs = at_rate(group([0.8, 0.81]), 0.1)
+    plain = {"first": runs, "second": runs, "second, rate 0.05": at_rate(runs, 0.05)}
+    better = {"first, better": at_rate(runs, 0.2), "second, fused kernels": by_fused(runs)}
+    assert [*told_apart(better, among=[plain, better])] == [
+        "first, better, rate 0.2",
+        "second, fused kernels",
+    ]
+    assert [*told_apart(plain, among=[plain, better])] == [*plain]
+    assert [*told_apart({"none": [], "one": at_rate(runs, 0.2)}, among=[plain])] == [
+        "none",
+        "one, rate 0.2",
+    ]
 
 
 def test_no_group_is_lost_where_two_would_have_one_label():
