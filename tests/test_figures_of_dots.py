@@ -7,7 +7,7 @@ from math import log10
 from statistics import median
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ninlab import figures
@@ -21,6 +21,7 @@ def drawn(rows, **more):
 
 
 @given(st.dictionaries(st.sampled_from("abcd"), values, min_size=1))
+@example({"a": [1.0, 1.0]})  # an axis without a whole power of ten
 @settings(max_examples=30, deadline=None)
 def test_every_value_is_a_dot_in_the_row_of_its_label_and_hides_no_other(rows):
     figure = drawn(rows)

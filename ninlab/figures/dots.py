@@ -19,6 +19,7 @@ _LABEL_PIXELS, _FREE_PIXELS = 18, 6  # of a row's label, and around its dots
 _MARGIN_PIXELS = 74
 _MARKER_PIXELS, _MEDIAN_PIXELS = 8, 12
 _STEP_PIXELS = 7  # by which a dot steps aside
+_BEYOND = 0.1  # of a power of ten, at either end of the axis
 _ALIKE = 0.025  # of the width of the plot: dots that are closer would hide each other
 
 
@@ -43,11 +44,12 @@ def dots_by_row(
     if min(values) <= 0:
         raise NinlabError(f"a logarithmic axis has values above 0 only, not {min(values)}")
     ends = floor(log10(min(values))), ceil(log10(max(values)))
+    shown = ends[0] - _BEYOND, ends[1] + _BEYOND
     figure = go.Figure()
     top = 0.0
     for label, row in rows.items():
         color = color_of(label, like)
-        asides = [_STEP_PIXELS * aside for aside in _asides(row, _ALIKE * (ends[1] - ends[0]))]
+        asides = [_STEP_PIXELS * aside for aside in _asides(row, _ALIKE * (shown[1] - shown[0]))]
         reach = max(*map(abs, asides), _MEDIAN_PIXELS) + _FREE_PIXELS
         middle_y = top + _LABEL_PIXELS + reach
         figure.add_scatter(
@@ -82,7 +84,7 @@ def dots_by_row(
     exponents = range(ends[0], ends[1] + 1)
     figure.update_xaxes(
         type="log",
-        range=[ends[0] - 0.1, ends[1] + 0.1],
+        range=shown,
         title=f"{axis} (log scale)",
         tickvals=[10.0**exponent for exponent in exponents],
         ticktext=[f"{10.0**exponent:.{max(0, -exponent - 2)}%}" for exponent in exponents],
