@@ -1,6 +1,8 @@
 # The numbers of copy_and_original, proved: each part runs behind the cell that it names.
 
 # %% sizes
+from math import comb
+
 import torch
 
 from ninlab.comparisons import (
@@ -9,10 +11,12 @@ from ninlab.comparisons import (
     difference,
     share_of_failures,
     shares_differ,
+    summary,
 )
 from ninlab.data import fashion_mnist
 from ninlab.layers import Dropout
 from ninlab.networks import build
+from ninlab.relapses import ending
 from ninlab.twins import PARTED_NATS, farthest_apart
 from ninlab.units import format_shape
 
@@ -155,6 +159,53 @@ assert f"{max(run.data_set.train_images for run in wide):,}" == "20,000"
 assert f"{min(len(run.epochs) for run in of_textbook)} epochs" == "10 epochs"
 assert f"{fashion_mnist()[0].images.shape[0]:,}" == "60,000"
 assert {at.output_shape[1:] for at in weighted("nin_96_textbook")[-3:]} == {(1, 1)}
+
+# %% middle-table
+assert {f"{len(group)} runs" for group in middle.values()} == {"3 runs"}
+assert {f"{len(group)} seeds" for group in middle.values()} == {"3 seeds"}
+of_repaired, of_normalized, of_alexnet = (
+    middle[label] for label in ("repaired NiN", "batch normalization", "AlexNet, same start")
+)
+assert {run.recipe for run in of_alexnet} == {run.recipe for run in of_textbook}
+assert architecture("alexnet_96").initialization == architecture("nin_96_textbook").initialization
+
+
+def at_guessing(run):
+    """How many epochs end before the test loss has left that of guessing."""
+    return next(i for i, epoch in enumerate(run.epochs) if epoch.test_loss < 2.2)
+
+
+assert {f"{at_guessing(run)} epochs" for run in of_textbook} == {"2 epochs"}
+first_dead = {run.epochs[0].dead_classes for run in of_textbook}
+assert {f"{dead} of {len(run.confusion)} classes" for dead in first_dead for run in wide} == {
+    "5 of 10 classes",
+    "6 of 10 classes",
+}
+assert sorted(run.last.dead_classes for run in of_textbook) == [0, 0, 2]
+assert sum(run.never_predicted > 0 for run in of_textbook) == 2
+ends_of = {
+    label: sorted(run.last.test_accuracy for run in group) for label, group in middle.items()
+}
+lowest, *_, highest = ends_of["textbook, rate 0.1"]
+assert f"{lowest:.1%} {highest:.1%}" == "53.1% 77.5%"
+assert {run.last.dead_classes for run in of_repaired} == {0}
+assert weighted("nin_96")[-1].name == "classes.conv3"
+assert "classes.relu3" not in {at.name for at in placed_layers(architecture("nin_96"))}
+assert "classes.relu3" in {at.name for at in placed_layers(architecture("nin_96_textbook"))}
+assert sorted(map(ending, of_repaired)) == ["diverged", "finished", "relapsed"]
+(held,) = (run for run in of_repaired if not failed(run))
+assert f"{at_guessing(held)} epochs" == "5 epochs"
+assert {at_guessing(run) for run in (*of_alexnet, *of_normalized)} == {0}
+above = ends_of["AlexNet, same start"], ends_of["batch normalization"]
+assert f"{above[0][0]:.1%} {above[1][0]:.1%}" == "84.8% 85.4%"
+below = [at for ends in ends_of.values() for at in ends if ends not in above]
+assert len(below) == 9
+assert min(min(ends) for ends in above) > max(below)
+for label in list(middle)[1:]:
+    if summary(middle[label]).held > 1:
+        apart = difference(middle[label], of_textbook, confidence_of_rows(middle))
+        assert not apart.shown
+assert 2 / comb(6, 3) == 1 / 10
 
 # %% dropout-table
 assert f"{CONFIDENCE:.0%}" == "95%"
