@@ -3,7 +3,8 @@
 Networks at the textbook's widths are trained by rows of the compact plan, as `ninlab record` trains
 them: on the machine that recorded a row, the same seed is the same run. Their weights are too many
 to be kept, so each network is read here, at the end of its training: before its last block, and
-behind each ReLU of it.
+behind each ReLU of it. The seeds are the first of each row whose recorded run held: what a run that
+diverged lets through says nothing about the design.
 
     python -m benchmarks.readouts --workers 2 --output runs/probes/readouts.json    # half an hour
 
@@ -26,9 +27,11 @@ import torch
 
 from benchmarks import typed
 from ninlab import linear_readout, records
+from ninlab.answers import recorded_at
 from ninlab.architectures import architecture
 from ninlab.data import fashion_mnist
 from ninlab.environment import describe_device, describe_software
+from ninlab.errors import NinlabError
 from ninlab.experiments import PLANS
 from ninlab.machine import Watch
 from ninlab.readouts import Readout, Readouts
@@ -53,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rows", nargs="+", default=ROWS, choices=sorted(_PLAN.by_path))
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="of each row, the first that held")
     parser.add_argument("--images", type=int, default=20_000, help="to which readers are fitted")
     parser.add_argument("--workers", type=int, default=1, help="processes of one thread each")
     parser.add_argument("--output", type=Path, help="file for the readouts as JSON")
@@ -62,7 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     provenance = records.provenance(typed.command("readouts", words, options.output))
     watch, rows = Watch(), []
-    asked = [(row, seed) for seed in range(options.seeds) for row in options.rows]
+    seeds = seeds_that_held(options.rows, options.seeds)
+    asked = [(row, of_row[i]) for i in range(options.seeds) for row, of_row in seeds.items()]
     read_one = partial(read, images=options.images, provenance=provenance)
     with ProcessPoolExecutor(options.workers, get_context("spawn")) as pool:
         side_by_side = map if options.workers == 1 else pool.map
@@ -83,6 +87,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = json.dumps({"id": made.id, **asdict(made)}, indent=1)
         records.write_bytes(options.output.resolve(), f"{text}\n".encode())
     return 0
+
+
+def seeds_that_held(rows: Sequence[str], wanted: int) -> dict[str, list[int]]:
+    """The first so many seeds of each row whose recorded run on a CPU did not fail.
+
+    Raises NinlabError for a row with fewer.
+    """
+    held: dict[str, list[int]] = {row: [] for row in rows}
+    for run in sorted(recorded_at("compact"), key=lambda run: run.seed):
+        if (row := f"{run.experiment}/{run.name}") in held and not failed(run):
+            held[row].append(run.seed)
+    for row, seeds in held.items():
+        if len(seeds) < wanted:
+            raise NinlabError(f"{row} has {len(seeds)} recorded runs that held, not {wanted}")
+    return {row: seeds[:wanted] for row, seeds in held.items()}
 
 
 def read(path: str, seed: int, images: int, provenance: Provenance) -> Readout:

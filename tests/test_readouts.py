@@ -20,7 +20,8 @@ from ninlab.experiments import PLANS
 from ninlab.linear_readout import BEFORE, fit, found
 from ninlab.networks import build
 from ninlab.readouts import PATH, Readouts
-from ninlab.records import write_bytes
+from ninlab.records import load, write_bytes
+from ninlab.relapses import failed
 from ninlab.training import Normalize
 
 COMPACT = PLANS["compact"]
@@ -147,8 +148,11 @@ def made(tmp_path_factory):
 def test_a_file_is_read_as_it_was_made(made):
     file = Readouts.load(made)
     assert Readouts.from_json(json.loads((made / PATH).read_text())) == file
-    assert [(one.row, one.seed) for one in file.rows] == [(r, s) for s in range(2) for r in ROWS]
-    assert [one.seed for one in file.of(ROWS[0])] == [0, 1]
+    held = benchmark.seeds_that_held(ROWS, 2)
+    assert [(one.row, one.seed) for one in file.rows] == [
+        (r, held[r][i]) for i in (0, 1) for r in ROWS
+    ]
+    assert [one.seed for one in file.of(ROWS[0])] == held[ROWS[0]]
     assert (file.fitted_images, file.test_images) == (200, 10_000)
     plain = file.of(ROWS[0])[0]
     assert [place.values for place in plain.places] == [192, 40, 40]
@@ -185,6 +189,17 @@ def test_a_file_that_breaks_a_law_is_refused_with_the_field(made, tmp_path, chan
 def test_without_a_file_the_error_says_what_makes_it(tmp_path):
     with pytest.raises(RecordError, match=r"benchmarks/readouts\.py"):
         Readouts.load(tmp_path)
+
+
+def test_the_seeds_are_the_first_of_a_row_whose_recorded_run_held():
+    held = benchmark.seeds_that_held(benchmark.ROWS, 3)
+    assert [*held] == [*benchmark.ROWS]
+    for row, seeds in held.items():
+        runs = {run.seed: run for run in load() if f"{run.experiment}/{run.name}" == row}
+        assert len(seeds) == 3
+        assert [seed for seed in range(seeds[-1] + 1) if not failed(runs[seed])] == seeds
+    with pytest.raises(NinlabError, match=rf"{ROWS[0]} has \d+ recorded runs that held, not 1000"):
+        benchmark.seeds_that_held([ROWS[0]], 1000)
 
 
 def test_what_the_benchmark_trains_is_planned():
