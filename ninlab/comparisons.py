@@ -421,13 +421,16 @@ def kernels_of(runs: Sequence[RunRecord]) -> Kernels:
     return found[0] if found else Kernels.TORCH
 
 
-def told_apart(groups: Groups, among: Iterable[Groups] = ()) -> dict[str, Sequence[RunRecord]]:
+def told_apart(
+    groups: Groups, among: Iterable[Groups] = (), *, rates: bool = True
+) -> dict[str, Sequence[RunRecord]]:
     """The same groups, with rate and kernels in the label where they are not those of most groups.
 
     Of most of these groups, or of all that among holds, where several stand under one heading. What
     `conditions` states of them is then true of every row that names nothing else. A label that
-    names its rate or its kernels already does not say so twice. Raises NinlabError as `kernels_of`,
-    and where two groups would have one label.
+    names its rate or its kernels already does not say so twice. Without rates only kernels are
+    named: no rate changes a time. Raises NinlabError as `kernels_of`, and where two groups would
+    have one label.
     """
     if not groups:
         return {}
@@ -436,7 +439,7 @@ def told_apart(groups: Groups, among: Iterable[Groups] = ()) -> dict[str, Sequen
     found: dict[str, Sequence[RunRecord]] = {}
     for label, group in groups.items():
         clear = label
-        for own, said in _named(group).items():
+        for own, said in _named(group, rates).items():
             if own not in usual and f"{said}," not in f"{clear},":
                 clear += said
         if clear in found:
@@ -445,10 +448,11 @@ def told_apart(groups: Groups, among: Iterable[Groups] = ()) -> dict[str, Sequen
     return found
 
 
-def _named(group: Sequence[RunRecord]) -> dict[str, str]:
-    """Rate and kernels of a group, and what a label says of each."""
+def _named(group: Sequence[RunRecord], rates: bool) -> dict[str, str]:
+    """Rate, if rates are asked for, and kernels of a group, and what a label says of each."""
     kernels = kernels_of(group)
-    return {**{rate: f", {rate}" for rate in _rates([group])}, kernels: _said(kernels)}
+    named = {rate: f", {rate}" for rate in _rates([group])} if rates else {}
+    return named | {kernels: _said(kernels)}
 
 
 def by_kernels(

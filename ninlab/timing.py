@@ -257,7 +257,7 @@ def step_times(groups: Groups) -> dict[str, dict[str, str]]:
     if groups:
         check_speeds(chain.from_iterable(groups.values()))
     costs = {}
-    for label, group in told_apart(groups).items():
+    for label, group in told_apart(groups, rates=False).items():
         least = bound_of_run(group[0])
         costs[label] = (
             macs(architecture(group[0].network)),
@@ -287,7 +287,7 @@ def training_rates(groups: Groups) -> dict[str, dict[str, str]]:
     if groups:
         check_speeds(chain.from_iterable(groups.values()))
     rows = {}
-    for label, group in told_apart(groups).items():
+    for label, group in told_apart(groups, rates=False).items():
         first, seconds = group[0], step_seconds(group)
         epochs = first.recipe.epochs
         whole = [sum(e.seconds for e in run.epochs) for run in group if len(run.epochs) == epochs]
