@@ -93,7 +93,7 @@ def plateaus(runs: Sequence[RunRecord]) -> go.Figure:
         annotation={"text": "guessing", "xanchor": "right", "yanchor": "bottom", "yshift": 4},
     )  # fmt: skip
     most = max(len(run.epochs) for run in runs)
-    figure.update_xaxes(title="epoch", range=[0, 1.07 * most])  # room for the last label
+    figure.update_xaxes(title="epoch", range=[0, 1.1 * most])  # room for the last label
     figure.update_yaxes(title="loss, nats", range=[-0.32, 1.12 * guess])
     return finish(figure, height=460, provenance=provenance)
 

@@ -135,7 +135,17 @@ def texts_in_the_way(page: Page) -> list[str]:
     """Texts of figures that are cut off at a side, or that lie on one another."""
     return page.evaluate(
         """() => [...document.querySelectorAll('.ninlab-figure')].flatMap((figure) => {
-            const frame = figure.getBoundingClientRect();
+            const whole = figure.getBoundingClientRect();
+            const shown = (text) => {  // of the figure; of what stands at a mark, the plot's part
+                const clipped = text.closest('[clip-path]');
+                const id = clipped?.getAttribute('clip-path').match(/#([^'")]+)/)?.[1];
+                const cut = id && document.getElementById(id)?.querySelector('rect');
+                if (!cut) return whole;
+                const { e, f } = clipped.getScreenCTM();
+                const [x, y, width, height] = ['x', 'y', 'width', 'height']
+                    .map((side) => Number(cut.getAttribute(side) ?? 0));
+                return new DOMRect(e + x, f + y, width, height);
+            };
             const name = figure.closest('figure')?.id;
             const texts = [...figure.querySelectorAll('.main-svg text')]
                 .filter((text) => text.textContent.trim() && getComputedStyle(text).opacity > 0)
@@ -144,15 +154,16 @@ def texts_in_the_way(page: Page) -> list[str]:
                     // A box has room above and below its letters; a slanted text fills no box.
                     const slant = Math.abs(text.getCTM().b);
                     return { says: text.textContent.trim(), left, right, top: top + 2,
-                             bottom: bottom - 2, fills: slant < 0.01 || slant > 0.99 };
+                             bottom: bottom - 2, fills: slant < 0.01 || slant > 0.99,
+                             frame: shown(text) };
                 })
                 .filter(({ left, right }) => right > left);
             const meet = (one, other) => one.fills && other.fills
                 && one.left < other.right - 1 && other.left < one.right - 1
                 && one.top < other.bottom - 1 && other.top < one.bottom - 1;
             return texts.flatMap((one, i) => [
-                ...(one.left < frame.left - 1 || one.right > frame.right + 1
-                    || one.top < frame.top - 1 || one.bottom > frame.bottom + 1
+                ...(one.left < one.frame.left - 1 || one.right > one.frame.right + 1
+                    || one.top < one.frame.top - 1 || one.bottom > one.frame.bottom + 1
                     ? [`${name}: ${one.says} is cut off`] : []),
                 ...texts.slice(i + 1).filter((other) => meet(one, other))
                     .map((other) => `${name}: ${one.says} lies on ${other.says}`),
