@@ -210,9 +210,9 @@ def theme(page: Page) -> str:
 
 
 def barriers(page: Page, rules: Sequence[str] | None = ()) -> list[str]:
-    """What axe-core calls serious or critical by these of its rules; by () it means all.
+    """What axe-core calls serious or critical by these of its rules: all of them for ().
 
-    With None it is not asked.
+    For None it is not asked.
     """
     if rules is None:
         return []
