@@ -204,3 +204,20 @@ def test_the_seeds_are_the_first_of_a_row_whose_recorded_run_held():
 
 def test_what_the_benchmark_trains_is_planned():
     assert set(benchmark.ROWS) <= set(COMPACT.by_path)
+
+
+def test_the_books_file_was_made_by_the_planned_rows_and_agrees_with_their_records():
+    file = Readouts.load()
+    assert file.provenance.clean_tree
+    assert {one.row for one in file.rows} == set(benchmark.ROWS)
+    assert file.networks == {one.network: architecture(one.network).digest for one in file.rows}
+    recorded = {
+        (f"{run.experiment}/{run.name}", run.seed): run
+        for run in load()
+        if run.device.slug == "cpu"
+    }
+    for one in file.rows:
+        run = recorded[one.row, one.seed]
+        assert run.host is not None
+        assert (run.host.processor, run.software) == (file.host.processor, file.software)
+        assert (one.accuracy, one.failed) == (run.last.test_accuracy, failed(run))

@@ -548,7 +548,7 @@ def test_a_file_called_by_what_cannot_be_printed_is_named_in_one_line(tmp_path):
     ]
 
 
-@pytest.mark.parametrize("probe", ["race.jsonl", "starts.json"])
+@pytest.mark.parametrize("probe", ["race.jsonl", "starts.json", "readouts.json"])
 def test_a_probe_that_pages_read_is_validated_with_the_records(tmp_path, probe):
     book, copy = records.runs_folder() / "probes" / probe, tmp_path / "probes" / probe
     copy.parent.mkdir()
